@@ -1,0 +1,41 @@
+"""How many items a ratio of a sequence is, without rounding noise (spec section 0)."""
+
+from fractions import Fraction
+from functools import lru_cache
+from numbers import Real
+
+from torch import Tensor
+
+from adaptssr_plugin.errors import InputError
+
+# 0.3 · 100 is 30.000001 in float32 and 0.7 · 10 can fall short of 7 in float64, and not every device has
+# float64. So a ratio becomes a fraction with at most 13 decimals, and all counts are integer arithmetic:
+# 10^13 · n fits into int64 for every n up to 922,337.
+_DECIMALS = 10**13
+_SLACK = Fraction(1, 10**9)
+
+
+def check_ratio(ratio: object) -> float:
+    """Give ``ratio`` back as a float; raise InputError unless it is a number in (0, 1]."""
+    if isinstance(ratio, bool) or not isinstance(ratio, Real) or not 0 < float(ratio) <= 1:
+        raise InputError(f"ratio: expected a number in (0, 1], got {ratio!r}")
+    return float(ratio)
+
+
+def up(ratio: float, n: Tensor) -> Tensor:
+    """Count ``ceil(ratio · n - 1e-9)`` items of each of ``n`` (int64, any shape), exactly, on its device."""
+    numerator, denominator, slack = _exact(ratio)
+    return (n * numerator + (denominator - 1 - slack)) // denominator
+
+
+def dn(ratio: float, n: Tensor) -> Tensor:
+    """Count ``floor(ratio · n + 1e-9)`` items of each of ``n`` (int64, any shape), exactly, on its device."""
+    numerator, denominator, slack = _exact(ratio)
+    return (n * numerator + slack) // denominator
+
+
+@lru_cache
+def _exact(ratio: float) -> tuple[int, int, int]:
+    """Write a ratio as numerator and denominator, with the spec's 1e-9 in units of 1 / denominator."""
+    share = Fraction(round(Fraction(ratio) * _DECIMALS), _DECIMALS)
+    return share.numerator, share.denominator, int(share.denominator * _SLACK)

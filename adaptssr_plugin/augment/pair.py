@@ -1,0 +1,76 @@
+"""Two augmented views of every row (paper Figure 2, spec 1.4)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from adaptssr_plugin.augment.base import Operator, OperatorList, Sequences, ViewPair, check_sequences
+from adaptssr_plugin.augment.choice import apply_chosen, draw_operator, offered
+from adaptssr_plugin.errors import InputError
+
+
+class RandomPair(nn.Module):
+    """Makes two views of a batch, each row of each view by an operator drawn for it alone.
+
+    By default the two draws are independent, so a row may get the same operator twice, with other random
+    numbers (AdaptSSR). With ``distinct`` it never does (CL4SRec): a row to which only one operator is offered
+    gets it in the first view, and its second view is the row as it is (``operators`` says -1).
+
+    Args:
+        operators: the operators to draw from, at least one; at least two with ``distinct``.
+        distinct: never the same operator twice for a row.
+
+    Raises:
+        InputError: an empty list, something in it that is no operator, or one operator with ``distinct``.
+
+    Example:
+        >>> pair = RandomPair([ItemMask(0.6, mask_id=n_items), ItemCrop(0.4), ItemReorder(0.6)])
+        >>> first, second, operators = pair(item_seq, item_seq_len, generator)
+    """
+
+    def __init__(self, operators: Sequence[Operator], distinct: bool = False) -> None:
+        super().__init__()
+        self.operators = OperatorList(operators)
+        if distinct and len(operators) < 2:
+            raise InputError(f"operators: expected at least two with distinct=True, got {len(operators)}")
+        self.distinct = distinct
+
+    def forward(self, item_seq: Tensor, item_seq_len: Tensor, generator: torch.Generator | None = None) -> ViewPair:
+        """Draw two views.
+
+        Args:
+            item_seq: (B, L) int64, right-padded with 0; never written to.
+            item_seq_len: (B,) int64, each at least 1, on the device of ``item_seq``.
+            generator: where the random numbers come from, on the device of ``item_seq``; None takes torch's own.
+
+        Returns:
+            Both views with the shapes, dtypes and device of the input, and the index of the operator
+            that made each: (B, 2) int64, -1 where none was offered.
+
+        Raises:
+            InputError: a shape, dtype or device other than these.
+        """
+        check_sequences(item_seq, item_seq_len, generator)
+        rows = item_seq.shape[0]
+        choice = self._draw_operators(item_seq_len, generator)  # (2B,)
+        # Both views at once: half as many calls, and a whole batch of 128 users is mostly the cost of calls.
+        views = apply_chosen(self.operators, choice, item_seq.repeat(2, 1), item_seq_len.repeat(2), generator)
+        return ViewPair(
+            Sequences(views.item_seq[:rows], views.item_seq_len[:rows]),
+            Sequences(views.item_seq[rows:], views.item_seq_len[rows:]),
+            choice.view(2, rows).T,
+        )
+
+    def _draw_operators(self, item_seq_len: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Draw an operator for every row of the first and then of the second view: (2B,) int64."""
+        is_offered = offered(self.operators, item_seq_len)  # (B, K)
+        if not self.distinct:
+            return draw_operator(is_offered.repeat(2, 1), generator)
+        first = draw_operator(is_offered, generator)
+        taken = torch.arange(len(self.operators), device=first.device) == first[:, None]  # (B, K)
+        return torch.cat([first, draw_operator(is_offered & ~taken, generator)])
+
+    def extra_repr(self) -> str:
+        """Show the argument in ``repr``."""
+        return f"distinct={self.distinct}"
