@@ -1,0 +1,120 @@
+"""The two baselines that every profile table stands beside: the majority class, and word counts.
+
+Neither knows an encoder. The second sees the same input as one, as a bag: a pre-trained user model that
+does not beat it has learned nothing from the order of behaviours or from other users.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from adaptssr_plugin.downstream.tasks import ProfileTask, TaskSplit
+from adaptssr_plugin.errors import InputError
+
+if TYPE_CHECKING:
+    from adaptssr_plugin.corpus.behaviours import BehaviourCorpus
+
+C_GRID = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+
+
+@dataclass(frozen=True)
+class BaselineResult:
+    """What a baseline reached: the task's metric on test and validation rows, a fraction in [0, 1].
+
+    ``C`` is the inverse strength of the L2 penalty that was chosen (None where there is none to choose),
+    ``seconds`` the wall-clock time of the whole baseline, features and search included.
+    """
+
+    test: float
+    valid: float
+    C: float | None
+    seconds: float
+
+
+def majority(task: ProfileTask, split: TaskSplit) -> BaselineResult:
+    """Always answer the most frequent class of the training rows (ties: the first such class).
+
+    Measured by accuracy that is the class's share; an AUC is 1/2, since all rows get the same scores.
+    """
+    start = time.perf_counter()
+    shares = np.bincount(split.train.labels, minlength=len(task.classes)) / len(split.train.labels)
+    valid, test = (
+        task.metric(np.tile(shares, (len(part.labels), 1)), part.labels) for part in (split.valid, split.test)
+    )
+    return BaselineResult(test, valid, None, time.perf_counter() - start)
+
+
+def tfidf_logistic_regression(
+    corpus: "BehaviourCorpus",
+    task: ProfileTask,
+    split: TaskSplit,
+    max_len: int,
+    C_grid: tuple[float, ...] = C_GRID,  # noqa: N803 - scikit-learn's name
+) -> BaselineResult:
+    """TF-IDF of a user's last ``max_len`` items, and multinomial logistic regression on it.
+
+    A user is the bag of their newest ``max_len`` items: counts, weighted by the smoothed inverse document
+    frequency of the training users, scaled to length 1 (scikit-learn's ``TfidfTransformer``). The weights
+    carry an L2 penalty; its inverse strength C is the value of ``C_grid`` with the best metric on the
+    validation rows (ties: the smaller C). Nothing here is random.
+
+    Args:
+        corpus: the behaviours; the task's rows are its rows.
+        task: what to predict, and the metric.
+        split: ``task.split(seed)``.
+        max_len: how many of the newest items count, as for the encoder it stands beside.
+        C_grid: the values of C to try.
+
+    Raises:
+        InputError: training rows of one class only, or a ``max_len`` below 1.
+    """
+    from sklearn.feature_extraction.text import TfidfTransformer
+    from sklearn.linear_model import LogisticRegression
+
+    start = time.perf_counter()
+    if len(np.unique(split.train.labels)) < 2:
+        raise InputError(f"labels: expected at least two classes among the training rows of {task.name}")
+    counts = [item_counts(corpus, part.rows, max_len) for part in split]
+    weighting = TfidfTransformer().fit(counts[0])
+    train, valid, test = (weighting.transform(part) for part in counts)
+    best: tuple[float, float, Any] | None = None
+    for c in sorted(C_grid):
+        # Some hundred steps are enough on real corpora; the limit only has to be out of reach.
+        model = LogisticRegression(C=c, max_iter=100_000).fit(train, split.train.labels)
+        value = task.metric(_class_scores(model, valid, len(task.classes)), split.valid.labels)
+        if best is None or value > best[0]:
+            best = (value, c, model)
+    if best is None:
+        raise InputError("C_grid: expected at least one value, got none")
+    value, c, model = best
+    result = task.metric(_class_scores(model, test, len(task.classes)), split.test.labels)
+    return BaselineResult(result, value, c, time.perf_counter() - start)
+
+
+def item_counts(corpus: "BehaviourCorpus", rows: np.ndarray, max_len: int) -> Any:
+    """Count the newest ``max_len`` items of each row: a sparse ``(len(rows), n_items)`` float64 matrix."""
+    from scipy.sparse import csr_matrix
+
+    if max_len < 1:
+        raise InputError(f"max_len: expected a positive integer, got {max_len}")
+    ends = corpus.offsets[rows + 1]
+    lengths = np.minimum(ends - corpus.offsets[rows], max_len)
+    indptr = np.concatenate(([0], np.cumsum(lengths)))
+    # Entry k of the flat result lies in row r; its place in the corpus is (k - indptr[r]) after r's start.
+    place = np.arange(indptr[-1]) + np.repeat(ends - lengths - indptr[:-1], lengths)
+    items = corpus.items[place]
+    counts = csr_matrix((np.ones(len(items)), items, indptr), shape=(len(rows), corpus.n_items))
+    counts.sum_duplicates()
+    return counts
+
+
+def _class_scores(model: Any, features: Any, n_classes: int) -> np.ndarray:
+    """Scores ``(N, n_classes)`` of a fitted classifier; -inf for a class that it has never seen."""
+    decision = model.decision_function(features)
+    if decision.ndim == 1:  # two classes: the logit of the second against the first
+        decision = np.stack([-decision / 2, decision / 2], axis=1)
+    scores = np.full((len(decision), n_classes), -np.inf)
+    scores[:, model.classes_] = decision
+    return scores

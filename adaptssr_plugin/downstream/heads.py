@@ -1,0 +1,35 @@
+"""Heads that turn a user encoding into the scores of a task."""
+
+import torch
+from torch import Tensor, nn
+
+from adaptssr_plugin.errors import InputError
+
+
+class MLPHead(nn.Module):
+    """Two-layer MLP, Linear(dim, hidden) - ReLU - Linear(hidden, n_outputs) (spec row 40).
+
+    Weights start from N(0, 0.02²), biases from 0 (spec 2.0).
+
+    Args:
+        dim: width of the user encoding.
+        n_outputs: number of scores; for a profile task its number of classes.
+        hidden: width of the hidden layer.
+        generator: source of the initial weights; PyTorch's default generator if None.
+    """
+
+    def __init__(self, dim: int, n_outputs: int, hidden: int = 64, *, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        for name, size in (("dim", dim), ("n_outputs", n_outputs), ("hidden", hidden)):
+            if size < 1:
+                raise InputError(f"{name}: expected a positive integer, got {size}")
+        self.hidden = nn.Linear(dim, hidden)
+        self.output = nn.Linear(hidden, n_outputs)
+        for layer in (self.hidden, self.output):
+            nn.init.normal_(layer.weight, std=0.02, generator=generator)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, user: Tensor) -> Tensor:
+        """Score user encodings ``(..., dim)`` -> ``(..., n_outputs)``."""
+        scores: Tensor = self.output(torch.relu(self.hidden(user)))
+        return scores

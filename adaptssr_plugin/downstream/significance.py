@@ -1,0 +1,146 @@
+"""Means over seeds, and what their differences are worth (spec 4.2, 4.3)."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from adaptssr_plugin.errors import InputError
+
+
+class Summary(NamedTuple):
+    """Mean and standard deviation (ddof 1; NaN for a single value) of ``n`` values."""
+
+    mean: float
+    std: float
+    n: int
+
+
+class Interval(NamedTuple):
+    """A mean with the ends of its confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def summarise(values: Sequence[float] | np.ndarray) -> Summary:
+    """Summarise one value per seed."""
+    array = _values("values", values, at_least=1)
+    std = float(array.std(ddof=1)) if len(array) > 1 else math.nan
+    return Summary(float(array.mean()), std, len(array))
+
+
+def welch(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> float:
+    """Two-sided p-value of Welch's t-test: are the means of two independent samples the same?
+
+    Samples without any spread give 1 if their means are equal and 0 otherwise.
+
+    Raises:
+        InputError: fewer than two values in a sample, or one that is not finite.
+    """
+    a, b = _values("a", a, at_least=2), _values("b", b, at_least=2)
+    variances = [_spread(sample) ** 2 / len(sample) for sample in (a, b)]
+    total = sum(variances)
+    # Welch-Satterthwaite; of two samples one may still have no spread.
+    freedom = total**2 / sum(v**2 / (len(s) - 1) for v, s in zip(variances, (a, b), strict=True)) if total else 1.0
+    return _two_sided(float(a.mean() - b.mean()), math.sqrt(total), freedom)
+
+
+def paired(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> float:
+    """Two-sided p-value of the paired t-test; ``a[i]`` and ``b[i]`` share their seed.
+
+    Differences without any spread give 1 if they are zero and 0 otherwise.
+
+    Raises:
+        InputError: fewer than two pairs, samples of different sizes, or a value that is not finite.
+    """
+    differences = _differences(a, b)
+    n = len(differences)
+    return _two_sided(float(differences.mean()), _spread(differences) / math.sqrt(n), n - 1)
+
+
+def paired_interval(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, level: float = 0.95) -> Interval:
+    """Mean of ``a[i] - b[i]`` with its t confidence interval; errors as :func:`paired`."""
+    from scipy.stats import t
+
+    differences = _differences(a, b)
+    n = len(differences)
+    mean = float(differences.mean())
+    half = float(t.ppf((1 + level) / 2, n - 1)) * _spread(differences) / math.sqrt(n)
+    return Interval(mean, mean - half, mean + half)
+
+
+def relative_improvement(mean: float, mean_none: float) -> float:
+    """The column Impr: ``100 (m / m_None - 1)`` of the means as printed (spec 4.3).
+
+    Both are fractions in [0, 1] and are first rounded to two decimals of a percent, as the table shows
+    them, so that a reader can check the column against its neighbours. NaN where None prints as 0.00.
+
+    Example:
+        >>> round(relative_improvement(0.5441, 0.5353), 2)
+        1.64
+    """
+    shown, shown_none = (float(f"{100 * value:.2f}") for value in (mean, mean_none))
+    return 100 * (shown / shown_none - 1) if shown_none else math.nan
+
+
+def accuracy_standard_error(value: float, n_rows: int) -> float:
+    """Standard error of an accuracy measured on ``n_rows`` users, ``sqrt(p (1 - p) / n)`` (binomial)."""
+    _check_share("value", value)
+    if n_rows < 1:
+        raise InputError(f"n_rows: expected a positive integer, got {n_rows}")
+    return math.sqrt(value * (1 - value) / n_rows)
+
+
+def auc_standard_error(value: float, n_positive: int, n_negative: int) -> float:
+    """Standard error of an AUC measured on so many users of either class (Hanley and McNeil 1982).
+
+    ``sqrt([A(1-A) + (n₊-1)(Q₁-A²) + (n₋-1)(Q₂-A²)] / (n₊n₋))`` with ``Q₁ = A/(2-A)``, ``Q₂ = 2A²/(1+A)``.
+    """
+    _check_share("value", value)
+    if n_positive < 1 or n_negative < 1:
+        raise InputError(f"n_positive, n_negative: expected both positive, got {n_positive} and {n_negative}")
+    square = value**2
+    q1, q2 = value / (2 - value), 2 * square / (1 + value)
+    variance = value * (1 - value) + (n_positive - 1) * (q1 - square) + (n_negative - 1) * (q2 - square)
+    return math.sqrt(max(variance, 0.0) / (n_positive * n_negative))
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise InputError(f"{name}: expected a fraction in [0, 1], got {value}")
+
+
+def _values(name: str, values: Sequence[float] | np.ndarray, at_least: int) -> np.ndarray:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or len(array) < at_least:
+        raise InputError(f"{name}: expected at least {at_least} values, got shape {array.shape}")
+    if not np.isfinite(array).all():
+        raise InputError(f"{name}: expected finite values, got {array.tolist()}")
+    return array
+
+
+def _differences(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> np.ndarray:
+    a, b = _values("a", a, at_least=2), _values("b", b, at_least=2)
+    if len(a) != len(b):
+        raise InputError(f"b: expected {len(a)} values, one for each of a, got {len(b)}")
+    differences: np.ndarray = a - b
+    # What is left of 0.3 - 0.1 - 0.2 is rounding, not a difference.
+    differences[np.abs(differences) < 1e-12 * np.maximum(np.abs(a), np.abs(b))] = 0
+    return differences
+
+
+def _spread(values: np.ndarray) -> float:
+    """Standard deviation (ddof 1), with what is only rounding taken for none."""
+    std = float(values.std(ddof=1))
+    return std if std > 1e-12 * float(np.abs(values).max()) else 0.0
+
+
+def _two_sided(difference: float, standard_error: float, freedom: float) -> float:
+    from scipy.stats import t
+
+    if standard_error == 0:
+        return 1.0 if difference == 0 else 0.0
+    return float(2 * t.sf(abs(difference) / standard_error, freedom))
