@@ -1,0 +1,28 @@
+"""The paper's maths without state: ranking (Eq. 5-7), contrast (Eq. 8-9), the search for the hardest negative."""
+
+from .contrastive import hardest_info_nce, info_nce
+from .hardest_negative import hardest_negative
+from .ranking import (
+    OrderHits,
+    RankedPairs,
+    adaptive_coefficient,
+    all_pairs_ranking,
+    hardest_pair_ranking,
+    order_hits,
+    own_similarities,
+)
+from .similarity import unit_vectors
+
+__all__ = [
+    "OrderHits",
+    "RankedPairs",
+    "adaptive_coefficient",
+    "all_pairs_ranking",
+    "hardest_info_nce",
+    "hardest_negative",
+    "hardest_pair_ranking",
+    "info_nce",
+    "order_hits",
+    "own_similarities",
+    "unit_vectors",
+]

@@ -1,0 +1,7 @@
+"""The losses as modules: thin shells over :mod:`adaptssr_plugin.functional`."""
+
+from .adaptssr import AdaptSSRLoss, RankingTerms
+from .fusion import AugmentationAdaptiveFusion
+from .info_nce import InfoNCELoss
+
+__all__ = ["AdaptSSRLoss", "AugmentationAdaptiveFusion", "InfoNCELoss", "RankingTerms"]

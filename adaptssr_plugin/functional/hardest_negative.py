@@ -1,0 +1,123 @@
+"""The largest similarity of every anchor to another user's encoding (``max W`` of Eq. 6, the negative of Eq. 8).
+
+Only the winner of a row carries gradient. So the search keeps one index per row, visits the similarity
+matrix in chunks without autograd, and its backward scatters the gradient to the winners: memory
+O(B * d + chunk * B), never B * B.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .similarity import exclude_own_, full_precision, similarity_chunks
+
+_MIN_CLASSES = 32  # fewer do not fill a vector register's worth of work
+
+
+def _n_classes(width: int) -> int:
+    """Find a power of two near the square root of ``width``: where both steps of the search cost the same."""
+    return max(_MIN_CLASSES, 1 << (math.isqrt(width).bit_length() - 1))
+
+
+def _row_maximum(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Return value and index of the largest entry of each row of ``(rows, width)``; one index on a tie; NaN wins.
+
+    torch's own ``max`` with an index is not vectorised on a CPU. So the columns are taken as classes (column
+    modulo their number): first the maximum of every class, which costs next to nothing beside the product,
+    then the place inside the winning class alone.
+    """
+    rows, width = scores.shape
+    classes = _n_classes(width)
+    whole = width - width % classes
+    if whole == 0:
+        found = scores.max(1)
+        return found.values, found.indices
+    members = scores[:, :whole].view(rows, whole // classes, classes)
+    best, which = torch.cat((members.amax(1), scores[:, whole:]), 1).max(1)
+    row = torch.arange(rows, device=scores.device)
+    index = members[row, :, which.clamp_max(classes - 1)].argmax(1) * classes + which
+    if whole < width:  # the columns beyond the last whole set of classes stood behind them
+        index = torch.where(which < classes, index, which + (whole - classes))
+    return best, index
+
+
+def search(
+    units: Tensor, stride: int, user_ids: Tensor | None, chunk_size: int | None
+) -> tuple[Tensor, Tensor]:
+    """Find every anchor's largest similarity to another user, without autograd.
+
+    Arguments as :func:`hardest_negative`.
+
+    Returns:
+        The similarities ``(B, m / stride)``, and the winners ``(B * m / stride,)``: row numbers in the
+        ``(B * m, d)`` encodings.
+    """
+    values, winners = [], []
+    with full_precision(units):
+        for users, scores in similarity_chunks(units, stride, chunk_size):
+            exclude_own_(scores, users, user_ids, -torch.inf)
+            value, winner = _row_maximum(scores.flatten(0, 1).flatten(1))
+            values.append(value)
+            winners.append(winner)
+    return torch.cat(values).view(len(units), -1), torch.cat(winners)
+
+
+def scatter_to_winners_(grad_units: Tensor, grad: Tensor, units: Tensor, stride: int, winners: Tensor) -> Tensor:
+    """Add the gradient of :func:`search` to that of the encodings, in place.
+
+    Args:
+        grad_units: ``(B, m, d)``, contiguous.
+        grad: gradient of the similarities ``(B, m / stride)``.
+        units: as given to :func:`search`.
+        stride: as given to :func:`search`.
+        winners: as returned by :func:`search`.
+
+    Returns:
+        ``grad_units``.
+    """
+    anchors = units[:, ::stride]
+    grad = grad[..., None]
+    grad_units.flatten(0, 1).index_add_(0, winners, (grad * anchors).flatten(0, 1))
+    grad_units[:, ::stride].addcmul_(grad, units.flatten(0, 1)[winners].view_as(anchors))
+    return grad_units
+
+
+class _HardestNegative(torch.autograd.Function):
+    """Streamed search; see the module's docstring."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, units: Tensor, stride: int, user_ids: Tensor | None, chunk_size: int | None
+    ) -> Tensor:
+        found, winners = search(units, stride, user_ids, chunk_size)
+        ctx.save_for_backward(units, winners)
+        ctx.stride = stride
+        return found
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        units, winners = ctx.saved_tensors
+        grad_units = torch.zeros(units.shape, dtype=units.dtype, device=units.device)
+        return scatter_to_winners_(grad_units, grad, units, ctx.stride, winners), None, None, None
+
+
+def hardest_negative(
+    units: Tensor, stride: int, user_ids: Tensor | None = None, chunk_size: int | None = None
+) -> Tensor:
+    """Find the largest similarity of every anchor to an encoding of another user.
+
+    Args:
+        units: unit vectors ``(B, m, d)``; every ``stride``-th of a user is an anchor, the first included.
+        stride: a divisor of m.
+        user_ids: integers ``(B,)``; rows with the same id never count as negatives of each other.
+        chunk_size: rows of the similarity matrix held at once; None chooses for the device.
+
+    Returns:
+        ``(B, m / stride)``; -inf where a row has no other user. Differentiable once, through the winners.
+    """
+    found: Tensor = _HardestNegative.apply(units, stride, user_ids, chunk_size)  # type: ignore[no-untyped-call]
+    return found

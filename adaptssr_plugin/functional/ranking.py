@@ -1,0 +1,270 @@
+"""Eq. 5-7 of the paper: multiple pairwise ranking with an augmentation-adaptive coefficient.
+
+Symbols, for user i: ``a = û``, ``a⁺ = û⁺`` (the first augmented view under two dropout masks), ``b = ũ``,
+``b⁺ = ũ⁺`` (the second view), all unit vectors. For the anchor a:
+
+* ``P = a · a⁺``: the implicit view, which should be nearest;
+* ``V = {a · b, a · b⁺}``: the explicitly augmented view;
+* ``W = {a · x_j : j ≠ i, x ∈ {a, a⁺, b, b⁺}}``: the 4(B - 1) encodings of other users.
+
+For the anchor b the two views change places. Both sides are computed at once: the unit vectors are stacked
+as ``(B, 4, d)`` in the order a, a⁺, b, b⁺, and a result ``(B, 2, ...)`` holds the anchor a first, then b.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .hardest_negative import hardest_negative, scatter_to_winners_, search
+from .similarity import exclude_own_, full_precision, similarity_chunks, valid_negatives
+
+_STRIDE = 2  # of a, a⁺, b, b⁺ every second is an anchor
+
+
+class RankedPairs(NamedTuple):
+    """What Eq. 5 and 6 compare, for both anchors of every row."""
+
+    loss: Tensor
+    """``(B, 2)``: L̂ᵢ and L̃ᵢ; 0 where a row has no negative."""
+    positive: Tensor
+    """``(B, 2)``: P."""
+    semi: Tensor
+    """``(B, 2, 2)``: V."""
+    hardest: Tensor
+    """``(B, 2)``: max W; -inf where a row has no negative."""
+
+
+def own_similarities(units: Tensor) -> Tensor:
+    """Compare the four encodings of each user with one another: unit vectors ``(B, 4, d)`` to ``(B, 4, 4)``."""
+    with full_precision(units):
+        return units @ units.mT
+
+
+def adaptive_coefficient(cross: Tensor, terms: int = 4, clamp: bool = True) -> Tensor:
+    """Eq. 7: λᵢ = 1 - ¼ Σ_{s ∈ {a, a⁺}} Σ_{t ∈ {b, b⁺}} max(s · t, 0).
+
+    The nearer the two augmented views are, the less is lost by the augmentation and the smaller λ: then the
+    augmented view is ranked against other users rather than against the implicit view.
+
+    Args:
+        cross: similarities ``(B, 2, 2)``: [anchor's encodings, other view's encodings].
+        terms: 4 as in the paper; 2 averages those of the anchor alone, as the authors' code does.
+        clamp: max(·, 0) of every term; without it λ can exceed 1.
+
+    Returns:
+        ``(B,)``, in [0, 1] if clamped.
+    """
+    similarities = cross if terms == 4 else cross[:, :1]
+    if not clamp:
+        return 1 - similarities.mean((1, 2))
+    # The product of two unit vectors can exceed 1 by a rounding error.
+    return (1 - similarities.clamp_min(0).mean((1, 2))).clamp_min(0)
+
+
+def _implicit_and_augmented(own: Tensor) -> tuple[Tensor, Tensor]:
+    """Pick P ``(B, 2)`` and V ``(B, 2, 2)`` of both anchors out of a user's own similarities ``(B, 4, 4)``."""
+    anchors = own[:, ::_STRIDE]  # (B, 2, 4): those of a and of b
+    positive = torch.stack((anchors[:, 0, 1], anchors[:, 1, 3]), 1)
+    semi = torch.stack((anchors[:, 0, 2:], anchors[:, 1, :2]), 1)
+    return positive, semi
+
+
+class _HardestPairRanking(torch.autograd.Function):
+    """Eq. 6 from the unit vectors to L̂ᵢ and L̃ᵢ, with its gradient in closed form.
+
+    Under autograd the loss would be some sixty operations on small tensors, which at the paper's B = 128 take
+    longer than the products. With x the bracket and g = ∂L/∂x = -κ σ(-κx), the gradients are gλ for P, -gλ
+    for max V, g(1 - λ) for min V and -g(1 - λ) for max W; those of a user's own similarities form a (4, 4)
+    matrix G, and the encodings of that user get (G + Gᵀ) times themselves.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        units: Tensor,
+        own: Tensor,
+        coefficient: Tensor,
+        scale: float,
+        user_ids: Tensor | None,
+        chunk_size: int | None,
+    ) -> tuple[Tensor, ...]:
+        positive, semi = _implicit_and_augmented(own)
+        hardest, winners = search(units, _STRIDE, user_ids, chunk_size)
+        smallest, largest = semi.aminmax(dim=2)
+        first, second = positive - largest, smallest - hardest  # (B, 2)
+        if user_ids is not None:
+            # A row whose user fills the batch has max W = -inf. As +inf the bracket makes loss and slope 0.
+            valid = hardest != -torch.inf
+            second = torch.where(valid, second, 0)
+            bracket = torch.where(valid, torch.lerp(second, first, coefficient), torch.inf)
+        else:
+            bracket = torch.lerp(second, first, coefficient)  # λ · first + (1 - λ) · second
+        ctx.save_for_backward(units, semi, coefficient, first - second, bracket, winners)
+        ctx.scale = scale
+        ctx.mark_non_differentiable(positive, semi, hardest)
+        return F.softplus(-scale * bracket), positive, semi, hardest
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        units, semi, coefficient, difference, bracket, winners = ctx.saved_tensors
+        slope = torch.sigmoid(-ctx.scale * bracket) * grad * -ctx.scale  # g
+        for_positive = coefficient * slope  # (B, 2)
+        for_smallest = slope - for_positive
+        first_is_largest = semi[..., 0] >= semi[..., 1]
+        own = units.new_zeros(len(units), 2, 4)  # the rows of G that belong to the anchors a and b
+        own[:, 0, 1], own[:, 1, 3] = for_positive[:, 0], for_positive[:, 1]
+        for_semi = torch.stack(
+            (
+                torch.where(first_is_largest, -for_positive, for_smallest),
+                torch.where(first_is_largest, for_smallest, -for_positive),
+            ),
+            2,
+        )
+        own[:, 0, 2:], own[:, 1, :2] = for_semi[:, 0], for_semi[:, 1]
+        with full_precision(units):
+            grad_units = own.mT @ units[:, ::_STRIDE]  # Gᵀ's part, (B, 4, d)
+            grad_units[:, ::_STRIDE] += own @ units
+        scatter_to_winners_(grad_units, -for_smallest, units, _STRIDE, winners)
+        return grad_units, None, slope * difference, None, None, None
+
+
+def hardest_pair_ranking(
+    units: Tensor,
+    own: Tensor,
+    coefficient: Tensor | float,
+    scale: float = 1.0,
+    user_ids: Tensor | None = None,
+    chunk_size: int | None = None,
+) -> RankedPairs:
+    """Eq. 6: L̂ᵢ = -log σ(λᵢ (P - max V) + (1 - λᵢ)(min V - max W)), and L̃ᵢ from the other view.
+
+    Args:
+        units: unit vectors ``(B, 4, d)`` in the order a, a⁺, b, b⁺.
+        own: :func:`own_similarities` of ``units``.
+        coefficient: λ, a number or of a shape that broadcasts to ``(B, 2)``.
+        scale: multiplies the bracket before the sigmoid.
+        user_ids: integers ``(B,)``; rows of the same user are never negatives of each other.
+        chunk_size: rows of the similarity matrix held at once; None chooses for the device.
+
+    Returns:
+        Of these only ``loss`` is differentiable, once, with respect to ``units`` and ``coefficient``.
+    """
+    weight = _as_coefficient(coefficient, units)
+    return RankedPairs(*_HardestPairRanking.apply(units, own.detach(), weight, scale, user_ids, chunk_size))  # type: ignore[no-untyped-call]
+
+
+def _as_coefficient(coefficient: Tensor | float, units: Tensor) -> Tensor:
+    """Expand λ to ``(B, 2)`` in the dtype and on the device of ``units``."""
+    if not isinstance(coefficient, Tensor):
+        return units.new_full((len(units), 2), coefficient)
+    return coefficient.to(units.dtype).expand(len(units), 2)
+
+
+class _SumOverNegatives(torch.autograd.Function):
+    """Σ_w softplus(offset_v + slope · w) for every anchor and v; w is streamed, the backward recomputes chunks."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, units: Tensor, offset: Tensor, slope: Tensor, user_ids: Tensor | None, chunk_size: int | None
+    ) -> Tensor:
+        sums = torch.empty_like(offset)  # (B, 2, 2)
+        with full_precision(units):
+            for users, scores in similarity_chunks(units, _STRIDE, chunk_size):
+                scores *= slope[users, :, None, None]
+                for v in range(2):
+                    terms = F.softplus(offset[users, :, v, None, None] + scores)
+                    sums[users, :, v] = exclude_own_(terms, users, user_ids, 0).sum((2, 3))
+        ctx.save_for_backward(units, offset, slope, user_ids)
+        ctx.chunk_size = chunk_size
+        return sums
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        units, offset, slope, user_ids = ctx.saved_tensors
+        grad_units = torch.zeros_like(units)
+        grad_offset, grad_slope = torch.empty_like(offset), torch.empty_like(slope)
+        flat, grad_flat = units.flatten(0, 1), grad_units.view(-1, units.shape[-1])
+        with full_precision(units):
+            for users, scores in similarity_chunks(units, _STRIDE, ctx.chunk_size):
+                weights = torch.zeros_like(scores)
+                for v in range(2):
+                    exponent = offset[users, :, v, None, None] + slope[users, :, None, None] * scores
+                    share = exclude_own_(exponent.sigmoid_(), users, user_ids, 0)
+                    grad_offset[users, :, v] = grad[users, :, v] * share.sum((2, 3))
+                    weights += grad[users, :, v, None, None] * share
+                grad_slope[users] = (weights * scores).sum((2, 3))
+                weights *= slope[users, :, None, None]
+                rows = weights.flatten(0, 1).flatten(1)  # (anchors, 4B)
+                anchors = units[users, ::_STRIDE]
+                grad_units[users, ::_STRIDE] += (rows @ flat).view_as(anchors)
+                grad_flat += rows.t() @ anchors.flatten(0, 1)
+        return grad_units, grad_offset, grad_slope, None, None
+
+
+def all_pairs_ranking(
+    units: Tensor,
+    own: Tensor,
+    coefficient: Tensor | float,
+    scale: float = 1.0,
+    user_ids: Tensor | None = None,
+    chunk_size: int | None = None,
+) -> RankedPairs:
+    """Eq. 5: the mean over all v ∈ V, w ∈ W of -log σ(λᵢ (P - v) + (1 - λᵢ)(v - w)).
+
+    Arguments and result as :func:`hardest_pair_ranking`; ``hardest`` is found by one more search, detached.
+    """
+    positive, semi = _implicit_and_augmented(own)
+    # The exponent -κ[λ(P - v) + (1 - λ)(v - w)] is linear in w: offset + slope · w.
+    weight = _as_coefficient(coefficient, units)
+    slope = scale * (1 - weight)  # (B, 2)
+    offset = -scale * weight[..., None] * (positive[..., None] - semi) - slope[..., None] * semi  # (B, 2, 2)
+    sums: Tensor = _SumOverNegatives.apply(units, offset, slope, user_ids, chunk_size)  # type: ignore[no-untyped-call]
+    n_pairs: Tensor | int = 8 * (len(units) - 1)  # |V| · |W|
+    if user_ids is not None:
+        n_pairs = 8 * valid_negatives(user_ids).clamp_min(1)[:, None]
+    hardest = hardest_negative(units.detach(), _STRIDE, user_ids, chunk_size)
+    return RankedPairs(sums.sum(2) / n_pairs, positive, semi, hardest)
+
+
+class OrderHits(NamedTuple):
+    """How often the order that the loss asks for holds: int64 scalars, which add up over batches."""
+
+    positive_over_semi: Tensor
+    """Pairs (anchor, v) with P > v, out of ``positive_pairs``."""
+    positive_pairs: Tensor
+    """4B."""
+    semi_over_negative: Tensor
+    """Triples (anchor, v, w) with v > w, out of ``negative_pairs``."""
+    negative_pairs: Tensor
+    """16B(B - 1) where all users differ."""
+
+
+@torch.no_grad()
+def order_hits(units: Tensor, user_ids: Tensor | None = None, chunk_size: int | None = None) -> OrderHits:
+    """Count how often P > v and v > w hold (spec §3, row 30); comparisons are strict.
+
+    Args:
+        units: unit vectors ``(B, 4, d)`` in the order a, a⁺, b, b⁺.
+        user_ids: as in :func:`hardest_pair_ranking`.
+        chunk_size: as in :func:`hardest_pair_ranking`.
+    """
+    batch_size = len(units)
+    positive, semi = _implicit_and_augmented(own_similarities(units))
+    hits = torch.zeros((), dtype=torch.int64, device=units.device)
+    with full_precision(units):
+        for users, scores in similarity_chunks(units, _STRIDE, chunk_size):
+            exclude_own_(scores, users, user_ids, torch.inf)
+            for v in range(2):
+                hits += (semi[users, :, v, None, None] > scores).sum()
+    others = hits.new_full((batch_size,), batch_size - 1) if user_ids is None else valid_negatives(user_ids)
+    return OrderHits(
+        positive_over_semi=(positive[..., None] > semi).sum(),
+        positive_pairs=hits.new_full((), 4 * batch_size),
+        semi_over_negative=hits,
+        negative_pairs=16 * others.sum(),
+    )

@@ -1,0 +1,191 @@
+"""The self-supervised ranking objective (Eq. 5 and Eq. 6)."""
+
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..functional import RankedPairs, all_pairs_ranking, hardest_pair_ranking, own_similarities, unit_vectors
+from .arguments import (
+    Reduction,
+    check_choice,
+    check_chunk_size,
+    check_encodings,
+    check_gather,
+    check_positive,
+    reduce_rows,
+)
+from .fusion import AugmentationAdaptiveFusion
+
+# Spec §3, rows 1-5: what the paper says against what the authors' code does.
+_PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "official_code": {"granularity": "batch", "terms": 2, "clamp": False, "detach": True},
+}
+
+
+class RankingTerms(NamedTuple):
+    """What the loss compared, per row ``(B,)``: means over the two anchors û and ũ. Detached but for ``loss``."""
+
+    loss: Tensor
+    """(L̂ᵢ + L̃ᵢ)/2, with its gradient; 0 where a row has no negative."""
+    coefficient: Tensor
+    """λᵢ."""
+    positive: Tensor
+    """sim(u, u⁺): the implicit view."""
+    semi: Tensor
+    """Mean similarity to the encodings of the other augmented view."""
+    hardest: Tensor
+    """Largest similarity to another user; -inf where the batch has none."""
+
+
+class AdaptSSRLoss(nn.Module):
+    r"""Augmentation-adaptive self-supervised ranking (AdaptSSR, NeurIPS 2023).
+
+    Asks for the order sim(u, u⁺) ≥ sim(u, û) ≥ sim(u, u⁻): the same input under another dropout mask, an
+    augmented view, another user. With the hardest of each in the batch (Eq. 6):
+
+    .. math:: \hat L_i = -\log\sigma\bigl(\kappa[\lambda_i (P - \max V) + (1 - \lambda_i)(\min V - \max W)]\bigr)
+
+    where, for the anchor û: :math:`P = \mathrm{sim}(\hat u, \hat u^+)`,
+    :math:`V = \{\mathrm{sim}(\hat u, \tilde u), \mathrm{sim}(\hat u, \tilde u^+)\}`, and W holds the
+    similarities to all 4(B - 1) encodings of other users. L̃ takes ũ as its anchor; the loss of a row is
+    (L̂ + L̃)/2. sim is the cosine. No B × B matrix is kept: memory grows as B · d + chunk · B.
+
+    Args:
+        fusion: how λ is set. None: Eq. 7 with the paper's reading; a number in [0, 1]: constant; or an
+            :class:`AugmentationAdaptiveFusion`.
+        negatives: "hardest": Eq. 6; "all": Eq. 5, the mean over all pairs of V and W (as streamed).
+        scale: κ > 0, multiplies the bracket before the sigmoid; the paper has none (1).
+        reduction: "mean" over rows that have a negative, "sum", or "none" for ``(B,)``.
+        gather: negatives from every process; not available yet.
+        chunk_size: rows of the similarity matrix held at once; None chooses for the device.
+
+    Raises:
+        InputError: an argument outside of the above.
+
+    Example:
+        >>> criterion = AdaptSSRLoss()
+        >>> u1, u1_pos, u2, u2_pos = torch.randn(4, 8, 64, generator=torch.Generator().manual_seed(0))
+        >>> round(float(criterion(u1, u1_pos, u2, u2_pos)), 4)
+        0.8287
+    """
+
+    def __init__(
+        self,
+        fusion: AugmentationAdaptiveFusion | float | None = None,
+        negatives: Literal["hardest", "all"] = "hardest",
+        scale: float = 1.0,
+        reduction: Reduction = "mean",
+        gather: bool = False,
+        chunk_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        if fusion is None:
+            fusion = AugmentationAdaptiveFusion()
+        elif not isinstance(fusion, AugmentationAdaptiveFusion):
+            if isinstance(fusion, bool) or not isinstance(fusion, int | float) or not 0 <= fusion <= 1:
+                raise InputError(
+                    "fusion: expected None, a number in [0, 1] or an AugmentationAdaptiveFusion, "
+                    f"got {fusion!r}"
+                )
+            fusion = float(fusion)
+        check_choice("negatives", negatives, ("hardest", "all"))
+        check_choice("reduction", reduction, ("mean", "sum", "none"))
+        check_gather(gather)
+        check_chunk_size(chunk_size)
+        self.fusion = fusion
+        self.negatives = negatives
+        self.scale = check_positive("scale", scale)
+        self.reduction = reduction
+        self.chunk_size = chunk_size
+
+    @classmethod
+    def from_preset(cls, preset: str, **arguments: Any) -> "AdaptSSRLoss":
+        """Make the loss as the paper describes it or as the authors' code computes it.
+
+        Args:
+            preset: "paper": a λ per user from four clamped terms; "official_code": one λ per batch and side
+                from two unclamped terms, which can exceed 1 (spec §3, rows 1-5).
+            **arguments: any other argument of the class but ``fusion``.
+        """
+        check_choice("preset", preset, tuple(_PRESETS))
+        if "fusion" in arguments:
+            raise InputError(f"fusion: expected no fusion beside preset {preset!r}, got {arguments['fusion']!r}")
+        return cls(fusion=AugmentationAdaptiveFusion(**_PRESETS[preset]), **arguments)
+
+    def forward(
+        self, u1: Tensor, u1_pos: Tensor, u2: Tensor, u2_pos: Tensor, user_ids: Tensor | None = None
+    ) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            u1: û, encodings of the first augmented view, floating ``(B, d)``, B ≥ 2, of any length.
+            u1_pos: û⁺, the same view under another dropout mask, ``(B, d)``.
+            u2: ũ, the second augmented view, ``(B, d)``.
+            u2_pos: ũ⁺, the second view under another dropout mask, ``(B, d)``.
+            user_ids: integers ``(B,)``; rows with the same id are never negatives of each other. A row whose
+                user fills the batch contributes 0 and is left out of the mean.
+
+        Returns:
+            A scalar, or ``(B,)`` for ``reduction="none"``; float32 for half-precision input.
+
+        Raises:
+            InputError: shapes, dtypes or devices that do not agree; fewer than two rows.
+        """
+        pairs, _ = self._rank(u1, u1_pos, u2, u2_pos, user_ids)
+        # Without ids every row has B - 1 other users.
+        valid = None if user_ids is None else pairs.hardest[:, 0] != -torch.inf
+        return reduce_rows(pairs.loss.mean(1), valid, self.reduction)
+
+    def terms(
+        self, u1: Tensor, u1_pos: Tensor, u2: Tensor, u2_pos: Tensor, user_ids: Tensor | None = None
+    ) -> RankingTerms:
+        """Compute the loss per row together with what it compared; arguments as :meth:`forward`.
+
+        Pass the result to :meth:`reduce` for the tensor that :meth:`forward` returns.
+        """
+        pairs, coefficient = self._rank(u1, u1_pos, u2, u2_pos, user_ids)
+        if isinstance(coefficient, float):
+            coefficient = pairs.positive.new_full(pairs.positive.shape, coefficient)
+        return RankingTerms(
+            loss=pairs.loss.mean(1),
+            coefficient=coefficient.detach().mean(1),
+            positive=pairs.positive.detach().mean(1),
+            semi=pairs.semi.detach().mean((1, 2)),
+            hardest=pairs.hardest.detach().mean(1),
+        )
+
+    def reduce(self, terms: RankingTerms) -> Tensor:
+        """Reduce the loss of ``terms`` as :meth:`forward` does."""
+        return reduce_rows(terms.loss, terms.hardest != -torch.inf, self.reduction)
+
+    def _rank(
+        self, u1: Tensor, u1_pos: Tensor, u2: Tensor, u2_pos: Tensor, user_ids: Tensor | None
+    ) -> tuple[RankedPairs, Tensor | float]:
+        check_encodings(user_ids, u1=u1, u1_pos=u1_pos, u2=u2, u2_pos=u2_pos)
+        units = unit_vectors(torch.stack((u1, u1_pos, u2, u2_pos), 1))  # (B, 4, d)
+        own = own_similarities(units)  # (B, 4, 4)
+        coefficient: Tensor | float
+        if isinstance(self.fusion, float):
+            coefficient = self.fusion
+        else:
+            sides = ((u1, u1_pos, u2, u2_pos), own[:, :2, 2:]), ((u2, u2_pos, u1, u1_pos), own[:, 2:, :2])
+            coefficient = torch.stack([self._coefficient(*side) for side in sides], 1)  # (B, 2)
+        ranking = hardest_pair_ranking if self.negatives == "hardest" else all_pairs_ranking
+        return ranking(units, own, coefficient, self.scale, user_ids, self.chunk_size), coefficient
+
+    def _coefficient(self, encodings: tuple[Tensor, ...], cross: Tensor) -> Tensor:
+        """λ ``(B,)`` of one side, from the similarities at hand unless a subclass wants the encodings."""
+        fusion = self.fusion
+        assert isinstance(fusion, AugmentationAdaptiveFusion)
+        if type(fusion).forward is AugmentationAdaptiveFusion.forward:
+            return fusion.from_similarities(cross)
+        coefficient: Tensor = fusion(*encodings)
+        return coefficient
+
+    def extra_repr(self) -> str:
+        """Show the arguments when printed."""
+        fusion = f"fusion={self.fusion}, " if isinstance(self.fusion, float) else ""
+        return f"{fusion}negatives={self.negatives!r}, scale={self.scale}, reduction={self.reduction!r}"

@@ -1,0 +1,89 @@
+"""What every loss checks before it computes: one line names the argument, what was expected and what came."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+Reduction = Literal["mean", "sum", "none"]
+
+
+def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
+    """Raise InputError unless ``value`` is one of ``choices``."""
+    if isinstance(value, bool) or value not in choices:
+        listed = " or ".join(repr(choice) for choice in choices)
+        raise InputError(f"{name}: expected {listed}, got {value!r}")
+
+
+def check_positive(name: str, value: object) -> float:
+    """Return ``value`` as a float; raise InputError unless it is a positive finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise InputError(f"{name}: expected a positive number, got {value!r}")
+    return float(value)
+
+
+def check_chunk_size(value: object) -> None:
+    """Raise InputError unless ``value`` is None or a positive integer."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise InputError(f"chunk_size: expected a positive integer or None, got {value!r}")
+
+
+def check_gather(value: object) -> None:
+    """Raise InputError for ``gather=True``: gathering with exact gradients is not part of this release."""
+    if value is not False:
+        raise InputError(f"gather: expected False (gathering over processes is not available yet), got {value!r}")
+
+
+def check_encodings(user_ids: Tensor | None = None, minimum: int = 2, **encodings: Tensor) -> None:
+    """Raise InputError unless all encodings are floating (B, d) of one shape, dtype and device.
+
+    Args:
+        user_ids: None or integers ``(B,)`` on the same device.
+        minimum: the smallest B.
+        **encodings: the tensors by the names they have in the call; the first is the measure for the rest.
+    """
+    first_name, first = next(iter(encodings.items()))
+    for name, tensor in encodings.items():
+        if not isinstance(tensor, Tensor):
+            raise InputError(f"{name}: expected a tensor of shape (B, d), got {type(tensor).__name__}")
+        if tensor.dim() != 2:
+            raise InputError(f"{name}: expected a tensor of shape (B, d), got shape {tuple(tensor.shape)}")
+        if not tensor.is_floating_point():
+            raise InputError(f"{name}: expected a floating dtype, got {tensor.dtype}")
+        if tensor.shape != first.shape:
+            raise InputError(
+                f"{name}: expected shape {tuple(first.shape)} as {first_name}, got {tuple(tensor.shape)}"
+            )
+        for what in ("dtype", "device"):
+            if getattr(tensor, what) != getattr(first, what):
+                raise InputError(
+                    f"{name}: expected {what} {getattr(first, what)} as {first_name}, got {getattr(tensor, what)}"
+                )
+    if first.shape[0] < minimum:
+        raise InputError(f"batch: expected at least {minimum} rows to compare, got {first.shape[0]}")
+    if user_ids is not None:
+        _check_user_ids(user_ids, first_name, first)
+
+
+def _check_user_ids(user_ids: Tensor, first_name: str, first: Tensor) -> None:
+    rows = (first.shape[0],)
+    expected = f"user_ids: expected an integer tensor of shape (B,) = ({first.shape[0]},)"
+    if not isinstance(user_ids, Tensor):
+        raise InputError(f"{expected}, got {type(user_ids).__name__}")
+    if user_ids.shape != rows or user_ids.is_floating_point() or user_ids.dtype == torch.bool:
+        raise InputError(f"{expected}, got {user_ids.dtype} of shape {tuple(user_ids.shape)}")
+    if user_ids.device != first.device:
+        raise InputError(f"user_ids: expected device {first.device} as {first_name}, got {user_ids.device}")
+
+
+def reduce_rows(loss: Tensor, valid: Tensor | None, reduction: Reduction) -> Tensor:
+    """Reduce losses ``(B,)`` that are 0 where not ``valid``; the mean is over the valid rows (all, if None)."""
+    if reduction == "none":
+        return loss
+    if reduction == "sum":
+        return loss.sum()
+    if valid is None:
+        return loss.mean()
+    return loss.sum() / valid.sum().clamp_min(1)

@@ -1,0 +1,83 @@
+"""InfoNCE over a batch of pairs of views (Eq. 8 and Eq. 9)."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..functional import hardest_info_nce, info_nce, unit_vectors
+from .arguments import (
+    Reduction,
+    check_choice,
+    check_chunk_size,
+    check_encodings,
+    check_gather,
+    check_positive,
+    reduce_rows,
+)
+
+
+class InfoNCELoss(nn.Module):
+    r"""The contrastive loss that AdaptSSR is compared with (paper Eq. 9; CL4SRec, CoSeRec, DuoRec).
+
+    For the 2B encodings z of two views, with p(i) the partner of i in the other view:
+
+    .. math:: \ell_i = -\log \frac{\exp(\mathrm{sim}(z_i, z_{p(i)}) / \tau)}
+              {\sum_{k \ne i} \exp(\mathrm{sim}(z_i, z_k) / \tau)}
+
+    sim is the cosine; 2(B - 1) negatives, both directions. No B × B matrix is kept.
+
+    Args:
+        temperature: τ > 0. The paper has none (1), which is a weak contrast for a cosine.
+        negatives: "all": Eq. 9; "hardest": Eq. 8, the nearest negative alone in place of their sum.
+        reduction: "mean" over rows that have a negative, "sum", or "none" for ``(B,)``; the loss of a row is
+            the mean over its two anchors.
+        gather: negatives from every process; not available yet.
+        chunk_size: rows of the similarity matrix held at once; None chooses for the device.
+
+    Raises:
+        InputError: an argument outside of the above.
+    """
+
+    def __init__(
+        self,
+        temperature: float = 1.0,
+        negatives: Literal["all", "hardest"] = "all",
+        reduction: Reduction = "mean",
+        gather: bool = False,
+        chunk_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        check_choice("negatives", negatives, ("all", "hardest"))
+        check_choice("reduction", reduction, ("mean", "sum", "none"))
+        check_gather(gather)
+        check_chunk_size(chunk_size)
+        self.temperature = check_positive("temperature", temperature)
+        self.negatives = negatives
+        self.reduction = reduction
+        self.chunk_size = chunk_size
+
+    def forward(self, z1: Tensor, z2: Tensor, user_ids: Tensor | None = None) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            z1: encodings of the first view, floating ``(B, d)``, B ≥ 2, of any length.
+            z2: encodings of the second view, ``(B, d)``.
+            user_ids: integers ``(B,)``; rows with the same id are never negatives of each other. A row whose
+                user fills the batch contributes 0 and is left out of the mean.
+
+        Returns:
+            A scalar, or ``(B,)`` for ``reduction="none"``; float32 for half-precision input.
+
+        Raises:
+            InputError: shapes, dtypes or devices that do not agree; fewer than two rows.
+        """
+        check_encodings(user_ids, z1=z1, z2=z2)
+        units = unit_vectors(torch.stack((z1, z2), 1))  # (B, 2, d)
+        contrast = info_nce if self.negatives == "all" else hardest_info_nce
+        per_anchor, valid = contrast(units, self.temperature, user_ids, self.chunk_size)
+        return reduce_rows(per_anchor.mean(1), None if user_ids is None else valid, self.reduction)
+
+    def extra_repr(self) -> str:
+        """Show the arguments when printed."""
+        return f"temperature={self.temperature}, negatives={self.negatives!r}, reduction={self.reduction!r}"
