@@ -1,0 +1,22 @@
+"""Tables and figures of the paper's evaluation, made from measured values (spec 4.4 to 4.8)."""
+
+from adaptssr_plugin.experiments.figures import draw_similarity
+from adaptssr_plugin.experiments.records import Record, paper_name, read_records, write_records
+from adaptssr_plugin.experiments.similarity import SimilarityDistributions, similarity_distributions
+from adaptssr_plugin.experiments.spread import what_the_spread_allows
+from adaptssr_plugin.experiments.tables import PAPER_ROWS, Column, Table2, table_2
+
+__all__ = [
+    "PAPER_ROWS",
+    "Column",
+    "Record",
+    "SimilarityDistributions",
+    "Table2",
+    "draw_similarity",
+    "paper_name",
+    "read_records",
+    "similarity_distributions",
+    "table_2",
+    "what_the_spread_allows",
+    "write_records",
+]

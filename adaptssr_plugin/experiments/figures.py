@@ -1,0 +1,162 @@
+"""Drawing Figure 5 (spec 4.8). The only module that imports matplotlib, and only when it draws."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from adaptssr_plugin.errors import InputError
+from adaptssr_plugin.experiments.similarity import GRID, SimilarityDistributions, density
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Each curve has a line style of its own, so that it can be told without colours; the colours differ in
+# lightness too (Okabe and Ito's, safe for colour-blind readers).
+_STYLES = {
+    "masked": ("#0072B2", "-"),
+    "cropped": ("#D55E00", "--"),
+    "other": ("#000000", ":"),
+}
+_TALLEST = 12.0  # a panel is at most this many times as high as its curve of other users
+
+
+def draw_similarity(
+    panels: Mapping[str, SimilarityDistributions], path_stem: str | Path, *, corpus: str = ""
+) -> list[Path]:
+    """Draw the similarity distributions of several encoders, a small panel for each.
+
+    Writes, beside each other, ``STEM.png`` and ``STEM.svg`` (the same bytes for the same input and version
+    of matplotlib), ``STEM.csv`` with the curves drawn (panel, similarity, one density for each curve) and
+    ``STEM-numbers.csv`` with :meth:`SimilarityDistributions.numbers`.
+
+    Args:
+        panels: distributions by the title of their panel, from left to right and top to bottom; all with
+            the same number of users and the same ratios, which stand above and below the panels.
+        path_stem: path without ending; its folder is made.
+        corpus: what the users are from, for the title, e.g. "ml-100k, last 100 behaviours".
+
+    Returns:
+        The four paths.
+
+    Raises:
+        InputError: no panels, or panels measured under different conditions.
+    """
+    conditions = {(len(panel.other), panel.mask_ratio, panel.crop_ratio) for panel in panels.values()}
+    if len(conditions) != 1:
+        raise InputError(
+            "panels: expected at least one, all with the same users, mask_ratio and crop_ratio, "
+            f"got {sorted(conditions)}"
+        )
+    stem = Path(path_stem)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    densities = {
+        title: {name: density(sample) for name, sample in panel.curves.items()} for title, panel in panels.items()
+    }
+    paths = _save(_figure(panels, densities, corpus), stem)
+    curves, numbers = (stem.with_name(stem.name + ending) for ending in (".csv", "-numbers.csv"))
+    _write_curves(curves, densities)
+    _write_numbers(numbers, panels)
+    return [*paths, curves, numbers]
+
+
+def _figure(
+    panels: Mapping[str, SimilarityDistributions],
+    densities: Mapping[str, Mapping[str, np.ndarray]],
+    corpus: str,
+) -> "Figure":
+    from matplotlib.figure import Figure
+
+    columns = min(len(panels), 2 if len(panels) == 4 else 3)
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(0.8 + 3.6 * columns, 1.3 + 2.7 * lines), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False)
+    for ax in axes.flat[len(panels) :]:
+        ax.set_visible(False)
+    for ax, (title, panel) in zip(axes.flat, panels.items(), strict=False):
+        _draw_panel(ax, title, panel, densities[title])
+    for ax in axes[:, 0]:
+        ax.set_ylabel("density")
+    first = next(iter(panels.values()))
+    conditions = ", ".join(filter(None, [f"{len(first.other):,} users", corpus, "dropout off"]))
+    figure.suptitle(f"Similarity of user encodings\n{conditions}", fontsize="medium")
+    labels = {
+        "masked": f"same user, {first.mask_ratio:.0%} of the behaviours masked",
+        "cropped": f"same user, cropped to {first.crop_ratio:.0%} of the behaviours",
+        "other": "another user",
+    }
+    handles = [line for line in axes.flat[0].get_lines() if line.get_label() in labels]
+    figure.legend(
+        handles,
+        [labels[str(line.get_label())] for line in handles],
+        loc="outside lower center",
+        ncols=len(labels) if columns > 2 else 1,
+        frameon=False,
+        fontsize="small",
+        handlelength=3.5,
+    )
+    return figure
+
+
+def _draw_panel(ax: "Axes", title: str, panel: SimilarityDistributions, densities: Mapping[str, np.ndarray]) -> None:
+    for name, (colour, style) in _STYLES.items():
+        ax.plot(GRID, densities[name], color=colour, linestyle=style, linewidth=1.8, label=name)
+    ax.fill_between(GRID, densities["other"], color="0.9", zorder=0)
+    numbers = panel.numbers()
+    separations = ", ".join(f"{name} {numbers[name]['separation']:.2f}" for name in ("masked", "cropped"))
+    ax.set_title(title, fontsize="medium", fontweight="bold", pad=18)
+    # Under the title, since a curve can be anywhere inside.
+    ax.text(0.5, 1.02, f"separation (AUC): {separations}", transform=ax.transAxes, ha="center", fontsize="small")
+    ax.set_xlabel("cosine similarity")
+    ax.set_xlim(-1, 1)
+    ax.set_xticks([-1, -0.5, 0, 0.5, 1])
+    peak = max(float(heights.max()) for heights in densities.values())
+    # A thin peak would press everything else flat; where it is cut, the panel says how high it goes.
+    top = min(1.05 * peak, _TALLEST * float(densities["other"].max()))
+    ax.set_ylim(0, top)
+    if peak > top:
+        place = max(densities.values(), key=lambda heights: heights.max()).argmax()
+        side = -1 if GRID[place] > 0 else 1
+        ax.annotate(
+            f"peak {peak:.0f}",
+            (float(GRID[place]), top),
+            xytext=(10 * side, -8),
+            textcoords="offset points",
+            ha="right" if side < 0 else "left",
+            va="top",
+            fontsize="small",
+        )
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def _save(figure: "Figure", stem: Path) -> list[Path]:
+    """Save as PNG and SVG without dates, versions or random ids in the files."""
+    from matplotlib import rc_context
+
+    png, svg = (stem.with_name(stem.name + ending) for ending in (".png", ".svg"))
+    with rc_context({"svg.hashsalt": "adaptssr"}):
+        figure.savefig(png, dpi=150, metadata={"Software": None})
+        figure.savefig(svg, metadata={"Date": None})
+    return [png, svg]
+
+
+def _write_curves(path: Path, densities: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["panel", "similarity", *_STYLES])
+        for title, curves in densities.items():
+            for row in zip(GRID, *(curves[name] for name in _STYLES), strict=True):
+                writer.writerow([title, *(f"{value:.6g}" for value in row)])
+
+
+def _write_numbers(path: Path, panels: Mapping[str, SimilarityDistributions]) -> None:
+    names = ["mean", "p5", "p50", "p95", "overlap", "separation"]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["panel", "curve", *names])
+        for title, panel in panels.items():
+            for curve, numbers in panel.numbers().items():
+                writer.writerow([title, curve, *(f"{numbers[n]:.4f}" if n in numbers else "" for n in names)])

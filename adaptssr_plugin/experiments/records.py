@@ -1,0 +1,127 @@
+"""Results in long form: one record for each value measured, kept as CSV (spec 4.4)."""
+
+import csv
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import NoneType
+from typing import Any, get_args, get_type_hints
+
+from adaptssr_plugin.errors import InputError
+
+# The rows of the paper's Table 2, in its order: how a method is called here, and how the paper writes it.
+PAPER_NAMES = {
+    "none": "None",
+    "peterrec": "PeterRec",
+    "ptum": "PTUM",
+    "clue": "CLUE",
+    "ccl": "CCL",
+    "idicl": "IDICL",
+    "cl4srec": "CL4SRec",
+    "coserec": "CoSeRec",
+    "duorec": "DuoRec",
+    "adaptssr": "AdaptSSR",
+}
+
+
+def paper_name(method: str) -> str:
+    """The paper's spelling of a method ("adaptssr" -> "AdaptSSR"); any other name as it is."""
+    return PAPER_NAMES.get(method.lower(), method)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One value of one metric (spec 4.4); None where a field does not apply.
+
+    Attributes:
+        dataset: name of the corpus.
+        task: name of the label.
+        method: row of the table, e.g. "adaptssr" or "TF-IDF + LR".
+        preset: "paper", "official_code" or the name of the recipe used.
+        warm_start: "mlm", "none" or where it came from.
+        rho: augmentation strength.
+        tau: temperature.
+        seed: seed of the run; None for what has nothing random.
+        metric: "accuracy" or "AUC".
+        split: "train", "valid" or "test".
+        value: the metric, a fraction in [0, 1].
+        best_epoch: epoch of fine-tuning that the value belongs to.
+        pretrain_epoch: epoch of pre-training that fine-tuning started from.
+        seconds: wall-clock time of the run that gave the value.
+        peak_mem: peak memory of that run in MB (10^6 bytes).
+    """
+
+    dataset: str
+    task: str
+    method: str
+    preset: str | None
+    warm_start: str | None
+    rho: float | None
+    tau: float | None
+    seed: int | None
+    metric: str
+    split: str
+    value: float
+    best_epoch: int | None = None
+    pretrain_epoch: int | None = None
+    seconds: float | None = None
+    peak_mem: float | None = None
+
+
+COLUMNS = tuple(field.name for field in fields(Record))
+
+
+def write_records(path: str | Path, records: Iterable[Record], constants: Mapping[str, str] | None = None) -> Path:
+    """Write records as CSV, one line each, numbers in full so that they come back unchanged.
+
+    Args:
+        path: file to write; its folder is made.
+        records: what to write.
+        constants: further columns with the same text on every line, e.g. versions of what was run.
+
+    Raises:
+        InputError: a constant that takes a record's column.
+    """
+    path, constants = Path(path), dict(constants or {})
+    if taken := sorted(set(constants) & set(COLUMNS)):
+        raise InputError(f"constants: expected names other than a record's own columns, got {taken}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [*COLUMNS, *constants], lineterminator="\n")
+        writer.writeheader()
+        for record in records:
+            writer.writerow({**asdict(record), **constants})
+    return path
+
+
+def read_records(path: str | Path) -> list[Record]:
+    """Read what :func:`write_records` wrote; further columns are left in the file.
+
+    Raises:
+        InputError: the file is missing or lacks a column, or a value cannot be read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"records: expected a CSV file, found none at {path}")
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if missing := [name for name in COLUMNS if name not in (reader.fieldnames or ())]:
+            raise InputError(f"records: expected the columns {list(COLUMNS)} in {path}, missing {missing}")
+        return [_parse(row, f"line {reader.line_num} of {path}") for row in reader]
+
+
+_TYPES = get_type_hints(Record)
+
+
+def _parse(row: Mapping[str, Any], where: str) -> Record:
+    values: dict[str, Any] = {}
+    for name in COLUMNS:
+        text, options = row[name], get_args(_TYPES[name]) or (_TYPES[name],)
+        if text in ("", None) and NoneType in options:
+            values[name] = None
+            continue
+        try:
+            values[name] = options[0](text)
+        except (TypeError, ValueError):
+            raise InputError(f"{name}: expected {options[0].__name__} in {where}, got {text!r}") from None
+    return Record(**values)

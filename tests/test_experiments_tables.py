@@ -1,0 +1,226 @@
+"""Records, Table 2, and what its spread allows one to say."""
+
+import csv
+import io
+import math
+from dataclasses import replace
+
+import pytest
+
+from adaptssr_plugin.downstream.significance import accuracy_standard_error, auc_standard_error, paired_interval
+from adaptssr_plugin.errors import InputError
+from adaptssr_plugin.experiments import (
+    PAPER_ROWS,
+    Record,
+    paper_name,
+    read_records,
+    table_2,
+    what_the_spread_allows,
+    write_records,
+)
+from adaptssr_plugin.experiments.tables import Column
+
+FULL = Record(
+    "ml-100k", "age", "adaptssr", "paper", "mlm", 0.6, 0.1, 3, "accuracy", "test", 0.1 + 0.2, 4, 17, 12.25, 512.5
+)
+BARE = Record("ml-100k", "age", "Majority class", None, None, None, None, None, "accuracy", "test", 1 / 3)
+
+
+def results(task, metric, method, values, dataset="ml-100k"):
+    return [
+        Record(dataset, task, method, "paper", "mlm", None, None, seed, metric, "test", value)
+        for seed, value in enumerate(values)
+    ]
+
+
+def test_records_come_back_from_csv_unchanged(tmp_path):
+    odd = replace(BARE, task='a "quoted", name', method="naïve\nbayes", value=1e-17)
+    path = write_records(tmp_path / "new" / "results.csv", [FULL, BARE, odd], constants={"torch": "2.4, cpu"})
+    assert read_records(path) == [FULL, BARE, odd]
+    with path.open(newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert list(lines[0])[:3] == ["dataset", "task", "method"]
+    assert list(lines[0])[-2:] == ["peak_mem", "torch"]
+    assert [line["torch"] for line in lines] == ["2.4, cpu"] * 3
+    assert lines[1]["seed"] == ""
+
+
+def test_records_name_what_cannot_be_read(tmp_path):
+    with pytest.raises(InputError, match="records: expected a CSV file, found none at"):
+        read_records(tmp_path / "none.csv")
+    with pytest.raises(InputError, match=r"constants: expected names other .* got \['seed'\]"):
+        write_records(tmp_path / "x.csv", [FULL], constants={"seed": "1"})
+    path = write_records(tmp_path / "results.csv", [FULL])
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace(",512.5", ",much"), encoding="utf-8")
+    with pytest.raises(InputError, match=r"peak_mem: expected float in line 2 of .*results.csv, got 'much'"):
+        read_records(path)
+    path.write_text(text.replace("best_epoch,", "epoch,"), encoding="utf-8")
+    with pytest.raises(InputError, match=r"missing \['best_epoch'\]"):
+        read_records(path)
+    path.write_text(text.replace(repr(0.1 + 0.2), ""), encoding="utf-8")
+    with pytest.raises(InputError, match="value: expected float in line 2"):
+        read_records(path)
+
+
+def test_methods_are_written_as_in_the_paper():
+    assert [paper_name(name) for name in ("cl4srec", "AdaptSSR", "NONE", "TF-IDF + LR")] == [
+        "CL4SRec",
+        "AdaptSSR",
+        "None",
+        "TF-IDF + LR",
+    ]
+    assert " ".join(PAPER_ROWS) == "None PeterRec PTUM CLUE CCL IDICL CL4SRec CoSeRec DuoRec AdaptSSR"
+
+
+RECORDS = [
+    *results("gender", "AUC", "adaptssr", [0.76, 0.75, 0.77]),
+    *results("gender", "AUC", "none", [0.74, 0.73, 0.75]),
+    *results("age", "accuracy", "adaptssr", [0.38, 0.40, 0.39]),
+    *results("age", "accuracy", "none", [0.39, 0.38, 0.37]),
+    *results("age", "accuracy", "TF-IDF + LR", [0.3968]),
+    replace(FULL, split="valid", value=0.99),
+]
+ROWS = ("TF-IDF + LR", *PAPER_ROWS)
+
+
+def test_text_table():
+    assert table_2(RECORDS, ROWS, footer=["Three seeds."]).text() == (
+        "Method       gender (AUC)  Impr %  age (accuracy)  Impr %\n"
+        "---------------------------------------------------------\n"
+        "TF-IDF + LR  -             -       39.68*          +4.42\n"
+        "None         74.00±1.00    -       38.00±1.00      -\n"
+        "AdaptSSR     76.00±1.00*   +2.70   39.00±1.00      +2.63\n"
+        "\n"
+        "Three seeds.\n"
+    )
+
+
+def test_markdown_table():
+    assert table_2(RECORDS, ROWS, footer=["Three seeds.", "One split."]).markdown() == (
+        "| Method | gender (AUC) | Impr % | age (accuracy) | Impr % |\n"
+        "| --- | ---: | ---: | ---: | ---: |\n"
+        "| TF-IDF + LR | - | - | **39.68** | +4.42 |\n"
+        "| None | 74.00±1.00 | - | 38.00±1.00 | - |\n"
+        "| AdaptSSR | **76.00±1.00** | +2.70 | 39.00±1.00 | +2.63 |\n"
+        "\nThree seeds.\n"
+        "\nOne split.\n"
+    )
+
+
+def test_summary_csv():
+    lines = list(csv.reader(io.StringIO(table_2(RECORDS, ROWS).csv())))
+    assert lines == [
+        ["dataset", "task", "metric", "method", "n_seeds", "mean", "std", "impr"],
+        ["ml-100k", "gender", "AUC", "None", "3", "74.00", "1.00", ""],
+        ["ml-100k", "gender", "AUC", "AdaptSSR", "3", "76.00", "1.00", "2.70"],
+        ["ml-100k", "age", "accuracy", "TF-IDF + LR", "1", "39.68", "", "4.42"],
+        ["ml-100k", "age", "accuracy", "None", "3", "38.00", "1.00", ""],
+        ["ml-100k", "age", "accuracy", "AdaptSSR", "3", "39.00", "1.00", "2.63"],
+    ]
+
+
+def test_rows_stand_in_the_papers_order_whatever_the_order_of_the_records():
+    records = [one for name in ("duorec", "adaptssr", "ptum", "none") for one in results("t", "AUC", name, [0.5])]
+    assert table_2(records).rows == ("None", "PTUM", "DuoRec", "AdaptSSR")
+
+
+def test_impr_and_best_follow_the_printed_means():
+    records = [
+        *results("T2", "accuracy", "none", [0.53526]),
+        *results("T2", "accuracy", "cl4srec", [0.544051]),
+        *results("T2", "accuracy", "adaptssr", [0.54414]),
+    ]
+    table = table_2(records)
+    column = Column("ml-100k", "T2", "accuracy")
+    assert f"{table.improvement('AdaptSSR', column):.2f}" == "1.64"
+    assert table.best(column) == {"CL4SRec", "AdaptSSR"}  # both print as 54.41
+    assert math.isnan(table.improvement("None", column))
+
+
+def test_no_improvement_without_the_baseline_row():
+    table = table_2(results("t", "AUC", "adaptssr", [0.5, 0.6]))
+    assert table.text().splitlines()[-1].split() == ["AdaptSSR", "55.00±7.07*", "-"]
+
+
+def test_columns_name_the_dataset_where_there_are_two():
+    records = results("age", "accuracy", "none", [0.4]) + results("age", "accuracy", "none", [0.5], dataset="tenrec")
+    assert "| ml-100k age (accuracy) | Impr % | tenrec age (accuracy) |" in table_2(records).markdown()
+
+
+def test_tables_refuse_what_they_would_have_to_guess():
+    with pytest.raises(InputError, match=r"rows: expected to name every method .* missing \['TF-IDF \+ LR'\]"):
+        table_2(RECORDS)
+    with pytest.raises(InputError, match="expected one test value for None, ml-100k age accuracy, seed 1, got two"):
+        table_2([*RECORDS, replace(RECORDS[10], preset="official_code")], ROWS)
+    with pytest.raises(InputError, match="records: expected at least one with split test, got none"):
+        table_2([replace(FULL, split="valid")])
+
+
+# 190 test users: 55 and 135.
+COUNTS = {"gender": [55, 135], "age": [30, 60, 100]}
+
+
+def sentences(task, metric, ours, theirs):
+    records = results(task, metric, "adaptssr", ours) + results(task, metric, "none", theirs)
+    return what_the_spread_allows(records, COUNTS)
+
+
+def test_a_difference_within_the_spread_is_no_effect():
+    ours, theirs = [0.76, 0.73, 0.78, 0.72, 0.75], [0.73, 0.75, 0.74, 0.73, 0.73]
+    sentence, closing = sentences("gender", "AUC", ours, theirs)
+    interval = paired_interval(ours, theirs)
+    assert interval.low < 0 < interval.high
+    assert f"{100 * auc_standard_error(0.736, 135, 55):.1f}" == "3.7"
+    assert sentence == (
+        "gender (AUC): AdaptSSR against None +1.2 points (95 % interval −2.0 to +4.4, paired over 5 seeds): not "
+        "distinguishable from no effect; the 190 test users leave each value uncertain by ±3.7 points (standard "
+        "error after Hanley and McNeil)."
+    )
+    assert "the split of the users and the pre-trained model are the same for every seed" in closing
+
+
+@pytest.mark.parametrize(("sign", "word"), [(1, "gain"), (-1, "loss")])
+def test_a_steady_but_small_difference_is_not_shown_for_other_users(sign, word):
+    theirs = [0.38, 0.39, 0.40]
+    ours = [value + sign * step for value, step in zip(theirs, [0.02, 0.021, 0.019], strict=True)]
+    sentence = sentences("age", "accuracy", ours, theirs)[0]
+    error = 100 * max(accuracy_standard_error(0.39, 190), accuracy_standard_error(0.39 + sign * 0.02, 190))
+    assert f": a {word} beyond what these seeds vary by, on these test users; not shown for others" in sentence
+    assert f"±{error:.1f} points (binomial standard error)." in sentence
+
+
+def test_a_difference_beyond_both_errors_is_called_a_gain():
+    sentence = sentences("age", "accuracy", [0.60, 0.61, 0.62], [0.38, 0.39, 0.40])[0]
+    assert "+22.0 points" in sentence
+    assert "a gain beyond what these seeds vary by and beyond the error of the test sample" in sentence
+
+
+def test_the_bar_for_other_users_is_both_errors_together():
+    # One accuracy of 190 users at .4 has an error of 3.55 points, a difference at most 5.0: 9.8 points are needed.
+    for gain, enough in ((0.095, False), (0.105, True)):
+        ours = [0.35 + gain] * 3
+        sentence = sentences("age", "accuracy", ours, [0.35] * 3)[0]
+        assert ("not shown for others" not in sentence) is enough
+
+
+def test_only_shared_seeds_are_compared():
+    sentence = sentences("age", "accuracy", [0.41, 0.42, 0.9], [0.40, 0.40])[0]
+    assert "+1.5 points (95 % interval −4.9 to +7.9, paired over 2 seeds)" in sentence
+
+
+def test_one_seed_or_none_allows_nothing():
+    sentence = sentences("age", "accuracy", [0.41], [0.40])[0]
+    assert "+1.0 points with one seed: no spread to judge it by, and the 190 test users" in sentence
+    lonely = what_the_spread_allows(results("age", "accuracy", "none", [0.4]), COUNTS)[0]
+    assert lonely.endswith("no seed that both were run with, so nothing to compare.")
+
+
+def test_spread_refuses_unknown_test_sets():
+    with pytest.raises(InputError, match=r"test_counts: expected an entry for task job, got \['age', 'gender'\]"):
+        sentences("job", "accuracy", [0.4, 0.5], [0.4, 0.5])
+    with pytest.raises(InputError, match="test_counts: expected two classes for the AUC of age, got 3"):
+        sentences("age", "AUC", [0.4, 0.5], [0.4, 0.5])
+    mixed = results("age", "accuracy", "none", [0.4]) + results("age", "accuracy", "none", [0.5], dataset="tenrec")
+    with pytest.raises(InputError, match=r"records: expected one dataset, got \['ml-100k', 'tenrec'\]"):
+        what_the_spread_allows(mixed, COUNTS)
