@@ -1,0 +1,244 @@
+"""A RecBole ``Config`` that leaves the process as it found it and says in one line what is wrong with a call."""
+
+import ast
+import copy
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from recbole.config import Config
+from recbole.utils import ModelType
+
+from adaptssr_plugin.errors import InputError
+from adaptssr_plugin.recbole.atomic_files import atomic_columns, locate
+from adaptssr_plugin.recbole.mends import mended
+
+_ONE_PROCESS = {"nproc": 1, "world_size": 1, "local_rank": 0}  # RecBole's options, and the most that one process has
+_PLAIN = (str, int, float, list, tuple, dict, bool, type(None))
+
+
+@mended()
+def build_config(
+    model_class: type[Any],
+    dataset: str,
+    options: Mapping[str, Any] | None = None,
+    config_files: Sequence[str | Path] = (),
+) -> Config:
+    """Make the RecBole ``Config`` of a sequential model, with the defaults that a user model needs.
+
+    Options take precedence over config files, those over this function's defaults (``MAX_ITEM_LIST_LENGTH`` 100,
+    spec.md §3 row 18; ``loss_type`` CE and therefore ``train_neg_sample_args`` None; utf-8; of the ``.inter`` file the
+    columns of user, item, time and those that ``val_interval`` and ``threshold`` name), and those over RecBole's.
+    What ``eval_args`` leaves out is as for RecBole's sequential models: last two items held out, ordered by time.
+
+    Unlike RecBole's own: ``sys.argv`` is not read; a string among the options is taken as a Python literal or left
+    as it is, never evaluated; ``options`` and ``CUDA_VISIBLE_DEVICES`` stay as they are (``gpu_id`` counts the
+    devices that this process sees); ``use_gpu: False`` means the CPU; columns are checked before anything is loaded.
+
+    Args:
+        model_class: a model class of RecBole's sequential type; its name becomes ``config["model"]``.
+        dataset: ``ml-100k``, the name of a folder under the option ``data_path``, or a folder that holds
+            ``<folder's name>.inter`` or else a single ``.inter`` file.
+        options: RecBole's ``config_dict``.
+        config_files: yaml files, later ones before earlier ones.
+
+    Raises:
+        InputError: a wrong option, an unknown dataset, a missing column, an unreadable file.
+    """
+    if getattr(model_class, "type", None) != ModelType.SEQUENTIAL:
+        raise InputError(f"model_class: expected a class with type = ModelType.SEQUENTIAL, got {model_class!r}")
+    try:
+        return _UserModelConfig(
+            model=model_class,
+            dataset=dataset,
+            config_file_list=list(config_files),
+            config_dict=copy.deepcopy(dict(options or {})),
+        )
+    except InputError:
+        raise
+    except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:  # RecBole's own checks of options
+        raise InputError(f"options: {one_line(error)}") from error
+
+
+def one_line(error: BaseException) -> str:
+    """Give the message of an exception as one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+class _UserModelConfig(Config):
+    """RecBole's ``Config`` with those of its steps replaced that reach outside of it."""
+
+    def _build_yaml_loader(self) -> type[yaml.SafeLoader]:
+        """Read 1e-3 as a number, as RecBole does, but in a class of our own (configurator.py:122 alters FullLoader)."""
+
+        class Loader(yaml.SafeLoader):
+            pass
+
+        number = re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9_]+)[eE][-+]?[0-9]+$")
+        Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789."))
+        return Loader
+
+    def _load_config_files(self, file_list: list[str | Path]) -> dict[str, Any]:
+        merged: dict[str, Any] = {}
+        for file in file_list:
+            try:
+                content = yaml.load(Path(file).read_text(encoding="utf-8"), Loader=self.yaml_loader)
+            except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+                raise InputError(f"config_files: cannot read {file}: {one_line(error)}") from error
+            if not isinstance(content, dict | None):
+                raise InputError(f"config_files: expected option: value lines in {file}, got {type(content).__name__}")
+            merged.update(content or {})
+        return merged
+
+    def _convert_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
+        """Read strings as literals; RecBole's own evaluates them (configurator.py:147)."""
+        return {key: _literal(value) if isinstance(value, str) else value for key, value in config_dict.items()}
+
+    def _load_cmd_line(self) -> dict[str, Any]:
+        return {}
+
+    def _get_model_and_dataset(self, model: type[Any], dataset: str) -> tuple[str, type[Any], str]:
+        external = self.external_config_dict
+        _refuse_several_processes(external)
+        parts = external.get("benchmark_filename")
+        if parts is not None and (not parts or not isinstance(parts, list | tuple)):
+            raise InputError(f"benchmark_filename: expected a list such as ['train', 'valid', 'test'], got {parts!r}")
+        self._folder, name = locate(dataset, external.get("data_path", "dataset/"), parts)
+        return model.__name__, model, name
+
+    def _get_final_config_dict(self) -> dict[str, Any]:
+        """Put our defaults between RecBole's and the caller's."""
+        defaults = {"encoding": "utf-8", "MAX_ITEM_LIST_LENGTH": 100}
+        final = {**self.internal_config_dict, **defaults, **self.external_config_dict}
+        final.setdefault("loss_type", "CE")
+        if isinstance(final["eval_args"], dict):  # where RecBole would fill in random order, which it then refuses
+            final["eval_args"] = {**self.internal_config_dict["eval_args"], **final["eval_args"]}
+        if final["loss_type"] == "CE" and "train_neg_sample_args" not in self.external_config_dict:
+            final["train_neg_sample_args"] = None  # RecBole refuses its own default of one negative with CE
+        return final
+
+    def _set_default_parameters(self) -> None:
+        super()._set_default_parameters()
+        self.final_config_dict["data_path"] = str(self._folder)
+        _settle_columns(self)
+
+    def _init_device(self) -> None:
+        """Choose the device without writing to CUDA_VISIBLE_DEVICES (configurator.py:484) and heeding ``use_gpu``."""
+        final = self.final_config_dict
+        wanted = final["gpu_id"]
+        wanted = ",".join(map(str, wanted)) if isinstance(wanted, tuple | list) else str(wanted)
+        final.update(gpu_id=wanted, single_spec=True, local_rank=0, device=torch.device("cpu"))
+        if not wanted or not final["use_gpu"] or not torch.cuda.is_available():
+            return
+        first, visible = wanted.split(",")[0].strip(), torch.cuda.device_count()
+        if not first.isdecimal() or int(first) >= visible:
+            raise InputError(f"gpu_id: expected a device from 0 to {visible - 1}, got {wanted!r}")
+        final["device"] = torch.device("cuda", int(first))
+
+
+def _literal(text: str) -> Any:
+    """Read a string as the Python literal it spells, or as true or false; any other stays a string."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an odd backslash in a path is no concern of the caller
+            value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return {"true": True, "false": False}.get(text.lower(), text)
+    return value if isinstance(value, _PLAIN) else text
+
+
+def _refuse_several_processes(options: Mapping[str, Any]) -> None:
+    for name, most in _ONE_PROCESS.items():
+        value = options.get(name)
+        if value is not None and not (isinstance(value, int) and value <= most):
+            raise InputError(
+                f"{name}: training in several processes is not available yet, expected {most}, got {value!r}"
+            )
+
+
+def _settle_columns(config: Config) -> None:
+    """Fill in ``load_col`` where the caller left it open, and check every column that it names.
+
+    Raises:
+        InputError: a file lacks a column that is named or that a sequential model needs, or has it in another type.
+    """
+    final, external = config.final_config_dict, config.external_config_dict
+    needed = _needed_columns(config)
+    inter = read_columns(config, "inter")
+    for option in ("load_col", "unload_col", "val_interval", "threshold"):
+        if not isinstance(final.get(option), Mapping | None):
+            raise InputError(f"{option}: expected a mapping, got {final[option]!r}")
+    given = external.get("load_col")
+    if given is None and ("load_col" in external or external.get("unload_col")):
+        final["load_col"] = None  # RecBole's way to say: everything
+    else:
+        filters = [field for key in ("val_interval", "threshold") for field in final.get(key) or {} if field in inter]
+        final["load_col"] = {"inter": list(dict.fromkeys([*needed, *filters])), **(given or {})}
+    for field, (option, kind) in needed.items():
+        if field not in inter:
+            raise InputError(
+                f"{option}: expected a column {field!r} in {_inter_file(config)}, which has {', '.join(inter)}"
+            )
+        if inter[field] != kind:
+            raise InputError(
+                f"{option}: expected {field!r} in {_inter_file(config)} to be of type {kind}, got {inter[field]}"
+            )
+    _check_load_col(config, needed)
+
+
+def read_columns(config: Config, suffix: str) -> dict[str, str]:
+    """Read the columns of one of the dataset's files, with their types."""
+    if suffix == "inter" and config["benchmark_filename"]:
+        suffix = f"{config['benchmark_filename'][0]}.inter"
+    return atomic_columns(
+        config["data_path"],
+        config["dataset"],
+        suffix,
+        separator=config["field_separator"],
+        encoding=config["encoding"],
+    )
+
+
+def _needed_columns(config: Config) -> dict[str, tuple[str, str]]:
+    """Columns of the .inter file that a sequential model cannot do without: the option that names each, its type."""
+    needed = {
+        config["USER_ID_FIELD"]: ("USER_ID_FIELD", "token"),
+        config["ITEM_ID_FIELD"]: ("ITEM_ID_FIELD", "token"),
+    }
+    if not config["benchmark_filename"]:
+        return {**needed, config["TIME_FIELD"]: ("TIME_FIELD", "float")}
+    # Files split beforehand bring their histories with them, in a list column that has to share the items' ids.
+    histories = f"{config['ITEM_ID_FIELD']}{config['LIST_SUFFIX']}"
+    shared = list(config["alias_of_item_id"] or [])
+    config["alias_of_item_id"] = shared if histories in shared else [*shared, histories]
+    return {**needed, histories: ("benchmark_filename", "token_seq")}
+
+
+def _check_load_col(config: Config, needed: Mapping[str, Any]) -> None:
+    keys = {"inter": list(needed), "user": [config["USER_ID_FIELD"]], "item": [config["ITEM_ID_FIELD"]]}
+    for suffix, fields in (config["load_col"] or {}).items():
+        if fields == "*":
+            continue
+        if not isinstance(fields, list | tuple) or not all(isinstance(field, str) for field in fields):
+            raise InputError(f"load_col: expected a list of columns for {suffix!r}, got {fields!r}")
+        columns = read_columns(config, suffix)
+        for field in fields:
+            if field not in columns:
+                raise InputError(
+                    f"load_col: expected columns of {config['dataset']}.{suffix} ({', '.join(columns)}), got {field!r}"
+                )
+        for field in keys.get(suffix, []):
+            if field not in fields:
+                raise InputError(f"load_col: expected {field!r} among the columns for {suffix!r}, got {list(fields)}")
+    for field in (config["unload_col"] or {}).get("inter", []):
+        if field in needed:
+            raise InputError(f"unload_col: {field!r} is needed by a sequential model")
+
+
+def _inter_file(config: Config) -> str:
+    parts = config["benchmark_filename"]
+    return f"{config['dataset']}.{parts[0]}.inter" if parts else f"{config['dataset']}.inter"

@@ -1,0 +1,156 @@
+"""What RecBole 1.2.1 needs to run on today's numpy and torch, put in for a while and taken out again.
+
+Importing this module changes nothing. Inside ``with mended():`` RecBole is safe to use; afterwards numpy, the
+warnings filters, autograd's anomaly mode and ``CUDA_VISIBLE_DEVICES`` are what they were.
+"""
+
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from recbole.config import Config
+
+from adaptssr_plugin.recbole.requirements import anomaly_mode_kept
+
+# The names that RecBole's Config gives to numpy (config/configurator.py:628-635), by what they mean today.
+_NUMPY_ALIASES: dict[str, type] = {
+    "bool": np.bool_,
+    "int": np.int_,
+    "float": np.float64,
+    "complex": np.complex128,
+    "object": np.object_,
+    "str": np.str_,
+    "long": np.int_,
+    "unicode": np.str_,
+}
+_ABSENT = object()
+
+
+@contextmanager
+def mended() -> Iterator[None]:
+    """Make RecBole safe to use within this context, or within a function decorated with ``@mended()``.
+
+    Contexts may be nested. Whoever trains, loads data or builds a stock ``Config`` does it inside of one.
+    """
+    with (
+        _quiet(),
+        _numpy_aliases(),
+        _attribute(Config, "compatibility_settings", _no_settings),
+        anomaly_mode_kept(),
+        _environment_kept("CUDA_VISIBLE_DEVICES"),
+    ):
+        yield
+
+
+def import_quick_start() -> ModuleType:
+    """Import ``recbole.quick_start`` without ray, and return it.
+
+    quick_start/quick_start.py:20 says ``from ray import tune``; the newest ray that RecBole allows, 2.6.3, imports
+    neither under today's setuptools (no ``pkg_resources``) nor under numpy 2 (no ``np.bool8``). A ray that is
+    imported already is used; otherwise a stub stands in ``sys.modules`` for the length of this one import.
+    """
+    if "recbole.quick_start" in sys.modules or "ray.tune" in sys.modules:
+        return importlib.import_module("recbole.quick_start")
+    ray, tune = ModuleType("ray"), ModuleType("ray.tune")
+    # The only use, at line 223. Outside a ray session ray's own does nothing either, but for a warning.
+    tune.report = lambda **_: None  # type: ignore[attr-defined]
+    ray.tune = tune  # type: ignore[attr-defined]
+    with mended(), _modules({"ray": ray, "ray.tune": tune}):
+        return importlib.import_module("recbole.quick_start")
+
+
+@contextmanager
+def tensorboard_into(directory: str | Path) -> Iterator[None]:
+    """Let a RecBole ``Trainer`` made within this context write its TensorBoard curves to ``directory``.
+
+    RecBole's own ``get_tensorboard`` (utils/utils.py:208) always makes ``log_tensorboard/`` in the working directory.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+
+    def get_tensorboard(_logger: Any) -> Any:
+        return SummaryWriter(str(directory))
+
+    # Trainer.__init__ looks the function up among the globals of its module (trainer/trainer.py:115).
+    with _attribute(importlib.import_module("recbole.trainer.trainer"), "get_tensorboard", get_tensorboard):
+        yield
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what RecBole's own lines deprecate: its user can do nothing about them.
+
+    For instance torch.cuda.amp at trainer/trainer.py:235,262 and chained fillna at data/dataset/dataset.py:501,648.
+    """
+    with warnings.catch_warnings():
+        for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
+            warnings.filterwarnings("ignore", category=category, module=r"recbole\.")
+        # np.argsort of a tensor at data/interaction.py:347, which numpy 2 puts down to a line of its own.
+        warnings.filterwarnings("ignore", category=DeprecationWarning, message="__array_wrap__ must accept context")
+        yield
+
+
+@contextmanager
+def _numpy_aliases() -> Iterator[None]:
+    """Add the aliases that numpy no longer has, and only those.
+
+    RecBole reads ``np.float`` whenever it makes an Interaction (data/interaction.py:31) or a metric
+    (evaluator/metrics.py:90), and ``np.long``, ``np.bool`` and ``np.str`` elsewhere, so they stay while it runs.
+    """
+    added = [name for name in _NUMPY_ALIASES if name not in vars(np)]  # hasattr would warn under numpy 1
+    for name in added:
+        setattr(np, name, _NUMPY_ALIASES[name])
+    try:
+        yield
+    finally:
+        for name in added:
+            delattr(np, name)
+
+
+def _no_settings(_config: Config) -> None:
+    """Stand in for RecBole's setting of the aliases, which reads np.float_ (config/configurator.py:630): gone."""
+
+
+@contextmanager
+def _environment_kept(name: str) -> Iterator[None]:
+    """Put an environment variable back: a stock Config overwrites this one (config/configurator.py:484)."""
+    before = os.environ.get(name)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = before
+
+
+@contextmanager
+def _attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Give an attribute another value for a while."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+@contextmanager
+def _modules(stand_ins: dict[str, ModuleType]) -> Iterator[None]:
+    """Put modules into sys.modules for a while."""
+    before = {name: sys.modules.get(name, _ABSENT) for name in stand_ins}
+    sys.modules.update(stand_ins)
+    try:
+        yield
+    finally:
+        for name, module in before.items():
+            if module is _ABSENT:
+                del sys.modules[name]
+            else:
+                sys.modules[name] = module  # type: ignore[assignment]

@@ -1,0 +1,82 @@
+"""What this room needs installed, and the one message that says how to get it."""
+
+import importlib
+import importlib.metadata
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+RECBOLE_VERSION = "1.2.1"
+_EXTRA = 'pip install "adaptssr-plugin[recbole]"'
+_RECBOLE_ALONE = f"pip install --no-deps recbole=={RECBOLE_VERSION}"
+
+# Everything of RecBole that this room builds on. The sequential models stand here because of
+# recbole/model/sequential_recommender/sine.py:25, which switches autograd's anomaly mode on when it is imported,
+# and which any look-up of a model by name imports: imported once, below, it has nothing left to switch.
+_MODULES = (
+    "recbole.config",
+    "recbole.data",
+    "recbole.data.dataset",
+    "recbole.model.abstract_recommender",
+    "recbole.model.sequential_recommender",
+    "recbole.trainer",
+)
+
+
+def install_command(python: tuple[int, int] | None = None) -> str:
+    """Say what to type to install RecBole for a Python version (this one if None).
+
+    RecBole 1.2.1 requires a ray release that has no wheel for Python 3.12 and newer, where pip cannot resolve it.
+    """
+    if (python or sys.version_info[:2]) < (3, 12):
+        return f"`{_EXTRA}`"
+    return f"`{_EXTRA}` and then `{_RECBOLE_ALONE}`"
+
+
+def require_recbole() -> None:
+    """Import what is needed of RecBole, leaving warnings filters and anomaly mode as they were.
+
+    Raises:
+        ImportError: RecBole, or something that it imports, is missing or of a version that does not work.
+    """
+    _check_versions()
+    try:
+        with warnings.catch_warnings(), anomaly_mode_kept():
+            warnings.simplefilter("ignore")
+            for name in _MODULES:
+                importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(_message(f"RecBole cannot be imported ({error})")) from error
+
+
+@contextmanager
+def anomaly_mode_kept() -> Iterator[None]:
+    """Put autograd's anomaly mode back, whatever is imported or done within."""
+    before = torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()
+    try:
+        yield
+    finally:
+        torch.autograd.set_detect_anomaly(*before)
+
+
+def _check_versions() -> None:
+    try:
+        recbole = importlib.import_module("recbole")  # imports nothing else
+    except ImportError as error:
+        raise ImportError(_message(f"RecBole {RECBOLE_VERSION} is not installed")) from error
+    if recbole.__version__ != RECBOLE_VERSION:
+        raise ImportError(_message(f"expected RecBole {RECBOLE_VERSION}, found {recbole.__version__}"))
+    try:
+        pandas = importlib.metadata.version("pandas")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise ImportError(_message("pandas 2 is not installed")) from error
+    # Under pandas 3, RecBole's chained `fillna(inplace=True)` (data/dataset/dataset.py:648) silently does nothing.
+    if not pandas.startswith("2."):
+        raise ImportError(_message(f"expected pandas 2, found {pandas}"))
+
+
+def _message(complaint: str) -> str:
+    return f"adaptssr_plugin.recbole: {complaint}; to install what it needs, type {install_command()}"
