@@ -1,0 +1,23 @@
+"""RecBole 1.2.1 as this package uses it: the only room that imports recbole."""
+
+from adaptssr_plugin.recbole.requirements import require_recbole
+
+require_recbole()  # before anything below imports RecBole: says what to type where it is missing
+
+from adaptssr_plugin.recbole.atomic_files import atomic_columns  # noqa: E402
+from adaptssr_plugin.recbole.config import build_config  # noqa: E402
+from adaptssr_plugin.recbole.mends import import_quick_start, mended, tensorboard_into  # noqa: E402
+from adaptssr_plugin.recbole.profiles import ProfileLabels, profile_labels  # noqa: E402
+from adaptssr_plugin.recbole.user_sequences import UserSequences, load_user_sequences  # noqa: E402
+
+__all__ = [
+    "ProfileLabels",
+    "UserSequences",
+    "atomic_columns",
+    "build_config",
+    "import_quick_start",
+    "load_user_sequences",
+    "mended",
+    "profile_labels",
+    "tensorboard_into",
+]
