@@ -1,0 +1,8 @@
+"""Users' behaviour sequences: in memory, from files, and in batches."""
+
+from adaptssr_plugin.corpus.batch import Batch
+from adaptssr_plugin.corpus.behaviours import BehaviourCorpus
+from adaptssr_plugin.corpus.loader import BatchLoader
+from adaptssr_plugin.corpus.readers import read_interactions, read_sequence_lines
+
+__all__ = ["Batch", "BatchLoader", "BehaviourCorpus", "read_interactions", "read_sequence_lines"]
