@@ -67,7 +67,7 @@ def test_same_epoch_twice_is_the_same_pass_and_passes_do_not_disturb_each_other(
 
 
 def test_order_does_not_touch_global_random_state():
-    legacy = np.random.get_state  # noqa: NPY002 - the very state that must stay as it is
+    legacy = np.random.get_state
     before = legacy()[1].copy(), torch.get_rng_state()
     order(loader())
     assert np.array_equal(legacy()[1], before[0])
