@@ -2,8 +2,8 @@
 
 For the 2B encodings of two views, anchor i and its partner p(i) in the other view:
 
-* Eq. 9: ``-log [exp(s(i, p)/τ) / Σ_{k ≠ i} exp(s(i, k)/τ)] = softplus(log Σ_w exp(s(i, w)/τ) - s(i, p)/τ)``;
-* Eq. 8: the sum over w replaced by its largest term, ``softplus((max_w s(i, w) - s(i, p))/τ)``,
+* Eq. 9: ``-log [exp(s(i, p)/τ) / Σ_{k ≠ i} exp(s(i, k)/τ)] = -log σ(s(i, p)/τ - log Σ_w exp(s(i, w)/τ))``;
+* Eq. 8: the sum over w replaced by its largest term, ``-log σ((s(i, p) - max_w s(i, w))/τ)``,
 
 where w runs over the 2(B - 1) encodings of other users. Unit vectors are stacked as ``(B, 2, d)``.
 """
@@ -59,10 +59,10 @@ class _LogSumExpOverNegatives(torch.autograd.Function):
 
 
 def _against_partner(negative: Tensor, units: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Return softplus(negative - s(i, p)/τ) as ``(B, 2)``, 0 where ``negative`` is -inf, and which rows count."""
+    """Return -log σ(s(i, p)/τ - negative) as ``(B, 2)``, 0 where ``negative`` is -inf, and which rows count."""
     partner = (units[:, 0] * units[:, 1]).sum(-1, keepdim=True) / temperature  # (B, 1): one for both anchors
     valid = negative != -torch.inf
-    loss = F.softplus(torch.where(valid, negative, 0) - partner)
+    loss = -F.logsigmoid(partner - torch.where(valid, negative, 0))
     return torch.where(valid, loss, 0), valid[:, 0]
 
 

@@ -37,10 +37,28 @@ class RankedPairs(NamedTuple):
     """``(B, 2)``: max W; -inf where a row has no negative."""
 
 
+class _OwnSimilarities(torch.autograd.Function):
+    """units @ unitsᵀ per user; the backward, too, stays in the dtype of the units under autocast."""
+
+    @staticmethod
+    def forward(ctx: Any, units: Tensor) -> Tensor:
+        ctx.save_for_backward(units)
+        with full_precision(units):
+            return units @ units.mT
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (units,) = ctx.saved_tensors
+        with full_precision(units):
+            grad_units: Tensor = (grad + grad.mT) @ units
+        return grad_units
+
+
 def own_similarities(units: Tensor) -> Tensor:
     """Compare the four encodings of each user with one another: unit vectors ``(B, 4, d)`` to ``(B, 4, 4)``."""
-    with full_precision(units):
-        return units @ units.mT
+    own: Tensor = _OwnSimilarities.apply(units)  # type: ignore[no-untyped-call]
+    return own
 
 
 def adaptive_coefficient(cross: Tensor, terms: int = 4, clamp: bool = True) -> Tensor:
@@ -105,7 +123,7 @@ class _HardestPairRanking(torch.autograd.Function):
         ctx.save_for_backward(units, semi, coefficient, first - second, bracket, winners)
         ctx.scale = scale
         ctx.mark_non_differentiable(positive, semi, hardest)
-        return F.softplus(-scale * bracket), positive, semi, hardest
+        return -F.logsigmoid(scale * bracket), positive, semi, hardest
 
     @staticmethod
     @once_differentiable
@@ -165,7 +183,7 @@ def _as_coefficient(coefficient: Tensor | float, units: Tensor) -> Tensor:
 
 
 class _SumOverNegatives(torch.autograd.Function):
-    """Σ_w softplus(offset_v + slope · w) for every anchor and v; w is streamed, the backward recomputes chunks."""
+    """Σ_w -log σ(-(offset_v + slope · w)) for every anchor and v; w is streamed, the backward recomputes chunks."""
 
     @staticmethod
     def forward(
@@ -176,8 +194,8 @@ class _SumOverNegatives(torch.autograd.Function):
             for users, scores in similarity_chunks(units, _STRIDE, chunk_size):
                 scores *= slope[users, :, None, None]
                 for v in range(2):
-                    terms = F.softplus(offset[users, :, v, None, None] + scores)
-                    sums[users, :, v] = exclude_own_(terms, users, user_ids, 0).sum((2, 3))
+                    terms = F.logsigmoid(-offset[users, :, v, None, None] - scores)
+                    sums[users, :, v] = -exclude_own_(terms, users, user_ids, 0).sum((2, 3))
         ctx.save_for_backward(units, offset, slope, user_ids)
         ctx.chunk_size = chunk_size
         return sums

@@ -118,6 +118,7 @@ def exclude_own_(scores: Tensor, users: slice, user_ids: Tensor | None, value: f
 def valid_negatives(user_ids: Tensor) -> Tensor:
     """Count, for every row, the rows of the batch that belong to other users: int64 ``(B,)``."""
     # By sorting, so that memory stays linear in B.
+    user_ids = user_ids.contiguous()
     ordered = user_ids.sort().values
     first = torch.searchsorted(ordered, user_ids)
     last = torch.searchsorted(ordered, user_ids, right=True)
