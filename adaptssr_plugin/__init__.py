@@ -3,6 +3,8 @@
 The core needs torch and numpy alone. RecBole and the commands: ``pip install "adaptssr-plugin[recbole]"``.
 """
 
+from .augment import Compose, ItemCrop, ItemMask, ItemReorder, RandomChoice, RandomPair
+from .encoders import UserEncoder
 from .losses import AdaptSSRLoss, AugmentationAdaptiveFusion, InfoNCELoss, RankingTerms
 
 __version__ = "0.1.0"
@@ -10,6 +12,13 @@ __version__ = "0.1.0"
 __all__ = [
     "AdaptSSRLoss",
     "AugmentationAdaptiveFusion",
+    "Compose",
     "InfoNCELoss",
+    "ItemCrop",
+    "ItemMask",
+    "ItemReorder",
+    "RandomChoice",
+    "RandomPair",
     "RankingTerms",
+    "UserEncoder",
 ]

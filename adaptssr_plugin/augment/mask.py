@@ -60,9 +60,13 @@ class ItemMask(Operator):
             InputError: lengths that are not (B,) int64, or a generator on another device.
         """
         check_lengths(item_seq_len, generator)
+        order = shuffled_windows(torch.zeros_like(item_seq_len), item_seq_len, width, generator)
+        return order, self.counts(item_seq_len)
+
+    def counts(self, item_seq_len: Tensor) -> Tensor:
+        """Compute how many items of rows of length ``(B,)`` are masked: int64 ``(B,)``, 0 for a row of one item."""
         # ceil, or floor where ceil is n, but never n itself (spec 1.1): the same as ceil and at most n - 1.
-        m = up(self.ratio, item_seq_len).clamp_(min=1).minimum(item_seq_len - 1)
-        return shuffled_windows(torch.zeros_like(item_seq_len), item_seq_len, width, generator), m
+        return up(self.ratio, item_seq_len).clamp_(min=1).minimum(item_seq_len - 1)
 
     def extra_repr(self) -> str:
         """Show the arguments in ``repr``."""

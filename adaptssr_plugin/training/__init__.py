@@ -1,0 +1,29 @@
+"""What a stage of training is: its step, its validation criterion, what moves on to the next; files of a run.
+
+No loop over epochs lives here: RecBole's trainer turns the crank (:mod:`adaptssr_plugin.recbole`).
+"""
+
+from .artefacts import Artefact, load_artefact, save_artefact
+from .checkpoints import load_checkpoint, write_atomically, write_checkpoint
+from .masked_items import MaskedItemStage
+from .pairwise import PairwiseStage
+from .stage import Stage, StepResult, Streams
+from .transfer import MLM_TO_RANKING, WHOLE_ENCODER, TransferReport, transfer
+
+__all__ = [
+    "MLM_TO_RANKING",
+    "WHOLE_ENCODER",
+    "Artefact",
+    "MaskedItemStage",
+    "PairwiseStage",
+    "Stage",
+    "StepResult",
+    "Streams",
+    "TransferReport",
+    "load_artefact",
+    "load_checkpoint",
+    "save_artefact",
+    "transfer",
+    "write_atomically",
+    "write_checkpoint",
+]

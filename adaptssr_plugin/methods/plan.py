@@ -1,0 +1,89 @@
+"""From a recipe to the stages that a trainer runs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..augment import ItemCrop, ItemMask, ItemReorder, RandomPair
+from ..encoders import UserEncoder
+from ..losses import AdaptSSRLoss, AugmentationAdaptiveFusion, InfoNCELoss
+from ..training import MLM_TO_RANKING, MaskedItemStage, PairwiseStage, Stage
+from .recipe import Recipe
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage of a recipe.
+
+    Attributes:
+        name: of the stage.
+        make: puts the stage around a fresh encoder.
+        epochs: how many.
+        learning_rate: Adam's.
+        dropout: of the encoder in this stage.
+        select: which epoch moves on: best, last or epoch:K.
+        takes: parts of the encoder that come from the stage before.
+    """
+
+    name: str
+    make: Callable[[UserEncoder], Stage]
+    epochs: int
+    learning_rate: float
+    dropout: float
+    select: str
+    takes: tuple[str, ...] = ()
+
+
+def stage_plans(recipe: Recipe) -> list[StagePlan]:
+    """Lay out the stages of a recipe; none at all for method ``none``."""
+    plans = []
+    if recipe.warm_start == "mlm":
+        plans.append(
+            StagePlan(
+                name=MaskedItemStage.name,
+                make=lambda encoder: MaskedItemStage(encoder, recipe.mlm_ratio),
+                epochs=recipe.mlm_epochs,
+                learning_rate=recipe.mlm_learning_rate,
+                dropout=recipe.mlm_dropout,
+                select=recipe.mlm_select,
+            )
+        )
+    if recipe.epochs:
+        plans.append(
+            StagePlan(
+                name=recipe.method,
+                make=lambda encoder: PairwiseStage(
+                    encoder, random_pair(recipe, encoder.n_items), pairwise_loss(recipe), recipe.method
+                ),
+                epochs=recipe.epochs,
+                learning_rate=recipe.learning_rate,
+                dropout=recipe.dropout,
+                select=recipe.select,
+                takes=MLM_TO_RANKING,
+            )
+        )
+    return plans
+
+
+def random_pair(recipe: Recipe, n_items: int) -> RandomPair:
+    """Two views by operators drawn per user from mask, crop and reorder (spec §1.4)."""
+    operators = [
+        ItemMask(recipe.mask_ratio, mask_id=n_items),
+        ItemCrop(recipe.crop_ratio),
+        ItemReorder(recipe.reorder_ratio),
+    ]
+    return RandomPair(operators, distinct=recipe.distinct_ops)
+
+
+def pairwise_loss(recipe: Recipe) -> AdaptSSRLoss | InfoNCELoss:
+    """Make the loss of a recipe: Eq. 5-7, or InfoNCE (Eq. 8-9) in its place."""
+    if recipe.loss == "infonce":
+        return InfoNCELoss(recipe.temperature, "all" if recipe.negatives == "all" else "hardest")
+    fusion: AugmentationAdaptiveFusion | float = recipe.lambda_value
+    if recipe.lambda_mode != "const":
+        fusion = AugmentationAdaptiveFusion(
+            "batch" if recipe.lambda_mode == "batch" else "sample",
+            2 if recipe.lambda_terms == 2 else 4,
+            recipe.lambda_clamp,
+            recipe.lambda_detach,
+        )
+    return AdaptSSRLoss(fusion, "all" if recipe.negatives == "all" else "hardest", recipe.scale)

@@ -1,0 +1,93 @@
+"""Masked-item prediction: AdaptSSR's warm-up, and the whole of PeterRec's row (spec §2.2)."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..augment import ItemMask
+from ..corpus import Batch
+from ..encoders import MaskedItemHead, UserEncoder
+from .stage import Stage, StepResult, Streams
+
+
+class MaskedSlots(NamedTuple):
+    """The M masked positions of a batch."""
+
+    item_seq: Tensor
+    """``(B, L)`` with [MASK] written in."""
+    rows: Tensor
+    """int64 ``(M,)``."""
+    positions: Tensor
+    """int64 ``(M,)``."""
+    targets: Tensor
+    """int64 ``(M,)``: the items that stood there."""
+
+
+class MaskedItemStage(Stage):
+    """Predict the items behind [MASK] from both sides: cross-entropy over the whole catalogue.
+
+    Of n behaviours ``min(ceil(ratio · n), n - 1)`` are masked, all of them by [MASK]; a user of one behaviour
+    has none, and a batch without any is skipped. Learned are the item table, [MASK], positions, layers and a
+    bias per item; the pooling query is not.
+
+    Args:
+        encoder: with ``hidden_states`` and ``item_weight``.
+        ratio: share of masked behaviours in (0, 1].
+    """
+
+    name = "mlm"
+    criterion = "accuracy"
+
+    def __init__(self, encoder: UserEncoder, ratio: float = 0.3) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = MaskedItemHead(encoder.n_items)
+        self.mask = ItemMask(ratio, mask_id=encoder.n_items)
+
+    def usable(self, batch: Batch) -> bool:
+        """Whether any user of the batch has two behaviours."""
+        return bool((batch.lengths.numpy() > 1).any())
+
+    def step(self, batch: Batch, streams: Streams) -> StepResult:
+        """Mean cross-entropy over the masked positions of the batch."""
+        slots = self._mask(batch, streams)
+        loss = F.cross_entropy(self._logits(batch, slots).float(), slots.targets)
+        return StepResult(loss, {"loss": loss.detach()})
+
+    @torch.no_grad()
+    def validate(self, batches: Iterable[Batch], streams: Streams) -> dict[str, float]:
+        """Accuracy and cross-entropy at masked positions drawn from the same stream every epoch, dropout off."""
+        self.eval()
+        sums = torch.zeros(2, dtype=torch.float64)
+        count = 0
+        for number, batch in enumerate(batches):
+            if not self.usable(batch):
+                continue
+            slots = self._mask(batch, Streams(streams.device, (*streams.key, number)))
+            logits = self._logits(batch, slots).float()
+            hits = (logits.argmax(1) == slots.targets).sum()
+            sums += torch.stack((hits.double(), F.cross_entropy(logits, slots.targets, reduction="sum").double())).cpu()
+            count += len(slots.targets)
+        accuracy, cross_entropy = (sums / max(count, 1)).tolist()
+        return {"accuracy": accuracy, "cross_entropy": cross_entropy}
+
+    def _mask(self, batch: Batch, streams: Streams) -> MaskedSlots:
+        order, counts = self.mask.positions(
+            batch.item_seq_len, batch.item_seq.shape[1], streams.generator("mask")
+        )
+        # The number of slots follows from the lengths, which the host has: nothing is read back for it.
+        total = int(self.mask.counts(batch.lengths).numpy().sum())
+        users = torch.arange(len(counts), device=counts.device)
+        rows = users.repeat_interleave(counts, output_size=total)  # (M,)
+        nth = torch.arange(total, device=counts.device) - (counts.cumsum(0) - counts)[rows]  # of its row
+        positions = order[rows, nth]
+        masked = batch.item_seq.index_put((rows, positions), rows.new_tensor(self.mask.mask_id))
+        return MaskedSlots(masked, rows, positions, batch.item_seq[rows, positions])
+
+    def _logits(self, batch: Batch, slots: MaskedSlots) -> Tensor:
+        hidden = self.encoder.hidden_states(slots.item_seq, batch.item_seq_len)
+        logits: Tensor = self.head(hidden[slots.rows, slots.positions], self.encoder.item_weight)  # (M, n_items)
+        return logits

@@ -1,0 +1,136 @@
+"""Objectives that compare two views of every user: AdaptSSR's ranking, and InfoNCE in its place."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ..augment import Sequences, ViewPair
+from ..corpus import Batch
+from ..errors import InputError
+from ..functional import OrderHits, order_hits, unit_vectors
+from ..losses import AdaptSSRLoss, InfoNCELoss
+from .stage import Stage, StepResult, Streams, dropout_seeded
+
+# A view provider: (item_seq, item_seq_len, generator) -> two views of every row.
+Views = Callable[[Tensor, Tensor, torch.Generator | None], ViewPair]
+
+_QUANTILES = {"lambda_q05": 0.05, "lambda_q50": 0.5, "lambda_q95": 0.95}
+
+
+class PairwiseStage(Stage):
+    """Pre-train an encoder on pairs of views.
+
+    With :class:`AdaptSSRLoss` each view is encoded twice under different dropout masks, four encodings in one
+    stacked forward pass; with :class:`InfoNCELoss` once. The loss knows nothing of where the views come from.
+
+    Args:
+        encoder: any module ``(item_seq, item_seq_len) -> (B, d)``; for AdaptSSR with active dropout.
+        views: the view provider.
+        criterion: the loss.
+        name: of the stage.
+    """
+
+    def __init__(
+        self, encoder: nn.Module, views: Views, criterion: AdaptSSRLoss | InfoNCELoss, name: str = "adaptssr"
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.encoder = encoder
+        self.views = views
+        self.loss = criterion
+        self.ranks = isinstance(criterion, AdaptSSRLoss)
+        self.criterion = "order_accuracy" if self.ranks else "loss"
+        self.bigger_is_better = self.ranks
+        self._dropout_seen = False
+
+    def usable(self, batch: Batch) -> bool:
+        """Whether there are two users to compare."""
+        return len(batch) > 1
+
+    def step(self, batch: Batch, streams: Streams) -> StepResult:
+        """Loss of the batch; for AdaptSSR also what it compared, and quantiles of λ."""
+        encodings = self._encode(batch, streams)
+        if isinstance(self.loss, InfoNCELoss):
+            loss = self.loss(*encodings, batch.user_ids)
+            return StepResult(loss, {"loss": loss.detach()})
+        self._require_dropout(encodings)
+        u1, u1_pos, u2, u2_pos = encodings
+        terms = self.loss.terms(u1, u1_pos, u2, u2_pos, batch.user_ids)
+        loss = self.loss.reduce(terms)
+        logs = {
+            "loss": loss.detach(),
+            "lambda_mean": terms.coefficient.mean(),
+            "sim_implicit": terms.positive.mean(),
+            "sim_augmented": terms.semi.mean(),
+            "sim_hardest_negative": terms.hardest.mean(),
+        }
+        quantiles = torch.quantile(terms.coefficient, terms.coefficient.new_tensor(list(_QUANTILES.values())))
+        return StepResult(loss, logs | dict(zip(_QUANTILES, quantiles.unbind(), strict=True)))
+
+    @torch.no_grad()
+    def validate(self, batches: Iterable[Batch], streams: Streams) -> dict[str, float]:
+        """The two order accuracies with dropout kept on (spec §3, rows 29-31), or the loss for InfoNCE.
+
+        Views and dropout masks come from the same streams every epoch. ``order_accuracy``, the criterion, is
+        the sum of the two, as pooled counts over all batches.
+        """
+        hits: list[OrderHits] = []
+        losses: list[Tensor] = []
+        coefficients: list[Tensor] = []
+        with _only_dropout_active(self), dropout_seeded(streams.device, *streams.key):
+            for number, batch in enumerate(batches):
+                if not self.usable(batch):
+                    continue
+                encodings = self._encode(batch, Streams(streams.device, (*streams.key, number)))
+                losses.append(self.loss(*encodings, batch.user_ids))
+                if isinstance(self.loss, AdaptSSRLoss):
+                    hits.append(order_hits(unit_vectors(torch.stack(encodings, 1)), batch.user_ids))
+                    u1, u1_pos, u2, u2_pos = encodings
+                    coefficients.append(self.loss.terms(u1, u1_pos, u2, u2_pos, batch.user_ids).coefficient)
+        if not losses:
+            raise InputError("validation users: expected at least two in a batch, got fewer; raise valid_share")
+        result = {"loss": float(torch.stack(losses).mean())}
+        if not hits:
+            return result
+        over_semi, of_semi, over_negative, of_negative = (int(torch.stack(part).sum()) for part in zip(*hits, strict=True))
+        accuracies = {
+            "implicit_over_augmented": over_semi / of_semi,
+            "augmented_over_others": over_negative / max(of_negative, 1),
+        }
+        order = {"order_accuracy": sum(accuracies.values()), "lambda_mean": float(torch.cat(coefficients).mean())}
+        return accuracies | order | result
+
+    def _encode(self, batch: Batch, streams: Streams) -> tuple[Tensor, ...]:
+        """Encode û, û⁺, ũ, ũ⁺ (or û, ũ) in one stacked forward pass; each ``(B, d)``."""
+        pair = self.views(batch.item_seq, batch.item_seq_len, streams.generator("views"))
+        each = 2 if self.ranks else 1
+        both = zip(pair.first, pair.second, strict=True)
+        stacked = Sequences(*(torch.cat([part for part in parts for _ in range(each)]) for parts in both))
+        encodings: Tensor = self.encoder(*stacked)  # (4B, d) or (2B, d)
+        return encodings.chunk(2 * each)
+
+    def _require_dropout(self, encodings: tuple[Tensor, ...]) -> None:
+        """Refuse, at the first step, an encoder that gives the same vector twice: there is no implicit view then."""
+        if not self._dropout_seen and torch.equal(encodings[0], encodings[1]):
+            raise InputError(
+                "encoder: expected active dropout, so that the same sequence is encoded differently twice, "
+                f"got equal encodings from {type(self.encoder).__name__}"
+            )
+        self._dropout_seen = True
+
+
+@contextmanager
+def _only_dropout_active(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode for everything but dropout, which the implicit view needs."""
+    training = {child: child.training for child in module.modules()}
+    module.eval()
+    for child in module.modules():
+        if isinstance(child, nn.Dropout):
+            child.train()
+    try:
+        yield
+    finally:
+        for child, mode in training.items():
+            child.training = mode

@@ -1,0 +1,59 @@
+"""What moves from one stage to the next, by name (spec §2.8)."""
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..encoders import UserEncoder
+
+# The parts of a UserEncoder, in the words of the paper, by the names of their parameters.
+_PARTS: dict[str, tuple[str, ...]] = {
+    "item table": ("items.weight",),
+    "[MASK]": ("items.mask",),
+    "positions": ("positions",),
+    "encoder": ("embed_norm.*", "layers.*"),
+    "pooling query": ("pooling.query",),
+}
+# Masked items never train the pooling query, so ranking starts with a fresh one.
+MLM_TO_RANKING = ("item table", "[MASK]", "positions", "encoder")
+WHOLE_ENCODER = tuple(_PARTS)
+
+
+class TransferReport(NamedTuple):
+    """What a transfer did, as names of parameters."""
+
+    moved: tuple[str, ...]
+    left: tuple[str, ...]
+    """Parameters of the target that keep their fresh values."""
+
+
+@torch.no_grad()
+def transfer(source: Mapping[str, Tensor], target: UserEncoder, parts: tuple[str, ...]) -> TransferReport:
+    """Copy the named parts of an encoder's weights into another encoder.
+
+    Args:
+        source: ``state_dict`` of a UserEncoder.
+        target: an encoder of the same sizes (dropout may differ).
+        parts: names of parts: of :data:`WHOLE_ENCODER`.
+
+    Raises:
+        ValueError: a parameter that is missing or of another shape.
+    """
+    patterns = [pattern for part in parts for pattern in _PARTS[part]]
+    moved, left = [], []
+    for name, parameter in target.state_dict().items():
+        if not any(fnmatchcase(name, pattern) for pattern in patterns):
+            left.append(name)
+            continue
+        if name not in source:
+            raise ValueError(f"{name}: expected in the weights, which lack it")
+        if source[name].shape != parameter.shape:
+            raise ValueError(
+                f"{name}: expected shape {tuple(parameter.shape)}, got {tuple(source[name].shape)} in the weights"
+            )
+        parameter.copy_(source[name])
+        moved.append(name)
+    return TransferReport(tuple(moved), tuple(left))
