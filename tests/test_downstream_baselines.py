@@ -10,15 +10,7 @@ from adaptssr_plugin.errors import InputError
 
 
 def corpus_of(*histories, n_items=None):
-    n_items = n_items or max(map(max, histories)) + 1
-    lengths = [len(history) for history in histories]
-    return BehaviourCorpus(
-        items=np.concatenate([np.asarray(history, np.int32) for history in histories]),
-        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        n_items=n_items,
-        user_tokens=np.array([f"u{row}" for row in range(len(histories))]),
-        item_tokens=np.array(["[PAD]", *(f"i{item}" for item in range(1, n_items))]),
-    )
+    return BehaviourCorpus.from_lists(histories, n_items)
 
 
 def split_of(train, valid, test):
@@ -34,6 +26,8 @@ def test_counts_are_those_of_the_newest_items():
     assert item_counts(corpus, np.array([], int), max_len=3).shape == (0, 6)
     with pytest.raises(InputError, match="max_len: expected a positive integer, got 0"):
         item_counts(corpus, np.arange(3), max_len=0)
+    with pytest.raises(InputError, match="rows: expected rows from 0 to 2, got 3"):
+        item_counts(corpus, np.array([0, 3]), max_len=3)
 
 
 def test_majority_is_the_training_class_whatever_the_other_parts_hold():

@@ -20,14 +20,8 @@ N_ITEMS = 30
 
 def random_corpus(n_users, seed=0, longest=20):
     rng = np.random.default_rng(seed)
-    lengths = rng.integers(1, longest + 1, n_users)
-    return BehaviourCorpus(
-        items=rng.integers(1, N_ITEMS, lengths.sum()),
-        offsets=np.concatenate([[0], np.cumsum(lengths)]),
-        n_items=N_ITEMS,
-        user_tokens=np.arange(n_users).astype(str),
-        item_tokens=np.array(["[PAD]", *map(str, range(1, N_ITEMS))]),
-    )
+    histories = [rng.integers(1, N_ITEMS, rng.integers(1, longest + 1)) for _ in range(n_users)]
+    return BehaviourCorpus.from_lists(histories, N_ITEMS)
 
 
 class BagOfItems(nn.Module):

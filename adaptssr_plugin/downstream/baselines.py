@@ -68,7 +68,7 @@ def tfidf_logistic_regression(
         C_grid: the values of C to try.
 
     Raises:
-        InputError: training rows of one class only, or a ``max_len`` below 1.
+        InputError: training rows of one class only, rows that the corpus lacks, or a ``max_len`` below 1.
     """
     from sklearn.feature_extraction.text import TfidfTransformer
     from sklearn.linear_model import LogisticRegression
@@ -99,6 +99,7 @@ def item_counts(corpus: "BehaviourCorpus", rows: np.ndarray, max_len: int) -> An
 
     if max_len < 1:
         raise InputError(f"max_len: expected a positive integer, got {max_len}")
+    rows = corpus.check_rows(rows)
     ends = corpus.offsets[rows + 1]
     lengths = np.minimum(ends - corpus.offsets[rows], max_len)
     indptr = np.concatenate(([0], np.cumsum(lengths)))
