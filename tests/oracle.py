@@ -127,8 +127,9 @@ def literal_terms(
                 else:
                     quadruples = []
                     for v in v_set:
+                        positive_over_semi = lam * (p - v)
                         for w in w_set:
-                            bracket = lam * (p - v) + (1 - lam) * (v - w)
+                            bracket = positive_over_semi + (1 - lam) * (v - w)
                             quadruples.append(minus_log_sigmoid(scale * bracket))
                     losses.append(sum(quadruples) / len(quadruples))
             coefficient.append(lam)

@@ -1,0 +1,138 @@
+"""What the tests of the losses share: inputs, readings by name, one way to compare values and gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from itertools import product
+
+import torch
+from oracle import OFFICIAL_CODE, PAPER, LiteralTerms, Reading, literal_info_nce_rows, literal_terms
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from adaptssr_plugin import AugmentationAdaptiveFusion
+
+
+def name(reading: Reading | float) -> str:
+    if not isinstance(reading, Reading):
+        return f"constant-{reading}"
+    switches = [reading.granularity, str(reading.terms)]
+    switches += ["clamp"] * reading.clamp + ["detach"] * reading.detach
+    return "-".join(switches)
+
+
+EVERY_READING: dict[str, Reading | float] = {
+    name(reading): reading
+    for reading in (
+        *(Reading(*s) for s in product(("sample", "batch"), (4, 2), (True, False), (True, False))),
+        *(0.0, 0.35, 1.0),
+    )
+}
+SOME_READINGS: dict[str, Reading | float] = {
+    name(reading): reading for reading in (PAPER, OFFICIAL_CODE, Reading(clamp=False, detach=False), 0.35)
+}
+USERS = ["one-each", "repeats", "one-only"]
+REDUCTIONS = ["mean", "sum", "none"]
+NEGATIVES = ["hardest", "all"]
+
+
+def fusion_of(reading: Reading | float) -> AugmentationAdaptiveFusion | float:
+    if not isinstance(reading, Reading):
+        return reading
+    return AugmentationAdaptiveFusion(
+        granularity=reading.granularity, terms=reading.terms, clamp=reading.clamp, detach=reading.detach
+    )
+
+
+def encodings(
+    n_rows: int,
+    dim: int,
+    *,
+    count: int = 4,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+    alike: float = 1.0,
+) -> list[Tensor]:
+    """Leaf tensors ``(n_rows, dim)``, rows of differing length; ``alike`` draws a row's encodings together."""
+    generator = torch.Generator().manual_seed(1_000 * seed + 7 * n_rows + dim)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    common = alike * normal(n_rows, dim)
+    result = []
+    for _ in range(count):
+        lengths = 0.2 + 3 * torch.rand(n_rows, 1, generator=generator, dtype=torch.float64)
+        result.append(((common + normal(n_rows, dim)) * lengths).to(dtype).requires_grad_())
+    return result
+
+
+def weights_for(output: Tensor) -> Tensor:
+    """A weight per entry, none like another, so that no gradient of a row is lost in a sum."""
+    entries = torch.arange(output.numel(), dtype=output.dtype, device=output.device)
+    return 1 + 0.3 * entries.view_as(output)
+
+
+def gradients(output: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Of the weighted output; zeros where the graph has no path, the graph kept for the next question."""
+    return torch.autograd.grad(
+        output, inputs, weights_for(output), retain_graph=True, allow_unused=True, materialize_grads=True
+    )
+
+
+_of_truth = WeakTensorKeyDictionary()  # tensors are no keys of a dict: their == is not a bool
+
+
+def gradients_of_truth(truth: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Of a literal loss that several tests share: walking its graph costs more than all else in them."""
+    if truth not in _of_truth:
+        _of_truth[truth] = gradients(truth, inputs)
+    return _of_truth[truth]
+
+
+def assert_agrees(got: Tensor, truth: Tensor, inputs: Sequence[Tensor], *, check_gradients: bool = True) -> None:
+    """Value to 1e-12 and gradients to 1e-10 of the truth, both made from the same float64 leaves."""
+    torch.testing.assert_close(got, truth, rtol=1e-12, atol=1e-14)
+    if check_gradients:
+        for mine, right in zip(gradients(got, inputs), gradients_of_truth(truth, inputs), strict=True):
+            torch.testing.assert_close(mine, right, rtol=1e-10, atol=1e-13)
+
+
+def user_ids_of(kind: str, n_rows: int) -> Tensor | None:
+    """``"one-each"`` passes none; ``"repeats"`` holds two ids that are one number in float64."""
+    if kind == "one-each":
+        return None
+    if kind == "one-only":
+        return torch.full((n_rows,), 7)
+    ids = torch.tensor([3, 2**53, 3, 2**53 + 1])
+    return ids.repeat(n_rows // 4 + 1)[:n_rows]
+
+
+@cache
+def ranking_truth(
+    reading: Reading | float = PAPER,
+    negatives: str = "hardest",
+    users: str = "one-each",
+    n_rows: int = 4,
+    dim: int = 3,
+    scale: float = 1.0,
+) -> tuple[list[Tensor], Tensor | None, LiteralTerms]:
+    """Leaves, their user ids, and the literal terms with their graph; made once per session."""
+    inputs = encodings(n_rows, dim)
+    ids = user_ids_of(users, n_rows)
+    return inputs, ids, literal_terms(*inputs, ids, fusion=reading, negatives=negatives, scale=scale)
+
+
+@cache
+def info_nce_truth(
+    negatives: str = "all",
+    users: str = "one-each",
+    n_rows: int = 4,
+    dim: int = 3,
+    temperature: float = 1.0,
+) -> tuple[list[Tensor], Tensor | None, tuple[Tensor, Tensor]]:
+    """Leaves, their user ids, and the literal loss of every row with its graph and its validity."""
+    inputs = encodings(n_rows, dim, count=2)
+    ids = user_ids_of(users, n_rows)
+    return inputs, ids, literal_info_nce_rows(*inputs, ids, temperature=temperature, negatives=negatives)

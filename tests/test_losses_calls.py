@@ -1,0 +1,189 @@
+"""Wrong calls of the losses: one line that names the argument, what was expected and what came."""
+
+import re
+
+import pytest
+import torch
+from loss_cases import NEGATIVES
+
+from adaptssr_plugin import AdaptSSRLoss, AugmentationAdaptiveFusion, InfoNCELoss
+from adaptssr_plugin.errors import InputError
+
+X = torch.ones
+
+
+def message_of(call):
+    with pytest.raises(InputError) as caught:
+        call()
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+CONSTRUCTIONS = [
+    (AdaptSSRLoss, "fusion", 1.5),
+    (AdaptSSRLoss, "fusion", -0.1),
+    (AdaptSSRLoss, "fusion", float("nan")),
+    (AdaptSSRLoss, "fusion", "paper"),
+    (AdaptSSRLoss, "negatives", "x"),
+    (AdaptSSRLoss, "negatives", None),
+    (AdaptSSRLoss, "scale", 0),
+    (AdaptSSRLoss, "scale", -1.0),
+    (AdaptSSRLoss, "scale", float("nan")),
+    (AdaptSSRLoss, "scale", float("inf")),
+    (AdaptSSRLoss, "scale", "1"),
+    (AdaptSSRLoss, "reduction", "avg"),
+    (AdaptSSRLoss, "chunk_size", 0),
+    (AdaptSSRLoss, "chunk_size", -3),
+    (AdaptSSRLoss, "chunk_size", 2.5),
+    (InfoNCELoss, "temperature", 0),
+    (InfoNCELoss, "temperature", -0.1),
+    (InfoNCELoss, "temperature", float("nan")),
+    (InfoNCELoss, "negatives", "x"),
+    (InfoNCELoss, "reduction", "avg"),
+    (InfoNCELoss, "chunk_size", 0),
+    (AugmentationAdaptiveFusion, "granularity", "user"),
+    (AugmentationAdaptiveFusion, "terms", 3),
+]
+
+
+@pytest.mark.parametrize(("module", "argument", "value"), CONSTRUCTIONS)
+def test_wrong_constructor_arguments(module, argument, value):
+    message = message_of(lambda: module(**{argument: value}))
+    assert re.fullmatch(rf"{argument}: expected .+, got {re.escape(repr(value))}", message)
+
+
+def test_choices_are_listed():
+    assert "'hardest' or 'all'" in message_of(lambda: AdaptSSRLoss(negatives="x"))
+    assert all(r in message_of(lambda: InfoNCELoss(reduction="x")) for r in ("'mean'", "'sum'", "'none'"))
+    assert "[0, 1]" in message_of(lambda: AdaptSSRLoss(fusion=2.0))
+
+
+def test_wrong_preset():
+    message = message_of(lambda: AdaptSSRLoss.from_preset("repo"))
+    assert message.startswith("preset: expected 'paper' or 'official_code'")
+    assert message.endswith("got 'repo'")
+    with pytest.raises((InputError, TypeError), match="temperature"):
+        AdaptSSRLoss.from_preset("paper", temperature=1.0)
+    assert "scale" in message_of(lambda: AdaptSSRLoss.from_preset("paper", scale=0))
+
+
+@pytest.mark.parametrize("fusion", [0, 1, 0.0, 1.0, None, AugmentationAdaptiveFusion()])
+def test_right_fusions_are_taken(fusion):
+    assert AdaptSSRLoss(fusion=fusion)(*torch.randn(4, 3, 2)).isfinite()
+
+
+@pytest.mark.parametrize("module", [AdaptSSRLoss, InfoNCELoss])
+def test_gather_is_refused_until_it_is_exact(module):
+    assert message_of(lambda: module(gather=True)).startswith("gather: ")
+
+
+ENCODINGS = [
+    (AdaptSSRLoss(), ["u1", "u1_pos", "u2", "u2_pos"]),
+    (AdaptSSRLoss(negatives="all"), ["u1", "u1_pos", "u2", "u2_pos"]),
+    (AdaptSSRLoss().terms, ["u1", "u1_pos", "u2", "u2_pos"]),
+    (AugmentationAdaptiveFusion(), ["anchor", "anchor_pos", "view", "view_pos"]),
+    (InfoNCELoss(), ["z1", "z2"]),
+    (InfoNCELoss(negatives="hardest"), ["z1", "z2"]),
+]
+PLACES = [(criterion, names, i) for criterion, names in ENCODINGS for i in range(len(names))]
+every_place = pytest.mark.parametrize(
+    ("criterion", "names", "i"),
+    PLACES,
+    ids=[f"{getattr(c, '__qualname__', type(c).__name__)}-{n[i]}-{k}" for k, (c, n, i) in enumerate(PLACES)],
+)
+
+
+@every_place
+class TestEncodings:
+    def called_with(self, criterion, names, i, wrong):
+        inputs = [X(4, 3) for _ in names]
+        inputs[i] = wrong
+        return message_of(lambda: criterion(*inputs))
+
+    def test_shape(self, criterion, names, i):
+        message = self.called_with(criterion, names, i, X(4, 2))
+        if i == 0:  # the first sets the measure
+            assert message == f"{names[1]}: expected shape (4, 2) as {names[0]}, got (4, 3)"
+        else:
+            assert message == f"{names[i]}: expected shape (4, 3) as {names[0]}, got (4, 2)"
+
+    def test_rows(self, criterion, names, i):
+        message = self.called_with(criterion, names, i, X(5, 3))
+        assert message.startswith(f"{names[max(i, 1)]}: expected shape")
+
+    def test_dtype(self, criterion, names, i):
+        message = self.called_with(criterion, names, i, X(4, 3, dtype=torch.float64))
+        if i == 0:
+            expected = f"{names[1]}: expected dtype torch.float64 as {names[0]}, got torch.float32"
+        else:
+            expected = f"{names[i]}: expected dtype torch.float32 as {names[0]}, got torch.float64"
+        assert message == expected
+
+    def test_device(self, criterion, names, i):
+        message = self.called_with(criterion, names, i, X(4, 3, device="meta"))
+        came, expected = ("cpu", "meta") if i == 0 else ("meta", "cpu")
+        assert message == f"{names[max(i, 1)]}: expected device {expected} as {names[0]}, got {came}"
+
+    @pytest.mark.parametrize("shape", [(), (3,), (4, 3, 1)])
+    def test_dimensions(self, criterion, names, i, shape):
+        message = self.called_with(criterion, names, i, X(shape))
+        assert message.startswith(f"{names[i]}: expected ")
+        assert message.endswith(f"got shape {shape}" if i == 0 else f"got {shape}") or f"{shape}" in message
+
+    @pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
+    def test_integers(self, criterion, names, i, dtype):
+        message = message_of(lambda: criterion(*(X(4, 3, dtype=dtype) for _ in names)))
+        assert message.startswith(f"{names[0]}: expected ")
+        assert str(dtype) in message
+
+    def test_no_tensor(self, criterion, names, i):
+        inputs = [X(4, 3) for _ in names]
+        inputs[i] = [[1.0, 2.0, 3.0]] * 4
+        with pytest.raises((InputError, TypeError), match=rf"^{names[i]}: .*list"):
+            criterion(*inputs)
+
+
+LOSSES = [(criterion, names) for criterion, names in ENCODINGS if names[0] != "anchor"]
+every_loss = pytest.mark.parametrize(("criterion", "names"), LOSSES, ids=range(len(LOSSES)))
+
+
+@every_loss
+class TestBatch:
+    @pytest.mark.parametrize("n_rows", [0, 1])
+    def test_too_few_rows(self, criterion, names, n_rows):
+        message = message_of(lambda: criterion(*(X(n_rows, 3) for _ in names)))
+        assert message.startswith("batch: expected at least 2 rows")
+        assert f"got {n_rows}" in message
+
+    @pytest.mark.parametrize(
+        "ids",
+        [X(3, dtype=torch.int64), X(4, 1, dtype=torch.int64), X((), dtype=torch.int64), X(4), X(4, dtype=torch.bool)],
+        ids=["rows", "dimensions", "scalar", "float", "bool"],
+    )
+    def test_user_ids(self, criterion, names, ids):
+        message = message_of(lambda: criterion(*(X(4, 3) for _ in names), ids))
+        assert message.startswith("user_ids: expected an integer tensor of shape (B,) = (4,), got ")
+        assert str(tuple(ids.shape)) in message or str(ids.dtype) in message
+
+    def test_user_ids_elsewhere(self, criterion, names):
+        ids = X(4, dtype=torch.int64, device="meta")
+        message = message_of(lambda: criterion(*(X(4, 3) for _ in names), user_ids=ids))
+        assert message.startswith("user_ids: ")
+        assert "meta" in message
+
+    def test_user_ids_no_tensor(self, criterion, names):
+        with pytest.raises((InputError, TypeError), match=r"^user_ids: .*list"):
+            criterion(*(X(4, 3) for _ in names), user_ids=[1, 2, 3, 4])
+
+
+@pytest.mark.parametrize("negatives", NEGATIVES)
+def test_user_ids_by_name(negatives):
+    ids = torch.tensor([1, 1, 2])
+    u = torch.randn(4, 3, 2)
+    criterion = AdaptSSRLoss(negatives=negatives)
+    assert torch.equal(criterion(*u, user_ids=ids), criterion(*u, ids))
+    by_name = criterion(u1=u[0], u1_pos=u[1], u2=u[2], u2_pos=u[3], user_ids=ids)
+    assert torch.equal(by_name, criterion(*u, ids))
+    criterion = InfoNCELoss(negatives=negatives)
+    assert torch.equal(criterion(z1=u[0], z2=u[1], user_ids=ids), criterion(u[0], u[1], ids))

@@ -1,0 +1,164 @@
+"""`InfoNCELoss` against the literal oracle, values and gradients."""
+
+import pytest
+import torch
+from loss_cases import NEGATIVES, REDUCTIONS, USERS, assert_agrees, encodings, info_nce_truth, user_ids_of
+from oracle import literal_info_nce, reduce_rows, straightforward_info_nce
+
+from adaptssr_plugin import InfoNCELoss
+
+SHAPES = [(2, 1), (2, 5), (3, 2), (3, 64), (5, 1), (5, 5), (7, 2), (7, 64), (17, 1), (17, 5)]
+CHUNK_SIZES = [1, 2, 3, 7, 128, None]
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("users", USERS)
+@pytest.mark.parametrize("negatives", NEGATIVES)
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 0.05])
+def test_every_reading_and_reduction(temperature, negatives, users, reduction):
+    inputs, ids, (loss, valid) = info_nce_truth(negatives, users, temperature=temperature)
+    criterion = InfoNCELoss(temperature, negatives=negatives, reduction=reduction, chunk_size=3)
+    assert_agrees(criterion(*inputs, ids), reduce_rows(loss, valid, reduction), inputs)
+
+
+@pytest.mark.parametrize("chunk_size", CHUNK_SIZES)
+@pytest.mark.parametrize("negatives", NEGATIVES)
+@pytest.mark.parametrize(("n_rows", "dim"), SHAPES)
+def test_odd_shapes_and_chunks(n_rows, dim, negatives, chunk_size):
+    inputs, _, (loss, _) = info_nce_truth(negatives, "one-each", n_rows, dim)
+    criterion = InfoNCELoss(negatives=negatives, reduction="none", chunk_size=chunk_size)
+    # With one dimension every similarity is a tie at ±1, so there is no one gradient to agree on.
+    assert_agrees(criterion(*inputs), loss, inputs, check_gradients=dim > 1)
+
+
+@pytest.mark.parametrize("chunk_size", CHUNK_SIZES)
+@pytest.mark.parametrize("negatives", NEGATIVES)
+@pytest.mark.parametrize("n_rows", [2, 3, 7])
+def test_repeated_users_in_uneven_chunks(n_rows, negatives, chunk_size):
+    inputs, ids, (loss, _) = info_nce_truth(negatives, "repeats", n_rows, 3)
+    criterion = InfoNCELoss(negatives=negatives, reduction="none", chunk_size=chunk_size)
+    assert_agrees(criterion(*inputs, ids), loss, inputs)
+
+
+@pytest.mark.parametrize("users", USERS)
+@pytest.mark.parametrize("negatives", NEGATIVES)
+@pytest.mark.parametrize("temperature", [1.0, 0.1])
+def test_gradcheck(temperature, negatives, users):
+    inputs, ids = encodings(3, 2, count=2, seed=1), user_ids_of(users, 3)
+    criterion = InfoNCELoss(temperature, negatives=negatives, reduction="none", chunk_size=2)
+    assert torch.autograd.gradcheck(lambda *z: criterion(*z, ids), inputs)
+
+
+@pytest.mark.parametrize("negatives", NEGATIVES)
+class TestUserIds:
+    @pytest.mark.parametrize("ids", [[5, 5, 5, 6], [0, 1, 1, 0], [-1, 4, -1, -1], [2**62, 1, 2**62 - 1, 1]])
+    def test_rows_of_the_same_user_are_no_negatives(self, ids, negatives):
+        ids = torch.tensor(ids)
+        inputs = encodings(4, 3, count=2)
+        criterion = InfoNCELoss(0.2, negatives=negatives, chunk_size=3)
+        right = literal_info_nce(*inputs, ids, temperature=0.2, negatives=negatives)
+        assert_agrees(criterion(*inputs, ids), right, inputs)
+
+    @pytest.mark.parametrize("reduction", REDUCTIONS)
+    @pytest.mark.parametrize("n_rows", [2, 5])
+    def test_one_user_alone_gives_zero_and_keeps_the_graph(self, n_rows, reduction, negatives):
+        inputs = encodings(n_rows, 4, count=2, dtype=torch.float32)
+        ids = torch.full((n_rows,), 3)
+        loss = InfoNCELoss(0.1, negatives=negatives, reduction=reduction, chunk_size=2)(*inputs, ids)
+        assert (loss == 0).all()
+        assert loss.shape == ((n_rows,) if reduction == "none" else ())
+        loss.sum().backward()
+        for z in inputs:
+            torch.testing.assert_close(z.grad, torch.zeros_like(z), rtol=0, atol=0)
+
+    def test_distinct_users_change_nothing(self, negatives):
+        inputs = encodings(5, 3, count=2)
+        criterion = InfoNCELoss(negatives=negatives, chunk_size=2)
+        assert_agrees(criterion(*inputs, torch.tensor([9, 1, 4, 2, 3])), criterion(*inputs), inputs)
+
+
+@pytest.mark.parametrize("negatives", NEGATIVES)
+class TestLayouts:
+    def test_transposed_storage(self, negatives):
+        leaves = [z.detach().T.contiguous().requires_grad_() for z in encodings(5, 3, count=2)]  # each (d, B)
+        inputs = [leaf.T for leaf in leaves]
+        criterion = InfoNCELoss(negatives=negatives, chunk_size=2)
+        assert_agrees(criterion(*inputs), literal_info_nce(*inputs, negatives=negatives), leaves)
+
+    def test_interleaved_rows_of_one_tensor(self, negatives):
+        stack = torch.stack(encodings(5, 3, count=2), dim=1).detach().requires_grad_()  # (B, 2, d)
+        criterion = InfoNCELoss(negatives=negatives, chunk_size=2)
+        right = literal_info_nce(*stack.unbind(1), negatives=negatives)
+        assert_agrees(criterion(*stack.unbind(1)), right, [stack])
+
+    def test_expanded_row(self, negatives):
+        z1, row = encodings(5, 3, count=1)[0], encodings(1, 3, count=1)[0]
+        criterion = InfoNCELoss(negatives=negatives, chunk_size=2)
+        right = literal_info_nce(z1, row.expand(5, 3), negatives=negatives)
+        assert_agrees(criterion(z1, row.expand(5, 3)), right, [z1, row])
+
+    @pytest.mark.parametrize("wanted", [0, 1])
+    def test_one_input_without_gradient(self, wanted, negatives):
+        inputs = [z if i == wanted else z.detach() for i, z in enumerate(encodings(4, 3, count=2))]
+        criterion = InfoNCELoss(negatives=negatives, chunk_size=3)
+        right = literal_info_nce(*inputs, negatives=negatives)
+        assert_agrees(criterion(*inputs), right, [inputs[wanted]])
+
+    def test_same_tensor_twice(self, negatives):
+        z = encodings(5, 3, count=1)[0]
+        criterion = InfoNCELoss(0.3, negatives=negatives, chunk_size=2)
+        right = literal_info_nce(z, z, temperature=0.3, negatives=negatives)
+        assert_agrees(criterion(z, z), right, [z])
+
+
+@pytest.mark.parametrize("negatives", NEGATIVES)
+def test_two_forwards_accumulate(negatives):
+    inputs = encodings(5, 3, count=2)
+    criterion = InfoNCELoss(negatives=negatives, chunk_size=2)
+    (criterion(*inputs) + 3 * criterion(*(2 - z for z in inputs))).backward()
+    right = literal_info_nce(*inputs, negatives=negatives)
+    right = right + 3 * literal_info_nce(*(2 - z for z in inputs), negatives=negatives)
+    for z, gradient in zip(inputs, torch.autograd.grad(right, inputs), strict=True):
+        torch.testing.assert_close(z.grad, gradient, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 3, None])
+def test_ties_give_one_winner_the_gradient(chunk_size):
+    generator = torch.Generator().manual_seed(3)
+    z1, z2 = torch.randn(2, 5, 3, generator=generator, dtype=torch.float64)
+    for z in (z1, z2):  # rows 1 and 2 are one user seen twice, close to row 0; rows 3 and 4 are far off
+        z[1] = z1[0] + 0.1 * z[0]
+        z[2] = z[1]
+        z[3:] = -z[:2]
+    inputs = [z1.requires_grad_(), z2.requires_grad_()]
+    loss = InfoNCELoss(0.2, negatives="hardest", reduction="none", chunk_size=chunk_size)(*inputs)
+    right = literal_info_nce(*inputs, temperature=0.2, negatives="hardest", reduction="none")
+    torch.testing.assert_close(loss, right, rtol=1e-12, atol=1e-14)
+    got = torch.stack(torch.autograd.grad(loss[0], inputs))  # (2, B, d)
+    expected = torch.stack(torch.autograd.grad(right[0], inputs))
+    assert expected[:, 1:3].abs().sum() > 0, "the tied rows should be the hardest negatives of row 0"
+    assert (got[:, 1:].abs().sum(-1) > 0).sum() <= 2
+    torch.testing.assert_close(got[:, 0], expected[:, 0], rtol=1e-10, atol=1e-13)
+    torch.testing.assert_close(got[:, 1] + got[:, 2], expected[:, 1] + expected[:, 2], rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("negatives", NEGATIVES)
+def test_a_batch_of_real_size(negatives):
+    inputs = encodings(96, 16, count=2)
+    ids = torch.arange(96) % 61
+    criterion = InfoNCELoss(0.1, negatives=negatives, chunk_size=20)
+    right = straightforward_info_nce(*inputs, ids, temperature=0.1, negatives=negatives)
+    assert_agrees(criterion(*inputs, ids), right, inputs)
+
+
+def test_defaults_are_eq9():
+    inputs, _, (loss, _) = info_nce_truth("all")
+    assert_agrees(InfoNCELoss()(*inputs), loss.mean(), inputs)
+
+
+def test_temperature_so_low_that_exponentials_overflow():
+    inputs = encodings(5, 3, count=2, dtype=torch.float32)
+    loss = InfoNCELoss(temperature=1e-3)(*inputs)
+    truth = straightforward_info_nce(*(z.detach().double() for z in inputs), temperature=1e-3)
+    torch.testing.assert_close(loss.double(), truth, rtol=1e-4, atol=1e-4)
+    assert all(g.isfinite().all() for g in torch.autograd.grad(loss, inputs))

@@ -1,0 +1,348 @@
+"""`AdaptSSRLoss` and its fusion against the literal oracle, values and gradients."""
+
+import pytest
+import torch
+from loss_cases import (
+    EVERY_READING,
+    NEGATIVES,
+    REDUCTIONS,
+    SOME_READINGS,
+    USERS,
+    assert_agrees,
+    encodings,
+    fusion_of,
+    gradients,
+    ranking_truth,
+    user_ids_of,
+)
+from oracle import (
+    OFFICIAL_CODE,
+    PAPER,
+    Reading,
+    literal_adaptssr,
+    literal_coefficients,
+    literal_terms,
+    reduce_rows,
+    straightforward_adaptssr,
+)
+
+from adaptssr_plugin import AdaptSSRLoss, AugmentationAdaptiveFusion
+
+SHAPES = [(2, 1), (2, 5), (3, 2), (3, 64), (5, 1), (5, 5), (7, 2), (7, 64), (17, 1), (17, 5)]
+CHUNK_SIZES = [1, 2, 3, 7, 128, None]
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("users", USERS)
+@pytest.mark.parametrize("negatives", NEGATIVES)
+@pytest.mark.parametrize("reading", EVERY_READING.values(), ids=EVERY_READING)
+def test_every_reading_and_reduction(reading, negatives, users, reduction):
+    inputs, ids, terms = ranking_truth(reading, negatives, users)
+    criterion = AdaptSSRLoss(fusion=fusion_of(reading), negatives=negatives, reduction=reduction, chunk_size=3)
+    assert_agrees(criterion(*inputs, ids), reduce_rows(terms.loss, terms.valid, reduction), inputs)
+
+
+@pytest.mark.parametrize("chunk_size", CHUNK_SIZES)
+@pytest.mark.parametrize("negatives", NEGATIVES)
+@pytest.mark.parametrize(("n_rows", "dim"), SHAPES)
+def test_odd_shapes_and_chunks(n_rows, dim, negatives, chunk_size):
+    inputs, _, terms = ranking_truth(PAPER, negatives, "one-each", n_rows, dim)
+    criterion = AdaptSSRLoss(negatives=negatives, reduction="none", chunk_size=chunk_size)
+    # With one dimension every similarity is a tie at ±1, so there is no one gradient to agree on.
+    assert_agrees(criterion(*inputs), terms.loss, inputs, check_gradients=dim > 1)
+
+
+@pytest.mark.parametrize("chunk_size", CHUNK_SIZES)
+@pytest.mark.parametrize("negatives", NEGATIVES)
+@pytest.mark.parametrize("n_rows", [2, 3, 7])
+def test_repeated_users_in_uneven_chunks(n_rows, negatives, chunk_size):
+    inputs, ids, terms = ranking_truth(PAPER, negatives, "repeats", n_rows, 3)
+    criterion = AdaptSSRLoss(negatives=negatives, reduction="none", chunk_size=chunk_size)
+    assert_agrees(criterion(*inputs, ids), terms.loss, inputs)
+
+
+@pytest.mark.parametrize("negatives", NEGATIVES)
+@pytest.mark.parametrize("scale", [0.1, 5.0, 30.0])
+def test_scale(scale, negatives):
+    inputs, _, terms = ranking_truth(PAPER, negatives, scale=scale)
+    criterion = AdaptSSRLoss(negatives=negatives, scale=scale, reduction="none")
+    assert_agrees(criterion(*inputs), terms.loss, inputs)
+
+
+# λ that is detached is no constant to a finite difference, hence only the readings through which gradient flows.
+DIFFERENTIABLE = {n: r for n, r in EVERY_READING.items() if not (isinstance(r, Reading) and r.detach)}
+
+
+@pytest.mark.parametrize("users", ["one-each", "repeats"])
+@pytest.mark.parametrize("negatives", NEGATIVES)
+@pytest.mark.parametrize("reading", DIFFERENTIABLE.values(), ids=DIFFERENTIABLE)
+def test_gradcheck(reading, negatives, users):
+    inputs, ids = encodings(3, 2, seed=1), user_ids_of(users, 3)
+    criterion = AdaptSSRLoss(fusion=fusion_of(reading), negatives=negatives, reduction="none", chunk_size=2)
+    assert torch.autograd.gradcheck(lambda *u: criterion(*u, ids), inputs)
+
+
+@pytest.mark.parametrize("negatives", NEGATIVES)
+class TestUserIds:
+    @pytest.mark.parametrize("ids", [[5, 5, 5, 6], [0, 1, 1, 0], [-1, 4, -1, -1], [2**62, 1, 2**62 - 1, 1]])
+    @pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
+    def test_rows_of_the_same_user_are_no_negatives(self, ids, dtype, negatives):
+        if dtype == torch.int32 and max(ids) > 2**31:
+            ids = [i % 2**31 for i in ids]
+        ids = torch.tensor(ids, dtype=dtype)
+        inputs = encodings(4, 3)
+        criterion = AdaptSSRLoss(negatives=negatives, chunk_size=3)
+        assert_agrees(criterion(*inputs, ids), literal_adaptssr(*inputs, ids, negatives=negatives), inputs)
+
+    @pytest.mark.parametrize("reduction", REDUCTIONS)
+    @pytest.mark.parametrize("n_rows", [2, 5])
+    def test_one_user_alone_gives_zero_and_keeps_the_graph(self, n_rows, reduction, negatives):
+        inputs = encodings(n_rows, 4, dtype=torch.float32)
+        ids = torch.full((n_rows,), 3)
+        fusion = AugmentationAdaptiveFusion(detach=False)
+        loss = AdaptSSRLoss(fusion, negatives=negatives, reduction=reduction, chunk_size=2)(*inputs, ids)
+        assert (loss == 0).all()
+        assert loss.shape == ((n_rows,) if reduction == "none" else ())
+        loss.sum().backward()
+        for u in inputs:
+            torch.testing.assert_close(u.grad, torch.zeros_like(u), rtol=0, atol=0)
+
+    def test_distinct_users_change_nothing(self, negatives):
+        inputs = encodings(5, 3)
+        criterion = AdaptSSRLoss(negatives=negatives, chunk_size=2)
+        assert_agrees(criterion(*inputs, torch.tensor([9, 1, 4, 2, 3])), criterion(*inputs), inputs)
+
+    def test_ids_need_not_be_contiguous(self, negatives):
+        inputs = encodings(4, 3)
+        ids = torch.tensor([[1, 0], [2, 0], [1, 0], [3, 0]])[:, 0]
+        criterion = AdaptSSRLoss(negatives=negatives)
+        assert_agrees(criterion(*inputs, ids), literal_adaptssr(*inputs, ids, negatives=negatives), inputs)
+
+
+@pytest.mark.parametrize("negatives", NEGATIVES)
+class TestLayouts:
+    def test_transposed_storage(self, negatives):
+        leaves = [u.detach().T.contiguous().requires_grad_() for u in encodings(5, 3)]  # each (d, B)
+        inputs = [leaf.T for leaf in leaves]
+        assert not inputs[0].is_contiguous()
+        criterion = AdaptSSRLoss(negatives=negatives, chunk_size=2)
+        assert_agrees(criterion(*inputs), literal_adaptssr(*inputs, negatives=negatives), leaves)
+
+    def test_one_stacked_tensor_of_4b_rows(self, negatives):
+        stack = torch.cat(encodings(5, 3)).detach().requires_grad_()
+        criterion = AdaptSSRLoss(negatives=negatives, chunk_size=2)
+        right = literal_adaptssr(*stack.chunk(4), negatives=negatives)
+        assert_agrees(criterion(*stack.chunk(4)), right, [stack])
+
+    def test_interleaved_rows_of_one_tensor(self, negatives):
+        stack = torch.stack(encodings(5, 3), dim=1).detach().requires_grad_()  # (B, 4, d)
+        criterion = AdaptSSRLoss(negatives=negatives, chunk_size=2)
+        right = literal_adaptssr(*stack.unbind(1), negatives=negatives)
+        assert_agrees(criterion(*stack.unbind(1)), right, [stack])
+
+    def test_expanded_row(self, negatives):
+        u1, u1_pos, u2, _ = encodings(5, 3)
+        row = encodings(1, 3, count=1)[0]
+        leaves = [u1, u1_pos, u2, row]
+        criterion = AdaptSSRLoss(negatives=negatives, chunk_size=2)
+        # The expanded row makes four negatives equal; the sum over them, which is what reaches the leaf, is not
+        # touched by which of them wins.
+        got = criterion(u1, u1_pos, u2, row.expand(5, 3))
+        right = literal_adaptssr(u1, u1_pos, u2, row.expand(5, 3), negatives=negatives)
+        assert_agrees(got, right, leaves)
+
+    @pytest.mark.parametrize("wanted", [(0,), (1,), (2,), (3,), (0, 2), (1, 3)])
+    @pytest.mark.parametrize("reading", SOME_READINGS.values(), ids=SOME_READINGS)
+    def test_some_inputs_without_gradient(self, reading, wanted, negatives):
+        inputs = [u if i in wanted else u.detach() for i, u in enumerate(encodings(4, 3))]
+        leaves = [inputs[i] for i in wanted]
+        criterion = AdaptSSRLoss(fusion=fusion_of(reading), negatives=negatives, chunk_size=3)
+        right = literal_adaptssr(*inputs, fusion=reading, negatives=negatives)
+        assert_agrees(criterion(*inputs), right, leaves)
+
+    def test_no_gradient_at_all(self, negatives):
+        inputs = encodings(5, 3)
+        with torch.no_grad():
+            loss = AdaptSSRLoss(negatives=negatives)(*inputs)
+        assert not loss.requires_grad
+        torch.testing.assert_close(loss, literal_adaptssr(*inputs, negatives=negatives).detach())
+        assert not AdaptSSRLoss(negatives=negatives)(*(u.detach() for u in inputs)).requires_grad
+
+    def test_same_tensor_twice(self, negatives):
+        u, v = encodings(5, 3, count=2)
+        criterion = AdaptSSRLoss(negatives=negatives, chunk_size=2)
+        # V holds one value twice and W every value twice: the leaves receive the sum over the tied places.
+        assert_agrees(criterion(u, u, v, v), literal_adaptssr(u, u, v, v, negatives=negatives), [u, v])
+
+
+@pytest.mark.parametrize("negatives", NEGATIVES)
+def test_two_forwards_accumulate(negatives):
+    inputs = encodings(5, 3)
+    criterion = AdaptSSRLoss(negatives=negatives, chunk_size=2)
+    first, second = criterion(*inputs), criterion(*(2 - u for u in inputs))
+    (first + 3 * second).backward()
+    right = literal_adaptssr(*inputs, negatives=negatives)
+    right = right + 3 * literal_adaptssr(*(2 - u for u in inputs), negatives=negatives)
+    for u, gradient in zip(inputs, torch.autograd.grad(right, inputs), strict=True):
+        torch.testing.assert_close(u.grad, gradient, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("negatives", NEGATIVES)
+def test_backward_twice_over_a_kept_graph(negatives):
+    inputs = encodings(5, 3)
+    loss = AdaptSSRLoss(negatives=negatives, chunk_size=2)(*inputs)
+    once = torch.autograd.grad(loss, inputs, retain_graph=True)
+    again = torch.autograd.grad(loss, inputs)
+    for a, b in zip(once, again, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+class TestTies:
+    """Rows 1 and 2 are one user seen twice, rows 3 and 4 far off: the hardest negative of row 0 is a tie."""
+
+    @pytest.fixture
+    def tied(self):
+        inputs = [u.detach().clone() for u in encodings(5, 3, alike=2.0)]
+        for u in inputs:
+            u[1] = inputs[0][0] + 0.1 * u[0]
+            u[2] = u[1]
+            u[3:] = -u[:2]
+        return [u.requires_grad_() for u in inputs]
+
+    @pytest.mark.parametrize("chunk_size", [1, 2, 3, None])
+    def test_one_winner_takes_the_gradient(self, tied, chunk_size):
+        loss = AdaptSSRLoss(reduction="none", chunk_size=chunk_size)(*tied)
+        right = literal_adaptssr(*tied, reduction="none")
+        torch.testing.assert_close(loss, right, rtol=1e-12, atol=0)
+        got = torch.stack(torch.autograd.grad(loss[0], tied))  # (4, B, d)
+        expected = torch.stack(torch.autograd.grad(right[0], tied))
+        assert expected[:, 1:3].abs().sum() > 0, "the tied rows should be the hardest negatives of row 0"
+        for anchor_gradient in (got, expected):  # one place for each of the row's two anchors
+            assert (anchor_gradient[:, 1:].abs().sum(-1) > 0).sum() <= 2
+        torch.testing.assert_close(got[:, 0], expected[:, 0], rtol=1e-10, atol=1e-13)
+        torch.testing.assert_close(got[:, 1] + got[:, 2], expected[:, 1] + expected[:, 2], rtol=1e-10, atol=1e-13)
+
+    def test_duplicates_of_the_anchor_itself(self):
+        inputs = [u[:1].detach().repeat(6, 1).requires_grad_() for u in encodings(1, 4)]
+        loss = AdaptSSRLoss(chunk_size=4)(*inputs)
+        torch.testing.assert_close(loss, literal_adaptssr(*inputs), rtol=1e-12, atol=0)
+        loss.backward()
+        right = torch.autograd.grad(literal_adaptssr(*inputs), inputs)
+        for u, gradient in zip(inputs, right, strict=True):
+            assert u.grad.isfinite().all()
+            torch.testing.assert_close(u.grad.sum(0), gradient.sum(0), rtol=1e-10, atol=1e-13)
+
+    def test_one_dimension_is_all_ties(self):
+        inputs = encodings(7, 1)
+        for gradient in torch.autograd.grad(AdaptSSRLoss(chunk_size=3)(*inputs), inputs):
+            # A one-dimensional unit vector is ±1 whatever the length, so nothing can flow.
+            torch.testing.assert_close(gradient, torch.zeros_like(gradient), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("users", USERS)
+@pytest.mark.parametrize("negatives", NEGATIVES)
+@pytest.mark.parametrize("reading", SOME_READINGS.values(), ids=SOME_READINGS)
+class TestTerms:
+    def test_fields(self, reading, negatives, users):
+        inputs, ids, truth = ranking_truth(reading, negatives, users)
+        terms = AdaptSSRLoss(fusion=fusion_of(reading), negatives=negatives, chunk_size=3).terms(*inputs, ids)
+        assert terms._fields == ("loss", "coefficient", "positive", "semi", "hardest")
+        for field in terms._fields:
+            expected = getattr(truth, field).detach()
+            got = getattr(terms, field).detach()
+            torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-14, msg=lambda m, f=field: f"{f}: {m}")
+        assert [getattr(terms, field).requires_grad for field in terms._fields] == [True] + [False] * 4
+
+    @pytest.mark.parametrize("reduction", REDUCTIONS)
+    def test_loss_has_its_gradient_per_row_whatever_the_reduction(self, reading, negatives, users, reduction):
+        inputs, ids, truth = ranking_truth(reading, negatives, users)
+        criterion = AdaptSSRLoss(fusion=fusion_of(reading), negatives=negatives, reduction=reduction, chunk_size=3)
+        assert_agrees(criterion.terms(*inputs, ids).loss, truth.loss, inputs)
+
+
+ALL_FUSIONS = {n: r for n, r in EVERY_READING.items() if isinstance(r, Reading)}
+
+
+class TestFusion:
+    @pytest.mark.parametrize("reading", ALL_FUSIONS.values(), ids=ALL_FUSIONS)
+    def test_against_the_literal_one(self, reading):
+        inputs = encodings(5, 3)
+        got = fusion_of(reading)(*inputs)
+        right = torch.stack(literal_coefficients(*inputs, reading))
+        assert got.shape == (5,)
+        assert got.requires_grad == (not reading.detach)
+        assert_agrees(got, right, inputs, check_gradients=not reading.detach)
+
+    def test_one_row(self):
+        inputs = encodings(1, 3)
+        for reading in (PAPER, OFFICIAL_CODE):
+            right = torch.stack(literal_coefficients(*inputs, reading))
+            torch.testing.assert_close(fusion_of(reading)(*inputs), right, rtol=1e-12, atol=1e-14)
+
+    def test_defaults_are_the_paper(self):
+        inputs = encodings(5, 3)
+        assert torch.equal(AugmentationAdaptiveFusion()(*inputs), fusion_of(PAPER)(*inputs))
+
+    def test_a_fusion_of_ones_own_is_asked_once_per_side(self):
+        class Recorded(AugmentationAdaptiveFusion):
+            def __init__(self):
+                super().__init__()
+                self.calls = []
+
+            def forward(self, anchor, anchor_pos, view, view_pos):
+                self.calls.append((anchor, anchor_pos, view, view_pos))
+                return anchor.new_full((len(anchor),), 0.2 if len(self.calls) == 1 else 0.7)
+
+        inputs = encodings(4, 3)
+        fusion = Recorded()
+        terms = AdaptSSRLoss(fusion=fusion).terms(*inputs)
+        assert len(fusion.calls) == 2
+        cosine = torch.nn.functional.cosine_similarity
+        for call, order in zip(fusion.calls, ((0, 1, 2, 3), (2, 3, 0, 1)), strict=True):
+            for given, i in zip(call, order, strict=True):  # as directions: it may get unit vectors
+                torch.testing.assert_close(cosine(given, inputs[i]), given.new_ones(4))
+        torch.testing.assert_close(terms.coefficient, terms.coefficient.new_full((4,), 0.45))
+
+
+class TestPresets:
+    @pytest.mark.parametrize(
+        ("preset", "reading"), [("paper", PAPER), ("official_code", OFFICIAL_CODE)], ids=["paper", "official_code"]
+    )
+    def test_presets(self, preset, reading):
+        inputs, _, terms = ranking_truth(reading)
+        assert_agrees(AdaptSSRLoss.from_preset(preset)(*inputs), terms.loss.mean(), inputs)
+
+    def test_default_is_the_paper(self):
+        inputs, _, terms = ranking_truth(PAPER)
+        assert_agrees(AdaptSSRLoss()(*inputs), terms.loss.mean(), inputs)
+
+    def test_overrides(self):
+        inputs, _, terms = ranking_truth(OFFICIAL_CODE, "all", scale=5.0)
+        criterion = AdaptSSRLoss.from_preset("official_code", negatives="all", scale=5.0, reduction="none")
+        assert_agrees(criterion(*inputs), terms.loss, inputs)
+
+    def test_official_code_gives_one_scalar_per_side(self):
+        inputs = encodings(5, 3)
+        inputs[1] = -inputs[1]  # the sides differ where û⁺ and ũ⁺ do
+        truth = literal_terms(*inputs, fusion=OFFICIAL_CODE)
+        coefficient = AdaptSSRLoss.from_preset("official_code").terms(*inputs).coefficient
+        torch.testing.assert_close(coefficient, coefficient[:1].expand(5))
+        torch.testing.assert_close(coefficient, truth.coefficient)
+
+
+@pytest.mark.parametrize("negatives", NEGATIVES)
+def test_a_batch_of_real_size(negatives):
+    inputs = encodings(96, 16)
+    ids = torch.arange(96) % 61
+    criterion = AdaptSSRLoss(negatives=negatives, chunk_size=20)
+    assert_agrees(criterion(*inputs, ids), straightforward_adaptssr(*inputs, ids, negatives=negatives), inputs)
+
+
+def test_holds_no_state():
+    criterion = AdaptSSRLoss()
+    assert not criterion.state_dict()
+    assert not list(criterion.parameters())
+    inputs = encodings(4, 3)
+    criterion.eval()
+    assert torch.equal(criterion(*inputs), criterion.train()(*inputs))
+    assert not any(g.abs().sum() == 0 for g in gradients(criterion(*inputs), inputs))
