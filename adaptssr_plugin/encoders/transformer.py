@@ -108,9 +108,7 @@ class UserEncoder(nn.Module):
         nn.init.normal_(self.positions, std=INIT_STD)
         self.embed_norm = nn.LayerNorm(dim, eps=_NORM_EPS) if embed_norm else nn.Identity()
         self.embed_dropout = nn.Dropout(dropout if embed_dropout else 0.0)
-        self.layers = nn.ModuleList(
-            TransformerLayer(dim, n_heads, ff_dim or 4 * dim, dropout) for _ in range(n_layers)
-        )
+        self.layers = nn.ModuleList(TransformerLayer(dim, n_heads, ff_dim or 4 * dim, dropout) for _ in range(n_layers))
         self.pooling = AttentionPooling(dim)
         for module in self.modules():
             if isinstance(module, nn.Linear):

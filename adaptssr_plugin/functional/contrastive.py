@@ -25,9 +25,7 @@ class _LogSumExpOverNegatives(torch.autograd.Function):
     """log Σ_w exp(s(i, w)/τ); w is streamed, the backward recomputes each chunk's softmax."""
 
     @staticmethod
-    def forward(
-        ctx: Any, units: Tensor, temperature: float, user_ids: Tensor | None, chunk_size: int | None
-    ) -> Tensor:
+    def forward(ctx: Any, units: Tensor, temperature: float, user_ids: Tensor | None, chunk_size: int | None) -> Tensor:
         parts = []
         with full_precision(units):
             for users, scores in similarity_chunks(units, _STRIDE, chunk_size):

@@ -44,9 +44,7 @@ def _row_maximum(scores: Tensor) -> tuple[Tensor, Tensor]:
     return best, index
 
 
-def search(
-    units: Tensor, stride: int, user_ids: Tensor | None, chunk_size: int | None
-) -> tuple[Tensor, Tensor]:
+def search(units: Tensor, stride: int, user_ids: Tensor | None, chunk_size: int | None) -> tuple[Tensor, Tensor]:
     """Find every anchor's largest similarity to another user, without autograd.
 
     Arguments as :func:`hardest_negative`.
@@ -89,9 +87,7 @@ class _HardestNegative(torch.autograd.Function):
     """Streamed search; see the module's docstring."""
 
     @staticmethod
-    def forward(
-        ctx: Any, units: Tensor, stride: int, user_ids: Tensor | None, chunk_size: int | None
-    ) -> Tensor:
+    def forward(ctx: Any, units: Tensor, stride: int, user_ids: Tensor | None, chunk_size: int | None) -> Tensor:
         found, winners = search(units, stride, user_ids, chunk_size)
         ctx.save_for_backward(units, winners)
         ctx.stride = stride

@@ -87,8 +87,7 @@ class AdaptSSRLoss(nn.Module):
         elif not isinstance(fusion, AugmentationAdaptiveFusion):
             if isinstance(fusion, bool) or not isinstance(fusion, int | float) or not 0 <= fusion <= 1:
                 raise InputError(
-                    "fusion: expected None, a number in [0, 1] or an AugmentationAdaptiveFusion, "
-                    f"got {fusion!r}"
+                    f"fusion: expected None, a number in [0, 1] or an AugmentationAdaptiveFusion, got {fusion!r}"
                 )
             fusion = float(fusion)
         check_choice("negatives", negatives, ("hardest", "all"))
@@ -115,9 +114,7 @@ class AdaptSSRLoss(nn.Module):
             raise InputError(f"fusion: expected no fusion beside preset {preset!r}, got {arguments['fusion']!r}")
         return cls(fusion=AugmentationAdaptiveFusion(**_PRESETS[preset]), **arguments)
 
-    def forward(
-        self, u1: Tensor, u1_pos: Tensor, u2: Tensor, u2_pos: Tensor, user_ids: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, u1: Tensor, u1_pos: Tensor, u2: Tensor, u2_pos: Tensor, user_ids: Tensor | None = None) -> Tensor:
         """Compute the loss.
 
         Args:

@@ -53,9 +53,7 @@ def check_encodings(user_ids: Tensor | None = None, minimum: int = 2, **encoding
         if not tensor.is_floating_point():
             raise InputError(f"{name}: expected a floating dtype, got {tensor.dtype}")
         if tensor.shape != first.shape:
-            raise InputError(
-                f"{name}: expected shape {tuple(first.shape)} as {first_name}, got {tuple(tensor.shape)}"
-            )
+            raise InputError(f"{name}: expected shape {tuple(first.shape)} as {first_name}, got {tuple(tensor.shape)}")
         for what in ("dtype", "device"):
             if getattr(tensor, what) != getattr(first, what):
                 raise InputError(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from ..augment import ItemCrop, ItemMask, ItemReorder, RandomPair
 from ..encoders import UserEncoder
@@ -34,12 +35,12 @@ class StagePlan:
 
 
 def stage_plans(recipe: Recipe) -> list[StagePlan]:
-    """Lay out the stages of a recipe; none at all for method ``none``."""
+    """Lay out the stages of a recipe: the warm-up, if it has one, and the method's own, if it has one."""
     plans = []
     if recipe.warm_start == "mlm":
         plans.append(
             StagePlan(
-                name=MaskedItemStage.name,
+                name="mlm",
                 make=lambda encoder: MaskedItemStage(encoder, recipe.mlm_ratio),
                 epochs=recipe.mlm_epochs,
                 learning_rate=recipe.mlm_learning_rate,
@@ -47,13 +48,12 @@ def stage_plans(recipe: Recipe) -> list[StagePlan]:
                 select=recipe.mlm_select,
             )
         )
-    if recipe.epochs:
+    make = _OWN_STAGE[recipe.method]
+    if make is not None and recipe.epochs:
         plans.append(
             StagePlan(
                 name=recipe.method,
-                make=lambda encoder: PairwiseStage(
-                    encoder, random_pair(recipe, encoder.n_items), pairwise_loss(recipe), recipe.method
-                ),
+                make=lambda encoder: make(recipe, encoder),
                 epochs=recipe.epochs,
                 learning_rate=recipe.learning_rate,
                 dropout=recipe.dropout,
@@ -62,6 +62,21 @@ def stage_plans(recipe: Recipe) -> list[StagePlan]:
             )
         )
     return plans
+
+
+def _views_compared(recipe: Recipe, encoder: UserEncoder) -> Stage:
+    return PairwiseStage(encoder, random_pair(recipe, encoder.n_items), pairwise_loss(recipe), recipe.method)
+
+
+def _masked_items(recipe: Recipe, encoder: UserEncoder) -> Stage:
+    return MaskedItemStage(encoder, recipe.mlm_ratio, recipe.method)
+
+
+_OWN_STAGE: dict[str, Callable[[Recipe, UserEncoder], Stage] | None] = {
+    "none": None,
+    "peterrec": _masked_items,
+    "adaptssr": _views_compared,
+}
 
 
 def random_pair(recipe: Recipe, n_items: int) -> RandomPair:
@@ -76,8 +91,10 @@ def random_pair(recipe: Recipe, n_items: int) -> RandomPair:
 
 def pairwise_loss(recipe: Recipe) -> AdaptSSRLoss | InfoNCELoss:
     """Make the loss of a recipe: Eq. 5-7, or InfoNCE (Eq. 8-9) in its place."""
+    hardest = recipe.negatives == "hardest" or (recipe.negatives == "auto" and recipe.loss == "adaptssr")
+    negatives: Literal["hardest", "all"] = "hardest" if hardest else "all"
     if recipe.loss == "infonce":
-        return InfoNCELoss(recipe.temperature, "all" if recipe.negatives == "all" else "hardest")
+        return InfoNCELoss(recipe.temperature, negatives)
     fusion: AugmentationAdaptiveFusion | float = recipe.lambda_value
     if recipe.lambda_mode != "const":
         fusion = AugmentationAdaptiveFusion(
@@ -86,4 +103,4 @@ def pairwise_loss(recipe: Recipe) -> AdaptSSRLoss | InfoNCELoss:
             recipe.lambda_clamp,
             recipe.lambda_detach,
         )
-    return AdaptSSRLoss(fusion, "all" if recipe.negatives == "all" else "hardest", recipe.scale)
+    return AdaptSSRLoss(fusion, negatives, recipe.scale)

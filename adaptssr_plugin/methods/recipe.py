@@ -82,7 +82,11 @@ class Recipe:
     lambda_clamp: bool = _option(True, "max(·, 0) on the similarities in λ (Eq. 7).")
     lambda_detach: bool = _option(True, "No gradient through λ.")
     lambda_value: float = _option(0.5, "λ for lambda_mode const.", lambda value: 0 <= value <= 1, "in [0, 1]")
-    negatives: str = _choice("hardest", ("hardest", "all"), "Hardest in-batch negative (Eq. 6), or all (Eq. 5).")
+    negatives: str = _choice(
+        "auto",
+        ("auto", "hardest", "all"),
+        "In-batch negatives: the hardest (Eq. 6, Eq. 8) or all (Eq. 5, Eq. 9); auto: Eq. 6 and Eq. 9.",
+    )
     scale: float = _positive(1.0, "Multiplies the bracket of Eq. 6 before the sigmoid.")
     temperature: float = _positive(1.0, "Temperature τ of InfoNCE; the paper has none.")
 
@@ -189,7 +193,8 @@ def recipe(
 
 
 def _names(folder: str) -> list[str]:
-    return sorted(entry.name[: -len(".yaml")] for entry in (_PACKAGE / folder).iterdir() if entry.name.endswith(".yaml"))
+    entries = (entry.name for entry in (_PACKAGE / folder).iterdir())
+    return sorted(name.removesuffix(".yaml") for name in entries if name.endswith(".yaml"))
 
 
 def _check_name(what: str, name: object, known: list[str]) -> None:

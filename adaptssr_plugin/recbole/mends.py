@@ -67,19 +67,35 @@ def import_quick_start() -> ModuleType:
 
 
 @contextmanager
-def tensorboard_into(directory: str | Path) -> Iterator[None]:
-    """Let a RecBole ``Trainer`` made within this context write its TensorBoard curves to ``directory``.
+def tensorboard_into(directory: str | Path | None) -> Iterator[None]:
+    """Let a RecBole ``Trainer`` made within this context write its TensorBoard curves to ``directory``, or nowhere.
 
     RecBole's own ``get_tensorboard`` (utils/utils.py:208) always makes ``log_tensorboard/`` in the working directory.
     """
-    from torch.utils.tensorboard import SummaryWriter
 
     def get_tensorboard(_logger: Any) -> Any:
+        if directory is None:
+            return _NoCurves()
+        from torch.utils.tensorboard import SummaryWriter
+
         return SummaryWriter(str(directory))
 
     # Trainer.__init__ looks the function up among the globals of its module (trainer/trainer.py:115).
     with _attribute(importlib.import_module("recbole.trainer.trainer"), "get_tensorboard", get_tensorboard):
         yield
+
+
+class _NoCurves:
+    """A SummaryWriter that writes nothing."""
+
+    def add_scalar(self, *_: Any, **__: Any) -> None:
+        """Drop a point of a curve."""
+
+    def add_hparams(self, *_: Any, **__: Any) -> None:
+        """Drop the hyper-parameters."""
+
+    def close(self) -> None:
+        """Close nothing."""
 
 
 @contextmanager

@@ -48,8 +48,8 @@ def save_artefact(
 
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
     write_atomically(folder / _WEIGHTS, lambda path: save_file(weights, path, metadata={"format": "pt"}))
-    _write_json(folder / _CARD, {"encoder": encoder_arguments, **card})
-    _write_json(folder / _ITEMS, [str(token) for token in item_tokens])
+    write_json(folder / _CARD, {"encoder": encoder_arguments, **card})
+    write_json(folder / _ITEMS, [str(token) for token in item_tokens])
     return [folder / name for name in (_WEIGHTS, _CARD, _ITEMS)]
 
 
@@ -75,7 +75,8 @@ def load_artefact(folder: Path) -> Artefact:
     return Artefact(arguments, weights, card, np.asarray(tokens))
 
 
-def _write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically."""
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
     def write(temporary: Path) -> None:

@@ -36,13 +36,14 @@ class MaskedItemStage(Stage):
     Args:
         encoder: with ``hidden_states`` and ``item_weight``.
         ratio: share of masked behaviours in (0, 1].
+        name: of the stage.
     """
 
-    name = "mlm"
     criterion = "accuracy"
 
-    def __init__(self, encoder: UserEncoder, ratio: float = 0.3) -> None:
+    def __init__(self, encoder: UserEncoder, ratio: float = 0.3, name: str = "mlm") -> None:
         super().__init__()
+        self.name = name
         self.encoder = encoder
         self.head = MaskedItemHead(encoder.n_items)
         self.mask = ItemMask(ratio, mask_id=encoder.n_items)
@@ -75,9 +76,7 @@ class MaskedItemStage(Stage):
         return {"accuracy": accuracy, "cross_entropy": cross_entropy}
 
     def _mask(self, batch: Batch, streams: Streams) -> MaskedSlots:
-        order, counts = self.mask.positions(
-            batch.item_seq_len, batch.item_seq.shape[1], streams.generator("mask")
-        )
+        order, counts = self.mask.positions(batch.item_seq_len, batch.item_seq.shape[1], streams.generator("mask"))
         # The number of slots follows from the lengths, which the host has: nothing is read back for it.
         total = int(self.mask.counts(batch.lengths).numpy().sum())
         users = torch.arange(len(counts), device=counts.device)

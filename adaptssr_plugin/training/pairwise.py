@@ -94,10 +94,10 @@ class PairwiseStage(Stage):
         result = {"loss": float(torch.stack(losses).mean())}
         if not hits:
             return result
-        over_semi, of_semi, over_negative, of_negative = (int(torch.stack(part).sum()) for part in zip(*hits, strict=True))
+        pooled = OrderHits(*(torch.stack(counts).sum() for counts in zip(*hits, strict=True)))
         accuracies = {
-            "implicit_over_augmented": over_semi / of_semi,
-            "augmented_over_others": over_negative / max(of_negative, 1),
+            "implicit_over_augmented": int(pooled.positive_over_semi) / int(pooled.positive_pairs),
+            "augmented_over_others": int(pooled.semi_over_negative) / max(int(pooled.negative_pairs), 1),
         }
         order = {"order_accuracy": sum(accuracies.values()), "lambda_mean": float(torch.cat(coefficients).mean())}
         return accuracies | order | result

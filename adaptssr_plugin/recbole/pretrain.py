@@ -1,0 +1,246 @@
+"""Pre-training from a RecBole dataset to a folder with the model: every stage through RecBole's trainer."""
+
+import dataclasses
+import json
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import recbole
+import torch
+from recbole.config import Config
+
+from .. import __version__
+from ..corpus import BatchLoader, BehaviourCorpus
+from ..encoders import UserEncoder
+from ..errors import InputError
+from ..methods import Recipe
+from ..methods.plan import StagePlan, stage_plans
+from ..seeding import stream_seed
+from ..training import load_artefact, save_artefact, transfer
+from ..training.artefacts import write_json
+from .config import build_config
+from .trainer import StageTrainer, UserModel
+from .user_sequences import load_user_sequences
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where behaviours come from.
+
+    Attributes:
+        dataset: a RecBole dataset by name, or a folder with its atomic files.
+        options: RecBole's own options (columns, filters, split, device, AMP …).
+        config_files: RecBole's yaml files.
+    """
+
+    dataset: str
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    config_files: Sequence[str] = ()
+
+    def config(self, max_len: int = 100) -> Config:
+        """Make RecBole's config; errors as :func:`build_config`."""
+        return build_config(
+            UserModel, self.dataset, {"MAX_ITEM_LIST_LENGTH": max_len, **self.options}, self.config_files
+        )
+
+    @property
+    def name(self) -> str:
+        """Name of the dataset, without its folder."""
+        return Path(self.dataset).name
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage came to.
+
+    Attributes:
+        name: of the stage.
+        selected_epoch: the epoch, counted from 1, that moved on.
+        history: per epoch the means of what was logged, validation numbers and seconds.
+    """
+
+    name: str
+    selected_epoch: int
+    history: list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class PretrainedModel:
+    """A pre-trained encoder and where its files are.
+
+    Attributes:
+        encoder: on the CPU, in evaluation mode.
+        folder: where its files are.
+        stages: how training went.
+        warm_up: the encoder as the warm-up left it, where there was one and the stages were run or read again.
+    """
+
+    encoder: UserEncoder
+    folder: Path
+    stages: tuple[StageResult, ...]
+    warm_up: UserEncoder | None = None
+
+
+def pretrain(source: Source, recipe: Recipe, folder: str | Path, show_progress: bool = True) -> PretrainedModel:
+    """Run the stages of a recipe, or go on where an interrupted run of the same recipe stopped.
+
+    Nine tenths of the users are trained on, by ``valid_share``; the rest choose the epoch. The folder gets a
+    sub-folder with checkpoints and TensorBoard curves per stage, and at the end the model's files
+    (:func:`~adaptssr_plugin.training.save_artefact`). An interrupted run that is started again ends with the
+    same weights as an uninterrupted one.
+
+    Args:
+        source: where the behaviours come from.
+        recipe: method and options; ``none`` gives the random initialisation.
+        folder: where the files go; made if missing.
+        show_progress: a progress bar per stage, on standard error.
+
+    Raises:
+        InputError: anything the caller can put right, a folder that holds another run among it.
+        TrainingDivergedError: NaN or infinity in a step.
+    """
+    folder = Path(folder)
+    config = source.config(recipe.max_len)
+    users = load_user_sequences(config)
+    _claim(folder, source, recipe, users.corpus)
+    train_rows, valid_rows = _split(len(users.corpus), recipe)
+    encoder = fresh_encoder(recipe, users.corpus.n_items, recipe.dropout, recipe.seed)
+    results: list[StageResult] = []
+    for plan in stage_plans(recipe):
+        earlier, encoder = encoder, fresh_encoder(recipe, users.corpus.n_items, plan.dropout, recipe.seed)
+        if results:
+            transfer(earlier.state_dict(), encoder, plan.takes)
+        loaders = [
+            BatchLoader(users.corpus, rows, batch_size=recipe.batch_size, max_len=recipe.max_len, seed=recipe.seed,
+                        name=name, shuffle=name == "train")
+            for name, rows in (("train", train_rows), ("valid", valid_rows))
+        ]  # fmt: skip
+        results.append(_run_stage(config, recipe, plan, encoder, folder, loaders, show_progress))
+    warm_up = earlier.cpu().eval() if len(results) > 1 else None
+    encoder = encoder.cpu().eval()
+    card = _card(source, recipe, users.corpus, results)
+    arguments = recipe.encoder_arguments(users.corpus.n_items)
+    save_artefact(folder, encoder, arguments, card, users.corpus.item_tokens)
+    return PretrainedModel(encoder, folder, tuple(results), warm_up)
+
+
+def fresh_encoder(recipe: Recipe, n_items: int, dropout: float, seed: int) -> UserEncoder:
+    """Initialise an encoder; the same seed gives the same weights, whatever was drawn before."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(stream_seed(seed, "init"))
+        return UserEncoder(dropout=dropout, **recipe.encoder_arguments(n_items))
+
+
+def load_pretrained(folder: str | Path) -> PretrainedModel:
+    """Load the encoder of a finished run, on the CPU, in evaluation mode.
+
+    Raises:
+        InputError: a folder without a finished run, or damaged files.
+    """
+    artefact = load_artefact(Path(folder))
+    encoder = UserEncoder(**artefact.encoder_arguments)
+    try:
+        encoder.load_state_dict(artefact.weights)
+    except RuntimeError as error:
+        raise InputError(f"model: weights in {folder} do not fit: {str(error).splitlines()[-1].strip()}") from None
+    stages = tuple(StageResult(**stage) for stage in artefact.card.get("stages", ()))
+    return PretrainedModel(encoder.eval(), Path(folder), stages)
+
+
+def _run_stage(
+    config: Config,
+    recipe: Recipe,
+    plan: StagePlan,
+    encoder: UserEncoder,
+    folder: Path,
+    loaders: list[BatchLoader],
+    show_progress: bool,
+) -> StageResult:
+    with torch.random.fork_rng([]):
+        torch.manual_seed(stream_seed(recipe.seed, plan.name, "init"))
+        stage = plan.make(encoder)
+    trainer = StageTrainer(
+        config,
+        stage,
+        plan,
+        folder / plan.name,
+        seed=recipe.seed,
+        stopping_step=recipe.stopping_step,
+        clip_grad_norm=recipe.clip_grad_norm,
+        amp_dtype=recipe.amp_dtype,
+    )
+    train_data, valid_data = loaders
+    trainer.run(train_data, valid_data, show_progress)
+    return StageResult(plan.name, trainer.selected_epoch, trainer.history)
+
+
+def _split(n_users: int, recipe: Recipe) -> tuple[Any, Any]:
+    """Split users into training and validation (90/10 in the paper)."""
+    n_valid = round(recipe.valid_share * n_users)
+    if n_valid < 2 or n_users - n_valid < 2:
+        raise InputError(
+            f"dataset: expected at least two users for training and two for validation "
+            f"(valid_share {recipe.valid_share}), got {n_users} users"
+        )
+    order = np.random.default_rng(stream_seed(recipe.split_seed, "pretrain split")).permutation(n_users)
+    return np.sort(order[n_valid:]), np.sort(order[:n_valid])
+
+
+def _claim(folder: Path, source: Source, recipe: Recipe, corpus: BehaviourCorpus) -> None:
+    """Note in the folder which run it belongs to, or check that it is this one."""
+    run = {
+        "recipe": dataclasses.asdict(recipe),
+        "source": {
+            "dataset": source.dataset,
+            "options": dict(source.options),
+            "config_files": list(source.config_files),
+        },
+        "corpus": {"users": len(corpus), "items": corpus.n_items, "behaviours": len(corpus.items)},
+    }
+    run = json.loads(json.dumps(run, default=str))
+    manifest = folder / "run.json"
+    if not manifest.exists():
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"output: expected a folder, got the file {folder}")
+        write_json(manifest, run)
+        return
+    try:
+        there = json.loads(manifest.read_text(encoding="utf-8"))
+    except ValueError:
+        raise InputError(f"output: {manifest} is damaged; choose another folder") from None
+    for part, values in run.items():
+        for name, value in values.items():
+            if there.get(part, {}).get(name) != value:
+                raise InputError(
+                    f"output: {folder} holds another run ({name}: {there.get(part, {}).get(name)!r} there, "
+                    f"{value!r} here); choose another folder"
+                )
+
+
+def _card(source: Source, recipe: Recipe, corpus: BehaviourCorpus, results: list[StageResult]) -> dict[str, Any]:
+    return {
+        "dataset": source.dataset,
+        "recbole_options": json.loads(json.dumps(dict(source.options), default=str)),
+        "recbole_config_files": list(source.config_files),
+        "users": len(corpus),
+        "recipe": dataclasses.asdict(recipe),
+        "stages": [dataclasses.asdict(result) for result in results],
+        "versions": versions(),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    return {
+        "adaptssr_plugin": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "recbole": recbole.__version__,
+    }
