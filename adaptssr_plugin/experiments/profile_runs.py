@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 from recbole.config import Config
 
 from ..corpus import BehaviourCorpus
@@ -84,6 +85,14 @@ def fine_tuning_records(
             yield replace(record, split="valid", value=result.valid)
             yield record
             bar.update(1)
+
+
+def test_counts(tasks: Sequence[ProfileTask], split_seed: int) -> dict[str, Sequence[int]]:
+    """Count the test users of every class, by task."""
+    return {
+        task.name: np.bincount(task.split(split_seed).test.labels, minlength=len(task.classes)).tolist()
+        for task in tasks
+    }
 
 
 def peak_memory_mb() -> float:

@@ -7,17 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from ..downstream import ProfileTask
+from ..corpus import BehaviourCorpus
 from ..methods import Recipe, recipe
 from ..recbole.finetune import profile_task
 from ..recbole.pretrain import PretrainedModel, Source, fresh_encoder, pretrain, versions
 from ..recbole.user_sequences import load_user_sequences
-from ..training.checkpoints import write_atomically
+from ..training.checkpoints import write_text
 from .figures import draw_similarity
-from .profile_runs import MAJORITY, TFIDF, Start, baseline_records, fine_tuning_records
+from .profile_runs import MAJORITY, TFIDF, Start, baseline_records, fine_tuning_records, test_counts
 from .records import Record, write_records
 from .similarity import similarity_distributions
 from .spread import what_the_spread_allows
@@ -80,7 +79,7 @@ def quickstart(
     records = list(baseline_records(_DATASET, corpus, tasks, plan.max_len, plan.split_seed))
     records += fine_tuning_records(_DATASET, config, corpus, tasks, _starts(model, plan), seeds, show_progress)
     table = table_2(records, rows=(MAJORITY, TFIDF, "None", MLM_ONLY, "AdaptSSR"), footer=_conditions(plan, seeds))
-    conclusions = what_the_spread_allows(records, _test_counts(tasks, plan.split_seed))
+    conclusions = what_the_spread_allows(records, test_counts(tasks, plan.split_seed))
     seconds = time.perf_counter() - started
     files = _write(folder, records, table, conclusions, seconds) + _figure_5(folder, plan, model, corpus)
     files += [folder / name for name in ("model.safetensors", "model.json", "items.json")]
@@ -110,25 +109,13 @@ def _conditions(plan: Recipe, seeds: Sequence[int]) -> list[str]:
     ]
 
 
-def _test_counts(tasks: Sequence[ProfileTask], split_seed: int) -> dict[str, Sequence[int]]:
-    """Count the test users of every class."""
-    return {
-        task.name: np.bincount(task.split(split_seed).test.labels, minlength=len(task.classes)).tolist()
-        for task in tasks
-    }
-
-
 def _write(folder: Path, records: list[Record], table: Table2, conclusions: list[str], seconds: float) -> list[Path]:
     constants = {**versions(), "machine": f"{platform.machine()}, {os.cpu_count()} cores", "device": _device()}
     report = [table.markdown(), "", *(f"- {sentence}" for sentence in conclusions), "", f"{seconds:.0f} seconds"]
     texts = {"table.csv": table.csv(), "table.md": "\n".join(report) + "\n"}
     for name, text in texts.items():
-        write_atomically(folder / name, lambda path, text=text: _write_text(path, text))  # type: ignore[misc]
+        write_text(folder / name, text)
     return [write_records(folder / "records.csv", records, constants), *(folder / name for name in texts)]
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def _device() -> str:

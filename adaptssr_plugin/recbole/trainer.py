@@ -19,7 +19,7 @@ from recbole.utils import ModelType
 from torch import Tensor
 
 from ..corpus import BatchLoader
-from ..errors import InputError
+from ..errors import InputError, TrainingDivergedError
 from ..methods.plan import StagePlan
 from ..progress import progress_bar
 from ..training import Stage, StepResult, Streams, load_checkpoint, write_checkpoint
@@ -28,10 +28,6 @@ from .mends import mended, tensorboard_into
 
 _LOG_EVERY = 50  # steps between two looks at the device
 _AMP_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-class TrainingDivergedError(RuntimeError):
-    """A loss was NaN or infinite. The message is one line with stage, step and the last good checkpoint."""
 
 
 class UserModel(AbstractRecommender):

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ..encoders import UserEncoder
 from ..errors import InputError
-from .checkpoints import write_atomically
+from .checkpoints import write_atomically, write_text
 
 _WEIGHTS, _CARD, _ITEMS = "model.safetensors", "model.json", "items.json"
 
@@ -77,9 +77,4 @@ def load_artefact(folder: Path) -> Artefact:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically."""
-    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-
-    def write(temporary: Path) -> None:
-        temporary.write_text(text, encoding="utf-8")
-
-    write_atomically(path, write)
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

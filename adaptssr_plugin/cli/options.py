@@ -1,0 +1,70 @@
+"""Command-line options made from the recipe, so that each is described in one place."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, get_type_hints
+
+import click
+
+from ..errors import InputError
+from ..methods import Recipe
+
+_GROUPS = {
+    "encoder": ("dim", "n_layers", "n_heads", "ff_dim", "max_len", "embed_norm", "embed_dropout"),
+    "warm-up": ("warm_start", "mlm_epochs", "mlm_learning_rate", "mlm_dropout", "mlm_ratio", "mlm_select"),
+    "views": ("mask_ratio", "crop_ratio", "reorder_ratio", "distinct_ops"),
+    "objective": (
+        "loss", "lambda_mode", "lambda_terms", "lambda_clamp", "lambda_detach", "lambda_value", "negatives", "scale",
+        "temperature",
+    ),
+    "training": (
+        "epochs", "learning_rate", "dropout", "batch_size", "select", "valid_share", "stopping_step",
+        "clip_grad_norm", "amp_dtype", "seed", "split_seed",
+    ),
+    "fine-tuning": ("ft_epochs", "ft_learning_rate", "ft_batch_size", "ft_dropout", "ft_hidden", "ft_shuffle"),
+}  # fmt: skip
+PRETRAINING = tuple(group for group in _GROUPS if group != "fine-tuning")
+FINE_TUNING = ("fine-tuning",)
+_TYPES = get_type_hints(Recipe)
+_FIELDS = {field.name: field for field in dataclasses.fields(Recipe)}
+
+
+def recipe_options(groups: tuple[str, ...]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add the options of some groups to a command; those not given come as None."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for group in reversed(groups):
+            for name in reversed(_GROUPS[group]):
+                field, flag = _FIELDS[name], f"--{name.replace('_', '-')}"
+                default = str(field.default).lower() if _TYPES[name] is bool else field.default
+                command = click.option(
+                    flag,
+                    name,
+                    type=_TYPES[name],
+                    default=None,
+                    metavar={int: "N", float: "X", bool: "true|false"}.get(_TYPES[name], "TEXT"),
+                    help=f"[{group}] {field.metadata['help']} Paper: {default}.",
+                )(command)
+        return command
+
+    return decorate
+
+
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep the options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def recbole_options(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """Read ``key=value`` pairs for RecBole.
+
+    Raises:
+        InputError: a pair without ``=``.
+    """
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, found, value = pair.partition("=")
+        if not found or not key:
+            raise InputError(f"--set: expected key=value, got {pair!r}")
+        options[key.strip().removeprefix("--")] = value.strip()
+    return options
