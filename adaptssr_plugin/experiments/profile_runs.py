@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from recbole.config import Config
 
 from ..corpus import BehaviourCorpus
 from ..downstream import ProfileTask, majority, tfidf_logistic_regression
 from ..encoders import UserEncoder
 from ..methods import Recipe
 from ..progress import progress_bar
+from ..recbole import Config
 from ..recbole.finetune import fine_tune
 from .records import Record
 

@@ -4,6 +4,8 @@ from adaptssr_plugin.recbole.requirements import require_recbole
 
 require_recbole()  # before anything below imports RecBole: says what to type where it is missing
 
+from recbole.config import Config  # noqa: E402
+
 from adaptssr_plugin.recbole.atomic_files import atomic_columns  # noqa: E402
 from adaptssr_plugin.recbole.config import build_config  # noqa: E402
 from adaptssr_plugin.recbole.mends import import_quick_start, mended, tensorboard_into  # noqa: E402
@@ -11,6 +13,7 @@ from adaptssr_plugin.recbole.profiles import ProfileLabels, profile_labels  # no
 from adaptssr_plugin.recbole.user_sequences import UserSequences, load_user_sequences  # noqa: E402
 
 __all__ = [
+    "Config",
     "ProfileLabels",
     "UserSequences",
     "atomic_columns",
