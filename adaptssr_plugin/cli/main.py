@@ -19,13 +19,13 @@ _PATH = click.Path(path_type=Path)
 @click.group(context_settings=_SETTINGS)
 @click.version_option(__version__, prog_name="adaptssr")
 def cli() -> None:
-    r"""Pre-train user models with augmentation-adaptive self-supervised ranking (AdaptSSR, NeurIPS 2023).
+    """Pre-train user models with augmentation-adaptive self-supervised ranking (AdaptSSR, NeurIPS 2023).
 
     \b
     adaptssr quickstart                        the whole procedure on ml-100k, in minutes, without a network
     adaptssr pretrain --dataset ml-100k        the first half, on any RecBole dataset
     adaptssr finetune DIR --task gender        the second half, for any column of the dataset's .user file
-    """
+    """  # noqa: D301 - \b keeps click from wrapping the lines
 
 
 @cli.command()
@@ -73,7 +73,7 @@ def pretrain(
     quiet: bool,
     **options: Any,
 ) -> None:
-    r"""Pre-train a user model on the training histories of a RecBole dataset.
+    """Pre-train a user model on the training histories of a RecBole dataset.
 
     Items that RecBole's split (eval_args) keeps for validation and test are not seen. Of the users, 90 % train
     and 10 % choose the epoch. The folder gets checkpoints, TensorBoard curves and the model as safetensors.
@@ -116,7 +116,7 @@ def finetune(
     quiet: bool,
     **options: Any,
 ) -> None:
-    r"""Fine-tune the model in DIR on profile labels: all weights, a two-layer head, users split 6:2:2.
+    """Fine-tune the model in DIR on profile labels: all weights, a two-layer head, users split 6:2:2.
 
     The epoch is chosen on validation users, and the test users are looked at once. Two classes are measured
     by AUC, more by accuracy.

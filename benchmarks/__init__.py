@@ -1,0 +1,1 @@
+"""Throughput and memory on your own machine: ``python -m benchmarks loss``."""

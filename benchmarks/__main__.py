@@ -1,0 +1,23 @@
+"""``python -m benchmarks NAME``: measure on this machine and write CSV to ``benchmarks/results/``."""
+
+import argparse
+from pathlib import Path
+
+from benchmarks import loss
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    """Run one benchmark."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("name", choices=["loss"], help="loss: forward and backward, and memory, against other forms")
+    parser.add_argument("--quick", action="store_true", help="small sizes, few repeats: shows that it runs")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the CSV")
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    loss.run(arguments.output, quick=arguments.quick)
+
+
+if __name__ == "__main__":
+    main()
