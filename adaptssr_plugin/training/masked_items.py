@@ -83,7 +83,7 @@ class MaskedItemStage(Stage):
         rows = users.repeat_interleave(counts, output_size=total)  # (M,)
         nth = torch.arange(total, device=counts.device) - (counts.cumsum(0) - counts)[rows]  # of its row
         positions = order[rows, nth]
-        masked = batch.item_seq.index_put((rows, positions), rows.new_tensor(self.mask.mask_id))
+        masked = batch.item_seq.index_put((rows, positions), torch.full_like(rows, self.mask.mask_id))
         return MaskedSlots(masked, rows, positions, batch.item_seq[rows, positions])
 
     def _logits(self, batch: Batch, slots: MaskedSlots) -> Tensor:

@@ -16,7 +16,8 @@ from .stage import Stage, StepResult, Streams, dropout_seeded
 # A view provider: (item_seq, item_seq_len, generator) -> two views of every row.
 Views = Callable[[Tensor, Tensor, torch.Generator | None], ViewPair]
 
-_QUANTILES = {"lambda_q05": 0.05, "lambda_q50": 0.5, "lambda_q95": 0.95}
+_QUANTILES = ("lambda_q05", "lambda_q50", "lambda_q95")
+_QUANTILES_AT = (0.05, 0.5, 0.95)
 
 
 class PairwiseStage(Stage):
@@ -43,6 +44,8 @@ class PairwiseStage(Stage):
         self.ranks = isinstance(criterion, AdaptSSRLoss)
         self.criterion = "order_accuracy" if self.ranks else "loss"
         self.bigger_is_better = self.ranks
+        self.quantiles_at: Tensor
+        self.register_buffer("quantiles_at", torch.tensor(_QUANTILES_AT), persistent=False)
         self._dropout_seen = False
 
     def usable(self, batch: Batch) -> bool:
@@ -66,7 +69,7 @@ class PairwiseStage(Stage):
             "sim_augmented": terms.semi.mean(),
             "sim_hardest_negative": terms.hardest.mean(),
         }
-        quantiles = torch.quantile(terms.coefficient, terms.coefficient.new_tensor(list(_QUANTILES.values())))
+        quantiles = torch.quantile(terms.coefficient, self.quantiles_at)
         return StepResult(loss, logs | dict(zip(_QUANTILES, quantiles.unbind(), strict=True)))
 
     @torch.no_grad()
