@@ -1,12 +1,14 @@
 """The paper's user model: Eq. 2-4."""
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
 from .embedding import INIT_STD, ItemEmbedding
-from .length_groups import length_groups, restore_order
+from .length_groups import LengthGroup, length_groups, restore_order
 from .pooling import AttentionPooling
 
 _NORM_EPS = 1e-12
@@ -95,9 +97,12 @@ class UserEncoder(nn.Module):
         for name, size in sizes.items():
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
                 raise InputError(f"{name}: expected a positive integer, got {size!r}")
+        for name, optional in (("ff_dim", ff_dim), ("length_groups", length_groups)):
+            if optional is not None and (isinstance(optional, bool) or not isinstance(optional, int) or optional < 1):
+                raise InputError(f"{name}: expected a positive integer or None, got {optional!r}")
         if dim % n_heads:
             raise InputError(f"n_heads: expected a divisor of dim = {dim}, got {n_heads}")
-        if not 0 <= dropout < 1:
+        if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
             raise InputError(f"dropout: expected a number in [0, 1), got {dropout!r}")
         self.n_items = n_items
         self.dim = dim
@@ -124,47 +129,57 @@ class UserEncoder(nn.Module):
         """Encode sequences.
 
         Args:
-            item_seq: int64 ``(B, L)``, ids 1..n_items, right-padded with 0.
-            item_seq_len: int64 ``(B,)``, 1..min(L, max_len).
+            item_seq: int64 ``(B, L)``, ids 1..n_items, right-padded with 0; L at most ``max_len``.
+            item_seq_len: int64 ``(B,)``, 1..L, on the same device.
 
         Returns:
             User vectors ``(B, d)``, not normalised.
 
         Raises:
-            InputError: tensors of another shape or dtype; sequences longer than ``max_len``.
+            InputError: tensors of another shape, dtype or device; more than ``max_len`` positions.
         """
         self._check(item_seq, item_seq_len)
         if self._whole(item_seq):
-            return self._pool(*self._hidden(item_seq, item_seq_len))
-        groups = list(length_groups(item_seq_len, self.length_groups))
-        parts = [self._pool(*self._hidden(item_seq[rows, :width], item_seq_len[rows])) for rows, width in groups]
-        return restore_order(parts, groups)
+            return self._pool(*self._hidden(self.items(item_seq), item_seq_len))
+        groups, parts = self._in_groups(item_seq, item_seq_len)
+        return restore_order([self._pool(hidden, visible) for hidden, visible in parts], groups)
 
     def hidden_states(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         """Encode every position: ``(B, L, d)``, 0 at padding; arguments and errors as :meth:`forward`."""
         self._check(item_seq, item_seq_len)
         if self._whole(item_seq):
-            hidden, visible = self._hidden(item_seq, item_seq_len)
+            hidden, visible = self._hidden(self.items(item_seq), item_seq_len)
             return hidden.masked_fill(~visible[..., None], 0)
-        groups = list(length_groups(item_seq_len, self.length_groups))
-        parts = []
-        for rows, width in groups:
-            hidden, visible = self._hidden(item_seq[rows, :width], item_seq_len[rows])
+        groups, parts = self._in_groups(item_seq, item_seq_len)
+        padded = []
+        for hidden, visible in parts:
             hidden = hidden.masked_fill(~visible[..., None], 0)
-            parts.append(F.pad(hidden, (0, 0, 0, item_seq.shape[1] - width)))
-        return restore_order(parts, groups)
+            padded.append(F.pad(hidden, (0, 0, 0, item_seq.shape[1] - hidden.shape[1])))
+        return restore_order(padded, groups)
 
     def _whole(self, item_seq: Tensor) -> bool:
         """Whether the batch is computed as it stands: asked for, or traced, or without values to read."""
-        return self.length_groups == 1 or item_seq.is_meta or torch.compiler.is_compiling()
+        return self.length_groups == 1 or item_seq.is_meta or torch.compiler.is_compiling() or len(item_seq) == 0
 
-    def _hidden(self, item_seq: Tensor, item_seq_len: Tensor) -> tuple[Tensor, Tensor]:
-        """Return hidden states ``(B, L, d)`` and which positions are behaviours, bool ``(B, L)``."""
-        length = item_seq.shape[1]
-        if length > self.max_len:
-            raise InputError(f"item_seq: expected sequences of at most max_len = {self.max_len}, got {length}")
-        visible = torch.arange(length, device=item_seq.device) < item_seq_len[:, None]
-        hidden = self.embed_dropout(self.embed_norm(self.items(item_seq) + self.positions[:length]))
+    def _in_groups(
+        self, item_seq: Tensor, item_seq_len: Tensor
+    ) -> tuple[list[LengthGroup], Iterator[tuple[Tensor, Tensor]]]:
+        """Cut the batch into groups, and return what :meth:`_hidden` gives for each."""
+        groups = list(length_groups(item_seq_len, self.length_groups))
+        ids = [item_seq[rows, :width] for rows, width in groups]
+        # One lookup for all: its gradient is as large as the item table, however few ids were looked up.
+        vectors = self.items(torch.cat([part.flatten() for part in ids])).split([part.numel() for part in ids])
+        parts = (
+            self._hidden(looked_up.view(*part.shape, self.dim), item_seq_len[group.rows])
+            for looked_up, part, group in zip(vectors, ids, groups, strict=True)
+        )
+        return groups, parts
+
+    def _hidden(self, vectors: Tensor, item_seq_len: Tensor) -> tuple[Tensor, Tensor]:
+        """Return hidden states ``(B, L, d)`` of item vectors, and which positions are behaviours, bool ``(B, L)``."""
+        length = vectors.shape[1]
+        visible = torch.arange(length, device=vectors.device) < item_seq_len[:, None]
+        hidden = self.embed_dropout(self.embed_norm(vectors + self.positions[:length]))
         for layer in self.layers:
             hidden = layer(hidden, visible)
         return hidden, visible
@@ -173,14 +188,22 @@ class UserEncoder(nn.Module):
         pooled: Tensor = self.pooling(hidden, visible)
         return pooled
 
-    @staticmethod
-    def _check(item_seq: Tensor, item_seq_len: Tensor) -> None:
+    def _check(self, item_seq: Tensor, item_seq_len: Tensor) -> None:
+        for name, tensor in (("item_seq", item_seq), ("item_seq_len", item_seq_len)):
+            if not isinstance(tensor, Tensor):
+                raise InputError(f"{name}: expected a tensor, got {type(tensor).__name__}")
         if item_seq.dim() != 2 or item_seq.dtype != torch.int64:
             raise InputError(
                 f"item_seq: expected int64 of shape (B, L), got {item_seq.dtype} of shape {tuple(item_seq.shape)}"
+            )
+        if not 1 <= item_seq.shape[1] <= self.max_len:
+            raise InputError(
+                f"item_seq: expected 1 to max_len = {self.max_len} positions, padding included, got {item_seq.shape[1]}"
             )
         if item_seq_len.shape != item_seq.shape[:1] or item_seq_len.dtype != torch.int64:
             raise InputError(
                 f"item_seq_len: expected int64 of shape ({item_seq.shape[0]},), "
                 f"got {item_seq_len.dtype} of shape {tuple(item_seq_len.shape)}"
             )
+        if item_seq_len.device != item_seq.device:
+            raise InputError(f"item_seq_len: expected device {item_seq.device} as item_seq, got {item_seq_len.device}")
