@@ -6,6 +6,7 @@ unscaled, one GradScaler lives as long as the run, and checkpoints are atomic an
 """
 
 import copy
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -191,7 +192,11 @@ class StageTrainer(Trainer):
         for name, value in result.items():
             self.tensorboard.add_scalar(f"valid/{name}", value, len(self.history) - 1)
             self.history[-1][f"valid_{name}"] = value
-        return result[self.stage.criterion], result
+        score = result[self.stage.criterion]
+        if score == self.best_valid_score:
+            # Of equal epochs the earlier is the best (spec §4.2), where RecBole's early_stopping takes the later.
+            score = math.nextafter(score, -math.inf if self.valid_metric_bigger else math.inf)
+        return score, result
 
     def _end_of_epoch(self, epoch_idx: int, valid_score: float) -> None:
         """Write what a resumed run needs; RecBole calls it after its own book-keeping of the best epoch."""
