@@ -151,6 +151,20 @@ def test_a_batch_of_real_size(negatives):
     assert_agrees(criterion(*inputs, ids), right, inputs)
 
 
+@pytest.mark.parametrize("n_rows", [9, 17, 37])
+def test_every_place_can_hold_the_hardest_negative(n_rows):
+    # Wherever the search for the largest similarity cuts its rows up, no seam may lose or misname a winner.
+    plain = [z.detach() for z in encodings(n_rows, 6, count=2, alike=0.0)]
+    criterion = InfoNCELoss(0.2, negatives="hardest", reduction="none", chunk_size=10)
+    for place in range(2 * n_rows):
+        inputs = [z.clone() for z in plain]
+        view, row = place % 2, place // 2
+        inputs[1 - view][row - 1] = inputs[view][row] + 0.01 * plain[1 - view][row - 1]
+        inputs = [z.requires_grad_() for z in inputs]
+        right = straightforward_info_nce(*inputs, temperature=0.2, negatives="hardest", reduction="none")
+        assert_agrees(criterion(*inputs), right, inputs)
+
+
 def test_defaults_are_eq9():
     inputs, _, (loss, _) = info_nce_truth("all")
     assert_agrees(InfoNCELoss()(*inputs), loss.mean(), inputs)

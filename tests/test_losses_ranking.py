@@ -27,6 +27,7 @@ from oracle import (
 )
 
 from adaptssr_plugin import AdaptSSRLoss, AugmentationAdaptiveFusion
+from adaptssr_plugin.functional import order_hits, unit_vectors
 
 SHAPES = [(2, 1), (2, 5), (3, 2), (3, 64), (5, 1), (5, 5), (7, 2), (7, 64), (17, 1), (17, 5)]
 CHUNK_SIZES = [1, 2, 3, 7, 128, None]
@@ -330,12 +331,57 @@ class TestPresets:
         torch.testing.assert_close(coefficient, truth.coefficient)
 
 
-@pytest.mark.parametrize("negatives", NEGATIVES)
-def test_a_batch_of_real_size(negatives):
-    inputs = encodings(96, 16)
-    ids = torch.arange(96) % 61
-    criterion = AdaptSSRLoss(negatives=negatives, chunk_size=20)
+@pytest.mark.parametrize(("negatives", "n_rows"), [("hardest", 96), ("hardest", 1_100), ("all", 96)])
+def test_a_batch_of_real_size(negatives, n_rows):
+    inputs = encodings(n_rows, 16)
+    ids = torch.arange(n_rows) % 61
+    criterion = AdaptSSRLoss(negatives=negatives, chunk_size=n_rows // 5)
     assert_agrees(criterion(*inputs, ids), straightforward_adaptssr(*inputs, ids, negatives=negatives), inputs)
+
+
+@pytest.mark.parametrize("n_rows", [9, 17, 37])
+def test_every_place_can_hold_the_hardest_negative(n_rows):
+    # Wherever the search for the largest similarity cuts its rows up, no seam may lose or misname a winner.
+    plain = [u.detach() for u in encodings(n_rows, 6, alike=0.0)]
+    criterion = AdaptSSRLoss(fusion=0.35, reduction="none", chunk_size=10)
+    for place in range(4 * n_rows):
+        inputs = [u.clone() for u in plain]
+        view, row = place % 4, place // 4
+        for anchor in (0, 2):  # those of the row before it point almost the same way
+            inputs[anchor][row - 1] = inputs[view][row] + 0.01 * plain[anchor][row - 1]
+        inputs = [u.requires_grad_() for u in inputs]
+        right = straightforward_adaptssr(*inputs, fusion=0.35, reduction="none")
+        assert_agrees(criterion(*inputs), right, inputs)
+
+
+def order_hits_one_by_one(units, user_ids):
+    """Strict comparisons of P with v and of v with w over both anchors of every row, and their numbers."""
+    hits = [0, 0, 0, 0]
+    for i in range(len(units)):
+        others = [j for j in range(len(units)) if j != i and (user_ids is None or user_ids[j] != user_ids[i])]
+        for own, other in ((0, 2), (2, 0)):
+            anchor = units[i, own]
+            p = anchor.dot(units[i, own + 1])
+            for v in (anchor.dot(units[i, other]), anchor.dot(units[i, other + 1])):
+                hits[0] += int(p > v)
+                hits[1] += 1
+                for w in (anchor.dot(units[j, x]) for j in others for x in range(4)):
+                    hits[2] += int(v > w)
+                    hits[3] += 1
+    return hits
+
+
+@pytest.mark.parametrize("users", USERS)
+@pytest.mark.parametrize("with_ties", [False, True])
+@pytest.mark.parametrize("chunk_size", [1, 3, None])
+def test_order_hits(with_ties, users, chunk_size):
+    units = unit_vectors(torch.stack([u.detach() for u in encodings(5, 2)], 1))
+    if with_ties:
+        units = units.round().clamp(-1, 1)  # corners and axes: similarities are whole numbers, many of them equal
+    ids = user_ids_of(users, 5)
+    hits = order_hits(units, ids, chunk_size)
+    got = [hits.positive_over_semi, hits.positive_pairs, hits.semi_over_negative, hits.negative_pairs]
+    assert [int(x) for x in got] == order_hits_one_by_one(units, ids)
 
 
 def test_holds_no_state():
