@@ -92,6 +92,7 @@ class StageTrainer(Trainer):
         self.history: list[dict[str, float]] = []
         self.best_epoch = 0
         self._best_state: dict[str, Tensor] = {}
+        self._steps = 0  # of an epoch
         self._bar: Any = None
 
     # --- the crank -------------------------------------------------------------------------------------------
@@ -143,6 +144,7 @@ class StageTrainer(Trainer):
         self.model.train()
         train_data.set_epoch(epoch_idx)
         totals = _EpochTotals(self.device)
+        self._steps = len(train_data)
         started = time.perf_counter()
         with dropout_seeded(self.device, self.seed, self.plan.name, epoch_idx):
             for step, batch in enumerate(train_data):
@@ -176,23 +178,29 @@ class StageTrainer(Trainer):
         """Look at the device: stop if a step went bad, else show the loss."""
         bad = totals.first_bad_step()
         if bad is not None:
-            kept = "none yet"
-            if self.directory is not None and (self.directory / "last.pt").exists():
-                kept = str(self.directory / "last.pt")
-            raise TrainingDivergedError(
-                f"{self.plan.name}: the loss was not finite at epoch {epoch_idx + 1}, step {bad + 1}; "
-                f"last good checkpoint: {kept}"
-            )
+            raise self._diverged(f"the loss was not finite at epoch {epoch_idx + 1}, step {bad + 1}")
         self._bar.set_postfix_str(f"epoch {epoch_idx + 1}/{self.epochs}, loss {totals.means().get('loss', 0.0):.4f}")
+
+    def _diverged(self, what: str) -> TrainingDivergedError:
+        kept = "none yet"
+        if self.directory is not None and (self.directory / "last.pt").exists():
+            kept = str(self.directory / "last.pt")
+        return TrainingDivergedError(f"{self.plan.name}: {what}; last good checkpoint: {kept}")
 
     def _valid_epoch(self, valid_data: BatchLoader, show_progress: bool = False) -> tuple[float, dict[str, float]]:
         """Compute the criterion and all other validation numbers, with the same random streams every epoch."""
+        # An epoch whose very last step spoilt the weights has no loss to show it, and must not become last.pt.
+        finite = torch.stack([parameter.detach().isfinite().all() for parameter in self.model.parameters()])
+        if not finite.all():
+            raise self._diverged(f"the weights were not finite after epoch {len(self.history)}, step {self._steps}")
         streams = Streams(self.device, (self.seed, self.plan.name, "valid"))
         result = self.stage.validate((batch.to(self.device) for batch in valid_data), streams)
         for name, value in result.items():
             self.tensorboard.add_scalar(f"valid/{name}", value, len(self.history) - 1)
             self.history[-1][f"valid_{name}"] = value
         score = result[self.stage.criterion]
+        if not math.isfinite(score):
+            raise self._diverged(f"{self.stage.criterion} was {score} in validation after epoch {len(self.history)}")
         if score == self.best_valid_score:
             # Of equal epochs the earlier is the best (spec §4.2), where RecBole's early_stopping takes the later.
             score = math.nextafter(score, -math.inf if self.valid_metric_bigger else math.inf)
