@@ -94,6 +94,9 @@ class _NoCurves:
     def add_hparams(self, *_: Any, **__: Any) -> None:
         """Drop the hyper-parameters."""
 
+    def flush(self) -> None:
+        """Write nothing out."""
+
     def close(self) -> None:
         """Close nothing."""
 

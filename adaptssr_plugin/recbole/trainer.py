@@ -8,7 +8,8 @@ unscaled, one GradScaler lives as long as the run, and checkpoints are atomic an
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from recbole.config import Config
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.trainer import Trainer
+from recbole.trainer import trainer as recbole_trainer
 from recbole.utils import ModelType
 from torch import Tensor
 
@@ -81,7 +83,7 @@ class StageTrainer(Trainer):
         config["clip_grad_norm"] = {"max_norm": clip_grad_norm} if clip_grad_norm else None
         config["checkpoint_dir"] = str(directory or ".")
         self.directory = directory
-        with mended(), tensorboard_into(directory / "tensorboard" if directory else None):
+        with mended(), tensorboard_into(None):
             super().__init__(config, UserModel(stage).to(config["device"]))
         self.stage = stage
         self.plan = plan
@@ -93,7 +95,7 @@ class StageTrainer(Trainer):
         self.best_epoch = 0
         self._best_state: dict[str, Tensor] = {}
         self._steps = 0  # of an epoch
-        self._bar: Any = None
+        self._bar = progress_bar(0, plan.name, show=False)
 
     # --- the crank -------------------------------------------------------------------------------------------
 
@@ -108,10 +110,20 @@ class StageTrainer(Trainer):
             self.resume_checkpoint(self.directory / "last.pt")
         if self.start_epoch < self.epochs and self.cur_step <= self.stopping_step:
             steps = len(train_data) * self.epochs
-            with mended(), progress_bar(steps, self.plan.name, show_progress) as self._bar:
+            with mended(), self._curves(), progress_bar(steps, self.plan.name, show_progress) as self._bar:
                 self._bar.update(len(train_data) * self.start_epoch)
                 self.fit(train_data, valid_data, verbose=False, saved=True, callback_fn=self._end_of_epoch)
         self.stage.load_state_dict(self._selected_state())
+
+    @contextmanager
+    def _curves(self) -> Iterator[None]:
+        """Write TensorBoard's files while training, and none for a run that has nothing left to train."""
+        with tensorboard_into(self.directory / "tensorboard" if self.directory else None):
+            self.tensorboard = recbole_trainer.get_tensorboard(self.logger)
+        try:
+            yield
+        finally:
+            self.tensorboard.close()
 
     def _selected_state(self) -> dict[str, Tensor]:
         """Weights of the epoch that the plan selects, if training came that far."""
@@ -210,6 +222,7 @@ class StageTrainer(Trainer):
         """Write what a resumed run needs; RecBole calls it after its own book-keeping of the best epoch."""
         if self.directory is None:
             return
+        self.tensorboard.flush()  # so that the curves of a killed run reach as far as its checkpoint
         if self.plan.select == f"epoch:{epoch_idx + 1}":
             write_checkpoint(self._selected_file(), {"state_dict": self.stage.state_dict(), "epoch": epoch_idx})
         write_checkpoint(self.directory / "last.pt", self._state(epoch_idx))
