@@ -81,6 +81,7 @@ class StageTrainer(Trainer):
         config["eval_step"], config["valid_metric_bigger"] = 1, stage.bigger_is_better
         config["stopping_step"] = stopping_step if plan.select == "best" else plan.epochs
         config["clip_grad_norm"] = {"max_norm": clip_grad_norm} if clip_grad_norm else None
+        config["metrics"] = []  # a stage brings its own; some of RecBole's would ask our loaders for its dataset
         config["checkpoint_dir"] = str(directory or ".")
         self.directory = directory
         with mended(), tensorboard_into(None):
