@@ -30,6 +30,8 @@ from ..training.stage import dropout_seeded
 from .mends import mended, tensorboard_into
 
 _LOG_EVERY = 50  # steps between two looks at the device
+_FUSED = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+_LEARNERS = (*_FUSED, "sgd", "adagrad", "rmsprop")  # RecBole's, but for sparse_adam, which takes no dense gradients
 _AMP_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -227,6 +229,17 @@ class StageTrainer(Trainer):
         if self.plan.select == f"epoch:{epoch_idx + 1}":
             write_checkpoint(self._selected_file(), {"state_dict": self.stage.state_dict(), "epoch": epoch_idx})
         write_checkpoint(self.directory / "last.pt", self._state(epoch_idx))
+
+    def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
+        """Make RecBole's optimiser, Adam as one fused kernel: faster on a CPU, and no read-back for a GradScaler."""
+        learner = str(self.learner).lower()
+        if learner not in _LEARNERS:
+            raise InputError(f"learner: expected one of {', '.join(_LEARNERS)}, got {self.learner!r}")
+        if learner in _FUSED:
+            optimizer = _FUSED[learner]
+            return optimizer(self.model.parameters(), self.learning_rate, weight_decay=self.weight_decay, fused=True)
+        optimizer_of_recbole: torch.optim.Optimizer = super()._build_optimizer(**kwargs)
+        return optimizer_of_recbole
 
     # --- checkpoints -----------------------------------------------------------------------------------------
 
