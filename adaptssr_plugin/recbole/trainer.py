@@ -235,11 +235,13 @@ class StageTrainer(Trainer):
         learner = str(self.learner).lower()
         if learner not in _LEARNERS:
             raise InputError(f"learner: expected one of {', '.join(_LEARNERS)}, got {self.learner!r}")
+        optimizer: torch.optim.Optimizer
         if learner in _FUSED:
-            optimizer = _FUSED[learner]
-            return optimizer(self.model.parameters(), self.learning_rate, weight_decay=self.weight_decay, fused=True)
-        optimizer_of_recbole: torch.optim.Optimizer = super()._build_optimizer(**kwargs)
-        return optimizer_of_recbole
+            settings = {"lr": self.learning_rate, "weight_decay": self.weight_decay, "fused": True}
+            optimizer = _FUSED[learner](self.model.parameters(), **settings)
+        else:
+            optimizer = super()._build_optimizer(**kwargs)
+        return optimizer
 
     # --- checkpoints -----------------------------------------------------------------------------------------
 
