@@ -131,6 +131,13 @@ class Recipe:
         _check_name("preset", self.preset, presets())
         if self.dim % self.n_heads:
             raise InputError(f"n_heads: expected a divisor of dim = {self.dim}, got {self.n_heads}")
+        for name, epochs, runs in (
+            ("mlm_select", self.mlm_epochs, self.warm_start == "mlm"),
+            ("select", self.epochs, self.epochs > 0),
+        ):
+            value = getattr(self, name)
+            if runs and value.startswith("epoch:") and int(value.removeprefix("epoch:")) > epochs:
+                raise InputError(f"{name}: expected one of the {epochs} epochs, got {value!r}")
 
     def encoder_arguments(self, n_items: int) -> dict[str, Any]:
         """Arguments of :class:`UserEncoder` but dropout, which differs from stage to stage."""
