@@ -183,7 +183,8 @@ def recipe(
         yaml_files: files of options, later ones winning.
 
     Raises:
-        InputError: an unknown name, an unreadable file, or a value outside its range.
+        InputError: an unknown name, an unreadable file, a value outside its range, or another method or preset
+            among the options.
     """
     _check_name("method", method, available())
     _check_name("preset", preset, presets())
@@ -192,8 +193,10 @@ def recipe(
     for source in [*packaged, *map(Path, yaml_files)]:
         merged |= _read_yaml(source)
     merged |= dict(options or {})
-    merged |= {"method": method, "preset": preset}
-    unknown = sorted(set(merged) - set(_TYPES))
+    for name, value in (("method", method), ("preset", preset)):
+        if merged.setdefault(name, value) != value:
+            raise InputError(f"{name}: expected {value!r} as asked for, got {merged[name]!r} among the options")
+    unknown = sorted(map(str, set(merged) - set(_TYPES)))
     if unknown:
         raise InputError(f"{unknown[0]}: expected an option of a recipe ({', '.join(_TYPES)}), got an unknown name")
     return Recipe(**merged)
