@@ -81,7 +81,8 @@ class StageTrainer(Trainer):
         config.final_config_dict = dict(config.final_config_dict)
         config["epochs"], config["learning_rate"] = plan.epochs, plan.learning_rate
         config["eval_step"], config["valid_metric_bigger"] = 1, stage.bigger_is_better
-        config["stopping_step"] = stopping_step if plan.select == "best" else plan.epochs
+        # RecBole stops one epoch later than it is told to.
+        config["stopping_step"] = stopping_step - 1 if plan.select == "best" else plan.epochs
         config["clip_grad_norm"] = {"max_norm": clip_grad_norm} if clip_grad_norm else None
         config["metrics"] = []  # a stage brings its own; some of RecBole's would ask our loaders for its dataset
         config["checkpoint_dir"] = str(directory or ".")
