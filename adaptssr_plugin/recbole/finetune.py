@@ -86,7 +86,7 @@ def fine_tune(
         except ValueError as error:
             raise InputError(f"model: {error}") from None
     with torch.random.fork_rng([]):
-        torch.manual_seed(stream_seed(seed, "head"))
+        torch.default_generator.manual_seed(stream_seed(seed, "head"))
         stage = ProfileStage(encoder, task, recipe.dim, recipe.ft_hidden)
     plan = StagePlan(
         name=f"fine-tune {task.name}",

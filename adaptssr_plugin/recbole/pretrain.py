@@ -132,7 +132,7 @@ def pretrain(source: Source, recipe: Recipe, folder: str | Path, show_progress: 
 def fresh_encoder(recipe: Recipe, n_items: int, dropout: float, seed: int) -> UserEncoder:
     """Initialise an encoder; the same seed gives the same weights, whatever was drawn before."""
     with torch.random.fork_rng([]):
-        torch.manual_seed(stream_seed(seed, "init"))
+        torch.default_generator.manual_seed(stream_seed(seed, "init"))
         return UserEncoder(dropout=dropout, **recipe.encoder_arguments(n_items))
 
 
@@ -162,7 +162,7 @@ def _run_stage(
     show_progress: bool,
 ) -> StageResult:
     with torch.random.fork_rng([]):
-        torch.manual_seed(stream_seed(recipe.seed, plan.name, "init"))
+        torch.default_generator.manual_seed(stream_seed(recipe.seed, plan.name, "init"))
         stage = plan.make(encoder)
     trainer = StageTrainer(
         config,

@@ -34,7 +34,11 @@ def dropout_seeded(device: torch.device, *key: int | str) -> Iterator[None]:
     """Seed torch's own generators, from which dropout draws, for a while; afterwards they are as they were."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
-        torch.manual_seed(stream_seed(*key, "dropout"))
+        # Not torch.manual_seed, which would seed every other device too, for good.
+        torch.default_generator.manual_seed(stream_seed(*key, "dropout"))
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(stream_seed(*key, "dropout"))
         yield
 
 
