@@ -204,20 +204,22 @@ def _claim(folder: Path, source: Source, recipe: Recipe, corpus: BehaviourCorpus
     }
     run = json.loads(json.dumps(run, default=str))
     manifest = folder / "run.json"
-    if not manifest.exists():
+    # A run that was refused before its first epoch left nothing, and may be corrected in the same folder.
+    if not any(folder.glob("*/last.pt")) and not (folder / "model.json").exists():
         if folder.exists() and not folder.is_dir():
             raise InputError(f"output: expected a folder, got the file {folder}")
         write_json(manifest, run)
         return
     try:
         there = json.loads(manifest.read_text(encoding="utf-8"))
-    except ValueError:
-        raise InputError(f"output: {manifest} is damaged; choose another folder") from None
+        known = {part: dict(there[part]) for part in run}
+    except (OSError, ValueError, TypeError, KeyError):
+        raise InputError(f"output: {manifest} is missing or damaged; choose another folder") from None
     for part, values in run.items():
         for name, value in values.items():
-            if there.get(part, {}).get(name) != value:
+            if known[part].get(name) != value:
                 raise InputError(
-                    f"output: {folder} holds another run ({name}: {there.get(part, {}).get(name)!r} there, "
+                    f"output: {folder} holds another run ({name}: {known[part].get(name)!r} there, "
                     f"{value!r} here); choose another folder"
                 )
 
