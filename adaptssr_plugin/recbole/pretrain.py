@@ -108,6 +108,8 @@ def pretrain(source: Source, recipe: Recipe, folder: str | Path, show_progress: 
     config = source.config(recipe.max_len)
     users = load_user_sequences(config)
     _claim(folder, source, recipe, users.corpus)
+    for half_written in (*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")):  # by a run that was killed
+        half_written.unlink()
     train_rows, valid_rows = _split(len(users.corpus), recipe)
     encoder = fresh_encoder(recipe, users.corpus.n_items, recipe.dropout, recipe.seed)
     results: list[StageResult] = []
