@@ -81,7 +81,7 @@ def pretrain(
     \b
     adaptssr pretrain --dataset ml-100k --output adaptssr-run --epochs 5
     adaptssr pretrain --dataset path/to/folder --output adaptssr-run --set USER_ID_FIELD=uid --set enable_amp=True
-    """
+    """  # noqa: D301
     from ..methods import recipe
     from ..recbole.pretrain import Source
     from ..recbole.pretrain import pretrain as run
@@ -124,7 +124,7 @@ def finetune(
     \b
     adaptssr finetune adaptssr-run --task gender
     adaptssr finetune adaptssr-run --task age --bins 18,25,35,45,50,56 --ft-epochs 10
-    """
+    """  # noqa: D301
     from ..experiments.profile_tasks import finetune as run
 
     done = run(folder, tasks, _numbers(bins), tuple(range(seeds)), scratch, baselines, given(options), not quiet)

@@ -11,7 +11,7 @@ from .ranking import (
     order_hits,
     own_similarities,
 )
-from .similarity import unit_vectors
+from .similarity import stacked_unit_vectors, unit_vectors
 
 __all__ = [
     "OrderHits",
@@ -24,5 +24,6 @@ __all__ = [
     "info_nce",
     "order_hits",
     "own_similarities",
+    "stacked_unit_vectors",
     "unit_vectors",
 ]

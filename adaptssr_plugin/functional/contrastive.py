@@ -26,12 +26,11 @@ class _LogSumExpOverNegatives(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, units: Tensor, temperature: float, user_ids: Tensor | None, chunk_size: int | None) -> Tensor:
-        parts = []
+        total = units.new_empty(units.shape[:2])  # (B, 2)
         with full_precision(units):
             for users, scores in similarity_chunks(units, _STRIDE, chunk_size):
                 scores /= temperature
-                parts.append(exclude_own_(scores, users, user_ids, -torch.inf).logsumexp((2, 3)))
-        total = torch.cat(parts)  # (B, 2)
+                total[users] = exclude_own_(scores, users, user_ids, -torch.inf).logsumexp((2, 3))
         ctx.save_for_backward(units, total, user_ids)
         ctx.temperature, ctx.chunk_size = temperature, chunk_size
         return total
@@ -52,7 +51,7 @@ class _LogSumExpOverNegatives(torch.autograd.Function):
                 scores.sub_(total[users, :, None, None]).exp_().mul_(grad[users, :, None, None])
                 rows = scores.flatten(0, 1).flatten(1)  # (anchors, 2B)
                 grad_units[users] += (rows @ flat).view_as(units[users])
-                grad_flat += rows.t() @ units[users].flatten(0, 1)
+                grad_flat.addmm_(rows.t(), units[users].flatten(0, 1))
         return grad_units, None, None, None
 
 

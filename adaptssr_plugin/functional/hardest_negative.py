@@ -53,14 +53,14 @@ def search(units: Tensor, stride: int, user_ids: Tensor | None, chunk_size: int 
         The similarities ``(B, m / stride)``, and the winners ``(B * m / stride,)``: row numbers in the
         ``(B * m, d)`` encodings.
     """
-    values, winners = [], []
+    values = units.new_empty(units[:, ::stride].shape[:2])
+    winners = torch.empty_like(values, dtype=torch.int64)
     with full_precision(units):
         for users, scores in similarity_chunks(units, stride, chunk_size):
             exclude_own_(scores, users, user_ids, -torch.inf)
             value, winner = _row_maximum(scores.flatten(0, 1).flatten(1))
-            values.append(value)
-            winners.append(winner)
-    return torch.cat(values).view(len(units), -1), torch.cat(winners)
+            values[users], winners[users] = value.view_as(values[users]), winner.view_as(winners[users])
+    return values, winners.flatten()
 
 
 def scatter_to_winners_(grad_units: Tensor, grad: Tensor, units: Tensor, stride: int, winners: Tensor) -> Tensor:

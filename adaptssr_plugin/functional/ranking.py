@@ -220,7 +220,7 @@ class _SumOverNegatives(torch.autograd.Function):
                 rows = weights.flatten(0, 1).flatten(1)  # (anchors, 4B)
                 anchors = units[users, ::_STRIDE]
                 grad_units[users, ::_STRIDE] += (rows @ flat).view_as(anchors)
-                grad_flat += rows.t() @ anchors.flatten(0, 1)
+                grad_flat.addmm_(rows.t(), anchors.flatten(0, 1))
         return grad_units, grad_offset, grad_slope, None, None
 
 

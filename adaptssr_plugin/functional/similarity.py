@@ -57,6 +57,12 @@ def unit_vectors(encodings: Tensor) -> Tensor:
     return units
 
 
+def stacked_unit_vectors(*encodings: Tensor) -> Tensor:
+    """Stack encodings, each ``(B, d)``, as unit vectors ``(B, m, d)``, in at least float32 also under autocast."""
+    with full_precision(encodings[0]):
+        return unit_vectors(torch.stack(encodings, 1))
+
+
 def full_precision(like: Tensor) -> AbstractContextManager[object]:
     """Switch autocast off for the device of ``like``: products of unit vectors stay in their own dtype."""
     device = like.device.type
@@ -82,17 +88,20 @@ def similarity_chunks(units: Tensor, stride: int, chunk_size: int | None) -> Ite
         chunk_size: rows (anchors) of the matrix held at once, at least one user's; None chooses for the device.
 
     Yields:
-        The users, and the similarities of their anchors ``(users, m / stride, B, m)``: a fresh contiguous
-        tensor, which may be written to.
+        The users, and the similarities of their anchors ``(users, m / stride, B, m)``: contiguous, and free to
+        be written to, but the next chunk overwrites it. (A fresh tensor per chunk would lie between the small
+        results that a caller keeps, and the heap could grow to the size of the whole matrix.)
     """
     batch_size, per_user, _ = units.shape
     keys = units.flatten(0, 1).t()  # (d, B * m)
     anchors = units[:, ::stride]
     n_anchors = anchors.shape[1]
     step = _users_at_once(batch_size, n_anchors, keys.shape[1], units.device, chunk_size)
+    buffer = units.new_empty(step * n_anchors, keys.shape[1])
     for start in range(0, batch_size, step):
         users = slice(start, min(start + step, batch_size))
-        scores = anchors[users].flatten(0, 1) @ keys  # (users * anchors, B * m)
+        chunk = anchors[users].flatten(0, 1)
+        scores = torch.mm(chunk, keys, out=buffer[: len(chunk)])  # (users * anchors, B * m)
         yield users, scores.view(-1, n_anchors, batch_size, per_user)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..functional import RankedPairs, all_pairs_ranking, hardest_pair_ranking, own_similarities, unit_vectors
+from ..functional import RankedPairs, all_pairs_ranking, hardest_pair_ranking, own_similarities, stacked_unit_vectors
 from .arguments import (
     Reduction,
     check_choice,
@@ -162,7 +162,7 @@ class AdaptSSRLoss(nn.Module):
         self, u1: Tensor, u1_pos: Tensor, u2: Tensor, u2_pos: Tensor, user_ids: Tensor | None
     ) -> tuple[RankedPairs, Tensor | float]:
         check_encodings(user_ids, u1=u1, u1_pos=u1_pos, u2=u2, u2_pos=u2_pos)
-        units = unit_vectors(torch.stack((u1, u1_pos, u2, u2_pos), 1))  # (B, 4, d)
+        units = stacked_unit_vectors(u1, u1_pos, u2, u2_pos)  # (B, 4, d)
         own = own_similarities(units)  # (B, 4, 4)
         coefficient: Tensor | float
         if isinstance(self.fusion, float):

@@ -2,10 +2,9 @@
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
-from ..functional import adaptive_coefficient, own_similarities, unit_vectors
+from ..functional import adaptive_coefficient, own_similarities, stacked_unit_vectors
 from .arguments import check_choice, check_encodings
 
 
@@ -63,7 +62,7 @@ class AugmentationAdaptiveFusion(nn.Module):
             InputError: shapes, dtypes or devices that do not agree.
         """
         check_encodings(minimum=1, anchor=anchor, anchor_pos=anchor_pos, view=view, view_pos=view_pos)
-        units = unit_vectors(torch.stack((anchor, anchor_pos, view, view_pos), 1))  # (B, 4, d)
+        units = stacked_unit_vectors(anchor, anchor_pos, view, view_pos)  # (B, 4, d)
         return self.from_similarities(own_similarities(units)[:, :2, 2:])
 
     def from_similarities(self, cross: Tensor) -> Tensor:

@@ -2,10 +2,9 @@
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
-from ..functional import hardest_info_nce, info_nce, unit_vectors
+from ..functional import hardest_info_nce, info_nce, stacked_unit_vectors
 from .arguments import (
     Reduction,
     check_choice,
@@ -73,7 +72,7 @@ class InfoNCELoss(nn.Module):
             InputError: shapes, dtypes or devices that do not agree; fewer than two rows.
         """
         check_encodings(user_ids, z1=z1, z2=z2)
-        units = unit_vectors(torch.stack((z1, z2), 1))  # (B, 2, d)
+        units = stacked_unit_vectors(z1, z2)  # (B, 2, d)
         contrast = info_nce if self.negatives == "all" else hardest_info_nce
         per_anchor, valid = contrast(units, self.temperature, user_ids, self.chunk_size)
         return reduce_rows(per_anchor.mean(1), None if user_ids is None else valid, self.reduction)

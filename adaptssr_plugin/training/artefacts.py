@@ -69,10 +69,11 @@ def load_artefact(folder: Path) -> Artefact:
         weights = load_file(folder / _WEIGHTS)
         card = json.loads((folder / _CARD).read_text(encoding="utf-8"))
         tokens = json.loads((folder / _ITEMS).read_text(encoding="utf-8"))
-        arguments = card.pop("encoder")
-    except (SafetensorError, ValueError, KeyError, OSError) as error:
+        arguments = dict(card.pop("encoder"))
+        item_tokens = np.array(tokens, dtype=np.str_).reshape(arguments["n_items"])
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise InputError(f"model: cannot read the files in {folder}: {' '.join(str(error).split())}") from None
-    return Artefact(arguments, weights, card, np.asarray(tokens))
+    return Artefact(arguments, weights, card, item_tokens)
 
 
 def write_json(path: Path, content: Any) -> None:

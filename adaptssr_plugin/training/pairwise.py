@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..augment import Sequences, ViewPair
 from ..corpus import Batch
 from ..errors import InputError
-from ..functional import OrderHits, order_hits, unit_vectors
+from ..functional import OrderHits, order_hits, stacked_unit_vectors
 from ..losses import AdaptSSRLoss, InfoNCELoss
 from .stage import Stage, StepResult, Streams, dropout_seeded
 
@@ -89,7 +89,7 @@ class PairwiseStage(Stage):
                 encodings = self._encode(batch, Streams(streams.device, (*streams.key, number)))
                 losses.append(self.loss(*encodings, batch.user_ids))
                 if isinstance(self.loss, AdaptSSRLoss):
-                    hits.append(order_hits(unit_vectors(torch.stack(encodings, 1)), batch.user_ids))
+                    hits.append(order_hits(stacked_unit_vectors(*encodings), batch.user_ids))
                     u1, u1_pos, u2, u2_pos = encodings
                     coefficients.append(self.loss.terms(u1, u1_pos, u2, u2_pos, batch.user_ids).coefficient)
         if not losses:
