@@ -45,6 +45,9 @@ def test_gradients_reach_mask_and_items_but_not_padding():
         assert touched.nonzero().flatten().tolist() == [2, 3, 5, 7, 9]
         assert made.items.mask.grad.abs().max() > 0
     made.zero_grad()
+    made.items(item_seq).pow(2).sum().backward()  # the lookup alone, with no attention to hide padding
+    assert (made.items.weight.grad[0] == 0).all()
+    made.zero_grad()
     made(item_seq[1:2], torch.tensor([1])).pow(2).sum().backward()
     assert (made.items.mask.grad == 0).all()
 
@@ -90,6 +93,7 @@ def test_dropout_stands_where_the_authors_have_it():
     layer = made.layers[0]
     hidden, _ = captured(layer, lambda: made(*sequences))
     summed, kept = captured(made.embed_dropout, lambda: made(*sequences))
+    assert_close(summed, made.embed_norm(made.items(sequences[0]) + made.positions[:1]))
     assert share_of_zeros(kept, summed / (1 - rate)) == pytest.approx(rate, abs=0.02)
 
     visible = torch.ones(4000, 1, dtype=torch.bool)
