@@ -56,9 +56,11 @@ def finetune(
         raise InputError(f"task: expected different columns, got {', '.join(fields)}")
     artefact, model = load_artefact(folder), load_pretrained(folder)
     card = artefact.card
-    made = {name: value for name, value in card["recipe"].items() if name not in ("method", "preset")}
-    plan = recipe(card["recipe"]["method"], card["recipe"]["preset"], {**made, **options})
-    source = Source(card["dataset"], card["recbole_options"], card["recbole_config_files"])
+    try:
+        plan = recipe(card["recipe"]["method"], card["recipe"]["preset"], {**card["recipe"], **options})
+        source = Source(card["dataset"], card["recbole_options"], card["recbole_config_files"])
+    except (KeyError, TypeError):
+        raise InputError(f"model: expected one from adaptssr pretrain, got another model.json in {folder}") from None
     config = source.config(plan.max_len)
     corpus = load_user_sequences(config).corpus
     check_same_items(model, artefact.item_tokens.tolist(), corpus)

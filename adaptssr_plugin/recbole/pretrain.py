@@ -145,12 +145,12 @@ def load_pretrained(folder: str | Path) -> PretrainedModel:
         InputError: a folder without a finished run, or damaged files.
     """
     artefact = load_artefact(Path(folder))
-    encoder = UserEncoder(**artefact.encoder_arguments)
     try:
+        encoder = UserEncoder(**artefact.encoder_arguments)
         encoder.load_state_dict(artefact.weights)
-    except RuntimeError as error:
-        raise InputError(f"model: weights in {folder} do not fit: {str(error).splitlines()[-1].strip()}") from None
-    stages = tuple(StageResult(**stage) for stage in artefact.card.get("stages", ()))
+        stages = tuple(StageResult(**stage) for stage in artefact.card.get("stages", ()))
+    except (RuntimeError, TypeError, InputError) as error:
+        raise InputError(f"model: the files in {folder} do not fit: {str(error).splitlines()[-1].strip()}") from None
     return PretrainedModel(encoder.eval(), Path(folder), stages)
 
 
