@@ -82,7 +82,7 @@ class PairwiseStage(Stage):
         hits: list[OrderHits] = []
         losses: list[Tensor] = []
         coefficients: list[Tensor] = []
-        with _only_dropout_active(self), dropout_seeded(streams.device, *streams.key):
+        with _dropout_kept_on(self), dropout_seeded(streams.device, *streams.key):
             for number, batch in enumerate(batches):
                 if not self.usable(batch):
                     continue
@@ -125,13 +125,17 @@ class PairwiseStage(Stage):
 
 
 @contextmanager
-def _only_dropout_active(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode for everything but dropout, which the implicit view needs."""
+def _dropout_kept_on(module: nn.Module) -> Iterator[None]:
+    """Training mode for everything but norms with running statistics, for the implicit view needs dropout.
+
+    Not every dropout is a module that could be switched on alone: nn.GRU and nn.TransformerEncoderLayer have
+    their own.
+    """
     training = {child: child.training for child in module.modules()}
-    module.eval()
+    module.train()
     for child in module.modules():
-        if isinstance(child, nn.Dropout):
-            child.train()
+        if isinstance(child, nn.modules.batchnorm._NormBase):
+            child.eval()
     try:
         yield
     finally:
