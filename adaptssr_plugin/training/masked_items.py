@@ -10,6 +10,7 @@ from torch import Tensor
 from ..augment import ItemMask
 from ..corpus import Batch
 from ..encoders import MaskedItemHead, UserEncoder
+from ..errors import InputError
 from .stage import Stage, StepResult, Streams
 
 
@@ -72,7 +73,9 @@ class MaskedItemStage(Stage):
             hits = (logits.argmax(1) == slots.targets).sum()
             sums += torch.stack((hits.double(), F.cross_entropy(logits, slots.targets, reduction="sum").double())).cpu()
             count += len(slots.targets)
-        accuracy, cross_entropy = (sums / max(count, 1)).tolist()
+        if not count:
+            raise InputError("validation users: expected one with two behaviours or more, got none; raise valid_share")
+        accuracy, cross_entropy = (sums / count).tolist()
         return {"accuracy": accuracy, "cross_entropy": cross_entropy}
 
     def _mask(self, batch: Batch, streams: Streams) -> MaskedSlots:
