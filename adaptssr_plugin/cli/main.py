@@ -87,7 +87,7 @@ def pretrain(
     from ..recbole.pretrain import pretrain as run
 
     plan = recipe(method, preset, given(options), configs)
-    source = Source(_absolute(dataset), recbole_options(pairs), [str(path) for path in recbole_config])
+    source = Source(_absolute(dataset), recbole_options(pairs), [str(path.resolve()) for path in recbole_config])
     model = run(source, plan, output, show_progress=not quiet)
     for stage in model.stages:
         numbers = stage.history[stage.selected_epoch - 1]
@@ -165,7 +165,8 @@ def _list(paths: Sequence[Path]) -> None:
 
 def _absolute(dataset: str) -> str:
     """Make a folder's path absolute, so that a model knows its dataset wherever it is fine-tuned; a name stays."""
-    return str(Path(dataset).resolve()) if Path(dataset).is_dir() else dataset
+    # ml-100k stays a name even beside a folder that is called so, such as the --output of the first run.
+    return str(Path(dataset).resolve()) if dataset != "ml-100k" and Path(dataset).is_dir() else dataset
 
 
 def _numbers(text: str | None) -> tuple[float, ...] | None:
