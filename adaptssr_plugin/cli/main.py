@@ -136,7 +136,8 @@ def finetune(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exits with 2 and one line for anything a user can put right."""
     try:
-        cli.main(args=None if arguments is None else list(arguments), prog_name="adaptssr", standalone_mode=False)
+        words = list(sys.argv[1:] if arguments is None else arguments)
+        cli.main(args=words or ["--help"], prog_name="adaptssr", standalone_mode=False)
     except click.ClickException as error:
         _fail(f"{error.format_message()}", error.exit_code)
     except click.exceptions.Exit as leave:
