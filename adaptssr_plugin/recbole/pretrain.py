@@ -27,6 +27,17 @@ from .config import build_config
 from .trainer import StageTrainer, UserModel
 from .user_sequences import load_user_sequences
 
+# RecBole's options that would be without effect, since stages have their own.
+_OPTIONS_OF_A_RECIPE = {
+    "MAX_ITEM_LIST_LENGTH": "max_len",
+    "clip_grad_norm": "clip_grad_norm",
+    "epochs": "epochs",
+    "learning_rate": "learning_rate",
+    "seed": "seed",
+    "stopping_step": "stopping_step",
+    "train_batch_size": "batch_size",
+}
+
 
 @dataclass(frozen=True)
 class Source:
@@ -43,7 +54,13 @@ class Source:
     config_files: Sequence[str] = ()
 
     def config(self, max_len: int = 100) -> Config:
-        """Make RecBole's config; errors as :func:`build_config`."""
+        """Make RecBole's config; errors as :func:`build_config`, and for options that a recipe has in their place."""
+        for name in self.options:
+            if name in _OPTIONS_OF_A_RECIPE:
+                raise InputError(
+                    f"{name}: expected among the options of the recipe, as {_OPTIONS_OF_A_RECIPE[name]}, "
+                    "got it among RecBole's"
+                )
         return build_config(
             UserModel, self.dataset, {"MAX_ITEM_LIST_LENGTH": max_len, **self.options}, self.config_files
         )
