@@ -6,6 +6,7 @@ from typing import Literal
 
 from ..augment import ItemCrop, ItemMask, ItemReorder, RandomPair
 from ..encoders import UserEncoder
+from ..errors import InputError
 from ..losses import AdaptSSRLoss, AugmentationAdaptiveFusion, InfoNCELoss
 from ..training import MLM_TO_RANKING, MaskedItemStage, PairwiseStage, Stage
 from .recipe import Recipe
@@ -35,7 +36,11 @@ class StagePlan:
 
 
 def stage_plans(recipe: Recipe) -> list[StagePlan]:
-    """Lay out the stages of a recipe: the warm-up, if it has one, and the method's own, if it has one."""
+    """Lay out the stages of a recipe: the warm-up, if it has one, and the method's own, if it has one.
+
+    Raises:
+        InputError: a ranking without dropout, which its first step would refuse, but only after the warm-up.
+    """
     plans = []
     if recipe.warm_start == "mlm":
         plans.append(
@@ -50,6 +55,8 @@ def stage_plans(recipe: Recipe) -> list[StagePlan]:
         )
     make = _OWN_STAGE[recipe.method]
     if make is not None and recipe.epochs:
+        if make is _views_compared and recipe.loss == "adaptssr" and not recipe.dropout:
+            raise InputError("dropout: expected a number above 0, by which the implicit view lives, got 0.0")
         plans.append(
             StagePlan(
                 name=recipe.method,
