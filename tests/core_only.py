@@ -1,0 +1,67 @@
+"""Runs Python where torch, numpy and this package can be imported but nothing of the recbole extra."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+# Import names of what the recbole extra of setup.cfg installs.
+EXTRA = {
+    "recbole": "recbole",
+    "pandas": "pandas",
+    "scipy": "scipy",
+    "scikit-learn": "sklearn",
+    "tqdm": "tqdm",
+    "pyyaml": "yaml",
+    "colorlog": "colorlog",
+    "colorama": "colorama",
+    "tensorboard": "tensorboard",
+    "thop": "thop",
+    "tabulate": "tabulate",
+    "plotly": "plotly",
+    "texttable": "texttable",
+    "psutil": "psutil",
+    "pyarrow": "pyarrow",
+    "safetensors": "safetensors",
+    "click": "click",
+    "matplotlib": "matplotlib",
+}
+
+# torch asks for some of these itself and goes on without them, so only what is asked for after it counts.
+PRELUDE = f"""
+import sys
+
+class Blocker:
+    names = {sorted(EXTRA.values())}
+    asked = []
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in self.names:
+            self.asked.append(name)
+            raise ModuleNotFoundError(f"{{name}} is blocked", name=name)
+
+blocker = Blocker()
+sys.meta_path.insert(0, blocker)
+import numpy, torch
+blocker.asked.clear()
+"""
+
+
+def run_python(*arguments, cwd=ROOT, **environment):
+    """Run Python and return the finished process; warnings are not errors there, as for a user."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8", **environment},
+        check=False,
+    )
+
+
+def run_with_core_only(code, *arguments, cwd=ROOT):
+    """Run code, with ``sys.argv[1:]`` as given, behind the blocker (``blocker.asked``: what was asked for)."""
+    return run_python("-c", PRELUDE + code, *arguments, cwd=cwd)
