@@ -1,0 +1,143 @@
+"""Masked-item prediction: which slots, which targets, which loss; validation that repeats itself."""
+
+import math
+
+import pytest
+import torch
+from training_cases import N_ITEMS, assert_same_weights, batch_of, batches_of, encoder_of, streams
+
+from adaptssr_plugin.errors import InputError
+from adaptssr_plugin.training import MaskedItemStage
+
+LENGTHS = (1, 2, 3, 5, 10, 55, 100)
+
+
+def slots_of(recorded, batch):
+    """(row, position) of every [MASK] that the encoder was handed, and nothing else changed."""
+    item_seq, item_seq_len, _ = recorded
+    assert torch.equal(item_seq_len, batch.item_seq_len)
+    masked = item_seq == N_ITEMS
+    assert torch.equal(item_seq[~masked], batch.item_seq[~masked])
+    return masked.nonzero().tolist()
+
+
+def literal_log_probabilities(stage, recorded, batch):
+    """log p of all items at every masked position, by way of loops; with the item that stood there."""
+    result = []
+    table, bias = stage.encoder.item_weight.detach().double(), stage.head.bias.detach().double()
+    for row, position in slots_of(recorded, batch):
+        hidden = recorded[2][row, position].double()
+        scores = [float(hidden @ table[item] + bias[item]) for item in range(N_ITEMS)]
+        total = math.log(sum(math.exp(score) for score in scores))
+        result.append(([score - total for score in scores], int(batch.item_seq[row, position])))
+    return result
+
+
+def stage_of(ratio=0.3, **options):
+    stage = MaskedItemStage(encoder_of(**options), ratio)
+    with torch.no_grad():
+        stage.head.bias.copy_(torch.linspace(-1, 1, N_ITEMS))
+    return stage
+
+
+# The column MLM of the table in spec §1.9; for the other ratios ceil, but never all (spec §1.1).
+@pytest.mark.parametrize(
+    ("ratio", "counts"),
+    [
+        (0.3, (0, 1, 1, 2, 3, 17, 30)),
+        (0.6, (0, 1, 2, 3, 6, 33, 60)),
+        (0.7, (0, 1, 2, 4, 7, 39, 70)),
+        (1.0, (0, 1, 2, 4, 9, 54, 99)),
+        (0.01, (0, 1, 1, 1, 1, 1, 1)),
+    ],
+)
+def test_as_many_slots_as_the_table_has(ratio, counts):
+    stage, batch = stage_of(ratio), batch_of(*LENGTHS)
+    original = batch.item_seq.clone()
+    stage.step(batch, streams())
+    (recorded,) = stage.encoder.calls
+    slots = slots_of(recorded, batch)
+    assert tuple(sum(row == wanted for row, _ in slots) for wanted in range(len(LENGTHS))) == counts
+    assert all(position < LENGTHS[row] for row, position in slots)  # PAD is never masked
+    assert torch.equal(batch.item_seq, original)
+
+
+def test_every_position_is_masked_sooner_or_later_and_by_the_stream_alone():
+    stage, batch = stage_of(0.3), batch_of(2, 5, 7)
+    drawn = []
+    for step in range(60):
+        stage.encoder.calls.clear()
+        stage.step(batch, streams(0, "mlm", 0, step))
+        drawn.append(slots_of(stage.encoder.calls[0], batch))
+    assert {tuple(slot) for slots in drawn for slot in slots} == {
+        (r, p) for r, n in enumerate((2, 5, 7)) for p in range(n)
+    }
+    stage.encoder.calls.clear()
+    torch.manual_seed(99)
+    stage.step(batch, streams(0, "mlm", 0, 17))
+    assert slots_of(stage.encoder.calls[0], batch) == drawn[17]
+
+
+@pytest.mark.parametrize("lengths", [(5,), (1, 2), (3, 1, 1, 9), (2, 7, 4, 1, 10)])
+def test_loss_is_the_literal_cross_entropy_at_the_items_that_stood_there(lengths):
+    stage, batch = stage_of(), batch_of(*lengths)
+    result = stage.step(batch, streams())
+    literal = literal_log_probabilities(stage, stage.encoder.calls[0], batch)
+    expected = -sum(row[target] for row, target in literal) / len(literal)
+    assert result.loss.item() == pytest.approx(expected, rel=1e-5)
+    assert result.logs["loss"] == result.loss
+    assert not result.logs["loss"].requires_grad
+
+
+@pytest.mark.parametrize(("lengths", "usable"), [((1,), False), ((1, 1, 1), False), ((1, 2), True), ((9,), True)])
+def test_a_batch_without_slots_is_not_usable(lengths, usable):
+    assert stage_of().usable(batch_of(*lengths)) is usable
+
+
+def test_what_learns_and_what_does_not():
+    stage = stage_of()
+    stage.step(batch_of(5, 9, 2), streams()).loss.backward()
+    untouched = [name for name, parameter in stage.named_parameters() if parameter.grad is None]
+    assert untouched == ["encoder.pooling.query"]
+    assert stage.encoder.items.mask.grad.abs().sum() > 0
+    assert stage.head.bias.grad.abs().sum() > 0
+
+
+def test_validation_repeats_itself_and_drops_nothing_out():
+    stage, batches = stage_of(dropout=0.5), batches_of(5, 9, 2, 1, 8, batch_size=2)
+    before = {name: tensor.clone() for name, tensor in stage.state_dict().items()}
+    first = stage.validate(batches, streams(0, "valid"))
+    calls = list(stage.encoder.calls)
+    torch.manual_seed(5)
+    stage.train()
+    assert stage.validate(batches, streams(0, "valid")) == first
+    stage.eval()
+    assert stage.validate(batches, streams(0, "valid")) == first
+    assert stage.validate(batches, streams(1, "valid")) != first
+    assert_same_weights(stage.state_dict(), before)
+    slots = [slots_of(call, batch) for call, batch in zip(calls, batches, strict=True)]
+    assert slots[0] != slots[2]  # batches draw from streams of their own
+
+
+def test_validation_pools_literal_counts_over_batches():
+    # Batches of unequal numbers of slots, one of them without any.
+    stage, batches = stage_of(0.6), batches_of(90, 60, 1, 1, 2, 8, 30, batch_size=2)
+    result = stage.validate(batches, streams())
+    usable = [batch for batch in batches if stage.usable(batch)]
+    assert len(usable) == len(batches) - 1 == len(stage.encoder.calls)
+    literal = [
+        slot
+        for call, batch in zip(stage.encoder.calls, usable, strict=True)
+        for slot in literal_log_probabilities(stage, call, batch)
+    ]
+    hits = sum(max(range(N_ITEMS), key=row.__getitem__) == target for row, target in literal)
+    assert 0 < hits < len(literal)
+    assert result["accuracy"] == pytest.approx(hits / len(literal))
+    assert result["cross_entropy"] == pytest.approx(
+        -sum(row[target] for row, target in literal) / len(literal), rel=1e-5
+    )
+
+
+def test_validation_without_a_single_slot_is_refused():
+    with pytest.raises(InputError, match=r"^validation users: expected one with two behaviours or more, got none"):
+        stage_of().validate(batches_of(1, 1), streams())

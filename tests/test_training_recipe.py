@@ -1,0 +1,292 @@
+"""Recipes: the paper's defaults, the presets, what wins over what, and what a wrong option gets."""
+
+import dataclasses
+
+import pytest
+from training_cases import encoder_of
+
+from adaptssr_plugin import AdaptSSRLoss, AugmentationAdaptiveFusion, InfoNCELoss
+from adaptssr_plugin.errors import InputError
+from adaptssr_plugin.methods import Recipe, available, presets, recipe
+from adaptssr_plugin.methods.plan import pairwise_loss, random_pair, stage_plans
+from adaptssr_plugin.training import MLM_TO_RANKING, MaskedItemStage, PairwiseStage
+
+# Column "Default" of spec §3 by row, or the paragraph of §2 that has the value.
+PAPER = {
+    "dim": (64, "§2.0"),
+    "n_layers": (2, "§2.0"),
+    "n_heads": (2, "§2.0"),
+    "ff_dim": (256, "23"),
+    "max_len": (100, "18"),
+    "embed_norm": (True, "21"),
+    "embed_dropout": (True, "21"),
+    "warm_start": ("mlm", "24"),
+    "mlm_epochs": (20, "24"),
+    "mlm_learning_rate": (2e-4, "25"),
+    "mlm_dropout": (0.1, "25"),
+    "mlm_ratio": (0.3, "26"),
+    "mlm_select": ("best", "24"),
+    "loss": ("adaptssr", "§2.8"),
+    "mask_ratio": (0.6, "§1.1"),
+    "crop_ratio": (0.4, "22"),
+    "reorder_ratio": (0.6, "§1.3"),
+    "distinct_ops": (False, "14"),
+    "lambda_mode": ("sample", "1"),
+    "lambda_terms": (4, "2"),
+    "lambda_clamp": (True, "4"),
+    "lambda_detach": (True, "5"),
+    "negatives": ("auto", "13"),
+    "scale": (1.0, "12"),
+    "temperature": (1.0, "§2.1"),
+    "epochs": (20, "28"),
+    "learning_rate": (2e-4, "34"),
+    "dropout": (0.1, "25"),
+    "batch_size": (128, "§2.0"),
+    "select": ("best", "29"),
+    "valid_share": (0.1, "§4.1"),
+    "clip_grad_norm": (0.0, "34"),
+    "ft_epochs": (5, "39"),
+    "ft_learning_rate": (2e-4, "37"),
+    "ft_batch_size": (128, "37"),
+    "ft_dropout": (0.1, "38"),
+    "ft_hidden": (64, "40"),
+    "ft_shuffle": (True, "39"),
+}
+# Of which the paper says nothing: names of the run, seeds, λ where it is constant, and how the crank is turned.
+OTHERS = {"method", "preset", "seed", "split_seed", "lambda_value", "stopping_step", "amp_dtype"}
+# Spec §3, note b, where it differs from the paper.
+OFFICIAL_CODE = {
+    "lambda_mode": "batch",
+    "lambda_terms": 2,
+    "lambda_clamp": False,
+    "max_len": 150,
+    "mlm_learning_rate": 5e-4,
+    "mlm_dropout": 0.5,
+    "mlm_select": "last",
+    "select": "epoch:1",
+    "ft_dropout": 0.5,
+    "ft_shuffle": False,
+}
+
+
+def refusal(*args, **kwargs):
+    with pytest.raises(InputError) as refused:
+        recipe(*args, **kwargs)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+class TestDefaults:
+    @pytest.mark.parametrize(("name", "expected"), [(name, value) for name, (value, _) in PAPER.items()])
+    def test_is_the_papers(self, name, expected):
+        for made in (recipe(), recipe("adaptssr", "paper"), Recipe()):
+            assert getattr(made, name) == expected
+            assert type(getattr(made, name)) is type(expected)
+
+    def test_every_option_is_accounted_for(self):
+        assert {field.name for field in dataclasses.fields(Recipe)} == set(PAPER) | OTHERS
+
+    def test_official_code(self):
+        made = recipe(preset="official_code")
+        assert {name: here for name, (_, here) in made.departures().items()} == OFFICIAL_CODE
+        assert {name: there for name, (there, _) in made.departures().items()} == {
+            n: PAPER[n][0] for n in OFFICIAL_CODE
+        }
+        assert made.lambda_detach is True
+
+    def test_names(self):
+        assert available() == ["adaptssr", "none", "peterrec"]
+        assert presets() == ["official_code", "paper", "quickstart"]
+        assert recipe("peterrec", "official_code").method == "peterrec"
+
+    @pytest.mark.parametrize("method", available())
+    @pytest.mark.parametrize("preset", presets())
+    def test_every_method_goes_with_every_preset(self, method, preset):
+        made = recipe(method, preset)
+        assert (made.method, made.preset) == (method, preset)
+        assert made.departures(made) == {}
+        for plan in stage_plans(made):
+            assert plan.make(encoder_of()).encoder is not None
+
+
+class TestDepartures:
+    def test_names_both_values(self):
+        made = recipe(options={"epochs": 3, "seed": 1, "split_seed": 2, "learning_rate": 2e-4})
+        assert made.departures() == {"epochs": (20, 3)}
+
+    def test_are_those_from_the_same_method(self):
+        assert recipe("none").departures() == {}
+        assert recipe("none").departures(recipe("peterrec"))["epochs"] == (20, 0)
+
+
+class TestPrecedence:
+    def test_options_over_later_over_earlier_files_over_preset_over_method(self, tmp_path):
+        first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+        first.write_text("max_len: 30\nepochs: 4\ndim: 32\nlearning_rate: 1e-3\n")
+        second.write_text("epochs: 5\ndim: 16\n")
+        made = recipe("none", "official_code", {"dim": 8, "select": "last"}, [first, str(second)])
+        assert (made.dim, made.select) == (8, "last")  # options
+        assert made.epochs == 5  # the later file, over the method's 0
+        assert made.max_len == 30  # the earlier file, over the preset's 150
+        assert made.learning_rate == 1e-3  # which yaml takes for text
+        assert made.ft_dropout == 0.5  # the preset
+        assert made.warm_start == "none"  # the method
+
+    def test_an_empty_file_changes_nothing(self, tmp_path):
+        (tmp_path / "empty.yaml").write_text("# nothing\n")
+        assert recipe(yaml_files=[tmp_path / "empty.yaml"]) == recipe()
+
+    @pytest.mark.parametrize("line", ["method: peterrec", "preset: official_code"])
+    def test_a_file_cannot_name_another_method_or_preset(self, tmp_path, line):
+        (tmp_path / "run.yaml").write_text(line)
+        name, other = line.split(": ")
+        message = refusal(yaml_files=[tmp_path / "run.yaml"])
+        assert message == f"{name}: expected {getattr(recipe(), name)!r} as asked for, got {other!r} among the options"
+        assert recipe(**{name: other}, yaml_files=[tmp_path / "run.yaml"]) == recipe(**{name: other})
+
+
+class TestWrongOptions:
+    @pytest.mark.parametrize(
+        ("name", "value", "message"),
+        [
+            ("mask_ratio", 1.5, "mask_ratio: expected a number in (0, 1], got 1.5"),
+            ("mask_ratio", 0, "mask_ratio: expected a number in (0, 1], got 0.0"),
+            ("crop_ratio", -0.1, "crop_ratio: expected a number in (0, 1], got -0.1"),
+            ("reorder_ratio", float("nan"), "reorder_ratio: expected a number in (0, 1], got nan"),
+            ("mlm_ratio", "half", "mlm_ratio: expected a number, got 'half'"),
+            ("dropout", 1.0, "dropout: expected a number in [0, 1), got 1.0"),
+            ("mlm_dropout", -1e-9, "mlm_dropout: expected a number in [0, 1), got -1e-09"),
+            ("learning_rate", 0, "learning_rate: expected a positive number, got 0.0"),
+            ("ft_learning_rate", float("inf"), "ft_learning_rate: expected a positive number, got inf"),
+            ("temperature", 0, "temperature: expected a positive number, got 0.0"),
+            ("clip_grad_norm", -1, "clip_grad_norm: expected 0 or more, got -1.0"),
+            ("valid_share", 1, "valid_share: expected a number in (0, 1), got 1.0"),
+            ("lambda_value", 1.01, "lambda_value: expected in [0, 1], got 1.01"),
+            ("lambda_terms", 3, "lambda_terms: expected 4 or 2, got 3"),
+            ("epochs", -1, "epochs: expected an integer of at least 0, got -1"),
+            ("epochs", 2.0, "epochs: expected an integer, got 2.0"),
+            ("epochs", "2", "epochs: expected an integer, got '2'"),
+            ("epochs", True, "epochs: expected an integer, got True"),
+            ("batch_size", 1, "batch_size: expected an integer of at least 2, got 1"),
+            ("n_heads", 3, "n_heads: expected a divisor of dim = 64, got 3"),
+            ("ft_shuffle", 1, "ft_shuffle: expected true or false, got 1"),
+            ("embed_norm", "no", "embed_norm: expected true or false, got 'no'"),
+            ("learning_rate", True, "learning_rate: expected a number, got True"),
+            ("learning_rate", None, "learning_rate: expected a number, got None"),
+            ("loss", "bpr", "loss: expected adaptssr or infonce, got 'bpr'"),
+            ("loss", 3, "loss: expected text, got 3"),
+            ("negatives", "Hardest", "negatives: expected auto or hardest or all, got 'Hardest'"),
+            ("warm_start", "clue", "warm_start: expected mlm or none, got 'clue'"),
+            ("select", "epoch:0", "select: expected best, last or epoch:K, got 'epoch:0'"),
+            ("select", "epoch:x", "select: expected best, last or epoch:K, got 'epoch:x'"),
+            ("select", "best ", "select: expected best, last or epoch:K, got 'best '"),
+            ("select", "epoch:21", "select: expected one of the 20 epochs, got 'epoch:21'"),
+            ("mlm_select", "epoch:21", "mlm_select: expected one of the 20 epochs, got 'epoch:21'"),
+        ],
+    )
+    def test_gives_one_line(self, name, value, message):
+        assert refusal(options={name: value}) == message
+
+    def test_an_unknown_option_names_the_known_ones(self):
+        message = refusal(options={"epoch": 3})
+        assert message.startswith("epoch: expected an option of a recipe (method, preset, dim,")
+        assert message.endswith("ft_shuffle), got an unknown name")
+
+    def test_an_unknown_method_or_preset_names_the_known_ones(self):
+        assert refusal("CCL") == "method: expected one of adaptssr, none, peterrec, got 'CCL'"
+        assert refusal(preset="fast") == "preset: expected one of official_code, paper, quickstart, got 'fast'"
+        assert refusal("../presets/paper") == "method: expected one of adaptssr, none, peterrec, got '../presets/paper'"
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            ("epochs: [", "config: cannot read {file}: while parsing"),
+            ("- epochs", "config: expected 'option: value' lines in {file}, got list"),
+            ("epochs 3", "config: expected 'option: value' lines in {file}, got str"),
+            ("epochs: 1.5", "epochs: expected an integer, got 1.5"),
+            ("1: 2\nfoo: 3", "1: expected an option of a recipe"),
+            ("a: !!python/object/apply:os.getcwd []", "config: cannot read {file}: could not determine a constructor"),
+        ],
+    )
+    def test_a_wrong_file(self, tmp_path, content, message):
+        file = tmp_path / "options.yaml"
+        file.write_text(content)
+        assert refusal(yaml_files=[file]).startswith(message.format(file=file))
+
+    def test_a_missing_file(self, tmp_path):
+        assert refusal(yaml_files=[tmp_path / "no.yaml"]).startswith(f"config: cannot read {tmp_path}/no.yaml: ")
+
+    def test_an_epoch_to_select_only_counts_where_its_stage_runs(self):
+        assert recipe("none", "official_code").select == "epoch:1"
+        assert recipe(options={"warm_start": "none", "mlm_select": "epoch:99"}).mlm_select == "epoch:99"
+        assert recipe(options={"epochs": 3, "select": "epoch:3"}).select == "epoch:3"
+
+
+class TestPlans:
+    def test_adaptssr_is_masked_items_then_ranking(self):
+        made = recipe(options={"mlm_epochs": 3, "mlm_learning_rate": 0.5, "mlm_dropout": 0.4, "mlm_select": "last"})
+        warm_up, own = stage_plans(made)
+        settings = ("name", "epochs", "learning_rate", "dropout", "select", "takes")
+        assert [getattr(warm_up, name) for name in settings] == ["mlm", 3, 0.5, 0.4, "last", ()]
+        assert [getattr(own, name) for name in settings] == ["adaptssr", 20, 2e-4, 0.1, "best", MLM_TO_RANKING]
+        first, second = warm_up.make(encoder_of()), own.make(encoder_of())
+        assert isinstance(first, MaskedItemStage)
+        assert (first.name, first.mask.ratio) == ("mlm", 0.3)
+        assert isinstance(second, PairwiseStage)
+        assert second.name == "adaptssr"
+
+    @pytest.mark.parametrize(
+        ("method", "options", "names"),
+        [
+            ("none", {}, []),
+            ("peterrec", {}, ["peterrec"]),
+            ("peterrec", {"warm_start": "mlm"}, ["mlm", "peterrec"]),
+            ("adaptssr", {"warm_start": "none"}, ["adaptssr"]),
+            ("adaptssr", {"epochs": 0}, ["mlm"]),
+        ],
+    )
+    def test_stages(self, method, options, names):
+        assert [plan.name for plan in stage_plans(recipe(method, options=options))] == names
+
+    def test_a_ranking_without_dropout_is_refused_before_its_warm_up(self):
+        with pytest.raises(InputError, match=r"^dropout: expected a number above 0.*, got 0\.0$"):
+            stage_plans(recipe(options={"dropout": 0}))
+        assert stage_plans(recipe(options={"dropout": 0, "loss": "infonce"}))
+        assert stage_plans(recipe("peterrec", options={"dropout": 0}))
+
+    @pytest.mark.parametrize(
+        ("options", "expected"),
+        [
+            ({}, AdaptSSRLoss()),
+            ({"negatives": "all"}, AdaptSSRLoss(negatives="all")),
+            ({"scale": 3}, AdaptSSRLoss(scale=3.0)),
+            ({"lambda_mode": "const", "lambda_value": 0.2}, AdaptSSRLoss(0.2)),
+            ({"lambda_mode": "batch"}, AdaptSSRLoss(AugmentationAdaptiveFusion("batch"))),
+            ({"lambda_terms": 2}, AdaptSSRLoss(AugmentationAdaptiveFusion(terms=2))),
+            ({"lambda_clamp": False}, AdaptSSRLoss(AugmentationAdaptiveFusion(clamp=False))),
+            ({"lambda_detach": False}, AdaptSSRLoss(AugmentationAdaptiveFusion(detach=False))),
+            ({"loss": "infonce"}, InfoNCELoss()),
+            ({"loss": "infonce", "temperature": 0.2, "negatives": "hardest"}, InfoNCELoss(0.2, "hardest")),
+        ],
+    )
+    def test_losses(self, options, expected):
+        assert repr(pairwise_loss(recipe(options=options))) == repr(expected)
+        assert (repr(expected) == repr(AdaptSSRLoss())) is (
+            not options
+        )  # a repr that leaves something out shows nothing
+
+    def test_the_preset_of_the_authors_code_has_the_loss_of_that_name(self):
+        ours, named = pairwise_loss(recipe(preset="official_code")), AdaptSSRLoss.from_preset("official_code")
+        assert repr(ours) == repr(named)
+        assert repr(ours) != repr(AdaptSSRLoss())
+
+    def test_views(self):
+        pair = random_pair(recipe(options={"mask_ratio": 0.1, "crop_ratio": 0.2, "reorder_ratio": 0.3}), 12)
+        assert [(type(one).__name__, one.ratio) for one in pair.operators] == [
+            ("ItemMask", 0.1),
+            ("ItemCrop", 0.2),
+            ("ItemReorder", 0.3),
+        ]
+        assert pair.operators[0].mask_id == 12
+        assert pair.distinct is False
+        assert random_pair(recipe(options={"distinct_ops": True}), 12).distinct is True

@@ -1,0 +1,101 @@
+"""Small corpora, encoders, recipes and a RecBole dataset with profiles, for the tests of training."""
+
+import numpy as np
+import torch
+from recbole_cases import write_table
+
+from adaptssr_plugin import ItemCrop, ItemMask, ItemReorder, RandomPair, UserEncoder
+from adaptssr_plugin.corpus import Batch, BatchLoader, BehaviourCorpus
+from adaptssr_plugin.training import Streams
+
+N_ITEMS = 12
+CPU = torch.device("cpu")
+# Options of a recipe that trains in a fraction of a second; learning rates at which weights visibly move.
+TINY = {
+    "dim": 8,
+    "ff_dim": 16,
+    "max_len": 10,
+    "batch_size": 8,
+    "valid_share": 0.2,
+    "mlm_epochs": 2,
+    "epochs": 2,
+    "mlm_learning_rate": 1e-2,
+    "learning_rate": 1e-2,
+    "ft_epochs": 2,
+    "ft_batch_size": 8,
+    "ft_learning_rate": 1e-2,
+}
+
+
+def streams(*key):
+    return Streams(CPU, key or (0, "stage", 0, 0))
+
+
+def corpus_of(*lengths, seed=0):
+    random = np.random.default_rng(seed)
+    return BehaviourCorpus.from_lists([random.integers(1, N_ITEMS, n).tolist() for n in lengths], N_ITEMS)
+
+
+def batches_of(*lengths, batch_size=None, max_len=100, seed=0) -> list[Batch]:
+    loader = BatchLoader(
+        corpus_of(*lengths, seed=seed), batch_size=batch_size or len(lengths), max_len=max_len, seed=0, shuffle=False
+    )
+    return list(loader)
+
+
+def batch_of(*lengths, **options) -> Batch:
+    (batch,) = batches_of(*lengths, **options)
+    return batch
+
+
+class RecordingEncoder(UserEncoder):
+    """A UserEncoder that keeps what it was handed and what it gave, call by call."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.calls = []
+
+    def forward(self, item_seq, item_seq_len):
+        encodings = super().forward(item_seq, item_seq_len)
+        self.calls.append((item_seq.clone(), item_seq_len.clone(), encodings.detach().clone()))
+        return encodings
+
+    def hidden_states(self, item_seq, item_seq_len):
+        hidden = super().hidden_states(item_seq, item_seq_len)
+        self.calls.append((item_seq.clone(), item_seq_len.clone(), hidden.detach().clone()))
+        return hidden
+
+
+def encoder_of(kind=RecordingEncoder, seed=0, **options):
+    """An encoder whose weights are large enough for sequences to differ."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        encoder = kind(**{"n_items": N_ITEMS, "dim": 8, "max_len": 100, "ff_dim": 16, **options})
+        with torch.no_grad():
+            for parameter in encoder.parameters():
+                if parameter.dim() > 1:
+                    parameter.normal_(std=0.3)
+    return encoder
+
+
+def some_views():
+    return RandomPair([ItemMask(0.6, mask_id=N_ITEMS), ItemCrop(0.4), ItemReorder(0.6)])
+
+
+def write_profiled_dataset(folder, n_users=24, n_items=9, least=4, most=12, seed=3):
+    """Write users of ``least`` to ``most`` interactions with a gender (2), a job (3) and an age."""
+    random = np.random.default_rng(seed)
+    rows, users = [], []
+    for user in range(n_users):
+        count = int(random.integers(least, most + 1))
+        rows += [(f"u{user}", f"i{item}", time) for time, item in enumerate(random.integers(0, n_items, count))]
+        users.append((f"u{user}", "FM"[user % 2], "abc"[user % 3], 15 + user % 5 * 10))
+    write_table(folder / f"{folder.name}.inter", "user_id:token item_id:token timestamp:float", rows)
+    write_table(folder / f"{folder.name}.user", "user_id:token gender:token job:token age:token", users)
+    return folder
+
+
+def assert_same_weights(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        assert torch.equal(tensor, theirs[name]), name
