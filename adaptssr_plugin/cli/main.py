@@ -32,7 +32,7 @@ def cli() -> None:
 @click.option(
     "--output", type=_PATH, default=Path("adaptssr-quickstart"), show_default=True, help="Folder for results."
 )
-@click.option("--seeds", type=click.IntRange(2), default=5, show_default=True, help="Runs of fine-tuning per row.")
+@click.option("--seeds", type=click.IntRange(2), default=3, show_default=True, help="Runs of fine-tuning per row.")
 @click.option("--quiet", is_flag=True, help="No progress bars.")
 @recipe_options(PRETRAINING + FINE_TUNING)
 def quickstart(output: Path, seeds: int, quiet: bool, **options: Any) -> None:
