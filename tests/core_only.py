@@ -29,21 +29,25 @@ EXTRA = {
     "matplotlib": "matplotlib",
 }
 
-# torch asks for some of these itself and goes on without them, so only what is asked for after it counts.
+# The extra is as good as not installed: not found, rather than refused. torch itself asks for some of it and goes on
+# without, so only what is asked for after torch counts.
 PRELUDE = f"""
 import sys
 
 class Blocker:
     names = {sorted(EXTRA.values())}
     asked = []
+    finders = list(sys.meta_path)
 
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in self.names:
             self.asked.append(name)
-            raise ModuleNotFoundError(f"{{name}} is blocked", name=name)
+            return None
+        found = (finder.find_spec(name, path, target) for finder in self.finders)
+        return next((spec for spec in found if spec is not None), None)
 
 blocker = Blocker()
-sys.meta_path.insert(0, blocker)
+sys.meta_path[:] = [blocker]
 import numpy, torch
 blocker.asked.clear()
 """

@@ -1,0 +1,164 @@
+"""The README keeps its word: its Python runs, its commands parse, its links lead somewhere."""
+
+import configparser
+import re
+import shlex
+from pathlib import PurePosixPath
+
+import click
+import pytest
+import torch
+from core_only import ROOT
+
+from adaptssr_plugin.cli.main import cli
+
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+NOT_RUN = "<!-- not run -->"
+TOP_LEVEL = ("adaptssr_plugin", "examples", "benchmarks", "tests", ".ci")
+
+
+def blocks(language, text=TEXT):
+    """Code blocks in a language, but for those with ``<!-- not run -->`` right above them."""
+    found, opened, code, above = [], None, [], ""
+    for line in text.splitlines():
+        if opened is None and line.startswith("```"):
+            opened, code = (line.removeprefix("```").strip(), above), []
+        elif opened is not None and line == "```":
+            if opened[0] == language and opened[1] != NOT_RUN:
+                found.append("\n".join(code))
+            opened, above = None, ""
+        elif opened is not None:
+            code.append(line)
+        elif line:
+            above = line
+    return found
+
+
+PROSE = re.sub(r"^```.*?^```$", "", TEXT, flags=re.MULTILINE | re.DOTALL)
+INLINE = [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", PROSE)]
+
+
+def shell_commands(code):
+    """The words of every simple command in a piece of shell."""
+    for line in code.replace("\\\n", " ").splitlines():
+        lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;")
+        command = []
+        for word in [*lexer, ";"]:
+            if set(word) <= set("|&;"):
+                if command:
+                    yield command
+                command = []
+            else:
+                command.append(word)
+
+
+def adaptssr_arguments(words):
+    """What follows ``adaptssr`` or ``python -m adaptssr_plugin``; None for another command."""
+    if PurePosixPath(words[0]).name == "adaptssr":
+        return words[1:]
+    if words[1:3] == ["-m", "adaptssr_plugin"]:
+        return words[3:]
+    return None
+
+
+IN_SHELL = [words for code in blocks("bash") for words in shell_commands(code)]
+ADAPTSSR = [arguments for words in IN_SHELL if (arguments := adaptssr_arguments(words)) is not None]
+
+
+def options_of(command):
+    return {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+
+
+EVERY_OPTION = {"--help", "--version"}.union(*(options_of(command) for command in cli.commands.values()))
+
+
+def refusal(arguments):
+    """Why click refuses a command line of ``adaptssr``, or None."""
+    arguments = [word for word in arguments if word != "--help"]
+    if not arguments or arguments == ["--version"]:
+        return None
+    name, *rest = arguments
+    if name not in cli.commands:
+        return f"no command {name}"
+    try:
+        cli.commands[name].make_context(name, rest)
+    except click.ClickException as error:
+        return error.format_message()
+    return None
+
+
+def test_python_blocks_run_in_one_namespace():
+    codes = blocks("python")
+    assert codes, "the README shows no Python"
+    torch.manual_seed(0)
+    namespace = {"__name__": "readme"}
+    for number, code in enumerate(codes, start=1):
+        exec(compile(code, f"README.md, Python block {number}", "exec"), namespace)
+    assert "AdaptSSRLoss" in namespace
+
+
+@pytest.mark.parametrize("arguments", ADAPTSSR, ids=" ".join)
+def test_commands_parse(arguments):
+    assert refusal(arguments) is None
+
+
+def test_there_are_commands_to_parse():
+    assert ["quickstart"] in [arguments[:1] for arguments in ADAPTSSR]
+
+
+@pytest.mark.parametrize("code", [code for code in INLINE if re.match(r"(adaptssr (\w+ )?)?--", code)])
+def test_options_named_in_the_text_exist(code):
+    words = code.split()
+    known = EVERY_OPTION
+    if words[0] == "adaptssr" and not words[1].startswith("-"):
+        assert words[1] in cli.commands
+        known = options_of(cli.commands[words[1]]) | {"--help"}
+    assert {word.partition("=")[0] for word in words if word.startswith("--")} <= known
+
+
+def test_commands_named_in_the_text_exist():
+    named = {code.split()[1] for code in INLINE if re.match(r"adaptssr \w", code)}
+    assert named <= cli.commands.keys()
+
+
+def test_extras_exist():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    named = {extra for words in IN_SHELL for word in words for extra in re.findall(r"^\.\[([\w,]+)\]$", word)}
+    assert named
+    assert {extra for names in named for extra in names.split(",")} <= setup["options.extras_require"].keys()
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)\s]+)\)", TEXT))))
+def test_links_lead_somewhere(link):
+    path, _, anchor = link.partition("#")
+    if re.match(r"\w+://", path):
+        assert path.startswith("https://")
+    elif path:
+        assert (ROOT / path).exists()
+    else:
+        headings = re.findall(r"^#+ (.*)$", PROSE, re.MULTILINE)
+        assert anchor in [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+PATHS = sorted({code for code in INLINE if code.startswith(tuple(f"{folder}/" for folder in TOP_LEVEL))})
+
+
+@pytest.mark.parametrize("code", PATHS)
+def test_paths_named_in_the_text_exist(code):
+    assert (ROOT / code).exists()
+
+
+def test_the_test_sees_what_it_looks_for():
+    """A block marked as not run is passed over; a wrong option and a wrong command are refused."""
+    text = f"```python\na\n\nb\n```\n\n{NOT_RUN}\n```python\nc\n```\n```python\nd\n```\n"
+    assert blocks("python", text) == ["a\n\nb", "d"]
+    assert [*shell_commands('x "a b" && .venv/bin/adaptssr run --y=1 | z # no')] == [
+        ["x", "a b"],
+        [".venv/bin/adaptssr", "run", "--y=1"],
+        ["z"],
+    ]
+    assert refusal(["pretrain", "--dataset", "d", "--output", "o", "--epochs", "3"]) is None
+    assert "--epoch-s" in refusal(["pretrain", "--dataset", "d", "--output", "o", "--epoch-s", "3"])
+    assert "x" in refusal(["pretrain", "--dataset", "d", "--output", "o", "--epochs", "x"])
+    assert refusal(["quickstop"]) == "no command quickstop"
