@@ -8,6 +8,7 @@ from torch import nn
 from training_cases import N_ITEMS, batch_of, batches_of, encoder_of, some_views, streams
 
 from adaptssr_plugin import AdaptSSRLoss, InfoNCELoss
+from adaptssr_plugin.augment import Sequences, ViewPair
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.training import PairwiseStage
 
@@ -16,6 +17,11 @@ LENGTHS = (3, 8, 5, 1, 10)
 
 def stage_of(criterion=None, encoder=None, **options):
     return PairwiseStage(encoder or encoder_of(**options), some_views(), criterion or AdaptSSRLoss())
+
+
+def unchanged(item_seq, item_seq_len, generator):
+    """Views without any augmentation."""
+    return ViewPair(Sequences(item_seq, item_seq_len), Sequences(item_seq, item_seq_len), None)
 
 
 class OtherEncoder(nn.Module):
@@ -78,11 +84,13 @@ class TestWhatIsEncoded:
     @pytest.mark.parametrize("criterion", [AdaptSSRLoss(), InfoNCELoss()], ids=["adaptssr", "infonce"])
     def test_rows_of_one_user_are_no_negatives(self, criterion):
         stage, batch = stage_of(criterion), batch_of(*LENGTHS)
-        batch.user_ids[3] = batch.user_ids[0]
+        batch.user_ids[:4] = batch.user_ids[0]
         result = stage.step(batch, streams())
         literal = literal_adaptssr if stage.ranks else literal_info_nce
         encodings = stage.encoder.calls[0][2].chunk(4 if stage.ranks else 2)
-        assert result.loss.item() == pytest.approx(literal(*encodings, batch.user_ids).item(), rel=1e-5)
+        expected = literal(*encodings, batch.user_ids).item()
+        assert result.loss.item() == pytest.approx(expected, rel=1e-5)
+        assert expected != pytest.approx(literal(*encodings).item(), rel=1e-3)
 
     def test_views_follow_from_the_streams_alone(self):
         stage, batch = stage_of(), batch_of(*LENGTHS)
@@ -189,6 +197,19 @@ class TestValidation:
             u1, u1_pos, *_ = calls[0].chunk(4)
             assert ((u1 - u1_pos).abs().amax(1) > 0).all()
         assert stage.validate(batches, streams(1, "valid")) != first
+
+    def test_batches_and_runs_have_views_and_dropout_masks_of_their_own(self):
+        stage = stage_of(dropout=0.3)
+        batches = [batch_of(9, 9, 9)] * 2
+        stage.validate(batches, streams(0, "valid"))
+        one, other = (call[0] for call in stage.encoder.calls)
+        assert not torch.equal(one, other)
+        stage = PairwiseStage(encoder_of(dropout=0.3), unchanged, AdaptSSRLoss())
+        stage.validate(batches, streams(0, "valid"))
+        stage.validate(batches, streams(1, "valid"))
+        encodings = [call[2] for call in stage.encoder.calls]
+        assert not torch.equal(encodings[0], encodings[1])
+        assert not torch.equal(encodings[0], encodings[2])
 
     def test_leaves_modes_random_numbers_and_gradients_alone(self):
         stage = stage_of()

@@ -132,6 +132,10 @@ class TestPrecedence:
         assert made.ft_dropout == 0.5  # the preset
         assert made.warm_start == "none"  # the method
 
+    def test_a_preset_over_a_method(self):
+        assert recipe("none").epochs == 0
+        assert recipe("none", "quickstart").epochs == recipe("adaptssr", "quickstart").epochs > 0
+
     def test_an_empty_file_changes_nothing(self, tmp_path):
         (tmp_path / "empty.yaml").write_text("# nothing\n")
         assert recipe(yaml_files=[tmp_path / "empty.yaml"]) == recipe()
