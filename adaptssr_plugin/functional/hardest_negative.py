@@ -1,4 +1,4 @@
-"""The largest similarity of every anchor to another user's encoding (``max W`` of Eq. 6, the negative of Eq. 8).
+"""The largest similarity of every anchor to another user's encoding (``max W`` in Eq. 6, the only negative in Eq. 8).
 
 Only the winner of a row carries gradient. So the search keeps one index per row, visits the similarity
 matrix in chunks without autograd, and its backward scatters the gradient to the winners: memory

@@ -69,7 +69,7 @@ def adaptive_coefficient(cross: Tensor, terms: int = 4, clamp: bool = True) -> T
 
     Args:
         cross: similarities ``(B, 2, 2)``: [anchor's encodings, other view's encodings].
-        terms: 4 as in the paper; 2 averages those of the anchor alone, as the authors' code does.
+        terms: 4 as in the paper; 2 takes those of the anchor a alone (1 - ½ Σ_t), as the authors' code does.
         clamp: max(·, 0) of every term; without it λ can exceed 1.
 
     Returns:
@@ -161,7 +161,7 @@ def hardest_pair_ranking(
     """Eq. 6: L̂ᵢ = -log σ(λᵢ (P - max V) + (1 - λᵢ)(min V - max W)), and L̃ᵢ from the other view.
 
     Args:
-        units: unit vectors ``(B, 4, d)`` in the order a, a⁺, b, b⁺.
+        units: unit vectors ``(B, 4, d)`` in the order a, a⁺, b, b⁺; B ≥ 2.
         own: :func:`own_similarities` of ``units``.
         coefficient: λ, a number or of a shape that broadcasts to ``(B, 2)``.
         scale: multiplies the bracket before the sigmoid.

@@ -47,8 +47,9 @@ def unit_vectors(encodings: Tensor) -> Tensor:
         encodings: floating tensor ``(..., d)``.
 
     Returns:
-        The same shape, float32 for half-precision input. A vector of length 0 stays 0 (its similarity to
-        anything is 0) and passes its gradient on unscaled, so that it gives neither NaN nor infinity.
+        The same shape, float32 for half-precision input. A vector shorter than 1e-12 counts as 0: it
+        stays as it is (its similarity to anything is 0 but for rounding) and passes its gradient on unscaled, so
+        that it gives neither NaN nor infinity.
         Differentiable once.
     """
     if encodings.dtype in (torch.float16, torch.bfloat16):

@@ -56,7 +56,7 @@ class AdaptSSRLoss(nn.Module):
     Args:
         fusion: how λ is set. None: Eq. 7 with the paper's reading; a number in [0, 1]: constant; or an
             :class:`AugmentationAdaptiveFusion`.
-        negatives: "hardest": Eq. 6; "all": Eq. 5, the mean over all pairs of V and W (as streamed).
+        negatives: "hardest": Eq. 6; "all": Eq. 5, the mean over all 8(B - 1) pairs of V and W, streamed as well.
         scale: κ > 0, multiplies the bracket before the sigmoid; the paper has none (1).
         reduction: "mean" over rows that have a negative, "sum", or "none" for ``(B,)``.
         gather: negatives from every process; not available yet.
