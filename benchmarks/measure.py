@@ -33,7 +33,7 @@ def quantiles(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def added_memory_mb(setup: str, statement: str) -> float:
-    """Peak resident memory that ``statement`` adds in a fresh process after ``setup``, in MB (10^6 bytes); Linux only."""
+    """Peak memory that ``statement`` adds in a fresh process after ``setup``, in MB (10^6 bytes), on Linux."""
     # VmHWM and not ru_maxrss: the latter is inherited from the process that starts this one.
     peak = "int(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1])"
     program = f"{setup}\nbefore = {peak}\n{statement}\nprint(({peak} - before) * 1024 / 1e6)\n"
