@@ -308,6 +308,7 @@ class TestPretrain:
         assert "valid_order_accuracy 1." in lines[1]
         assert files_named(out) == ["new/model.safetensors", "new/model.json", "new/items.json"]
         assert all((call.folder / name).is_file() for name in files_named(out))
+        assert {path.name for path in call.folder.iterdir()} == {"small", "run", "new"}
 
     def test_the_same_command_goes_on_and_ends_alike(self, call):
         before = (call.folder / "run" / "model.safetensors").read_bytes()
@@ -369,6 +370,7 @@ class TestFinetune:
             records = list(csv.DictReader(file))
         seeds = {(one["method"], one["task"], one["seed"]) for one in records if one["split"] == "test"}
         assert {("adaptssr", "gender", "0"), ("adaptssr", "job", "1"), ("none", "gender", "1")} <= seeds
+        assert {path.name for path in elsewhere.iterdir()} == {"place"}
         assert (elsewhere / files_named(out)[1]).read_text(encoding="utf-8").startswith("|")
 
     def test_without_baselines_and_scratch(self, call):
@@ -422,6 +424,7 @@ def test_quickstart_end_to_end(call):
     assert all((call.folder / name).stat().st_size > 0 for name in names)
     endings = {name.removeprefix("quick/") for name in names}
     assert {"records.csv", "table.csv", "table.md", "similarity.png", "similarity.svg", "model.safetensors"} <= endings
+    assert {path.name for path in call.folder.iterdir()} == {"small", "run", "quick"}
     assert (call.folder / "quick" / "similarity.png").read_bytes().startswith(b"\x89PNG")
     model = load_pretrained(call.folder / "quick")
     assert (model.encoder.dim, model.encoder.max_len) == (16, 10)

@@ -433,6 +433,14 @@ def test_fit_of_recbole_itself_works_too(config):
     assert trainer.fit(*loaders(), verbose=False) == (3.0, {"score": 3.0, "beside": 1.0})
 
 
+def test_the_model_has_a_loss_as_recbole_calls_it(config):
+    trainer = StageTrainer(config, ranking(), plan(1), None, seed=0)
+    loss = trainer.model.calculate_loss(batch_of(4, 9, 7))
+    loss.backward()
+    assert loss.isfinite()
+    assert all(parameter.grad is not None for parameter in trainer.stage.parameters())
+
+
 def test_an_epoch_trains_on_keyed_batches_dropout_and_streams(config):
     """Two trainers whose surroundings differ do the same."""
     ends = []
