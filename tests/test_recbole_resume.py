@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training_cases import TINY, write_profiled_dataset
 
 # Both stages stop early, the second one after its second epoch was the best.
@@ -177,6 +178,12 @@ def test_killed_at_telling_moments(runs, undisturbed, tmp_path):
     ]
     assert runs(tmp_path / "run", *kills, None) == [KILLED] * len(kills) + [DONE]
     assert_ended_alike(tmp_path / "run", undisturbed)
+
+
+def test_the_curves_of_a_killed_run_reach_as_far_as_its_checkpoint(runs, tmp_path):
+    assert runs(tmp_path / "run", ("mlm/last.pt", 1, "moved")) == [KILLED]
+    found = EventAccumulator(str(tmp_path / "run" / "mlm" / "tensorboard")).Reload()
+    assert len(found.Scalars("train/loss")) == len(found.Scalars("valid/accuracy")) == 2
 
 
 def test_killed_at_random_times(runs, undisturbed, tmp_path):

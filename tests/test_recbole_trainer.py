@@ -1,6 +1,7 @@
 """`StageTrainer`: a RecBole Trainer that selects epochs, stops, keeps precision, and reads nothing back in a step."""
 
 import math
+import threading
 
 import pytest
 import torch
@@ -439,6 +440,53 @@ def test_the_model_has_a_loss_as_recbole_calls_it(config):
     loss.backward()
     assert loss.isfinite()
     assert all(parameter.grad is not None for parameter in trainer.stage.parameters())
+
+
+class Diary(Scripted):
+    """Notes who is in a batch, what dropout would draw, and the key of the streams."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.users, self.draws, self.keys = [], [], []
+
+    def step(self, batch, streams):
+        self.users.append(batch.user_ids.tolist())
+        self.draws.append(torch.rand(()).item())
+        self.keys.append(streams.key)
+        return super().step(batch, streams)
+
+
+def test_order_dropout_and_streams_are_keyed_by_seed_epoch_and_step(config, tmp_path):
+    def diary(folder, seed=7, **options):
+        stage = Diary([1.0, 2.0, 3.0], **options)
+        made = with_options(config, learner="sgd")
+        return StageTrainer(made, stage, plan(3), tmp_path / folder, seed=seed), stage
+
+    trainer, whole = diary("whole")
+    run(trainer)
+    assert whole.keys == [(7, "scripted", epoch, step) for epoch in range(3) for step in range(STEPS)]
+    assert len(set(whole.draws)) == 3 * STEPS
+    epochs = [[user for batch in whole.users[STEPS * epoch :][:STEPS] for user in batch] for epoch in range(3)]
+    assert all(sorted(order) == list(range(5)) for order in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    trainer, cut = diary("cut", spoil=(2, 2), how="interrupt")
+    with pytest.raises(KeyboardInterrupt):
+        run(trainer)
+    trainer, rest = diary("cut")
+    run(trainer)
+    assert cut.users[:STEPS] + rest.users == whole.users
+    assert cut.draws[:STEPS] + rest.draws == whole.draws
+    trainer, other = diary("other", seed=8)
+    run(trainer)
+    assert other.draws != whole.draws
+
+
+def test_writers_of_curves_are_closed(config, tmp_path):
+    before = set(threading.enumerate())
+    run(scripted(config, [1.0, 2.0], tmp_path / "whole"))
+    with pytest.raises(KeyboardInterrupt):
+        run(scripted(config, [1.0, 2.0], tmp_path / "cut", spoil=(2, 1), how="interrupt"))
+    assert not [thread for thread in set(threading.enumerate()) - before if "Writer" in type(thread).__name__]
 
 
 def test_an_epoch_trains_on_keyed_batches_dropout_and_streams(config):

@@ -70,6 +70,15 @@ def test_the_same_seed_gives_the_same_numbers(config, corpus, trainers):
     assert all(result.seconds > 0 for result in results)
 
 
+def test_the_seed_is_that_of_head_dropout_and_order(config, corpus, trainers):
+    pretrained = encoder_of(UserEncoder, **SIZES)
+    for seed in (3, 4):
+        fine_tune(config, corpus, task_of(), MADE, seed, pretrained)
+    heads = [trainer.first_state["head.hidden.weight"] for trainer in trainers]
+    assert not torch.equal(*heads)
+    assert [trainer.seed for trainer in trainers] == [3, 4]
+
+
 def test_starts_from_the_pre_trained_weights_and_leaves_them_alone(config, corpus, trainers):
     pretrained = encoder_of(UserEncoder, seed=5, **SIZES)
     kept = {name: tensor.clone() for name, tensor in pretrained.state_dict().items()}

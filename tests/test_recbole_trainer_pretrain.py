@@ -206,6 +206,25 @@ def test_validation_users_are_a_tenth_that_does_not_depend_on_the_seed(source, t
     assert seen[1, 1] == seen[2, 1] != seen[1, 2]
 
 
+def test_options_of_the_recipe_reach_the_trainers(source, tmp_path, monkeypatch):
+    from adaptssr_plugin.recbole import pretrain as module
+
+    made = []
+
+    class Noted(module.StageTrainer):
+        def __init__(self, config, stage, plan, directory, **options):
+            super().__init__(config, stage, plan, directory, **options)
+            rates = {one.p for one in stage.modules() if isinstance(one, torch.nn.Dropout)}
+            made.append((rates, self.optimizer.defaults["lr"], self.epochs, options))
+
+    monkeypatch.setattr(module, "StageTrainer", Noted)
+    options = {"mlm_dropout": 0.4, "dropout": 0.2, "clip_grad_norm": 0.5, "amp_dtype": "bfloat16", "stopping_step": 3}
+    changed = {**TINY, **options, "seed": 9, "mlm_learning_rate": 0.01, "learning_rate": 0.02, "mlm_epochs": 1}
+    pretrain(source, recipe(options=changed), tmp_path / "run", show_progress=False)
+    passed_on = {"seed": 9, "stopping_step": 3, "clip_grad_norm": 0.5, "amp_dtype": "bfloat16"}
+    assert made == [({0.4}, 0.01, 1, passed_on), ({0.2}, 0.02, 2, passed_on)]
+
+
 def test_none_is_the_random_initialisation(source, tmp_path):
     made = recipe("none", options={"dim": 8, "seed": 5})
     model = pretrain(source, made, tmp_path / "run", show_progress=False)
