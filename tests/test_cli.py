@@ -16,6 +16,7 @@ from training_cases import TINY, write_profiled_dataset
 
 import adaptssr_plugin
 from adaptssr_plugin.cli.main import cli, main
+from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.methods import Recipe
 from adaptssr_plugin.recbole.pretrain import load_pretrained
 
@@ -282,6 +283,24 @@ class TestWrongCalls:
             result, "mlm: the loss was not finite at epoch 1, step 2; last good checkpoint: none yet", status=1
         )
 
+    @pytest.mark.parametrize(
+        ("error", "status", "message"),
+        [
+            (InputError("several\n  lines"), 2, "several lines"),
+            (OSError(28, "No space left on device"), 2, "files: No space left on device"),
+            (PermissionError(13, "Permission denied", "/x"), 2, "/x: Permission denied"),
+            (ImportError("adaptssr_plugin.recbole: type\n`pip install x`"), 2, "adaptssr_plugin.recbole: type `pip"),
+        ],
+    )
+    def test_what_comes_from_below(self, call, monkeypatch, error, status, message):
+        from adaptssr_plugin.recbole import pretrain as module
+
+        def fail(*_, **__):
+            raise error
+
+        monkeypatch.setattr(module, "pretrain", fail)
+        assert_one_line(pretrain(call), message, status)
+
     def test_an_interrupt(self, call, monkeypatch):
         from adaptssr_plugin.recbole import pretrain as module
 
@@ -289,8 +308,14 @@ class TestWrongCalls:
             raise KeyboardInterrupt
 
         monkeypatch.setattr(module, "pretrain", interrupt)
-        code, out, err = pretrain(call)
-        assert (code, out, err.strip()) == (130, "", "adaptssr: interrupted")
+        assert pretrain(call) == (130, "", "\nadaptssr: interrupted\n")  # click ends the line that has the ^C
+
+    def test_a_fault_of_our_own_keeps_its_traceback(self, call, monkeypatch):
+        from adaptssr_plugin.recbole import pretrain as module
+
+        monkeypatch.setattr(module, "pretrain", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            pretrain(call)
 
 
 def files_named(out):
