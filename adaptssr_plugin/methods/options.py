@@ -1,0 +1,88 @@
+"""How an option is declared: its default, what it means, and which values it takes."""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any, get_type_hints
+
+from ..errors import InputError
+
+
+def option(default: Any, text: str, valid: Callable[[Any], bool] | None = None, expected: str = "") -> Any:
+    """Declare an option: its default, what it means, and which values it takes."""
+    return dataclasses.field(default=default, metadata={"help": text, "valid": valid, "expected": expected})
+
+
+def share(default: float, text: str) -> Any:
+    """Declare a number in (0, 1]."""
+    return option(default, text, lambda value: 0 < value <= 1, "a number in (0, 1]")
+
+
+def rate(default: float, text: str) -> Any:
+    """Declare a number in [0, 1)."""
+    return option(default, text, lambda value: 0 <= value < 1, "a number in [0, 1)")
+
+
+def positive(default: float, text: str) -> Any:
+    """Declare a positive finite number."""
+    return option(default, text, lambda value: 0 < value < float("inf"), "a positive number")
+
+
+def count(default: int, text: str, least: int = 1) -> Any:
+    """Declare an integer of at least ``least``."""
+    return option(default, text, lambda value: value >= least, f"an integer of at least {least}")
+
+
+def choice(default: str, choices: Iterable[str], text: str) -> Any:
+    """Declare one of several words."""
+    choices = tuple(choices)
+    return option(default, text, lambda value: value in choices, " or ".join(choices))
+
+
+def check_options(options: Any, prefix: str = "") -> None:
+    """Check every field of a frozen dataclass of options, and give numbers their type.
+
+    Args:
+        options: the instance, from its ``__post_init__``.
+        prefix: what users write before the names of its fields.
+
+    Raises:
+        InputError: a value of the wrong type or outside its range.
+    """
+    types = get_type_hints(type(options))
+    for field in dataclasses.fields(options):
+        name = prefix + field.name
+        value = typed(name, getattr(options, field.name), types[field.name])
+        object.__setattr__(options, field.name, value)
+        valid = field.metadata["valid"]
+        if valid is not None and not valid(value):
+            raise InputError(f"{name}: expected {field.metadata['expected']}, got {value!r}")
+
+
+def read_yaml(source: Any) -> dict[str, Any]:
+    """Read ``option: value`` lines from a path or a packaged file.
+
+    Raises:
+        InputError: a file that cannot be read or holds something else.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(source.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"config: cannot read {source}: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict | None):
+        raise InputError(f"config: expected 'option: value' lines in {source}, got {type(content).__name__}")
+    return content or {}
+
+
+def typed(name: str, value: Any, kind: type) -> Any:
+    """Return ``value`` as ``kind``: an integer may stand for a number, and text such as 2e-4 is read as one."""
+    if kind is float and not isinstance(value, bool):
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            pass
+    elif isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+        return value
+    word = {int: "an integer", float: "a number", bool: "true or false", str: "text"}[kind]
+    raise InputError(f"{name}: expected {word}, got {value!r}")
