@@ -33,6 +33,7 @@ SOME_READINGS: dict[str, Reading | float] = {
     name(reading): reading for reading in (PAPER, OFFICIAL_CODE, Reading(clamp=False, detach=False), 0.35)
 }
 USERS = ["one-each", "repeats", "one-only"]
+COLUMNS = ["one-column", "two-columns", "three-columns"]  # ids (B, k)
 REDUCTIONS = ["mean", "sum", "none"]
 NEGATIVES = ["hardest", "all"]
 
@@ -100,11 +101,17 @@ def assert_agrees(got: Tensor, truth: Tensor, inputs: Sequence[Tensor], *, check
 
 
 def user_ids_of(kind: str, n_rows: int) -> Tensor | None:
-    """``"one-each"`` passes none; ``"repeats"`` holds two ids that are one number in float64."""
+    """``"one-each"`` passes none; ``"repeats"`` holds two ids that are one number in float64; the rest is (B, k)."""
     if kind == "one-each":
         return None
     if kind == "one-only":
         return torch.full((n_rows,), 7)
+    if kind in COLUMNS:
+        # Row 0 shares its first id with row 2 and its second with row 1; row 3's is row 0's in float64 alone. In
+        # the third column all differ but rows 2 and 3. What rows share across columns (3, 5) does not count.
+        ids = torch.tensor([[3, 2**53, 6], [5, 2**53, 7], [3, 5, 8], [6, 2**53 + 1, 8]])
+        ids = ids[:, : COLUMNS.index(kind) + 1]
+        return ids.repeat(n_rows // 4 + 1, 1)[:n_rows]
     ids = torch.tensor([3, 2**53, 3, 2**53 + 1])
     return ids.repeat(n_rows // 4 + 1)[:n_rows]
 
@@ -131,8 +138,10 @@ def info_nce_truth(
     n_rows: int = 4,
     dim: int = 3,
     temperature: float = 1.0,
+    similarity: str = "cosine",
 ) -> tuple[list[Tensor], Tensor | None, tuple[Tensor, Tensor]]:
     """Leaves, their user ids, and the literal loss of every row with its graph and its validity."""
     inputs = encodings(n_rows, dim, count=2)
     ids = user_ids_of(users, n_rows)
-    return inputs, ids, literal_info_nce_rows(*inputs, ids, temperature=temperature, negatives=negatives)
+    loss = literal_info_nce_rows(*inputs, ids, temperature=temperature, negatives=negatives, similarity=similarity)
+    return inputs, ids, loss

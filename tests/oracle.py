@@ -54,6 +54,15 @@ def unit(vector: Tensor) -> Tensor:
     return vector * 0 if length is None else vector / length
 
 
+def same_user(user_ids: Tensor | None, i: int, j: int) -> bool:
+    """Whether rows i and j share an id, or, where they have several, one of them in the same place."""
+    if user_ids is None:
+        return False
+    if user_ids.dim() == 1:
+        return bool(user_ids[i] == user_ids[j])
+    return any(int(x) == int(y) for x, y in zip(user_ids[i], user_ids[j], strict=True))
+
+
 def minus_log_sigmoid(x: Tensor) -> Tensor:
     return torch.log1p(torch.exp(-x))
 
@@ -107,7 +116,7 @@ def literal_terms(
     zero = sum((u * 0).sum() for u in (u1, u1_pos, u2, u2_pos))  # a row without negatives keeps its graph
     rows = []
     for i in range(n_rows):
-        others = [j for j in range(n_rows) if j != i and (user_ids is None or user_ids[j] != user_ids[i])]
+        others = [j for j in range(n_rows) if j != i and not same_user(user_ids, i, j)]
         losses, coefficient, positive, semi, hardest = [], [], [], [], []
         for side in (0, 1):
             own, own_pos, other, other_pos = sides[side]
@@ -172,14 +181,15 @@ def literal_info_nce_rows(
     *,
     temperature: float = 1.0,
     negatives: str = "all",
+    similarity: str = "cosine",
 ) -> tuple[Tensor, Tensor]:
     """Eq. 9 (``"all"``) or Eq. 8 (``"hardest"``) for every row, and which rows have a negative."""
     n_rows = len(z1)
-    z = [unit(row) for row in z1] + [unit(row) for row in z2]
+    z = [*z1, *z2] if similarity == "dot" else [unit(row) for row in (*z1, *z2)]
     zero = (z1 * 0).sum() + (z2 * 0).sum()
     rows, valid = [], []
     for i in range(n_rows):
-        others = [j for j in range(n_rows) if j != i and (user_ids is None or user_ids[j] != user_ids[i])]
+        others = [j for j in range(n_rows) if j != i and not same_user(user_ids, i, j)]
         anchors = []
         for anchor, partner in ((i, i + n_rows), (i + n_rows, i)):
             positive = z[anchor].dot(z[partner]) / temperature
@@ -204,9 +214,12 @@ def literal_info_nce(
     temperature: float = 1.0,
     negatives: str = "all",
     reduction: str = "mean",
+    similarity: str = "cosine",
 ) -> Tensor:
-    """InfoNCE over cosine similarities, Eq. 8 or 9."""
-    loss, valid = literal_info_nce_rows(z1, z2, user_ids, temperature=temperature, negatives=negatives)
+    """InfoNCE over cosine similarities or dot products, Eq. 8 or 9."""
+    loss, valid = literal_info_nce_rows(
+        z1, z2, user_ids, temperature=temperature, negatives=negatives, similarity=similarity
+    )
     return reduce_rows(loss, valid, reduction)
 
 
@@ -235,7 +248,10 @@ def softplus(x: Tensor) -> Tensor:
 def no_negatives(user_ids: Tensor | None, n_rows: int, device: torch.device) -> Tensor:
     """``(B, B)``: true where row j gives row i no negatives, being the same row or the same user."""
     same = torch.eye(n_rows, dtype=torch.bool, device=device)
-    return same if user_ids is None else same | (user_ids[:, None] == user_ids[None, :])
+    if user_ids is None:
+        return same
+    columns = user_ids.reshape(n_rows, -1)  # (B, k)
+    return same | (columns[:, None] == columns[None, :]).any(dim=2)
 
 
 def reduce_straightforward(loss: Tensor, valid: Tensor, reduction: str) -> Tensor:
@@ -302,10 +318,13 @@ def straightforward_info_nce(
     temperature: float = 1.0,
     negatives: str = "all",
     reduction: str = "mean",
+    similarity: str = "cosine",
 ) -> Tensor:
     """InfoNCE with its 2B × 2B matrix under autograd, in its inputs' dtype."""
     n_rows = len(z1)
-    z = F.normalize(torch.cat([z1, z2]), dim=-1)  # (2B, d)
+    z = torch.cat([z1, z2])  # (2B, d)
+    if similarity == "cosine":
+        z = F.normalize(z, dim=-1)
     logits = z @ z.T / temperature  # (2B, 2B)
     partner = torch.arange(2 * n_rows, device=z.device).roll(n_rows)  # (2B,)
     excluded = no_negatives(user_ids, n_rows, z.device)

@@ -40,6 +40,9 @@ CONSTRUCTIONS = [
     (InfoNCELoss, "temperature", -0.1),
     (InfoNCELoss, "temperature", float("nan")),
     (InfoNCELoss, "negatives", "x"),
+    (InfoNCELoss, "similarity", "x"),
+    (InfoNCELoss, "similarity", None),
+    (InfoNCELoss, "similarity", True),
     (InfoNCELoss, "reduction", "avg"),
     (InfoNCELoss, "chunk_size", 0),
     (AugmentationAdaptiveFusion, "granularity", "user"),
@@ -85,6 +88,7 @@ ENCODINGS = [
     (AugmentationAdaptiveFusion(), ["anchor", "anchor_pos", "view", "view_pos"]),
     (InfoNCELoss(), ["z1", "z2"]),
     (InfoNCELoss(negatives="hardest"), ["z1", "z2"]),
+    (InfoNCELoss(similarity="dot"), ["z1", "z2"]),
 ]
 PLACES = [(criterion, names, i) for criterion, names in ENCODINGS for i in range(len(names))]
 every_place = pytest.mark.parametrize(
@@ -158,13 +162,24 @@ class TestBatch:
 
     @pytest.mark.parametrize(
         "ids",
-        [X(3, dtype=torch.int64), X(4, 1, dtype=torch.int64), X((), dtype=torch.int64), X(4), X(4, dtype=torch.bool)],
-        ids=["rows", "dimensions", "scalar", "float", "bool"],
+        [
+            X(3, dtype=torch.int64),
+            X(3, 4, dtype=torch.int64),
+            X(4, 0, dtype=torch.int64),
+            X(4, 1, 1, dtype=torch.int64),
+            X((), dtype=torch.int64),
+            X(4),
+            X(4, 2),
+            X(4, dtype=torch.bool),
+            X(4, 2, dtype=torch.bool),
+            X(4, dtype=torch.complex64),
+        ],
+        ids=lambda ids: f"{ids.dtype}-{list(ids.shape)}",
     )
     def test_user_ids(self, criterion, names, ids):
         message = message_of(lambda: criterion(*(X(4, 3) for _ in names), ids))
-        assert message.startswith("user_ids: expected an integer tensor of shape (B,) = (4,), got ")
-        assert str(tuple(ids.shape)) in message or str(ids.dtype) in message
+        assert message.startswith("user_ids: expected an integer tensor of shape (B,) or (B, k) with B = 4, got ")
+        assert message.endswith(f"{ids.dtype} of shape {tuple(ids.shape)}")
 
     def test_user_ids_elsewhere(self, criterion, names):
         ids = X(4, dtype=torch.int64, device="meta")
@@ -175,6 +190,12 @@ class TestBatch:
     def test_user_ids_no_tensor(self, criterion, names):
         with pytest.raises((InputError, TypeError), match=r"^user_ids: .*list"):
             criterion(*(X(4, 3) for _ in names), user_ids=[1, 2, 3, 4])
+
+
+def test_arguments_that_are_shown():
+    assert repr(InfoNCELoss(0.5, similarity="dot")) == (
+        "InfoNCELoss(temperature=0.5, negatives='all', reduction='mean', similarity='dot')"
+    )
 
 
 @pytest.mark.parametrize("negatives", NEGATIVES)

@@ -25,8 +25,17 @@ CASES = {
     ),
     "info-nce-hardest": (InfoNCELoss, 2, {"negatives": "hardest", "temperature": 0.2}),
     "info-nce-all": (InfoNCELoss, 2, {"negatives": "all", "temperature": 0.2}),
+    "info-nce-dot-hardest": (InfoNCELoss, 2, {"negatives": "hardest", "similarity": "dot"}),
+    "info-nce-dot-all": (InfoNCELoss, 2, {"negatives": "all", "similarity": "dot"}),
 }
 every_case = pytest.mark.parametrize(("module", "count", "options"), CASES.values(), ids=CASES)
+
+
+def ids_of(first, n_columns):
+    """No ids for None, ``(B,)`` for 0, else ``(B, n_columns)`` with other rows alike in each further column."""
+    if n_columns is None:
+        return None
+    return torch.stack([first.roll(k) // (k + 1) for k in range(n_columns)], 1) if n_columns else first
 
 
 class Largest(TorchDispatchMode):
@@ -45,11 +54,11 @@ class Largest(TorchDispatchMode):
 
 
 @every_case
-@pytest.mark.parametrize("with_ids", [False, True])
+@pytest.mark.parametrize("n_columns", [None, 0, 2, 3])
 @pytest.mark.parametrize("reduction", ["mean", "none"])
-def test_no_read_back(module, count, options, with_ids, reduction):
+def test_no_read_back(module, count, options, n_columns, reduction):
     inputs = encodings(9, 4, count=count, dtype=torch.float32)
-    ids = torch.tensor([1, 2, 3, 1, 4, 5, 6, 1, 7]) if with_ids else None
+    ids = ids_of(torch.tensor([1, 2, 3, 1, 4, 5, 6, 1, 7]), n_columns)
     criterion = module(**options, reduction=reduction, chunk_size=4)
     with count_readbacks() as reads:
         criterion(*inputs, ids).sum().backward()
@@ -66,11 +75,11 @@ def test_no_read_back_in_terms(negatives):
 
 
 @every_case
-@pytest.mark.parametrize(("with_ids", "chunk_size"), [(False, None), (True, 2)])
+@pytest.mark.parametrize(("n_columns", "chunk_size"), [(None, None), (0, 2), (2, 2), (3, None)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_on_meta(module, count, options, with_ids, chunk_size, dtype):
+def test_on_meta(module, count, options, n_columns, chunk_size, dtype):
     inputs = [torch.empty(3, 4, device="meta", dtype=dtype, requires_grad=True) for _ in range(count)]
-    ids = torch.empty(3, device="meta", dtype=torch.int64) if with_ids else None
+    ids = ids_of(torch.empty(3, device="meta", dtype=torch.int64), n_columns)
     for reduction, shape in (("mean", ()), ("none", (3,))):
         loss = module(**options, reduction=reduction, chunk_size=chunk_size)(*inputs, ids)
         assert (loss.device.type, loss.shape, loss.dtype) == ("meta", shape, torch.float32)
@@ -87,11 +96,11 @@ def test_terms_and_fusion_on_meta(with_ids):
 
 
 @every_case
-@pytest.mark.parametrize("with_ids", [False, True])
-def test_no_matrix_of_all_rows_is_made_or_kept(module, count, options, with_ids):
+@pytest.mark.parametrize("n_columns", [None, 0, 2, 3])
+def test_no_matrix_of_all_rows_is_made_or_kept(module, count, options, n_columns):
     n_rows, dim, chunk = 256, 4, 8
     inputs = encodings(n_rows, dim, count=count, dtype=torch.float32)
-    ids = torch.arange(n_rows) // 2 if with_ids else None
+    ids = ids_of(torch.arange(n_rows) // 2, n_columns)
     criterion = module(**options, chunk_size=chunk)
     kept = []
     with (
@@ -119,6 +128,7 @@ def compiled_agrees(module, count, options, ids, backend):
 
 
 IDS = torch.tensor([1, 2, 1])
+COLUMNS = torch.tensor([[1, 4], [2, 4], [1, 5]])
 
 
 def compiling(test):
@@ -129,7 +139,9 @@ def compiling(test):
 
 
 @compiling
-@pytest.mark.parametrize(("case", "ids"), [("adaptssr-hardest", IDS), ("info-nce-all", None)])
+@pytest.mark.parametrize(
+    ("case", "ids"), [("adaptssr-hardest", IDS), ("info-nce-all", None), ("adaptssr-all", COLUMNS)]
+)
 def test_compile_without_graph_breaks(case, ids):
     compiled_agrees(*CASES[case], ids, backend="aot_eager")
 
@@ -137,7 +149,7 @@ def test_compile_without_graph_breaks(case, ids):
 @compiling
 @pytest.mark.slow
 @every_case
-@pytest.mark.parametrize("ids", [None, IDS], ids=["no-ids", "ids"])
+@pytest.mark.parametrize("ids", [None, IDS, COLUMNS], ids=["no-ids", "ids", "columns"])
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compile_every_loss(module, count, options, ids, backend):
     compiled_agrees(module, count, options, ids, backend)

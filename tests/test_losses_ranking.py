@@ -3,6 +3,7 @@
 import pytest
 import torch
 from loss_cases import (
+    COLUMNS,
     EVERY_READING,
     NEGATIVES,
     REDUCTIONS,
@@ -23,6 +24,7 @@ from oracle import (
     literal_coefficients,
     literal_terms,
     reduce_rows,
+    same_user,
     straightforward_adaptssr,
 )
 
@@ -358,7 +360,7 @@ def order_hits_one_by_one(units, user_ids):
     """Strict comparisons of P with v and of v with w over both anchors of every row, and their numbers."""
     hits = [0, 0, 0, 0]
     for i in range(len(units)):
-        others = [j for j in range(len(units)) if j != i and (user_ids is None or user_ids[j] != user_ids[i])]
+        others = [j for j in range(len(units)) if j != i and not same_user(user_ids, i, j)]
         for own, other in ((0, 2), (2, 0)):
             anchor = units[i, own]
             p = anchor.dot(units[i, own + 1])
@@ -371,7 +373,7 @@ def order_hits_one_by_one(units, user_ids):
     return hits
 
 
-@pytest.mark.parametrize("users", USERS)
+@pytest.mark.parametrize("users", [*USERS, *COLUMNS])
 @pytest.mark.parametrize("with_ties", [False, True])
 @pytest.mark.parametrize("chunk_size", [1, 3, None])
 def test_order_hits(with_ties, users, chunk_size):

@@ -44,7 +44,7 @@ def _row_maximum(scores: Tensor) -> tuple[Tensor, Tensor]:
     return best, index
 
 
-def search(units: Tensor, stride: int, user_ids: Tensor | None, chunk_size: int | None) -> tuple[Tensor, Tensor]:
+def search(vectors: Tensor, stride: int, user_ids: Tensor | None, chunk_size: int | None) -> tuple[Tensor, Tensor]:
     """Find every anchor's largest similarity to another user, without autograd.
 
     Arguments as :func:`hardest_negative`.
@@ -53,67 +53,68 @@ def search(units: Tensor, stride: int, user_ids: Tensor | None, chunk_size: int 
         The similarities ``(B, m / stride)``, and the winners ``(B * m / stride,)``: row numbers in the
         ``(B * m, d)`` encodings.
     """
-    values = units.new_empty(units[:, ::stride].shape[:2])
+    values = vectors.new_empty(vectors[:, ::stride].shape[:2])
     winners = torch.empty_like(values, dtype=torch.int64)
-    with full_precision(units):
-        for users, scores in similarity_chunks(units, stride, chunk_size):
+    with full_precision(vectors):
+        for users, scores in similarity_chunks(vectors, stride, chunk_size):
             exclude_own_(scores, users, user_ids, -torch.inf)
             value, winner = _row_maximum(scores.flatten(0, 1).flatten(1))
             values[users], winners[users] = value.view_as(values[users]), winner.view_as(winners[users])
     return values, winners.flatten()
 
 
-def scatter_to_winners_(grad_units: Tensor, grad: Tensor, units: Tensor, stride: int, winners: Tensor) -> Tensor:
+def scatter_to_winners_(grad_vectors: Tensor, grad: Tensor, vectors: Tensor, stride: int, winners: Tensor) -> Tensor:
     """Add the gradient of :func:`search` to that of the encodings, in place.
 
     Args:
-        grad_units: ``(B, m, d)``, contiguous.
+        grad_vectors: ``(B, m, d)``, contiguous.
         grad: gradient of the similarities ``(B, m / stride)``.
-        units: as given to :func:`search`.
+        vectors: as given to :func:`search`.
         stride: as given to :func:`search`.
         winners: as returned by :func:`search`.
 
     Returns:
-        ``grad_units``.
+        ``grad_vectors``.
     """
-    anchors = units[:, ::stride]
+    anchors = vectors[:, ::stride]
     grad = grad[..., None]
-    grad_units.flatten(0, 1).index_add_(0, winners, (grad * anchors).flatten(0, 1))
-    grad_units[:, ::stride].addcmul_(grad, units.flatten(0, 1)[winners].view_as(anchors))
-    return grad_units
+    grad_vectors.flatten(0, 1).index_add_(0, winners, (grad * anchors).flatten(0, 1))
+    grad_vectors[:, ::stride].addcmul_(grad, vectors.flatten(0, 1)[winners].view_as(anchors))
+    return grad_vectors
 
 
 class _HardestNegative(torch.autograd.Function):
     """Streamed search; see the module's docstring."""
 
     @staticmethod
-    def forward(ctx: Any, units: Tensor, stride: int, user_ids: Tensor | None, chunk_size: int | None) -> Tensor:
-        found, winners = search(units, stride, user_ids, chunk_size)
-        ctx.save_for_backward(units, winners)
+    def forward(ctx: Any, vectors: Tensor, stride: int, user_ids: Tensor | None, chunk_size: int | None) -> Tensor:
+        found, winners = search(vectors, stride, user_ids, chunk_size)
+        ctx.save_for_backward(vectors, winners)
         ctx.stride = stride
         return found
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        units, winners = ctx.saved_tensors
-        grad_units = torch.zeros(units.shape, dtype=units.dtype, device=units.device)
-        return scatter_to_winners_(grad_units, grad, units, ctx.stride, winners), None, None, None
+        vectors, winners = ctx.saved_tensors
+        grad_vectors = torch.zeros(vectors.shape, dtype=vectors.dtype, device=vectors.device)
+        return scatter_to_winners_(grad_vectors, grad, vectors, ctx.stride, winners), None, None, None
 
 
 def hardest_negative(
-    units: Tensor, stride: int, user_ids: Tensor | None = None, chunk_size: int | None = None
+    vectors: Tensor, stride: int, user_ids: Tensor | None = None, chunk_size: int | None = None
 ) -> Tensor:
     """Find the largest similarity of every anchor to an encoding of another user.
 
     Args:
-        units: unit vectors ``(B, m, d)``; every ``stride``-th of a user is an anchor, the first included.
+        vectors: ``(B, m, d)``, of any length; every ``stride``-th of a user is an anchor, the first included.
         stride: a divisor of m.
-        user_ids: integers ``(B,)``; rows with the same id never count as negatives of each other.
+        user_ids: integers ``(B,)`` or ``(B, k)``; rows with the same id in any column never count as negatives of
+            each other.
         chunk_size: rows of the similarity matrix held at once; None chooses for the device.
 
     Returns:
         ``(B, m / stride)``; -inf where a row has no other user. Differentiable once, through the winners.
     """
-    found: Tensor = _HardestNegative.apply(units, stride, user_ids, chunk_size)  # type: ignore[no-untyped-call]
+    found: Tensor = _HardestNegative.apply(vectors, stride, user_ids, chunk_size)  # type: ignore[no-untyped-call]
     return found

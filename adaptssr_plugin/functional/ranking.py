@@ -165,7 +165,8 @@ def hardest_pair_ranking(
         own: :func:`own_similarities` of ``units``.
         coefficient: λ, a number or of a shape that broadcasts to ``(B, 2)``.
         scale: multiplies the bracket before the sigmoid.
-        user_ids: integers ``(B,)``; rows of the same user are never negatives of each other.
+        user_ids: integers ``(B,)`` or ``(B, k)``; rows with the same id in any column (say the user and the
+            target item) are never negatives of each other. None: all rows are negatives of each other.
         chunk_size: rows of the similarity matrix held at once; None chooses for the device.
 
     Returns:

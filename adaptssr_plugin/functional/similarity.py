@@ -1,8 +1,10 @@
-"""Cosine similarity, and the similarity matrix of a batch visited a few users at a time.
+"""Similarity of encodings, and the similarity matrix of a batch visited a few users at a time.
 
 Every loss of this package compares some encodings of a user, the anchors, with all encodings of other users.
 Encodings of one batch are stacked as ``(B, m, d)``: m of them per user. So which pairs are negatives follows
 from the place alone, and no mask of the whole matrix is ever built.
+
+A similarity is the dot product of two of the vectors that are passed in: the cosine where they are unit vectors.
 """
 
 from collections.abc import Iterator
@@ -64,8 +66,15 @@ def stacked_unit_vectors(*encodings: Tensor) -> Tensor:
         return unit_vectors(torch.stack(encodings, 1))
 
 
+def stacked_vectors(*encodings: Tensor) -> Tensor:
+    """Stack encodings, each ``(B, d)``, as they are, ``(B, m, d)``, in at least float32 also under autocast."""
+    with full_precision(encodings[0]):
+        vectors = torch.stack(encodings, 1)
+        return vectors.float() if vectors.dtype in (torch.float16, torch.bfloat16) else vectors
+
+
 def full_precision(like: Tensor) -> AbstractContextManager[object]:
-    """Switch autocast off for the device of ``like``: products of unit vectors stay in their own dtype."""
+    """Switch autocast off for the device of ``like``: products of vectors stay in their own dtype."""
     device = like.device.type
     if is_autocast_available(device) and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
@@ -80,11 +89,11 @@ def _users_at_once(n_users: int, n_anchors: int, n_keys: int, device: torch.devi
     return min(n_users, max(1, chunk_size // n_anchors))
 
 
-def similarity_chunks(units: Tensor, stride: int, chunk_size: int | None) -> Iterator[tuple[slice, Tensor]]:
+def similarity_chunks(vectors: Tensor, stride: int, chunk_size: int | None) -> Iterator[tuple[slice, Tensor]]:
     """Visit the similarities of all anchors to all encodings of the batch, a few users at a time.
 
     Args:
-        units: unit vectors ``(B, m, d)``; every ``stride``-th of a user is an anchor, the first included.
+        vectors: ``(B, m, d)``; every ``stride``-th of a user is an anchor, the first included.
         stride: a divisor of m.
         chunk_size: rows (anchors) of the matrix held at once, at least one user's; None chooses for the device.
 
@@ -93,12 +102,12 @@ def similarity_chunks(units: Tensor, stride: int, chunk_size: int | None) -> Ite
         be written to, but the next chunk overwrites it. (A fresh tensor per chunk would lie between the small
         results that a caller keeps, and the heap could grow to the size of the whole matrix.)
     """
-    batch_size, per_user, _ = units.shape
-    keys = units.flatten(0, 1).t()  # (d, B * m)
-    anchors = units[:, ::stride]
+    batch_size, per_user, _ = vectors.shape
+    keys = vectors.flatten(0, 1).t()  # (d, B * m)
+    anchors = vectors[:, ::stride]
     n_anchors = anchors.shape[1]
-    step = _users_at_once(batch_size, n_anchors, keys.shape[1], units.device, chunk_size)
-    buffer = units.new_empty(step * n_anchors, keys.shape[1])
+    step = _users_at_once(batch_size, n_anchors, keys.shape[1], vectors.device, chunk_size)
+    buffer = vectors.new_empty(step * n_anchors, keys.shape[1])
     for start in range(0, batch_size, step):
         users = slice(start, min(start + step, batch_size))
         chunk = anchors[users].flatten(0, 1)
@@ -107,12 +116,13 @@ def similarity_chunks(units: Tensor, stride: int, chunk_size: int | None) -> Ite
 
 
 def exclude_own_(scores: Tensor, users: slice, user_ids: Tensor | None, value: float) -> Tensor:
-    """Overwrite, in place, what belongs to pairs of one and the same user.
+    """Overwrite, in place, what belongs to pairs of rows that are no negatives of each other.
 
     Args:
         scores: ``(users, anchors, B, m)`` as from :func:`similarity_chunks`.
         users: which users the rows belong to.
-        user_ids: ``(B,)`` integers; rows of the same id are the same user. None: all B differ.
+        user_ids: integers ``(B,)`` or ``(B, k)``; rows with the same id in any column are no negatives of each
+            other. None: only a row and itself.
         value: what to write.
 
     Returns:
@@ -121,15 +131,50 @@ def exclude_own_(scores: Tensor, users: slice, user_ids: Tensor | None, value: f
     if user_ids is None:
         scores[:, :, users].diagonal(dim1=0, dim2=2).fill_(value)
         return scores
-    same = user_ids[users, None] == user_ids  # (users, B)
-    return scores.masked_fill_(same[:, None, :, None], value)
+    return scores.masked_fill_(_share_an_id(users, user_ids)[:, None, :, None], value)
+
+
+def _share_an_id(users: slice, user_ids: Tensor) -> Tensor:
+    """Tell which rows of the batch share an id in any column with each of ``users``: bool ``(users, B)``."""
+    if user_ids.dim() == 1:
+        return user_ids[users, None] == user_ids
+    columns = user_ids.t().contiguous()  # (k, B)
+    same = columns[0, users, None] == columns[0]
+    for column in columns[1:]:
+        same |= column[users, None] == column
+    return same
 
 
 def valid_negatives(user_ids: Tensor) -> Tensor:
-    """Count, for every row, the rows of the batch that belong to other users: int64 ``(B,)``."""
+    """Count, for every row, the rows of the batch that are negatives of it: int64 ``(B,)``.
+
+    Args:
+        user_ids: integers ``(B,)`` or ``(B, k)``; rows with the same id in any column are no negatives of each
+            other. Memory is linear in B.
+    """
+    if user_ids.dim() == 1:
+        return len(user_ids) - _equal_rows(user_ids)[0]
+    first, *others = user_ids.unbind(1)
+    if not others:
+        return valid_negatives(first)
+    if len(others) == 1:
+        # |A or B| = |A| + |B| - |A and B|. A pair of ids becomes one number by the place of each in its order.
+        in_first, first_place = _equal_rows(first)
+        in_second, second_place = _equal_rows(others[0])
+        in_both, _ = _equal_rows(first_place * len(user_ids) + second_place)
+        return len(user_ids) - (in_first + in_second - in_both)
+    counts = []
+    for start in range(0, len(user_ids), _MIN_CHUNK_ROWS):
+        users = slice(start, min(start + _MIN_CHUNK_ROWS, len(user_ids)))
+        counts.append((~_share_an_id(users, user_ids)).sum(1))
+    return torch.cat(counts)
+
+
+def _equal_rows(ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Count the rows of ``(B,)`` that hold the same id as each row, itself included, and say how many hold less."""
     # By sorting, so that memory stays linear in B.
-    user_ids = user_ids.contiguous()
-    ordered = user_ids.sort().values
-    first = torch.searchsorted(ordered, user_ids)
-    last = torch.searchsorted(ordered, user_ids, right=True)
-    return len(user_ids) - (last - first)
+    ids = ids.contiguous()
+    ordered = ids.sort().values
+    first = torch.searchsorted(ordered, ids)
+    last = torch.searchsorted(ordered, ids, right=True)
+    return last - first, first

@@ -122,8 +122,9 @@ class AdaptSSRLoss(nn.Module):
             u1_pos: û⁺, the same view under another dropout mask, ``(B, d)``.
             u2: ũ, the second augmented view, ``(B, d)``.
             u2_pos: ũ⁺, the second view under another dropout mask, ``(B, d)``.
-            user_ids: integers ``(B,)``; rows with the same id are never negatives of each other. A row whose
-                user fills the batch contributes 0 and is left out of the mean.
+            user_ids: integers ``(B,)`` or ``(B, k)``; rows with the same id in any column are never negatives of
+                each other (say column 0 the user, column 1 the target item). A row to which that leaves no
+                negative contributes 0 and is left out of the mean.
 
         Returns:
             A scalar, or ``(B,)`` for ``reduction="none"``; float32 for half-precision input.

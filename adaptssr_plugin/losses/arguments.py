@@ -40,7 +40,7 @@ def check_encodings(user_ids: Tensor | None = None, minimum: int = 2, **encoding
     """Raise InputError unless all encodings are floating (B, d) of one shape, dtype and device.
 
     Args:
-        user_ids: None or integers ``(B,)`` on the same device.
+        user_ids: None or integers ``(B,)`` or ``(B, k)``, k ≥ 1, on the same device.
         minimum: the smallest B.
         **encodings: the tensors by the names they have in the call; the first is the measure for the rest.
     """
@@ -66,11 +66,12 @@ def check_encodings(user_ids: Tensor | None = None, minimum: int = 2, **encoding
 
 
 def _check_user_ids(user_ids: Tensor, first_name: str, first: Tensor) -> None:
-    rows = (first.shape[0],)
-    expected = f"user_ids: expected an integer tensor of shape (B,) = ({first.shape[0]},)"
+    n_rows = first.shape[0]
+    expected = f"user_ids: expected an integer tensor of shape (B,) or (B, k) with B = {n_rows}"
     if not isinstance(user_ids, Tensor):
         raise InputError(f"{expected}, got {type(user_ids).__name__}")
-    if user_ids.shape != rows or user_ids.is_floating_point() or user_ids.dtype == torch.bool:
+    fits = user_ids.dim() in (1, 2) and user_ids.shape[0] == n_rows and user_ids.shape[-1] > 0
+    if not fits or user_ids.is_floating_point() or user_ids.is_complex() or user_ids.dtype == torch.bool:
         raise InputError(f"{expected}, got {user_ids.dtype} of shape {tuple(user_ids.shape)}")
     if user_ids.device != first.device:
         raise InputError(f"user_ids: expected device {first.device} as {first_name}, got {user_ids.device}")

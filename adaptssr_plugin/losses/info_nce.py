@@ -5,6 +5,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ..functional import hardest_info_nce, info_nce, stacked_unit_vectors
+from ..functional.similarity import stacked_vectors
 from .arguments import (
     Reduction,
     check_choice,
@@ -24,7 +25,7 @@ class InfoNCELoss(nn.Module):
     .. math:: \ell_i = -\log \frac{\exp(\mathrm{sim}(z_i, z_{p(i)}) / \tau)}
               {\sum_{k \ne i} \exp(\mathrm{sim}(z_i, z_k) / \tau)}
 
-    sim is the cosine; 2(B - 1) negatives, both directions. No B × B matrix is kept.
+    sim is the cosine, or the dot product; 2(B - 1) negatives, both directions. No B × B matrix is kept.
 
     Args:
         temperature: τ > 0. The paper has none (1), which is a weak contrast for a cosine.
@@ -33,6 +34,8 @@ class InfoNCELoss(nn.Module):
             the mean over its two anchors.
         gather: negatives from every process; not available yet.
         chunk_size: rows of the similarity matrix held at once; None chooses for the device.
+        similarity: "cosine": Eq. 9; "dot": the dot product of the encodings as they are, which the originals of
+            CL4SRec and DuoRec take with τ = 1 (spec 2.1).
 
     Raises:
         InputError: an argument outside of the above.
@@ -45,16 +48,19 @@ class InfoNCELoss(nn.Module):
         reduction: Reduction = "mean",
         gather: bool = False,
         chunk_size: int | None = None,
+        similarity: Literal["cosine", "dot"] = "cosine",
     ) -> None:
         super().__init__()
         check_choice("negatives", negatives, ("all", "hardest"))
         check_choice("reduction", reduction, ("mean", "sum", "none"))
         check_gather(gather)
         check_chunk_size(chunk_size)
+        check_choice("similarity", similarity, ("cosine", "dot"))
         self.temperature = check_positive("temperature", temperature)
         self.negatives = negatives
         self.reduction = reduction
         self.chunk_size = chunk_size
+        self.similarity = similarity
 
     def forward(self, z1: Tensor, z2: Tensor, user_ids: Tensor | None = None) -> Tensor:
         """Compute the loss.
@@ -62,8 +68,9 @@ class InfoNCELoss(nn.Module):
         Args:
             z1: encodings of the first view, floating ``(B, d)``, B ≥ 2, of any length.
             z2: encodings of the second view, ``(B, d)``.
-            user_ids: integers ``(B,)``; rows with the same id are never negatives of each other. A row whose
-                user fills the batch contributes 0 and is left out of the mean.
+            user_ids: integers ``(B,)`` or ``(B, k)``; rows with the same id in any column are never negatives of
+                each other (say column 0 the user, column 1 the target item). A row to which that leaves no
+                negative contributes 0 and is left out of the mean.
 
         Returns:
             A scalar, or ``(B,)`` for ``reduction="none"``; float32 for half-precision input.
@@ -72,11 +79,15 @@ class InfoNCELoss(nn.Module):
             InputError: shapes, dtypes or devices that do not agree; fewer than two rows.
         """
         check_encodings(user_ids, z1=z1, z2=z2)
-        units = stacked_unit_vectors(z1, z2)  # (B, 2, d)
+        stacked = stacked_unit_vectors if self.similarity == "cosine" else stacked_vectors
+        vectors = stacked(z1, z2)  # (B, 2, d)
         contrast = info_nce if self.negatives == "all" else hardest_info_nce
-        per_anchor, valid = contrast(units, self.temperature, user_ids, self.chunk_size)
+        per_anchor, valid = contrast(vectors, self.temperature, user_ids, self.chunk_size)
         return reduce_rows(per_anchor.mean(1), None if user_ids is None else valid, self.reduction)
 
     def extra_repr(self) -> str:
         """Show the arguments when printed."""
-        return f"temperature={self.temperature}, negatives={self.negatives!r}, reduction={self.reduction!r}"
+        return (
+            f"temperature={self.temperature}, negatives={self.negatives!r}, reduction={self.reduction!r}, "
+            f"similarity={self.similarity!r}"
+        )
