@@ -6,6 +6,7 @@ import pytest
 import torch
 from training_cases import N_ITEMS, assert_same_weights, batch_of, batches_of, encoder_of, streams
 
+from adaptssr_plugin.encoders import MaskedItemHead
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.training import MaskedItemStage
 
@@ -33,8 +34,8 @@ def literal_log_probabilities(stage, recorded, batch):
     return result
 
 
-def stage_of(ratio=0.3, **options):
-    stage = MaskedItemStage(encoder_of(**options), ratio)
+def stage_of(ratio=0.3, softmax="full", sample_share=0.2, **options):
+    stage = MaskedItemStage(encoder_of(**options), ratio, "mlm", softmax, sample_share)
     with torch.no_grad():
         stage.head.bias.copy_(torch.linspace(-1, 1, N_ITEMS))
     return stage
@@ -147,3 +148,89 @@ def test_validation_pools_literal_counts_over_batches():
 def test_validation_without_a_single_slot_is_refused():
     with pytest.raises(InputError, match=r"^validation users: expected one with two behaviours or more, got none"):
         stage_of().validate(batches_of(1, 1), streams())
+
+
+def gradients(stage, batch, key=(0, "mlm", 0, 0)):
+    stage.zero_grad()
+    loss = stage.step(batch, streams(*key)).loss
+    loss.backward()
+    return loss.item(), {name: p.grad.clone() for name, p in stage.named_parameters() if p.grad is not None}
+
+
+def assert_close_gradients(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for name, gradient in ours.items():
+        torch.testing.assert_close(gradient, theirs[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_gradients_are_those_of_torch_on_all_scores(monkeypatch):
+    stage, batch = stage_of(dropout=0.0), batch_of(2, 7, 4, 1, 10)
+    loss, ours = gradients(stage, batch)
+    assert ours["encoder.items.weight"][0].abs().sum() > 0  # the padding id is a column like any other (spec §2.2)
+    monkeypatch.setattr(
+        MaskedItemHead,
+        "loss",
+        lambda head, hidden, table, targets, _: torch.nn.functional.cross_entropy(head(hidden, table), targets),
+    )
+    right, theirs = gradients(stage, batch)
+    assert loss == pytest.approx(right, rel=1e-6)
+    assert_close_gradients(ours, theirs)
+
+
+@pytest.mark.parametrize("softmax", ["full", "sampled"])
+def test_no_step_makes_the_scores_of_all_items(monkeypatch, softmax):
+    monkeypatch.setattr(MaskedItemHead, "forward", lambda *_: pytest.fail("all scores at once"))
+    stage, batch = stage_of(softmax=softmax), batch_of(2, 7, 4)
+    stage.step(batch, streams()).loss.backward()
+    stage.validate([batch], streams())
+
+
+def test_sampled_follows_its_stream_and_leaves_the_slots_alone():
+    batch = batch_of(9, 9, 9, 4)
+    stage, full = stage_of(softmax="sampled", dropout=0.0), stage_of(dropout=0.0)
+    first, again, other = (stage.step(batch, streams(seed, "mlm")).loss.item() for seed in (0, 0, 1))
+    assert first == again != other
+    whole = full.step(batch, streams(0, "mlm")).loss.item()
+    assert torch.equal(stage.encoder.calls[0][0], full.encoder.calls[0][0])
+    assert first < whole  # among 3 other items, not among 11
+
+
+def test_a_sample_of_everything_is_the_full_softmax():
+    batch = batch_of(2, 7, 4, 1, 10)
+    loss, ours = gradients(stage_of(softmax="sampled", sample_share=1.0, dropout=0.0), batch)
+    right, theirs = gradients(stage_of(dropout=0.0), batch)
+    assert loss == pytest.approx(right, rel=1e-6)
+    assert_close_gradients(ours, theirs)
+
+
+def test_validation_compares_with_all_items_whatever_the_softmax():
+    batches = batches_of(9, 8, 7, 6, batch_size=2)
+    assert stage_of(softmax="sampled").validate(batches, streams()) == stage_of().validate(batches, streams())
+
+
+def test_a_table_of_equal_items_hits_nothing():
+    stage = stage_of()
+    with torch.no_grad():
+        stage.encoder.items.weight.zero_()
+        stage.head.bias.zero_()
+    result = stage.validate(batches_of(9, 8), streams())
+    assert result["accuracy"] == 0
+    assert result["cross_entropy"] == pytest.approx(math.log(N_ITEMS))
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.2, 3), (0.001, 1), (0.5, 6), (3 / 11, 3), (1.0, 11)])
+def test_the_share_is_of_the_other_items_and_rounded_up(share, count):
+    assert MaskedItemHead(12, "sampled", share).n_samples == count
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"softmax": "half"}, "softmax: expected full or sampled, got 'half'"),
+        ({"sample_share": 0}, r"sample_share: expected a number in \(0, 1\], got 0"),
+        ({"sample_share": 1.5}, r"sample_share: expected a number in \(0, 1\], got 1.5"),
+    ],
+)
+def test_a_head_refuses(options, message):
+    with pytest.raises(InputError, match=f"^{message}$"):
+        MaskedItemHead(12, **options)

@@ -25,6 +25,8 @@ PAPER = {
     "mlm_learning_rate": (2e-4, "25"),
     "mlm_dropout": (0.1, "25"),
     "mlm_ratio": (0.3, "26"),
+    "mlm_softmax": ("full", "§2.2"),
+    "mlm_sample_share": (0.2, "§2.2"),
     "mlm_select": ("best", "24"),
     "loss": ("adaptssr", "§2.8"),
     "mask_ratio": (0.6, "§1.1"),
@@ -177,6 +179,13 @@ class TestWrongOptions:
             ("embed_norm", "no", "embed_norm: expected true or false, got 'no'"),
             ("learning_rate", True, "learning_rate: expected a number, got True"),
             ("learning_rate", None, "learning_rate: expected a number, got None"),
+            ("mlm_softmax", "half", "mlm_softmax: expected full or sampled, got 'half'"),
+            ("mlm_sample_share", 0, "mlm_sample_share: expected a number in (0, 1], got 0.0"),
+            (
+                "mlm_sample_share",
+                0.5,
+                "mlm_sample_share: expected mlm_softmax sampled beside it, got full, which takes all",
+            ),
             ("loss", "bpr", "loss: expected adaptssr or infonce, got 'bpr'"),
             ("loss", 3, "loss: expected text, got 3"),
             ("negatives", "Hardest", "negatives: expected auto or hardest or all, got 'Hardest'"),
@@ -251,6 +260,21 @@ class TestPlans:
     )
     def test_stages(self, method, options, names):
         assert [plan.name for plan in stage_plans(recipe(method, options=options))] == names
+
+    @pytest.mark.parametrize("method", ["adaptssr", "peterrec"])
+    @pytest.mark.parametrize(
+        ("options", "expected"),
+        [
+            ({}, ("full", 0.2)),
+            ({"mlm_softmax": "sampled"}, ("sampled", 0.2)),
+            ({"mlm_softmax": "sampled", "mlm_sample_share": 0.5}, ("sampled", 0.5)),
+        ],
+        ids=["full", "sampled", "sampled-half"],
+    )
+    def test_the_softmax_reaches_masked_items(self, method, options, expected):
+        plan = stage_plans(recipe(method, options=options))[0]
+        head = plan.make(encoder_of()).head
+        assert (head.softmax, head.sample_share) == expected
 
     def test_a_ranking_without_dropout_is_refused_before_its_warm_up(self):
         with pytest.raises(InputError, match=r"^dropout: expected a number above 0.*, got 0\.0$"):

@@ -11,7 +11,10 @@ from ..methods import Recipe
 
 _GROUPS = {
     "encoder": ("dim", "n_layers", "n_heads", "ff_dim", "max_len", "embed_norm", "embed_dropout"),
-    "warm-up": ("warm_start", "mlm_epochs", "mlm_learning_rate", "mlm_dropout", "mlm_ratio", "mlm_select"),
+    "warm-up": (
+        "warm_start", "mlm_epochs", "mlm_learning_rate", "mlm_dropout", "mlm_ratio", "mlm_softmax",
+        "mlm_sample_share", "mlm_select",
+    ),
     "views": ("mask_ratio", "crop_ratio", "reorder_ratio", "distinct_ops"),
     "objective": (
         "loss", "lambda_mode", "lambda_terms", "lambda_clamp", "lambda_detach", "lambda_value", "negatives", "scale",

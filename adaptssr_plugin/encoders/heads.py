@@ -1,20 +1,71 @@
 """Output layers of the pre-training objectives."""
 
+import math
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
+
+from ..errors import InputError
+from ..functional import TargetScores, linear_cross_entropy, sampled_cross_entropy, score_targets
 
 
 class MaskedItemHead(nn.Module):
     """Scores of all items at a masked position: h · Eᵀ + b, with the item table tied (spec §2.2).
 
+    Calling it makes all scores; :meth:`loss` and :meth:`compare` never hold more than a chunk of them.
+
     Args:
         n_items: columns, the padding id included as in the authors' code.
+        softmax: what the loss compares a target with: "full", all items, or "sampled", items drawn uniformly.
+        sample_share: of the other items, how many "sampled" draws, rounded up; in (0, 1]. At 1 it is "full".
+
+    Raises:
+        InputError: another softmax, or a share outside of its range.
     """
 
-    def __init__(self, n_items: int) -> None:
+    def __init__(self, n_items: int, softmax: Literal["full", "sampled"] = "full", sample_share: float = 0.2) -> None:
         super().__init__()
+        if softmax not in ("full", "sampled"):
+            raise InputError(f"softmax: expected full or sampled, got {softmax!r}")
+        if not 0 < sample_share <= 1:
+            raise InputError(f"sample_share: expected a number in (0, 1], got {sample_share!r}")
+        self.softmax = softmax
+        self.sample_share = sample_share
         self.bias = nn.Parameter(torch.zeros(n_items))
 
     def forward(self, hidden: Tensor, item_weight: Tensor) -> Tensor:
         """Score hidden states ``(M, d)`` against ``item_weight`` ``(n_items, d)``: ``(M, n_items)``."""
         return torch.addmm(self.bias, hidden, item_weight.t())
+
+    @property
+    def n_samples(self) -> int:
+        """Items that "sampled" compares every target with."""
+        return math.ceil(self.sample_share * (len(self.bias) - 1) - 1e-9)
+
+    def loss(
+        self, hidden: Tensor, item_weight: Tensor, targets: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Mean cross-entropy, a scalar in at least float32.
+
+        Args:
+            hidden: ``(M, d)``, M at least 1.
+            item_weight: ``(n_items, d)``.
+            targets: int64 ``(M,)``, each in 0..n_items-1.
+            generator: where "sampled" draws from, on the device of ``hidden``; None takes torch's own.
+        """
+        if self.softmax == "full":
+            return linear_cross_entropy(hidden, item_weight, self.bias, targets)
+        return sampled_cross_entropy(hidden, item_weight, self.bias, targets, self.n_samples, generator)
+
+    def compare(self, hidden: Tensor, item_weight: Tensor, targets: Tensor) -> TargetScores:
+        """Cross-entropy over all items, and the margin of every target, each ``(M,)``, without gradient.
+
+        Arguments as :meth:`loss`; "sampled" makes no difference here.
+        """
+        return score_targets(hidden, item_weight, self.bias, targets)
+
+    def extra_repr(self) -> str:
+        """Show sizes and softmax."""
+        share = f", sample_share={self.sample_share}" if self.softmax == "sampled" else ""
+        return f"n_items={len(self.bias)}, softmax={self.softmax!r}{share}"

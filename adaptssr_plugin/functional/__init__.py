@@ -1,7 +1,8 @@
-"""The paper's maths without state: ranking (Eq. 5-7), contrast (Eq. 8-9), the search for the hardest negative."""
+"""The paper's maths without state: ranking (Eq. 5-7), contrast (Eq. 8-9), hardest negatives, masked items."""
 
 from .contrastive import hardest_info_nce, info_nce
 from .hardest_negative import hardest_negative
+from .linear_cross_entropy import TargetScores, linear_cross_entropy, sampled_cross_entropy, score_targets
 from .ranking import (
     OrderHits,
     RankedPairs,
@@ -16,14 +17,18 @@ from .similarity import stacked_unit_vectors, unit_vectors
 __all__ = [
     "OrderHits",
     "RankedPairs",
+    "TargetScores",
     "adaptive_coefficient",
     "all_pairs_ranking",
     "hardest_info_nce",
     "hardest_negative",
     "hardest_pair_ranking",
     "info_nce",
+    "linear_cross_entropy",
     "order_hits",
     "own_similarities",
+    "sampled_cross_entropy",
+    "score_targets",
     "stacked_unit_vectors",
     "unit_vectors",
 ]

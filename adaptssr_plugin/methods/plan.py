@@ -46,7 +46,7 @@ def stage_plans(recipe: Recipe) -> list[StagePlan]:
         plans.append(
             StagePlan(
                 name="mlm",
-                make=lambda encoder: MaskedItemStage(encoder, recipe.mlm_ratio),
+                make=lambda encoder: _masked_items(recipe, encoder, "mlm"),
                 epochs=recipe.mlm_epochs,
                 learning_rate=recipe.mlm_learning_rate,
                 dropout=recipe.mlm_dropout,
@@ -75,8 +75,9 @@ def _views_compared(recipe: Recipe, encoder: UserEncoder) -> Stage:
     return PairwiseStage(encoder, random_pair(recipe, encoder.n_items), pairwise_loss(recipe), recipe.method)
 
 
-def _masked_items(recipe: Recipe, encoder: UserEncoder) -> Stage:
-    return MaskedItemStage(encoder, recipe.mlm_ratio, recipe.method)
+def _masked_items(recipe: Recipe, encoder: UserEncoder, name: str | None = None) -> Stage:
+    softmax: Literal["full", "sampled"] = "sampled" if recipe.mlm_softmax == "sampled" else "full"
+    return MaskedItemStage(encoder, recipe.mlm_ratio, name or recipe.method, softmax, recipe.mlm_sample_share)
 
 
 _OWN_STAGE: dict[str, Callable[[Recipe, UserEncoder], Stage] | None] = {

@@ -45,6 +45,10 @@ class Recipe:
     mlm_learning_rate: float = positive(2e-4, "Adam's learning rate for masked items.")
     mlm_dropout: float = rate(0.1, "Dropout during masked items.")
     mlm_ratio: float = share(0.3, "Share of behaviours masked.")
+    mlm_softmax: str = choice(
+        "full", ("full", "sampled"), "Masked items against the whole catalogue, or a sample drawn in every step."
+    )
+    mlm_sample_share: float = share(0.2, "Share of the catalogue that mlm_softmax sampled draws (as PeterRec).")
     mlm_select: str = _select("Which epoch of masked items moves on: best (validation accuracy), last or epoch:K.")
 
     loss: str = choice("adaptssr", ("adaptssr", "infonce"), "Loss on the two views: the ranking, or InfoNCE.")
@@ -101,6 +105,8 @@ class Recipe:
         _check_name("preset", self.preset, presets())
         if self.dim % self.n_heads:
             raise InputError(f"n_heads: expected a divisor of dim = {self.dim}, got {self.n_heads}")
+        if self.mlm_softmax == "full" and self.mlm_sample_share != Recipe.mlm_sample_share:
+            raise InputError("mlm_sample_share: expected mlm_softmax sampled beside it, got full, which takes all")
         for name, epochs, runs in (
             ("mlm_select", self.mlm_epochs, self.warm_start == "mlm"),
             ("select", self.epochs, self.epochs > 0),

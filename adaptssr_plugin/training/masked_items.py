@@ -1,10 +1,9 @@
 """Masked-item prediction: AdaptSSR's warm-up, and the whole of PeterRec's row (spec §2.2)."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..augment import ItemMask
@@ -28,7 +27,7 @@ class MaskedSlots(NamedTuple):
 
 
 class MaskedItemStage(Stage):
-    """Predict the items behind [MASK] from both sides: cross-entropy over the whole catalogue.
+    """Predict the items behind [MASK] from both sides: cross-entropy over the whole catalogue or a sample of it.
 
     Of n behaviours ``min(ceil(ratio · n), n - 1)`` are masked, all of them by [MASK]; a user of one behaviour
     has none, and a batch without any is skipped. Learned are the item table, [MASK], positions, layers and a
@@ -38,15 +37,25 @@ class MaskedItemStage(Stage):
         encoder: with ``hidden_states`` and ``item_weight``.
         ratio: share of masked behaviours in (0, 1].
         name: of the stage.
+        softmax: the items that the loss of a step compares with: "full", all, or "sampled", drawn uniformly for
+            every step (validation always compares with all).
+        sample_share: how many of the catalogue "sampled" draws, in (0, 1].
     """
 
     criterion = "accuracy"
 
-    def __init__(self, encoder: UserEncoder, ratio: float = 0.3, name: str = "mlm") -> None:
+    def __init__(
+        self,
+        encoder: UserEncoder,
+        ratio: float = 0.3,
+        name: str = "mlm",
+        softmax: Literal["full", "sampled"] = "full",
+        sample_share: float = 0.2,
+    ) -> None:
         super().__init__()
         self.name = name
         self.encoder = encoder
-        self.head = MaskedItemHead(encoder.n_items)
+        self.head = MaskedItemHead(encoder.n_items, softmax, sample_share)
         self.mask = ItemMask(ratio, mask_id=encoder.n_items)
 
     def usable(self, batch: Batch) -> bool:
@@ -56,12 +65,18 @@ class MaskedItemStage(Stage):
     def step(self, batch: Batch, streams: Streams) -> StepResult:
         """Mean cross-entropy over the masked positions of the batch."""
         slots = self._mask(batch, streams)
-        loss = F.cross_entropy(self._logits(batch, slots).float(), slots.targets)
+        hidden, table = self._hidden(batch, slots), self.encoder.item_weight
+        # A stream that nothing draws from is not made.
+        generator = streams.generator("samples") if self.head.softmax == "sampled" else None
+        loss = self.head.loss(hidden, table, slots.targets, generator)
         return StepResult(loss, {"loss": loss.detach()})
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch], streams: Streams) -> dict[str, float]:
-        """Accuracy and cross-entropy at masked positions drawn from the same stream every epoch, dropout off."""
+        """Accuracy and cross-entropy at masked positions drawn from the same stream every epoch, dropout off.
+
+        A target that shares the first place counts as missed.
+        """
         self.eval()
         sums = torch.zeros(2, dtype=torch.float64)
         count = 0
@@ -69,9 +84,8 @@ class MaskedItemStage(Stage):
             if not self.usable(batch):
                 continue
             slots = self._mask(batch, Streams(streams.device, (*streams.key, number)))
-            logits = self._logits(batch, slots).float()
-            hits = (logits.argmax(1) == slots.targets).sum()
-            sums += torch.stack((hits.double(), F.cross_entropy(logits, slots.targets, reduction="sum").double())).cpu()
+            scores = self.head.compare(self._hidden(batch, slots), self.encoder.item_weight, slots.targets)
+            sums += torch.stack(((scores.margin > 0).sum().double(), scores.loss.sum().double())).cpu()
             count += len(slots.targets)
         if not count:
             raise InputError("validation users: expected one with two behaviours or more, got none; raise valid_share")
@@ -89,7 +103,6 @@ class MaskedItemStage(Stage):
         masked = batch.item_seq.index_put((rows, positions), torch.full_like(rows, self.mask.mask_id))
         return MaskedSlots(masked, rows, positions, batch.item_seq[rows, positions])
 
-    def _logits(self, batch: Batch, slots: MaskedSlots) -> Tensor:
+    def _hidden(self, batch: Batch, slots: MaskedSlots) -> Tensor:
         hidden = self.encoder.hidden_states(slots.item_seq, batch.item_seq_len)
-        logits: Tensor = self.head(hidden[slots.rows, slots.positions], self.encoder.item_weight)  # (M, n_items)
-        return logits
+        return hidden[slots.rows, slots.positions]  # (M, d)

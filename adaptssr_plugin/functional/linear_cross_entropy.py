@@ -1,0 +1,356 @@
+"""Cross-entropy over all items of a catalogue (spec §2.2) that never holds the scores of all items at once.
+
+With scores ``s_ij = h_i · w_j + b_j`` and the target t of row i, the loss is a comparison of t with the others:
+
+    L_i = log(1 + Σ_{j ≠ t} exp(s_ij - s_it))
+
+Items are visited in chunks that stay in the cache, with a running maximum in place of the maximum of the row. The
+backward visits them once more: the softmax is then known from the sum of the row, and gives the gradients in closed
+form. That is one product more than with all scores in memory, and still faster on a CPU, since nothing but the item
+vectors and their gradient goes through memory. Memory is O(M · d + n · d + M · chunk), never M · n.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ..errors import InputError
+from .similarity import full_precision
+
+Reduction = Literal["mean", "sum", "none"]
+
+# Scores held at once. On a CPU they go through several operations in the cache (1 MiB of float32); elsewhere
+# larger chunks keep the device busy (128 MiB).
+_CPU_CHUNK_ELEMENTS = 2**18
+_DEVICE_CHUNK_ELEMENTS = 2**25
+_MIN_CHUNK_ITEMS = 64
+
+
+class TargetScores(NamedTuple):
+    """How targets fare against all other items."""
+
+    loss: Tensor
+    """(M,): cross-entropy."""
+    margin: Tensor
+    """(M,): score of the target less the highest of another item; above 0 where the target alone is first."""
+
+
+class _Others(NamedTuple):
+    """What a row keeps of the scores of the items other than its target, each (M,)."""
+
+    top: Tensor
+    """The largest score, the target's included."""
+    total: Tensor
+    """Sum of exp(score - top) over the others."""
+    highest: Tensor
+    """The largest score of the others."""
+
+
+class _Scores:
+    """Scores of rows against all items, chunk by chunk, each chunk written over the one before.
+
+    (A fresh tensor per chunk would lie between the small results that a caller keeps, and grow the heap.)
+
+    Args:
+        hidden: (M, d), in the dtype in which scores are computed.
+        table: (n, d) of any floating dtype.
+        bias: (n,) of any floating dtype, or None.
+        excluded: (M,) int64, the item that a row leaves out.
+        chunk_size: items scored at once; None chooses for the device.
+    """
+
+    def __init__(
+        self, hidden: Tensor, table: Tensor, bias: Tensor | None, excluded: Tensor, chunk_size: int | None
+    ) -> None:
+        self.hidden, self.table, self.bias, self.excluded = hidden, table, bias, excluded[:, None]
+        if chunk_size is None:
+            elements = _CPU_CHUNK_ELEMENTS if hidden.device.type == "cpu" else _DEVICE_CHUNK_ELEMENTS
+            chunk_size = max(_MIN_CHUNK_ITEMS, elements // len(hidden))
+        self.chunk_size = min(chunk_size, len(table))
+
+    def __iter__(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Give the items of a chunk, their vectors (c, d), and the scores (M, c): -inf where a row excludes."""
+        n_rows, n_items = len(self.hidden), len(self.table)
+        buffer = self.hidden.new_empty(n_rows * self.chunk_size)
+        for start in range(0, n_items, self.chunk_size):
+            items = slice(start, min(start + self.chunk_size, n_items))
+            width = items.stop - start
+            vectors = self.table[items].to(self.hidden.dtype)
+            scores = torch.mm(self.hidden, vectors.t(), out=buffer[: n_rows * width].view(n_rows, width))
+            if self.bias is not None:
+                scores += self.bias[items]
+            # In place and without a read-back: every row overwrites one column, most of them with what is there.
+            place = self.excluded - start  # (M, 1)
+            column = place.clamp(0, width - 1)
+            value = scores.gather(1, column).masked_fill_(place == column, -torch.inf)
+            yield items, vectors, scores.scatter_(1, column, value)
+
+
+def _compare(scores: _Scores, first: Tensor) -> _Others:
+    """Go through all items once; ``first`` (M,) are the scores of the targets."""
+    top, total, highest = first, torch.zeros_like(first), torch.full_like(first, -torch.inf)
+    for _, _, chunk in scores:
+        here = chunk.amax(1)
+        highest = torch.maximum(highest, here)
+        grown = torch.maximum(top, here)
+        added = chunk.sub_(grown[:, None]).exp_().sum(1)
+        total = torch.addcmul(added, total, (top - grown).exp_())
+        top = grown
+    return _Others(top, total, highest)
+
+
+def _loss(first: Tensor, others: _Others) -> Tensor:
+    # log(Σ exp) - first, as exact for a target far above the others as for one far below.
+    behind = first - others.top  # <= 0
+    return torch.log1p(others.total + torch.expm1(behind)) - behind
+
+
+def _target_scores(hidden: Tensor, table: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+    first = (hidden * table[targets]).sum(1)  # (M,)
+    return first if bias is None else first + bias[targets]
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    """See the module's docstring.
+
+    ``candidates`` (k,) int64, distinct, are the items that a target is compared with, None for all; ``excluded``
+    (M,) is the place among them that a row leaves out.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        candidates: Tensor | None,
+        excluded: Tensor,
+        chunk_size: int | None,
+    ) -> Tensor:
+        with full_precision(hidden):
+            exact = hidden.to(_accumulated_in(hidden, weight, bias))
+            first = _target_scores(exact, weight, bias, targets)
+            others = _compare(_candidate_scores(exact, weight, bias, candidates, excluded, chunk_size), first)
+            total = others.total + torch.exp(first - others.top)
+            ctx.save_for_backward(
+                hidden, weight, bias, targets, candidates, excluded,
+                others.top + total.log(), others.total / total,
+            )  # fmt: skip
+            ctx.chunk_size = chunk_size
+            return _loss(first, others)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias, targets, candidates, excluded, log_total, share = ctx.saved_tensors
+        for_hidden, for_weight, for_bias = ctx.needs_input_grad[:3]
+        with full_precision(hidden):
+            exact = hidden.to(log_total.dtype)
+            scores = _candidate_scores(exact, weight, bias, candidates, excluded, ctx.chunk_size)
+            scaled = exact * grad[:, None]
+            grad_hidden = torch.zeros_like(exact) if for_hidden else None
+            grad_rows = scores.table.new_empty(scores.table.shape, dtype=exact.dtype) if for_weight else None
+            grad_bias = scores.table.new_empty(len(scores.table), dtype=exact.dtype) if for_bias else None
+            for items, vectors, chunk in scores:
+                softmax = chunk.sub_(log_total[:, None]).exp_()  # (M, c)
+                if grad_hidden is not None:
+                    grad_hidden.addmm_(softmax, vectors)
+                if grad_rows is not None:
+                    torch.mm(softmax.t(), scaled, out=grad_rows[items])
+                if grad_bias is not None:
+                    torch.mv(softmax.t(), grad, out=grad_bias[items])
+            # The target's own part: its softmax less 1 is the share of the others, free of cancellation.
+            if grad_hidden is not None:
+                grad_hidden.addcmul_(share[:, None], weight[targets].to(exact.dtype), value=-1).mul_(grad[:, None])
+                grad_hidden = grad_hidden.to(hidden.dtype)
+            if grad_rows is not None:
+                grad_rows = _at_items(grad_rows, candidates, len(weight))
+                grad_rows = grad_rows.index_add_(0, targets, scaled * share[:, None], alpha=-1).to(weight.dtype)
+            if grad_bias is not None:
+                grad_bias = _at_items(grad_bias, candidates, len(bias))
+                grad_bias = grad_bias.index_add_(0, targets, grad * share, alpha=-1).to(bias.dtype)
+        return grad_hidden, grad_rows, grad_bias, None, None, None, None
+
+
+def _accumulated_in(*tensors: Tensor | None) -> torch.dtype:
+    """Float64 where any of the tensors is, float32 otherwise."""
+    double = any(tensor is not None and tensor.dtype == torch.float64 for tensor in tensors)
+    return torch.float64 if double else torch.float32
+
+
+def _candidate_scores(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    candidates: Tensor | None,
+    excluded: Tensor,
+    chunk_size: int | None,
+) -> _Scores:
+    if candidates is not None:
+        weight, bias = weight[candidates], None if bias is None else bias[candidates]
+    return _Scores(hidden, weight, bias, excluded, chunk_size)
+
+
+def _at_items(gradient: Tensor, candidates: Tensor | None, n_items: int) -> Tensor:
+    """Put the gradient of candidates where they stand among all items."""
+    if candidates is None:
+        return gradient
+    return gradient.new_zeros(n_items, *gradient.shape[1:]).index_copy_(0, candidates, gradient)
+
+
+def linear_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    reduction: Reduction = "mean",
+    chunk_size: int | None = None,
+) -> Tensor:
+    """Cross-entropy of ``hidden @ weight.T + bias`` at ``targets``, without the (M, n) scores (spec §2.2).
+
+    Equal to ``F.cross_entropy(F.linear(hidden, weight, bias), targets)``, in value and in all gradients. Computed
+    in float32 also for half precision and under autocast, in float64 where any argument is float64.
+
+    Args:
+        hidden: floating (M, d), M at least 1.
+        weight: floating (n, d): the item table, n at least 2.
+        bias: floating (n,) or None. -inf leaves an item out, which may then be no target.
+        targets: int64 (M,), each in 0..n-1. Values are looked at on a CPU alone; elsewhere a target outside of the
+            table is a device-side error, as in torch.
+        reduction: "mean", "sum" or "none".
+        chunk_size: items scored at once; None chooses for the device.
+
+    Returns:
+        Scalar, or (M,) for "none"; float32 or float64. Differentiable once.
+
+    Raises:
+        InputError: a shape, dtype, device or value other than these. No rows at all are refused too: the mean of
+            nothing is no loss, and callers skip batches without targets (spec §3, row 53).
+    """
+    _check(hidden, weight, bias, targets, chunk_size)
+    _check_reduction(reduction)
+    losses = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        hidden, weight, bias, targets, None, targets, chunk_size
+    )
+    return _reduced(losses, reduction)
+
+
+def sampled_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    n_samples: int,
+    generator: torch.Generator | None = None,
+    reduction: Reduction = "mean",
+    chunk_size: int | None = None,
+) -> Tensor:
+    """Cross-entropy of every target among itself and ``n_samples`` other items (sampled softmax, spec §2.2).
+
+    Of all n items ``n_samples + 1`` are drawn uniformly without replacement, once for the whole batch. A row whose
+    target is among them is compared with the others, any other row with all but the last drawn: so each row meets
+    exactly ``n_samples`` distinct items, uniform over those that are not its target. A correction for the sampling
+    distribution, log q, would be the same for every item and cancels. The sum over the samples is not scaled up to
+    the catalogue: the value lies below the full cross-entropy and reaches it at ``n_samples = n - 1``.
+
+    Args:
+        hidden: as in :func:`linear_cross_entropy`, and so are ``weight``, ``bias``, ``targets``, ``reduction`` and
+            ``chunk_size``.
+        weight: (n, d).
+        bias: (n,) or None.
+        targets: (M,).
+        n_samples: 1..n-1.
+        generator: on the device of ``hidden``; None takes torch's own.
+        reduction: "mean", "sum" or "none".
+        chunk_size: samples scored at once; None chooses for the device.
+
+    Returns:
+        Scalar, or (M,) for "none". The gradient of ``weight`` is dense.
+
+    Raises:
+        InputError: as :func:`linear_cross_entropy`; ``n_samples`` out of its range.
+    """
+    _check(hidden, weight, bias, targets, chunk_size)
+    _check_reduction(reduction)
+    n_items = len(weight)
+    if isinstance(n_samples, bool) or not isinstance(n_samples, int) or not 1 <= n_samples < n_items:
+        raise InputError(f"n_samples: expected an integer in 1..{n_items - 1}, one less than items, got {n_samples!r}")
+    drawn = torch.randperm(n_items, generator=generator, device=hidden.device)[: n_samples + 1]
+    place = torch.full((n_items,), n_samples, device=hidden.device)  # of the last drawn, unless drawn itself
+    place[drawn] = torch.arange(n_samples + 1, device=hidden.device)
+    losses = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        hidden, weight, bias, targets, drawn, place[targets], chunk_size
+    )
+    return _reduced(losses, reduction)
+
+
+@torch.no_grad()
+def score_targets(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, chunk_size: int | None = None
+) -> TargetScores:
+    """Cross-entropy of every row, and by how much its target is ahead of all other items; without gradient.
+
+    Args:
+        hidden: as in :func:`linear_cross_entropy`, and so are the others.
+        weight: (n, d).
+        bias: (n,) or None.
+        targets: (M,).
+        chunk_size: items scored at once; None chooses for the device.
+
+    Returns:
+        Loss and margin, each (M,). A tie for the first place counts against the target: margin 0.
+
+    Raises:
+        InputError: as :func:`linear_cross_entropy`.
+    """
+    _check(hidden, weight, bias, targets, chunk_size)
+    with full_precision(hidden):
+        exact = hidden.to(_accumulated_in(hidden, weight, bias))
+        first = _target_scores(exact, weight, bias, targets)
+        others = _compare(_Scores(exact, weight, bias, targets, chunk_size), first)
+        return TargetScores(_loss(first, others), first - others.highest)
+
+
+def _reduced(losses: Tensor, reduction: Reduction) -> Tensor:
+    if reduction == "none":
+        return losses
+    return losses.mean() if reduction == "mean" else losses.sum()
+
+
+def _check_reduction(reduction: str) -> None:
+    if reduction not in ("mean", "sum", "none"):
+        raise InputError(f"reduction: expected mean, sum or none, got {reduction!r}")
+
+
+def _check(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, chunk_size: int | None) -> None:
+    tensors = {"hidden": hidden, "weight": weight, "targets": targets, **({} if bias is None else {"bias": bias})}
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise InputError(f"{name}: expected a tensor, got {type(tensor).__name__}")
+        if name != "targets" and not tensor.is_floating_point():
+            raise InputError(f"{name}: expected a floating dtype, got {tensor.dtype}")
+        if tensor.device != hidden.device:
+            raise InputError(f"{name}: expected device {hidden.device} as hidden, got {tensor.device}")
+    if hidden.dim() != 2 or len(hidden) == 0:
+        raise InputError(f"hidden: expected shape (M, d) with M >= 1, got {tuple(hidden.shape)}")
+    if weight.dim() != 2 or weight.shape[1] != hidden.shape[1] or len(weight) < 2:
+        raise InputError(
+            f"weight: expected shape (n, {hidden.shape[1]}) with n >= 2, d as in hidden, got {tuple(weight.shape)}"
+        )
+    for name, row, like in (("bias", bias, weight), ("targets", targets, hidden)):
+        if row is not None and row.shape != (len(like),):
+            which = "item" if like is weight else "row of hidden"
+            raise InputError(f"{name}: expected shape ({len(like)},), one per {which}, got {tuple(row.shape)}")
+    if targets.dtype != torch.int64:
+        raise InputError(f"targets: expected int64, got {targets.dtype}")
+    if chunk_size is not None and (isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1):
+        raise InputError(f"chunk_size: expected a positive integer or None, got {chunk_size!r}")
+    if targets.device.type == "cpu" and type(targets) is Tensor and not torch.compiler.is_compiling():
+        values = targets.numpy()  # on the host already, so that looking costs no waiting
+        wrong = values[(values < 0) | (values >= len(weight))]
+        if len(wrong):
+            raise InputError(f"targets: expected items in 0..{len(weight) - 1}, got {wrong[0]}")
