@@ -3,7 +3,16 @@
 The core needs torch and numpy alone. RecBole and the commands: ``pip install "adaptssr-plugin[recbole]"``.
 """
 
-from .augment import Compose, ItemCrop, ItemMask, ItemReorder, RandomChoice, RandomPair
+from .augment import (
+    Compose,
+    ItemCrop,
+    ItemInsert,
+    ItemMask,
+    ItemReorder,
+    ItemSubstitute,
+    RandomChoice,
+    RandomPair,
+)
 from .encoders import UserEncoder
 from .losses import AdaptSSRLoss, AugmentationAdaptiveFusion, InfoNCELoss, RankingTerms
 
@@ -15,8 +24,10 @@ __all__ = [
     "Compose",
     "InfoNCELoss",
     "ItemCrop",
+    "ItemInsert",
     "ItemMask",
     "ItemReorder",
+    "ItemSubstitute",
     "RandomChoice",
     "RandomPair",
     "RankingTerms",

@@ -32,7 +32,7 @@ THIRD_PARTIES = {
     "losses": {"torch"},
     "augment": {"torch"},
     "encoders": {"torch"},
-    "corpus": {"torch", "numpy", "pyarrow"},
+    "corpus": {"torch", "numpy", "pyarrow", "scipy", "safetensors"},
     "training": {"torch", "numpy", "safetensors"},
     "methods": {"torch", "yaml"},
     "downstream": {"torch", "numpy", "scipy", "sklearn"},

@@ -3,19 +3,27 @@
 from adaptssr_plugin.augment.base import Operator, Sequences, ViewPair
 from adaptssr_plugin.augment.choice import RandomChoice
 from adaptssr_plugin.augment.compose import Compose
+from adaptssr_plugin.augment.correlated import CorrelatedOperator, ItemInsert, ItemSubstitute, replace_neighbours
 from adaptssr_plugin.augment.crop import ItemCrop
+from adaptssr_plugin.augment.from_length import FromLength, coserec_pair
 from adaptssr_plugin.augment.mask import ItemMask
 from adaptssr_plugin.augment.pair import RandomPair
 from adaptssr_plugin.augment.reorder import ItemReorder
 
 __all__ = [
     "Compose",
+    "CorrelatedOperator",
+    "FromLength",
     "ItemCrop",
+    "ItemInsert",
     "ItemMask",
     "ItemReorder",
+    "ItemSubstitute",
     "Operator",
     "RandomChoice",
     "RandomPair",
     "Sequences",
     "ViewPair",
+    "coserec_pair",
+    "replace_neighbours",
 ]

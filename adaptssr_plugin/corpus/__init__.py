@@ -2,7 +2,8 @@
 
 from adaptssr_plugin.corpus.batch import Batch
 from adaptssr_plugin.corpus.behaviours import BehaviourCorpus
+from adaptssr_plugin.corpus.correlation import ItemCorrelation
 from adaptssr_plugin.corpus.loader import BatchLoader
 from adaptssr_plugin.corpus.readers import read_interactions, read_sequence_lines
 
-__all__ = ["Batch", "BatchLoader", "BehaviourCorpus", "read_interactions", "read_sequence_lines"]
+__all__ = ["Batch", "BatchLoader", "BehaviourCorpus", "ItemCorrelation", "read_interactions", "read_sequence_lines"]

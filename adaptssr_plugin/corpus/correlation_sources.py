@@ -1,0 +1,163 @@
+"""How strongly items are correlated (spec 1.5): by the users they share, and by their vectors in a model."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..functional.similarity import full_precision
+from .behaviours import BehaviourCorpus
+
+# Pairs of items held at once. One takes some 40 bytes in a sparse block, and 4 in a block of products.
+_SPARSE_PAIRS = 2**22
+_CPU_PAIRS, _DEVICE_PAIRS = 2**22, 2**27
+_MIN_ROWS = 64  # a block of fewer rows would spend its time on reading the whole table
+_LOW_BITS = (1 << 32) - 1
+
+
+class NearestItems(NamedTuple):
+    """The k most correlated items of every item, the most correlated first, of equals the smaller id first."""
+
+    neighbours: npt.NDArray[np.int64]
+    """(n_items, k): ids ``1 .. n_items - 1``, 0 where an item has no more."""
+    scores: npt.NDArray[np.float32]
+    """(n_items, k): 0 where there is no neighbour."""
+    lowest: float
+    """The smallest score of all pairs, also of those that are not among the k."""
+    highest: float
+    """The largest score of all pairs."""
+
+
+def item_cf(corpus: BehaviourCorpus, k: int = 1, iuf: bool = True, block_pairs: int = _SPARSE_PAIRS) -> NearestItems:
+    """Correlate items by the users who have both: ItemCF-IUF of CoSeRec, or ItemCF without ``iuf``.
+
+    With U_i the users who have item i and H_u the distinct items of user u, for i ≠ j::
+
+        c(i, j) = Σ_{u ∈ U_i ∩ U_j} 1 / ln(1 + |H_u|)  /  sqrt(|U_i| · |U_j|)
+
+    and Σ 1 in its place without ``iuf``. Scores are compared as they are returned, in float32.
+
+    Args:
+        corpus: the training histories and no others.
+        k: how many items are kept for each.
+        iuf: let a user count the less, the more items the user has.
+        block_pairs: pairs of items held at once, beside those of one item, which may be ``n_items``.
+
+    Returns:
+        The nearest items; all pairs that share a user count for ``lowest`` and ``highest`` (0 without any).
+    """
+    histories = _distinct_items(corpus)  # (n_users, n_items), sparse
+    size = np.diff(histories.indptr).astype(np.int64)  # |H_u|
+    popularity = np.bincount(histories.indices, minlength=corpus.n_items)  # |U_i|
+    users = histories.T.tocsr()  # (n_items, n_users): who has the item
+    histories.data = np.repeat(1 / np.log1p(size) if iuf else np.ones(len(size)), size)
+    best = np.zeros((corpus.n_items, k), dtype=np.int64)
+    lowest, highest = np.inf, 0.0
+    # Item i meets at most Σ_{u ∈ U_i} |H_u| others, and never more than there are.
+    for start, stop in _blocks(np.minimum(users @ size, corpus.n_items), block_pairs):
+        block = users[start:stop] @ histories  # (stop - start, n_items), sparse
+        item, other_item = np.repeat(np.arange(start, stop), np.diff(block.indptr)), block.indices.astype(np.int64)
+        scores = (block.data / np.sqrt(popularity[item] * popularity[other_item])).astype(np.float32)
+        other = item != other_item
+        lowest = min(lowest, float(scores[other].min(initial=np.inf)))
+        highest = max(highest, float(scores[other].max(initial=0)))
+        # Positive floats are ordered as their bits are. With the id below them, no two keys of an item are equal.
+        keys = scores.view(np.int32).astype(np.int64) << 32 | (_LOW_BITS - other_item)
+        _largest(np.where(other, keys, 0), block.indptr, best[start:stop])
+    neighbours = np.where(best > 0, _LOW_BITS - (best & _LOW_BITS), 0)
+    kept = (best >> 32).astype(np.int32).view(np.float32)
+    return NearestItems(neighbours, kept, lowest if highest else 0.0, highest)
+
+
+def _distinct_items(corpus: BehaviourCorpus) -> Any:
+    """Make the (n_users, n_items) CSR matrix of who has which item; an item counts once, however often it came."""
+    from scipy import sparse  # of the recbole extra: the core needs torch and numpy alone
+
+    ones = np.ones(len(corpus.items), dtype=np.int8)
+    # Copies, since sorting and merging write to the arrays, which may be mapped from a file.
+    arrays = (ones, np.array(corpus.items), np.array(corpus.offsets))
+    matrix = sparse.csr_matrix(arrays, shape=(len(corpus), corpus.n_items))
+    matrix.sum_duplicates()
+    matrix.data = np.ones(matrix.nnz, dtype=np.int8)
+    return matrix
+
+
+def _blocks(sizes: npt.NDArray[Any], limit: int) -> Iterator[tuple[int, int]]:
+    """Cut a list into runs whose sizes add up to at most ``limit``, or of one entry."""
+    total = np.cumsum(sizes, dtype=np.int64)
+    start, before = 0, 0
+    while start < len(total):
+        stop = max(start + 1, int(np.searchsorted(total, before + limit, side="right")))
+        yield start, stop
+        start, before = stop, int(total[stop - 1])
+
+
+def _largest(keys: npt.NDArray[np.int64], indptr: npt.NDArray[Any], out: npt.NDArray[np.int64]) -> None:
+    """Write the largest keys of each row of a CSR block to ``out`` (rows, k), in descending order; empties ``keys``."""
+    size = np.diff(indptr)
+    filled = np.flatnonzero(size)
+    for column in range(out.shape[1] if len(filled) else 0):
+        largest = np.maximum.reduceat(keys, indptr[filled])
+        if not largest.any():
+            return
+        out[filled, column] = largest
+        keys[keys == np.repeat(largest, size[filled])] = 0
+
+
+@torch.no_grad()
+def nearest_by_product(item_weight: Tensor, k: int = 1, block_rows: int | None = None) -> NearestItems:
+    """Correlate items by the dot products of their vectors: c(i, j) = e_i · e_j, i ≠ j, the padding left out.
+
+    Args:
+        item_weight: (n_items, d) floating, n_items >= 2, on any device; row 0 is the padding. It works there, in
+            float32, on ``block_rows`` rows of the matrix of products at a time.
+        k: how many items are kept for each.
+        block_rows: by default as many as suit the device.
+
+    Returns:
+        The nearest items; all pairs, those of an item with itself included, count for ``lowest`` and ``highest``.
+
+    Raises:
+        InputError: another shape or dtype, or products that are not finite.
+    """
+    _check_item_weight(item_weight)
+    vectors = item_weight[1:].float()  # (N, d)
+    n = len(vectors)
+    if block_rows is None:
+        block_rows = max(_MIN_ROWS, (_CPU_PAIRS if vectors.device.type == "cpu" else _DEVICE_PAIRS) // n)
+    buffer = vectors.new_empty(min(block_rows, n), n)
+    neighbours = torch.zeros(n + 1, k, dtype=torch.int64, device=vectors.device)
+    scores = vectors.new_zeros(n + 1, k)
+    extremes = []
+    for start in range(0, n, block_rows):
+        rows = slice(start, min(start + block_rows, n))
+        with full_precision(vectors):
+            products = torch.mm(vectors[rows], vectors.T, out=buffer[: rows.stop - start])  # (rows, N)
+        extremes.append(torch.stack(products.aminmax()))
+        products[:, rows].fill_diagonal_(-torch.inf)
+        for column in range(min(k, n - 1)):
+            # The first of equal maxima, which topk does not promise.
+            score, place = products.max(1)
+            scores[start + 1 : rows.stop + 1, column] = score
+            neighbours[start + 1 : rows.stop + 1, column] = place + 1
+            products.scatter_(1, place[:, None], -torch.inf)
+    ends = torch.stack(extremes)  # (blocks, 2)
+    lowest, highest = float(ends[:, 0].min()), float(ends[:, 1].max())
+    if not np.isfinite([lowest, highest]).all():
+        raise InputError(f"item_weight: expected finite products, got some from {lowest} to {highest}")
+    return NearestItems(neighbours.cpu().numpy(), scores.cpu().numpy(), lowest, highest)
+
+
+def _check_item_weight(item_weight: object) -> None:
+    if not isinstance(item_weight, Tensor):
+        raise InputError(f"item_weight: expected a tensor, got {type(item_weight).__name__}")
+    if item_weight.dim() != 2 or len(item_weight) < 2 or not item_weight.is_floating_point():
+        dtype = str(item_weight.dtype).removeprefix("torch.")
+        raise InputError(
+            f"item_weight: expected floats of shape (n_items, d) with n_items >= 2, "
+            f"got {dtype} of shape {tuple(item_weight.shape)}"
+        )
