@@ -5,14 +5,18 @@ from adaptssr_plugin.augment.choice import RandomChoice
 from adaptssr_plugin.augment.compose import Compose
 from adaptssr_plugin.augment.correlated import CorrelatedOperator, ItemInsert, ItemSubstitute, replace_neighbours
 from adaptssr_plugin.augment.crop import ItemCrop
+from adaptssr_plugin.augment.dropout import DropoutPair
 from adaptssr_plugin.augment.from_length import FromLength, coserec_pair
 from adaptssr_plugin.augment.mask import ItemMask
 from adaptssr_plugin.augment.pair import RandomPair
+from adaptssr_plugin.augment.periods import PeriodPair
 from adaptssr_plugin.augment.reorder import ItemReorder
+from adaptssr_plugin.augment.same_target import SameTargetPair
 
 __all__ = [
     "Compose",
     "CorrelatedOperator",
+    "DropoutPair",
     "FromLength",
     "ItemCrop",
     "ItemInsert",
@@ -20,8 +24,10 @@ __all__ = [
     "ItemReorder",
     "ItemSubstitute",
     "Operator",
+    "PeriodPair",
     "RandomChoice",
     "RandomPair",
+    "SameTargetPair",
     "Sequences",
     "ViewPair",
     "coserec_pair",

@@ -5,5 +5,14 @@ from adaptssr_plugin.corpus.behaviours import BehaviourCorpus
 from adaptssr_plugin.corpus.correlation import ItemCorrelation
 from adaptssr_plugin.corpus.loader import BatchLoader
 from adaptssr_plugin.corpus.readers import read_interactions, read_sequence_lines
+from adaptssr_plugin.corpus.same_target import same_target_pair
 
-__all__ = ["Batch", "BatchLoader", "BehaviourCorpus", "ItemCorrelation", "read_interactions", "read_sequence_lines"]
+__all__ = [
+    "Batch",
+    "BatchLoader",
+    "BehaviourCorpus",
+    "ItemCorrelation",
+    "read_interactions",
+    "read_sequence_lines",
+    "same_target_pair",
+]

@@ -1,0 +1,34 @@
+"""Two views that differ by the encoder's dropout alone (spec 1.11)."""
+
+import torch
+from torch import Tensor, nn
+
+from adaptssr_plugin.augment.base import Sequences, ViewPair, check_sequences
+
+
+class DropoutPair(nn.Module):
+    """Gives every row twice as it is: only the dropout of the encoder makes two views of it (CLUE).
+
+    An encoder without active dropout would encode both views alike; that is for who encodes them to refuse.
+
+    Example:
+        >>> first, second, _ = DropoutPair()(item_seq, item_seq_len)
+    """
+
+    def forward(self, item_seq: Tensor, item_seq_len: Tensor, generator: torch.Generator | None = None) -> ViewPair:
+        """Give both views.
+
+        Args:
+            item_seq: (B, L) int64, right-padded with 0; never written to.
+            item_seq_len: (B,) int64, each at least 1, on the device of ``item_seq``.
+            generator: nothing is drawn from it.
+
+        Returns:
+            Two copies of the input, so that what is written to one reaches neither; ``operators`` is None.
+
+        Raises:
+            InputError: a shape, dtype or device other than these.
+        """
+        check_sequences(item_seq, item_seq_len, generator)
+        first = Sequences(item_seq.clone(), item_seq_len.clone())
+        return ViewPair(first, Sequences(item_seq.clone(), item_seq_len.clone()), None)

@@ -1,0 +1,86 @@
+"""Two periods of one history as its two views (IDICL, spec 1.8)."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from adaptssr_plugin.augment.base import Sequences, ViewPair, check_sequences
+from adaptssr_plugin.augment.counts import check_ratio, up
+from adaptssr_plugin.augment.draws import uniform_below
+from adaptssr_plugin.errors import InputError
+
+
+class PeriodPair(nn.Module):
+    """Cuts two windows of ``l = max(1, ceil(ratio · n))`` consecutive items out of every history of n.
+
+    Where two such windows fit side by side (2 l ≤ n) they are disjoint: every place that leaves them so is
+    equally likely, and so is which of the two is the first view. Elsewhere both are drawn independently, as
+    :class:`ItemCrop` does. A row of one item is its own two views; of two items each view gets one.
+
+    "Different time periods" is all that is published of IDICL's sampling; the rest is this package's
+    reconstruction. Periods cut by wall-clock time would need the times of behaviours, which a corpus does not hold.
+
+    Args:
+        ratio: the share of items in each window, in (0, 1].
+        period: "disjoint" as above; "independent": the two windows may overlap wherever they fit.
+
+    Raises:
+        InputError: a ratio out of range or another period.
+
+    Example:
+        >>> first, second, _ = PeriodPair(0.4)(item_seq, item_seq_len, generator)
+    """
+
+    def __init__(self, ratio: float = 0.4, period: Literal["disjoint", "independent"] = "disjoint") -> None:
+        super().__init__()
+        self.ratio = check_ratio(ratio)
+        if period not in ("disjoint", "independent"):
+            raise InputError(f"period: expected 'disjoint' or 'independent', got {period!r}")
+        self.period = period
+
+    def forward(self, item_seq: Tensor, item_seq_len: Tensor, generator: torch.Generator | None = None) -> ViewPair:
+        """Draw two views.
+
+        Args:
+            item_seq: (B, L) int64, right-padded with 0; never written to.
+            item_seq_len: (B,) int64, each at least 1, on the device of ``item_seq``.
+            generator: where the random numbers come from, on the device of ``item_seq``; None takes torch's own.
+
+        Returns:
+            Both views with the shapes, dtypes and device of the input; ``operators`` is None.
+
+        Raises:
+            InputError: a shape, dtype or device other than these.
+        """
+        check_sequences(item_seq, item_seq_len, generator)
+        length = up(self.ratio, item_seq_len).clamp_(min=1)  # (B,)
+        first, second = self._draw_starts(item_seq_len, length, generator)
+        return ViewPair(_window(item_seq, first, length), _window(item_seq, second, length.clone()), None)
+
+    def _draw_starts(self, n: Tensor, length: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """Draw where the windows of the first and of the second view start, each (B,) int64."""
+        room = n - length + 1  # places of one window
+        if self.period == "independent":
+            return uniform_below(room, generator), uniform_below(room, generator)
+        # With s = n - 2l items to spare, the older window starts at a and the newer at l + b, for 0 <= a <= b <= s.
+        # Such pairs are the pairs i < j of s + 2 places, by a = i and b = j - 1. So two different places are drawn,
+        # and as they come in either order with the same chance, their order is also that of the views.
+        disjoint = 2 * length <= n
+        n_places = torch.where(disjoint, room - length + 1, room)  # s + 2
+        i = uniform_below(n_places, generator)
+        j = uniform_below(n_places - disjoint.long(), generator)
+        j = j + (disjoint & (j >= i))
+        newer = torch.where(disjoint, length - 1, 0)
+        return i + newer * (i > j), j + newer * (j > i)
+
+    def extra_repr(self) -> str:
+        """Show the arguments in ``repr``."""
+        return f"ratio={self.ratio}, period={self.period!r}"
+
+
+def _window(item_seq: Tensor, start: Tensor, length: Tensor) -> Sequences:
+    """Cut ``length`` items from ``start`` on out of each row, both (B,) int64."""
+    place = torch.arange(item_seq.shape[1], device=item_seq.device)  # (L,)
+    source = (place + start[:, None]).clamp_(max=item_seq.shape[1] - 1)  # (B, L)
+    return Sequences(item_seq.gather(1, source).mul_(place < length[:, None]), length)

@@ -1,0 +1,196 @@
+"""`PeriodPair` and `DropoutPair`: what the views hold, how they are distributed, what they promise."""
+
+from collections import Counter
+
+import augment_reference as reference
+import pytest
+import torch
+from readbacks import count_readbacks
+from scipy.stats import chisquare
+
+from adaptssr_plugin.augment import DropoutPair, ItemCrop, PeriodPair
+from adaptssr_plugin.errors import InputError
+
+DRAWS = 12_000
+LEAST_P = 1e-4
+ROWS = [[7], [3, 3], [5, 6, 7], list(range(1, 12)), list(range(100, 131)), [9, 8, 7, 6, 5]]
+PAIRS = {"disjoint": PeriodPair(), "independent": PeriodPair(period="independent"), "dropout": DropoutPair()}
+each_pair = pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def starts_of(n, ratio=0.4, period="disjoint", seed=0):
+    """Where the two windows start, for many rows ``0 .. n - 1`` (items 1 .. n), and their common length."""
+    item_seq, lengths = reference.padded([range(1, n + 1)] * DRAWS, width=n + 3)
+    first, second, operators = PeriodPair(ratio, period)(item_seq, lengths, generator(seed))
+    assert operators is None
+    length = int(first.item_seq_len[0])
+    for view in (first, second):
+        assert (view.item_seq_len == length).all()
+        window = view.item_seq[:, :1] + torch.arange(n + 3)
+        assert torch.equal(view.item_seq, torch.where(torch.arange(n + 3) < length, window, 0))
+    return (first.item_seq[:, 0] - 1).tolist(), (second.item_seq[:, 0] - 1).tolist(), length
+
+
+def assert_uniform(counts, kinds):
+    assert set(counts) <= set(kinds)
+    if len(kinds) > 1:
+        assert chisquare([counts[kind] for kind in kinds]).pvalue > LEAST_P
+
+
+# Spec 1.9, column "IDICL": the length of a window, and whether two of them are disjoint.
+TABLE = {1: (1, False), 2: (1, True), 3: (2, False), 5: (2, True), 10: (4, True), 55: (22, True), 100: (40, True)}
+
+
+@pytest.mark.parametrize(("n", "length", "disjoint"), [(n, *row) for n, row in TABLE.items()], ids=TABLE)
+def test_spec_8_windows_are_disjoint_where_two_fit(n, length, disjoint):
+    first, second, got = starts_of(n, seed=n)
+    assert got == length
+    apart = [abs(a - b) >= length for a, b in zip(first, second, strict=True)]
+    assert all(apart) if disjoint else not any(apart)
+    assert {min(first), min(second)} == {0}
+    assert {max(first), max(second)} == {n - length}
+
+
+def test_spec_8_a_row_of_one_item_is_its_own_two_views():
+    item_seq, lengths = reference.padded([[7], [9]], width=3)
+    for view in PeriodPair()(item_seq, lengths, generator())[:2]:
+        assert torch.equal(view.item_seq, item_seq)
+        assert torch.equal(view.item_seq_len, lengths)
+
+
+def test_spec_8_of_two_items_each_view_gets_one_in_either_order():
+    first, second, length = starts_of(2)
+    assert length == 1
+    assert_uniform(Counter(zip(first, second, strict=True)), [(0, 1), (1, 0)])
+
+
+@pytest.mark.parametrize(("n", "ratio"), [(5, 0.4), (7, 0.4), (7, 0.1), (10, 0.5), (10, 0.4), (9, 0.3)])
+def test_every_disjoint_pair_in_either_order_is_as_likely(n, ratio):
+    first, second, length = starts_of(n, ratio, seed=n)
+    places = range(n - length + 1)
+    kinds = [(a, b) for a in places for b in places if abs(a - b) >= length]
+    assert_uniform(Counter(zip(first, second, strict=True)), kinds)
+
+
+@pytest.mark.parametrize(
+    ("n", "ratio", "period"),
+    [
+        (6, 0.4, "independent"),
+        (3, 0.4, "disjoint"),
+        (7, 0.6, "disjoint"),
+        (4, 1.0, "disjoint"),
+        (1, 0.4, "independent"),
+    ],
+)
+def test_every_pair_of_independent_windows_is_as_likely(n, ratio, period):
+    first, second, length = starts_of(n, ratio, period, seed=n)
+    places = range(n - length + 1)
+    assert_uniform(Counter(zip(first, second, strict=True)), [(a, b) for a in places for b in places])
+
+
+@pytest.mark.parametrize("period", ["disjoint", "independent"])
+@pytest.mark.parametrize("ratio", [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
+def test_every_length_and_ratio(ratio, period):
+    item_seq, lengths = reference.padded([range(1, n + 1) for n in range(1, 61)])
+    for view in PeriodPair(ratio, period)(item_seq, lengths, generator())[:2]:
+        assert view.item_seq_len.tolist() == [max(1, reference.up(ratio, n)) for n in range(1, 61)]
+        assert torch.equal(view.item_seq > 0, torch.arange(60) < view.item_seq_len[:, None])
+
+
+def test_rows_of_a_batch_do_not_share_their_draws():
+    item_seq, lengths = reference.padded([range(1, 101)] * 50)
+    first, second, _ = PeriodPair(0.1)(item_seq, lengths, generator())
+    assert len(set(first.item_seq[:, 0].tolist())) > 20
+    assert len(set(second.item_seq[:, 0].tolist())) > 20
+
+
+def test_one_window_alone_is_a_crop():
+    """Both draw their length alike, so a sweep over ratios means the same in both."""
+    item_seq, lengths = reference.padded(ROWS)
+    crop = ItemCrop(0.3)(item_seq, lengths, generator())
+    first, _, _ = PeriodPair(0.3)(item_seq, lengths, generator())
+    assert torch.equal(first.item_seq_len, crop.item_seq_len)
+
+
+def test_dropout_views_are_the_row_itself():
+    item_seq, lengths = reference.padded(ROWS, width=40)
+    first, second, operators = DropoutPair()(item_seq, lengths)
+    assert operators is None
+    for view in (first, second):
+        assert torch.equal(view.item_seq, item_seq)
+        assert torch.equal(view.item_seq_len, lengths)
+
+
+@each_pair
+class TestPromises:
+    def test_one_view_and_the_input_outlive_writes_to_the_other(self, pair):
+        item_seq, lengths = reference.padded(ROWS)
+        before = item_seq.clone(), lengths.clone()
+        first, second, _ = pair(item_seq, lengths, generator())
+        kept = second.item_seq.clone(), second.item_seq_len.clone()
+        first.item_seq.fill_(77)
+        first.item_seq_len.fill_(1)
+        assert all(torch.equal(a, b) for a, b in zip(second, kept, strict=True))
+        second.item_seq.fill_(78)
+        second.item_seq_len.fill_(1)
+        assert all(torch.equal(a, b) for a, b in zip((item_seq, lengths), before, strict=True))
+
+    def test_same_seed_same_views(self, pair):
+        item_seq, lengths = reference.padded(ROWS)
+        once, again = (pair(item_seq, lengths, generator(4))[:2] for _ in range(2))
+        for view, same in zip(once, again, strict=True):
+            assert torch.equal(view.item_seq, same.item_seq)
+            assert torch.equal(view.item_seq_len, same.item_seq_len)
+
+    def test_no_read_back(self, pair):
+        item_seq, lengths = reference.padded(ROWS)
+        with count_readbacks() as reads:
+            pair(item_seq, lengths, generator())
+        assert reads == []
+
+    def test_on_meta(self, pair):
+        item_seq, lengths = (tensor.to("meta") for tensor in reference.padded(ROWS))
+        for view in pair(item_seq, lengths)[:2]:
+            assert (view.item_seq.device.type, view.item_seq.shape, view.item_seq.dtype) == (
+                "meta",
+                item_seq.shape,
+                torch.int64,
+            )
+            assert (view.item_seq_len.device.type, view.item_seq_len.shape) == ("meta", lengths.shape)
+
+    def test_no_state(self, pair):
+        assert not pair.state_dict()
+        assert not getattr(pair, "needs_rows", False)
+
+    @pytest.mark.parametrize(("shape", "n"), [((1, 1), 1), ((3, 1), 1), ((1, 9), 9), ((2, 9), 1)])
+    def test_odd_shapes(self, pair, shape, n):
+        item_seq = torch.where(torch.arange(shape[1]) < n, 5, 0).expand(shape)
+        for view in pair(item_seq, torch.full((shape[0],), n), generator())[:2]:
+            assert view.item_seq.shape == shape
+            assert torch.equal(view.item_seq, torch.where(torch.arange(shape[1]) < view.item_seq_len[:, None], 5, 0))
+
+    def test_wrong_batches(self, pair):
+        with pytest.raises(InputError, match=r"^item_seq: expected int64"):
+            pair(torch.ones(2, 3), torch.ones(2, dtype=torch.int64))
+        with pytest.raises(InputError, match=r"^item_seq_len: expected shape \(2,\)"):
+            pair(torch.ones(2, 3, dtype=torch.int64), torch.ones(3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("ratio", [0, -0.1, 1.5, True, "0.4", float("nan")])
+def test_wrong_ratio(ratio):
+    with pytest.raises(InputError, match=r"^ratio: expected a number in \(0, 1\], got "):
+        PeriodPair(ratio)
+
+
+@pytest.mark.parametrize("period", ["timestamp", None, True, ["disjoint"]])
+def test_wrong_period(period):
+    with pytest.raises(InputError, match=r"^period: expected 'disjoint' or 'independent', got "):
+        PeriodPair(period=period)
+
+
+def test_arguments_are_shown():
+    assert repr(PeriodPair(0.2)) == "PeriodPair(ratio=0.2, period='disjoint')"
