@@ -116,8 +116,8 @@ def _target_scores(hidden: Tensor, table: Tensor, bias: Tensor | None, targets: 
 class _LinearCrossEntropy(torch.autograd.Function):
     """See the module's docstring.
 
-    ``candidates`` (k,) int64, distinct, are the items that a target is compared with, None for all; ``excluded``
-    (M,) is the place among them that a row leaves out.
+    ``candidates`` (k,) int64, distinct, are the items that a target is compared with, and ``excluded`` (M,) is the
+    place among them that a row leaves out. Both None: all items, and the target.
     """
 
     @staticmethod
@@ -128,17 +128,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
         bias: Tensor | None,
         targets: Tensor,
         candidates: Tensor | None,
-        excluded: Tensor,
+        excluded: Tensor | None,
         chunk_size: int | None,
     ) -> Tensor:
         with full_precision(hidden):
             exact = hidden.to(_accumulated_in(hidden, weight, bias))
             first = _target_scores(exact, weight, bias, targets)
-            others = _compare(_candidate_scores(exact, weight, bias, candidates, excluded, chunk_size), first)
-            total = others.total + torch.exp(first - others.top)
+            scores = _candidate_scores(exact, weight, bias, targets, candidates, excluded, chunk_size)
+            others = _compare(scores, first)
             ctx.save_for_backward(
-                hidden, weight, bias, targets, candidates, excluded,
-                others.top + total.log(), others.total / total,
+                hidden, weight, bias, targets, candidates, excluded, first, others.top, others.total
             )  # fmt: skip
             ctx.chunk_size = chunk_size
             return _loss(first, others)
@@ -146,34 +145,49 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, targets, candidates, excluded, log_total, share = ctx.saved_tensors
-        for_hidden, for_weight, for_bias = ctx.needs_input_grad[:3]
+        hidden, weight, bias, targets, candidates, excluded, first, top, total = ctx.saved_tensors
         with full_precision(hidden):
-            exact = hidden.to(log_total.dtype)
-            scores = _candidate_scores(exact, weight, bias, candidates, excluded, ctx.chunk_size)
-            scaled = exact * grad[:, None]
-            grad_hidden = torch.zeros_like(exact) if for_hidden else None
-            grad_rows = scores.table.new_empty(scores.table.shape, dtype=exact.dtype) if for_weight else None
-            grad_bias = scores.table.new_empty(len(scores.table), dtype=exact.dtype) if for_bias else None
-            for items, vectors, chunk in scores:
-                softmax = chunk.sub_(log_total[:, None]).exp_()  # (M, c)
-                if grad_hidden is not None:
-                    grad_hidden.addmm_(softmax, vectors)
-                if grad_rows is not None:
-                    torch.mm(softmax.t(), scaled, out=grad_rows[items])
-                if grad_bias is not None:
-                    torch.mv(softmax.t(), grad, out=grad_bias[items])
-            # The target's own part: its softmax less 1 is the share of the others, free of cancellation.
+            exact = hidden.to(top.dtype)
+            scores = _candidate_scores(exact, weight, bias, targets, candidates, excluded, ctx.chunk_size)
+            # The softmax is exp(score - top) times this; not exp(score - log Σ), which would be rounded with the
+            # scores' size. At the target, less 1, it is minus the sum of the others: nothing cancels.
+            factor = grad / (total + torch.exp(first - top))  # (M,)
+            scaled = exact * factor[:, None]
+            grad_hidden, grad_rows, grad_bias = _sums(scores, top, factor, scaled, ctx.needs_input_grad)
             if grad_hidden is not None:
-                grad_hidden.addcmul_(share[:, None], weight[targets].to(exact.dtype), value=-1).mul_(grad[:, None])
+                own = weight[targets].to(exact.dtype)
+                grad_hidden = grad_hidden.addcmul_(total[:, None], own, value=-1).mul_(factor[:, None])
                 grad_hidden = grad_hidden.to(hidden.dtype)
             if grad_rows is not None:
                 grad_rows = _at_items(grad_rows, candidates, len(weight))
-                grad_rows = grad_rows.index_add_(0, targets, scaled * share[:, None], alpha=-1).to(weight.dtype)
+                grad_rows = grad_rows.index_add_(0, targets, scaled * total[:, None], alpha=-1).to(weight.dtype)
             if grad_bias is not None:
                 grad_bias = _at_items(grad_bias, candidates, len(bias))
-                grad_bias = grad_bias.index_add_(0, targets, grad * share, alpha=-1).to(bias.dtype)
+                grad_bias = grad_bias.index_add_(0, targets, factor * total, alpha=-1).to(bias.dtype)
         return grad_hidden, grad_rows, grad_bias, None, None, None, None
+
+
+def _sums(
+    scores: _Scores, top: Tensor, factor: Tensor, scaled: Tensor, wanted: tuple[bool, ...]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Sum exp(score - top) times item vectors over items (M, d), and over rows times ``scaled`` and ``factor``.
+
+    The latter two, (n, d) and (n,), are the gradients of table and bias but for the targets' own part. ``wanted``
+    says which of the three to compute.
+    """
+    empty = scaled.new_empty
+    by_row = torch.zeros_like(scaled) if wanted[0] else None
+    by_item = empty(scores.table.shape) if wanted[1] else None
+    weights = empty(len(scores.table)) if wanted[2] else None
+    for items, vectors, chunk in scores:
+        chunk.sub_(top[:, None]).exp_()  # (M, c)
+        if by_row is not None:
+            by_row.addmm_(chunk, vectors)
+        if by_item is not None:
+            torch.mm(chunk.t(), scaled, out=by_item[items])
+        if weights is not None:
+            torch.mv(chunk.t(), factor, out=weights[items])
+    return by_row, by_item, weights
 
 
 def _accumulated_in(*tensors: Tensor | None) -> torch.dtype:
@@ -186,13 +200,14 @@ def _candidate_scores(
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor | None,
+    targets: Tensor,
     candidates: Tensor | None,
-    excluded: Tensor,
+    excluded: Tensor | None,
     chunk_size: int | None,
 ) -> _Scores:
-    if candidates is not None:
-        weight, bias = weight[candidates], None if bias is None else bias[candidates]
-    return _Scores(hidden, weight, bias, excluded, chunk_size)
+    if candidates is None or excluded is None:
+        return _Scores(hidden, weight, bias, targets, chunk_size)
+    return _Scores(hidden, weight[candidates], None if bias is None else bias[candidates], excluded, chunk_size)
 
 
 def _at_items(gradient: Tensor, candidates: Tensor | None, n_items: int) -> Tensor:
@@ -234,7 +249,7 @@ def linear_cross_entropy(
     _check(hidden, weight, bias, targets, chunk_size)
     _check_reduction(reduction)
     losses = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        hidden, weight, bias, targets, None, targets, chunk_size
+        hidden, weight, bias, targets, None, None, chunk_size
     )
     return _reduced(losses, reduction)
 
