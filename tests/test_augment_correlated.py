@@ -257,6 +257,13 @@ def test_masked_positions_stay_masked_and_get_any_item_before_them():
     assert set(out[:, [0, 4]].flatten().tolist()) == set(range(1, N_ITEMS))
 
 
+def test_a_masked_position_does_not_stand_for_the_last_item():
+    item_seq, lengths = reference.padded([[4, 3]] * 500, 4)  # of items 1 to 3, the last has a neighbour
+    out = insert(1.0, torch.tensor([0, 0, 0, 1]))(item_seq, lengths, generator()).item_seq
+    assert set(out[:, 0].tolist()) == {1, 2, 3}
+    assert out[:, 1:].tolist() == [[4, 1, 3]] * 500
+
+
 def test_what_the_padding_has_as_neighbour_does_not_matter():
     odd = NEIGHBOURS.clone()
     odd[0] = 77

@@ -140,7 +140,7 @@ def test_no_more_pairs_are_held_than_asked_for(monkeypatch):
     found = item_cf(corpus(rows.tolist(), 400), 1, True, 3000)
     assert (found.neighbours[1:] > 0).all()
     assert 3000 / 2 < max(held[1:]) <= 3000  # the first is one weight per behaviour
-    assert len(held) > 10
+    assert 120 * 30 * 30 / 3000 <= len(held) - 1 < 1.2 * 120 * 30 * 30 / 3000 + 2
 
 
 # --- model-based --------------------------------------------------------------------------------------------------

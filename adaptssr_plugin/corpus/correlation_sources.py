@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..functional.similarity import full_precision
 from .behaviours import BehaviourCorpus
 
 # Pairs of items held at once. One takes some 40 bytes in a sparse block, and 4 in a block of products.
@@ -97,15 +96,17 @@ def _blocks(sizes: npt.NDArray[Any], limit: int) -> Iterator[tuple[int, int]]:
 
 
 def _largest(keys: npt.NDArray[np.int64], indptr: npt.NDArray[Any], out: npt.NDArray[np.int64]) -> None:
-    """Write the largest keys of each row of a CSR block to ``out`` (rows, k), in descending order; empties ``keys``."""
+    """Write the largest keys of each row of a CSR block to ``out`` (rows, k), largest first; ``keys`` is used up."""
     size = np.diff(indptr)
     filled = np.flatnonzero(size)
-    for column in range(out.shape[1] if len(filled) else 0):
-        largest = np.maximum.reduceat(keys, indptr[filled])
+    if len(filled) == 0:
+        return
+    largest = out[filled, 0] = np.maximum.reduceat(keys, indptr[filled])
+    for column in range(1, out.shape[1]):
+        keys[keys == np.repeat(largest, size[filled])] = 0
+        largest = out[filled, column] = np.maximum.reduceat(keys, indptr[filled])
         if not largest.any():
             return
-        out[filled, column] = largest
-        keys[keys == np.repeat(largest, size[filled])] = 0
 
 
 @torch.no_grad()
@@ -135,8 +136,8 @@ def nearest_by_product(item_weight: Tensor, k: int = 1, block_rows: int | None =
     extremes = []
     for start in range(0, n, block_rows):
         rows = slice(start, min(start + block_rows, n))
-        with full_precision(vectors):
-            products = torch.mm(vectors[rows], vectors.T, out=buffer[: rows.stop - start])  # (rows, N)
+        # With ``out`` the product stays in float32 under autocast too.
+        products = torch.mm(vectors[rows], vectors.T, out=buffer[: rows.stop - start])  # (rows, N)
         extremes.append(torch.stack(products.aminmax()))
         products[:, rows].fill_diagonal_(-torch.inf)
         for column in range(min(k, n - 1)):
