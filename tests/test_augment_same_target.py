@@ -156,6 +156,17 @@ def test_rows_may_overlap_and_keys_be_any_item():
     assert seen == {row: set(views) - {views[row]} for row in range(3)}
 
 
+def test_rows_that_are_alike_but_for_their_keys():
+    """Rows 0 to 3 hold the same item, two under each key; each key has one row that differs."""
+    items = torch.tensor([1, 4, 5])
+    starts = torch.tensor([0, 0, 0, 0, 1, 2])
+    keys = torch.tensor([2, 2, 3, 3, 2, 3])
+    pair = SameTargetPair(items, starts, torch.ones_like(starts), keys, skip_identical=True)
+    assert pair.n_others.tolist() == [1, 1, 1, 1, 2, 2]
+    drawn = pair.draw(torch.arange(6).repeat(50), generator()).view(50, 6)
+    assert [set(column.tolist()) for column in drawn.T] == [{4}, {4}, {5}, {5}, {0, 1}, {2, 3}]
+
+
 def test_buckets_of_many_rows():
     rng = np.random.default_rng(0)
     rows = [[*rng.integers(1, 4, rng.integers(1, 4)), rng.integers(1, 40)] for _ in range(400)]

@@ -57,7 +57,7 @@ def _sort(keys: Tensor, content: Tensor | None) -> tuple[Tensor, Tensor]:
         by_content = content.argsort(stable=True)
         by_key = by_content[keys[by_content].argsort(stable=True)]
         key, same = keys[by_key], content[by_key]
-        begins = (key[1:] != key[:-1]) | (same[1:] != same[:-1])
+        begins = same[1:] != same[:-1]
         in_order = torch.cat([begins.new_zeros(1), begins]).cumsum(0)
     return by_key, torch.empty_like(place).scatter_(0, by_key, in_order)
 
@@ -76,7 +76,8 @@ def contents(items: Tensor, starts: Tensor, lengths: Tensor) -> Tensor:
     so memory grows as N.
     """
     by_length = lengths.argsort(descending=True)
-    start, number = starts[by_length], lengths[by_length]
+    start = starts[by_length]
+    number = torch.zeros_like(start)
     shorter = torch.bincount(lengths).cumsum(0)[:-1]  # how many rows have at most 0, 1, ... items
     for place, n_rows in enumerate((len(lengths) - shorter).tolist()):
         item = items[start[:n_rows] + place].long()
