@@ -3,20 +3,25 @@
 import argparse
 from pathlib import Path
 
-from benchmarks import loss
+from benchmarks import loss, masked_items
 
 RESULTS = Path(__file__).parent / "results"
+BENCHMARKS = {"loss": loss.run, "masked_items": masked_items.run}
+_HELP = (
+    "loss: forward and backward, and memory, against other forms; "
+    "masked_items: the same of cross-entropy over up to a million items"
+)
 
 
 def main() -> None:
     """Run one benchmark."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", choices=["loss"], help="loss: forward and backward, and memory, against other forms")
+    parser.add_argument("name", choices=BENCHMARKS, help=_HELP)
     parser.add_argument("--quick", action="store_true", help="small sizes, few repeats: shows that it runs")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the CSV")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
-    loss.run(arguments.output, quick=arguments.quick)
+    BENCHMARKS[arguments.name](arguments.output, quick=arguments.quick)
 
 
 if __name__ == "__main__":
