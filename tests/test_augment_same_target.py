@@ -156,15 +156,17 @@ def test_rows_may_overlap_and_keys_be_any_item():
     assert seen == {row: set(views) - {views[row]} for row in range(3)}
 
 
-def test_rows_that_are_alike_but_for_their_keys():
-    """Rows 0 to 3 hold the same item, two under each key; each key has one row that differs."""
-    items = torch.tensor([1, 4, 5])
-    starts = torch.tensor([0, 0, 0, 0, 1, 2])
-    keys = torch.tensor([2, 2, 3, 3, 2, 3])
+@pytest.mark.parametrize("others", [[], [4, 5], [5, 4], [6, 7]], ids=str)
+def test_rows_that_are_alike_but_for_their_keys(others):
+    """Rows 0 to 3 hold the same item, two under each key; each key may have one row that differs."""
+    items = torch.tensor([1, *others])
+    starts = torch.tensor([0, 0, 0, 0, 1, 2])[: 4 + len(others)]
+    keys = torch.tensor([2, 2, 3, 3, 2, 3])[: len(starts)]
     pair = SameTargetPair(items, starts, torch.ones_like(starts), keys, skip_identical=True)
-    assert pair.n_others.tolist() == [1, 1, 1, 1, 2, 2]
-    drawn = pair.draw(torch.arange(6).repeat(50), generator()).view(50, 6)
-    assert [set(column.tolist()) for column in drawn.T] == [{4}, {4}, {5}, {5}, {0, 1}, {2, 3}]
+    drawn = pair.draw(torch.arange(len(starts)).repeat(50), generator()).view(50, -1)
+    seen = [set(column.tolist()) for column in drawn.T]
+    assert seen == ([{4}, {4}, {5}, {5}, {0, 1}, {2, 3}] if others else [{0}, {1}, {2}, {3}])
+    assert pair.n_others.tolist() == ([1, 1, 1, 1, 2, 2] if others else [0, 0, 0, 0])
 
 
 def test_buckets_of_many_rows():
