@@ -57,7 +57,7 @@ def _sort(keys: Tensor, content: Tensor | None) -> tuple[Tensor, Tensor]:
         by_content = content.argsort(stable=True)
         by_key = by_content[keys[by_content].argsort(stable=True)]
         key, same = keys[by_key], content[by_key]
-        begins = same[1:] != same[:-1]
+        begins = (key[1:] != key[:-1]) | (same[1:] != same[:-1])
         in_order = torch.cat([begins.new_zeros(1), begins]).cumsum(0)
     return by_key, torch.empty_like(place).scatter_(0, by_key, in_order)
 
