@@ -3,12 +3,14 @@
 import dataclasses
 
 import pytest
-from training_cases import encoder_of
+from training_cases import corpus_of, encoder_of
 
 from adaptssr_plugin import AdaptSSRLoss, AugmentationAdaptiveFusion, InfoNCELoss
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.methods import Recipe, available, presets, recipe
-from adaptssr_plugin.methods.plan import pairwise_loss, random_pair, stage_plans
+from adaptssr_plugin.methods.comparison import pairwise_loss
+from adaptssr_plugin.methods.plan import stage_plans
+from adaptssr_plugin.methods.views import UserHistories, make_views
 from adaptssr_plugin.training import MLM_TO_RANKING, MaskedItemStage, PairwiseStage
 
 # Column "Default" of spec §3 by row, or the paragraph of §2 that has the value.
@@ -32,6 +34,8 @@ PAPER = {
     "mask_ratio": (0.6, "§1.1"),
     "crop_ratio": (0.4, "22"),
     "reorder_ratio": (0.6, "§1.3"),
+    "substitute_ratio": (0.1, "§1.5"),
+    "insert_ratio": (0.4, "§1.5"),
     "distinct_ops": (False, "14"),
     "lambda_mode": ("sample", "1"),
     "lambda_terms": (4, "2"),
@@ -40,6 +44,7 @@ PAPER = {
     "negatives": ("auto", "13"),
     "scale": (1.0, "12"),
     "temperature": (1.0, "§2.1"),
+    "similarity": ("cosine", "§2.1"),
     "epochs": (20, "28"),
     "learning_rate": (2e-4, "34"),
     "dropout": (0.1, "25"),
@@ -55,6 +60,7 @@ PAPER = {
     "ft_shuffle": (True, "39"),
 }
 # Of which the paper says nothing: names of the run, seeds, λ where it is constant, and how the crank is turned.
+SOURCE = UserHistories(corpus_of(5, 3, 7), max_len=10)
 OTHERS = {"method", "preset", "seed", "split_seed", "lambda_value", "stopping_step", "amp_dtype"}
 # Spec §3, note b, where it differs from the paper.
 OFFICIAL_CODE = {
@@ -108,7 +114,7 @@ class TestDefaults:
         assert (made.method, made.preset) == (method, preset)
         assert made.departures(made) == {}
         for plan in stage_plans(made):
-            assert plan.make(encoder_of()).encoder is not None
+            assert plan.make(encoder_of(), SOURCE).encoder is not None
 
 
 class TestDepartures:
@@ -202,7 +208,7 @@ class TestWrongOptions:
 
     def test_an_unknown_option_names_the_known_ones(self):
         message = refusal(options={"epoch": 3})
-        assert message.startswith("epoch: expected an option of a recipe (method, preset, dim,")
+        assert message.startswith("epoch: expected an option of a recipe (") and " method, preset, dim, " in message
         assert message.endswith("ft_shuffle), got an unknown name")
 
     def test_an_unknown_method_or_preset_names_the_known_ones(self):
@@ -235,6 +241,10 @@ class TestWrongOptions:
         assert recipe(options={"epochs": 3, "select": "epoch:3"}).select == "epoch:3"
 
 
+def loss_of(made):
+    return pairwise_loss(made.loss, made)
+
+
 class TestPlans:
     def test_adaptssr_is_masked_items_then_ranking(self):
         made = recipe(options={"mlm_epochs": 3, "mlm_learning_rate": 0.5, "mlm_dropout": 0.4, "mlm_select": "last"})
@@ -242,7 +252,7 @@ class TestPlans:
         settings = ("name", "epochs", "learning_rate", "dropout", "select", "takes")
         assert [getattr(warm_up, name) for name in settings] == ["mlm", 3, 0.5, 0.4, "last", ()]
         assert [getattr(own, name) for name in settings] == ["adaptssr", 20, 2e-4, 0.1, "best", MLM_TO_RANKING]
-        first, second = warm_up.make(encoder_of()), own.make(encoder_of())
+        first, second = warm_up.make(encoder_of(), SOURCE), own.make(encoder_of(), SOURCE)
         assert isinstance(first, MaskedItemStage)
         assert (first.name, first.mask.ratio) == ("mlm", 0.3)
         assert isinstance(second, PairwiseStage)
@@ -273,7 +283,7 @@ class TestPlans:
     )
     def test_the_softmax_reaches_masked_items(self, method, options, expected):
         plan = stage_plans(recipe(method, options=options))[0]
-        head = plan.make(encoder_of()).head
+        head = plan.make(encoder_of(), SOURCE).head
         assert (head.softmax, head.sample_share) == expected
 
     def test_a_ranking_without_dropout_is_refused_before_its_warm_up(self):
@@ -298,18 +308,20 @@ class TestPlans:
         ],
     )
     def test_losses(self, options, expected):
-        assert repr(pairwise_loss(recipe(options=options))) == repr(expected)
+        assert repr(loss_of(recipe(options=options))) == repr(expected)
         assert (repr(expected) == repr(AdaptSSRLoss())) is (
             not options
         )  # a repr that leaves something out shows nothing
 
     def test_the_preset_of_the_authors_code_has_the_loss_of_that_name(self):
-        ours, named = pairwise_loss(recipe(preset="official_code")), AdaptSSRLoss.from_preset("official_code")
+        ours, named = loss_of(recipe(preset="official_code")), AdaptSSRLoss.from_preset("official_code")
         assert repr(ours) == repr(named)
         assert repr(ours) != repr(AdaptSSRLoss())
 
     def test_views(self):
-        pair = random_pair(recipe(options={"mask_ratio": 0.1, "crop_ratio": 0.2, "reorder_ratio": 0.3}), 12)
+        pair = make_views(
+            "adaptssr", recipe(options={"mask_ratio": 0.1, "crop_ratio": 0.2, "reorder_ratio": 0.3}), SOURCE
+        )
         assert [(type(one).__name__, one.ratio) for one in pair.operators] == [
             ("ItemMask", 0.1),
             ("ItemCrop", 0.2),
@@ -317,4 +329,4 @@ class TestPlans:
         ]
         assert pair.operators[0].mask_id == 12
         assert pair.distinct is False
-        assert random_pair(recipe(options={"distinct_ops": True}), 12).distinct is True
+        assert make_views("adaptssr", recipe(options={"distinct_ops": True}), SOURCE).distinct is True

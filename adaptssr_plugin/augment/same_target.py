@@ -33,8 +33,11 @@ class SameTargetPair(nn.Module):
         InputError: arrays that do not fit together, or keys that are not the last items with ``drop_last``.
 
     Example:
+        >>> items, starts, lengths = torch.tensor([3, 5, 7, 8, 7]), torch.tensor([0, 3]), torch.tensor([3, 2])
         >>> views = SameTargetPair(items, starts, lengths, keys=items[starts + lengths - 1])
-        >>> first, second, _ = views(item_seq, item_seq_len, generator, rows=rows)
+        >>> first, second, _ = views(torch.tensor([[3, 5, 7]]), torch.tensor([3]), rows=torch.tensor([0]))
+        >>> second.item_seq.tolist()
+        [[8, 7, 0]]
     """
 
     needs_rows = True

@@ -15,10 +15,12 @@ _GROUPS = {
         "warm_start", "mlm_epochs", "mlm_learning_rate", "mlm_dropout", "mlm_ratio", "mlm_softmax",
         "mlm_sample_share", "mlm_select",
     ),
-    "views": ("mask_ratio", "crop_ratio", "reorder_ratio", "distinct_ops"),
+    "views": (
+        "mask_ratio", "crop_ratio", "reorder_ratio", "substitute_ratio", "insert_ratio", "distinct_ops",
+    ),
     "objective": (
         "loss", "lambda_mode", "lambda_terms", "lambda_clamp", "lambda_detach", "lambda_value", "negatives", "scale",
-        "temperature",
+        "temperature", "similarity",
     ),
     "training": (
         "epochs", "learning_rate", "dropout", "batch_size", "select", "valid_share", "stopping_step",

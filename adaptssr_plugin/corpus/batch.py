@@ -17,6 +17,10 @@ class Batch:
         lengths: (B,) int64, the numbers of ``item_seq_len``, always on the CPU: host code that needs them
             never has to wait for the device.
         labels: (B,), or None where there are none.
+        keys: (B,) int64, or None: rows with the same key, say the same target item, are no negatives of each
+            other either.
+        rows: (B,) int64, or None: the number of each row in the data that a view provider was made of, where
+            that is not ``user_ids``.
     """
 
     item_seq: Tensor
@@ -24,16 +28,23 @@ class Batch:
     user_ids: Tensor
     lengths: Tensor
     labels: Tensor | None = None
+    keys: Tensor | None = None
+    rows: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """Copy everything but ``lengths`` to ``device``."""
-        labels = None if self.labels is None else self.labels.to(device, non_blocking=non_blocking)
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=non_blocking)
+
         return Batch(
-            self.item_seq.to(device, non_blocking=non_blocking),
-            self.item_seq_len.to(device, non_blocking=non_blocking),
-            self.user_ids.to(device, non_blocking=non_blocking),
+            moved(self.item_seq),
+            moved(self.item_seq_len),
+            moved(self.user_ids),
             self.lengths,
-            labels,
+            None if self.labels is None else moved(self.labels),
+            None if self.keys is None else moved(self.keys),
+            None if self.rows is None else moved(self.rows),
         )
 
     def __len__(self) -> int:

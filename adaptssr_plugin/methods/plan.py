@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from ..augment import ItemCrop, ItemMask, ItemReorder, RandomPair
 from ..encoders import UserEncoder
 from ..errors import InputError
-from ..losses import AdaptSSRLoss, AugmentationAdaptiveFusion, InfoNCELoss
 from ..training import MLM_TO_RANKING, MaskedItemStage, PairwiseStage, Stage
+from .comparison import pairwise_loss
 from .recipe import Recipe
+from .views import ViewSource, make_views
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class StagePlan:
 
     Attributes:
         name: of the stage.
-        make: puts the stage around a fresh encoder.
+        make: puts the stage around a fresh encoder; views come from the source.
         epochs: how many.
         learning_rate: Adam's.
         dropout: of the encoder in this stage.
@@ -27,7 +27,7 @@ class StagePlan:
     """
 
     name: str
-    make: Callable[[UserEncoder], Stage]
+    make: Callable[[UserEncoder, ViewSource], Stage]
     epochs: int
     learning_rate: float
     dropout: float
@@ -46,7 +46,7 @@ def stage_plans(recipe: Recipe) -> list[StagePlan]:
         plans.append(
             StagePlan(
                 name="mlm",
-                make=lambda encoder: _masked_items(recipe, encoder, "mlm"),
+                make=lambda encoder, source: _masked_items(recipe, encoder, source, "mlm"),
                 epochs=recipe.mlm_epochs,
                 learning_rate=recipe.mlm_learning_rate,
                 dropout=recipe.mlm_dropout,
@@ -60,7 +60,7 @@ def stage_plans(recipe: Recipe) -> list[StagePlan]:
         plans.append(
             StagePlan(
                 name=recipe.method,
-                make=lambda encoder: make(recipe, encoder),
+                make=lambda encoder, source: make(recipe, encoder, source),
                 epochs=recipe.epochs,
                 learning_rate=recipe.learning_rate,
                 dropout=recipe.dropout,
@@ -71,44 +71,18 @@ def stage_plans(recipe: Recipe) -> list[StagePlan]:
     return plans
 
 
-def _views_compared(recipe: Recipe, encoder: UserEncoder) -> Stage:
-    return PairwiseStage(encoder, random_pair(recipe, encoder.n_items), pairwise_loss(recipe), recipe.method)
+def _views_compared(recipe: Recipe, encoder: UserEncoder, source: ViewSource) -> Stage:
+    views = make_views(recipe.method, recipe, source)
+    return PairwiseStage(encoder, views, pairwise_loss(recipe.loss, recipe), recipe.method)
 
 
-def _masked_items(recipe: Recipe, encoder: UserEncoder, name: str | None = None) -> Stage:
+def _masked_items(recipe: Recipe, encoder: UserEncoder, _source: ViewSource, name: str | None = None) -> Stage:
     softmax: Literal["full", "sampled"] = "sampled" if recipe.mlm_softmax == "sampled" else "full"
     return MaskedItemStage(encoder, recipe.mlm_ratio, name or recipe.method, softmax, recipe.mlm_sample_share)
 
 
-_OWN_STAGE: dict[str, Callable[[Recipe, UserEncoder], Stage] | None] = {
+_OWN_STAGE: dict[str, Callable[[Recipe, UserEncoder, ViewSource], Stage] | None] = {
     "none": None,
     "peterrec": _masked_items,
     "adaptssr": _views_compared,
 }
-
-
-def random_pair(recipe: Recipe, n_items: int) -> RandomPair:
-    """Two views by operators drawn per user from mask, crop and reorder (spec §1.4)."""
-    operators = [
-        ItemMask(recipe.mask_ratio, mask_id=n_items),
-        ItemCrop(recipe.crop_ratio),
-        ItemReorder(recipe.reorder_ratio),
-    ]
-    return RandomPair(operators, distinct=recipe.distinct_ops)
-
-
-def pairwise_loss(recipe: Recipe) -> AdaptSSRLoss | InfoNCELoss:
-    """Make the loss of a recipe: Eq. 5-7, or InfoNCE (Eq. 8-9) in its place."""
-    hardest = recipe.negatives == "hardest" or (recipe.negatives == "auto" and recipe.loss == "adaptssr")
-    negatives: Literal["hardest", "all"] = "hardest" if hardest else "all"
-    if recipe.loss == "infonce":
-        return InfoNCELoss(recipe.temperature, negatives)
-    fusion: AugmentationAdaptiveFusion | float = recipe.lambda_value
-    if recipe.lambda_mode != "const":
-        fusion = AugmentationAdaptiveFusion(
-            "batch" if recipe.lambda_mode == "batch" else "sample",
-            2 if recipe.lambda_terms == 2 else 4,
-            recipe.lambda_clamp,
-            recipe.lambda_detach,
-        )
-    return AdaptSSRLoss(fusion, negatives, recipe.scale)

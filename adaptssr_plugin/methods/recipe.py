@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from ..errors import InputError
+from .comparison import ComparisonOptions
 from .options import check_options, choice, count, option, positive, rate, read_yaml, share
 
 _PACKAGE = files(__package__)
@@ -26,7 +27,7 @@ def _select(text: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(ComparisonOptions):
     """The options of a run; spec.md §3 gives the source of every default."""
 
     method: str = option("adaptssr", "Pre-training method.")
@@ -52,22 +53,6 @@ class Recipe:
     mlm_select: str = _select("Which epoch of masked items moves on: best (validation accuracy), last or epoch:K.")
 
     loss: str = choice("adaptssr", ("adaptssr", "infonce"), "Loss on the two views: the ranking, or InfoNCE.")
-    mask_ratio: float = share(0.6, "Share of behaviours that the mask operator hides.")
-    crop_ratio: float = share(0.4, "Share of behaviours that the crop operator keeps.")
-    reorder_ratio: float = share(0.6, "Share of behaviours that the reorder operator shuffles.")
-    distinct_ops: bool = option(False, "Never the same operator for both views of a user.")
-    lambda_mode: str = choice("sample", ("sample", "batch", "const"), "λ per user (Eq. 7), per batch, or constant.")
-    lambda_terms: int = option(4, "Similarities in λ: 4 (Eq. 7) or 2.", lambda value: value in (4, 2), "4 or 2")
-    lambda_clamp: bool = option(True, "max(·, 0) on the similarities in λ (Eq. 7).")
-    lambda_detach: bool = option(True, "No gradient through λ.")
-    lambda_value: float = option(0.5, "λ for lambda_mode const.", lambda value: 0 <= value <= 1, "in [0, 1]")
-    negatives: str = choice(
-        "auto",
-        ("auto", "hardest", "all"),
-        "In-batch negatives: the hardest (Eq. 6, Eq. 8) or all (Eq. 5, Eq. 9); auto: Eq. 6 and Eq. 9.",
-    )
-    scale: float = positive(1.0, "Multiplies the bracket of Eq. 6 before the sigmoid.")
-    temperature: float = positive(1.0, "Temperature τ of InfoNCE; the paper has none.")
 
     epochs: int = count(20, "Epochs of the method's own stage; 0 leaves it out.", least=0)
     learning_rate: float = positive(2e-4, "Adam's learning rate.")

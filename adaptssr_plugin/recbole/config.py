@@ -1,24 +1,19 @@
 """A RecBole ``Config`` that leaves the process as it found it and says in one line what is wrong with a call."""
 
-import ast
 import copy
-import re
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-import yaml
 from recbole.config import Config
 from recbole.utils import ModelType
 
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.recbole.atomic_files import atomic_columns, locate
 from adaptssr_plugin.recbole.mends import mended
+from adaptssr_plugin.recbole.safe_config import SafeConfig, one_line
 
 _ONE_PROCESS = {"nproc": 1, "world_size": 1, "local_rank": 0}  # RecBole's options, and the most that one process has
-_PLAIN = (str, int, float, list, tuple, dict, bool, type(None))
 
 
 @mended()
@@ -64,46 +59,15 @@ def build_config(
         raise InputError(f"options: {one_line(error)}") from error
 
 
-def one_line(error: BaseException) -> str:
-    """Give the message of an exception as one line."""
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-class _UserModelConfig(Config):
-    """RecBole's ``Config`` with those of its steps replaced that reach outside of it."""
-
-    def _build_yaml_loader(self) -> type[yaml.SafeLoader]:
-        """Read 1e-3 as a number, as RecBole does, but in a class of our own (configurator.py:122 alters FullLoader)."""
-
-        class Loader(yaml.SafeLoader):
-            pass
-
-        number = re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9_]+)[eE][-+]?[0-9]+$")
-        Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789."))
-        return Loader
-
-    def _load_config_files(self, file_list: list[str | Path]) -> dict[str, Any]:
-        merged: dict[str, Any] = {}
-        for file in file_list:
-            try:
-                content = yaml.load(Path(file).read_text(encoding="utf-8"), Loader=self.yaml_loader)
-            except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-                raise InputError(f"config_files: cannot read {file}: {one_line(error)}") from error
-            if not isinstance(content, dict | None):
-                raise InputError(f"config_files: expected option: value lines in {file}, got {type(content).__name__}")
-            merged.update(content or {})
-        return merged
-
-    def _convert_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
-        """Read strings as literals; RecBole's own evaluates them (configurator.py:147)."""
-        return {key: _literal(value) if isinstance(value, str) else value for key, value in config_dict.items()}
+class _UserModelConfig(SafeConfig):
+    """The ``Config`` of a user model."""
 
     def _load_cmd_line(self) -> dict[str, Any]:
         return {}
 
     def _get_model_and_dataset(self, model: type[Any], dataset: str) -> tuple[str, type[Any], str]:
         external = self.external_config_dict
-        _refuse_several_processes(external)
+        refuse_several_processes(external)
         parts = external.get("benchmark_filename")
         if parts is not None and (not parts or not isinstance(parts, list | tuple)):
             raise InputError(f"benchmark_filename: expected a list such as ['train', 'valid', 'test'], got {parts!r}")
@@ -126,32 +90,9 @@ class _UserModelConfig(Config):
         self.final_config_dict["data_path"] = str(self._folder)
         _settle_columns(self)
 
-    def _init_device(self) -> None:
-        """Choose the device without writing to CUDA_VISIBLE_DEVICES (configurator.py:484) and heeding ``use_gpu``."""
-        final = self.final_config_dict
-        wanted = final["gpu_id"]
-        wanted = ",".join(map(str, wanted)) if isinstance(wanted, tuple | list) else str(wanted)
-        final.update(gpu_id=wanted, single_spec=True, local_rank=0, device=torch.device("cpu"))
-        if not wanted or not final["use_gpu"] or not torch.cuda.is_available():
-            return
-        first, visible = wanted.split(",")[0].strip(), torch.cuda.device_count()
-        if not first.isdecimal() or int(first) >= visible:
-            raise InputError(f"gpu_id: expected a device from 0 to {visible - 1}, got {wanted!r}")
-        final["device"] = torch.device("cuda", int(first))
 
-
-def _literal(text: str) -> Any:
-    """Read a string as the Python literal it spells, or as true or false; any other stays a string."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an odd backslash in a path is no concern of the caller
-            value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return {"true": True, "false": False}.get(text.lower(), text)
-    return value if isinstance(value, _PLAIN) else text
-
-
-def _refuse_several_processes(options: Mapping[str, Any]) -> None:
+def refuse_several_processes(options: Mapping[str, Any]) -> None:
+    """Raise InputError where RecBole's options ask for more than one process."""
     for name, most in _ONE_PROCESS.items():
         value = options.get(name)
         if value is not None and not (isinstance(value, int) and value <= most):

@@ -90,7 +90,7 @@ def fine_tune(
         stage = ProfileStage(encoder, task, recipe.dim, recipe.ft_hidden)
     plan = StagePlan(
         name=f"fine-tune {task.name}",
-        make=lambda _: stage,
+        make=lambda *_: stage,
         epochs=recipe.ft_epochs,
         learning_rate=recipe.ft_learning_rate,
         dropout=recipe.ft_dropout,

@@ -42,7 +42,7 @@ def mended() -> Iterator[None]:
     with (
         _quiet(),
         _numpy_aliases(),
-        _attribute(Config, "compatibility_settings", _no_settings),
+        temporary_attribute(Config, "compatibility_settings", _no_settings),
         anomaly_mode_kept(),
         _environment_kept("CUDA_VISIBLE_DEVICES"),
     ):
@@ -81,7 +81,7 @@ def tensorboard_into(directory: str | Path | None) -> Iterator[None]:
         return SummaryWriter(str(directory))
 
     # Trainer.__init__ looks the function up among the globals of its module (trainer/trainer.py:115).
-    with _attribute(importlib.import_module("recbole.trainer.trainer"), "get_tensorboard", get_tensorboard):
+    with temporary_attribute(importlib.import_module("recbole.trainer.trainer"), "get_tensorboard", get_tensorboard):
         yield
 
 
@@ -150,7 +150,7 @@ def _environment_kept(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
+def temporary_attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
     """Give an attribute another value for a while."""
     before = getattr(owner, name)
     setattr(owner, name, value)

@@ -20,6 +20,7 @@ from ..encoders import UserEncoder
 from ..errors import InputError
 from ..methods import Recipe
 from ..methods.plan import StagePlan, stage_plans
+from ..methods.views import UserHistories
 from ..seeding import stream_seed
 from ..training import load_artefact, save_artefact, transfer
 from ..training.artefacts import write_json
@@ -129,6 +130,7 @@ def pretrain(source: Source, recipe: Recipe, folder: str | Path, show_progress: 
         half_written.unlink()
     train_rows, valid_rows = _split(len(users.corpus), recipe)
     encoder = fresh_encoder(recipe, users.corpus.n_items, recipe.dropout, recipe.seed)
+    source_of_views = UserHistories(users.corpus, recipe.max_len, train_rows)
     results: list[StageResult] = []
     for plan in stage_plans(recipe):
         earlier, encoder = encoder, fresh_encoder(recipe, users.corpus.n_items, plan.dropout, recipe.seed)
@@ -139,7 +141,7 @@ def pretrain(source: Source, recipe: Recipe, folder: str | Path, show_progress: 
                         name=name, shuffle=name == "train")
             for name, rows in (("train", train_rows), ("valid", valid_rows))
         ]  # fmt: skip
-        results.append(_run_stage(config, recipe, plan, encoder, folder, loaders, show_progress))
+        results.append(_run_stage(config, recipe, plan, encoder, source_of_views, folder, loaders, show_progress))
     warm_up = earlier.cpu().eval() if len(results) > 1 else None
     encoder = encoder.cpu().eval()
     card = _card(source, recipe, users.corpus, results)
@@ -176,13 +178,14 @@ def _run_stage(
     recipe: Recipe,
     plan: StagePlan,
     encoder: UserEncoder,
+    source: UserHistories,
     folder: Path,
     loaders: list[BatchLoader],
     show_progress: bool,
 ) -> StageResult:
     with torch.random.fork_rng([]):
         torch.default_generator.manual_seed(stream_seed(recipe.seed, plan.name, "init"))
-        stage = plan.make(encoder)
+        stage = plan.make(encoder, source)
     trainer = StageTrainer(
         config,
         stage,

@@ -11,8 +11,9 @@ from recbole.data.dataset import Dataset
 from recbole.utils import FeatureSource
 
 from adaptssr_plugin.errors import InputError
-from adaptssr_plugin.recbole.config import one_line, read_columns
+from adaptssr_plugin.recbole.config import read_columns
 from adaptssr_plugin.recbole.mends import mended
+from adaptssr_plugin.recbole.safe_config import one_line
 
 
 class ProfileLabels(NamedTuple):

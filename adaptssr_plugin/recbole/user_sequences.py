@@ -11,8 +11,8 @@ from recbole.data.interaction import Interaction
 
 from adaptssr_plugin.corpus.behaviours import BehaviourCorpus
 from adaptssr_plugin.errors import InputError
-from adaptssr_plugin.recbole.config import one_line
 from adaptssr_plugin.recbole.mends import mended
+from adaptssr_plugin.recbole.safe_config import one_line
 
 _POSITION = "adaptssr_position"
 
@@ -122,22 +122,55 @@ class _PresplitHistories(SequentialDataset):
     def user_sequences(self) -> UserSequences:
         """Take the longest history of every user of the first file, and its target."""
         train, *held_out = self.build()
-        users = train.inter_feat[self.uid_field].numpy()
-        lengths = train.inter_feat[self.item_list_length_field].numpy()
-        # The last of each user's rows when these are ordered by length, rows of one length in the file's order.
-        order = np.lexsort((lengths, users))
-        longest = order[np.append(users[order][1:] != users[order][:-1], True)]
-        lists = train.inter_feat[f"{self.iid_field}{self.config['LIST_SUFFIX']}"].numpy()[longest]  # (U, L)
-        histories = np.zeros((len(longest), lists.shape[1] + 1), dtype=lists.dtype)
-        histories[:, :-1] = lists
-        counts = lengths[longest]
-        histories[np.arange(len(longest)), counts] = train.inter_feat[self.iid_field].numpy()[longest]
-        kept = np.arange(histories.shape[1]) <= counts[:, None]
-        return UserSequences(
-            corpus=_corpus(self, histories[kept], counts + 1, users[longest]),
-            held_out=sum(len(part.inter_feat) for part in held_out),
-            left_out=0,
-        )
+        corpus = _longest_rows(train, f"{self.iid_field}{self.config['LIST_SUFFIX']}", self.item_list_length_field)
+        return UserSequences(corpus, held_out=sum(len(part.inter_feat) for part in held_out), left_out=0)
+
+
+def histories_of_rows(dataset: SequentialDataset) -> BehaviourCorpus:
+    """Put the histories together again that a sequential dataset has cut into rows of a prefix and its target.
+
+    Args:
+        dataset: the training part, as RecBole hands it to a model: every prefix of a user's training history in
+            order of time, each cut to its newest ``MAX_ITEM_LIST_LENGTH`` items; or rows of files that were split
+            beforehand, of which each user's longest counts.
+
+    Returns:
+        The training history of every user, oldest first, in the order of RecBole's user ids.
+    """
+    sequence = f"{dataset.iid_field}{dataset.config['LIST_SUFFIX']}"
+    length = dataset.config["ITEM_LIST_LENGTH_FIELD"]
+    if dataset.config["benchmark_filename"]:
+        return _longest_rows(dataset, sequence, length)
+    rows = dataset.inter_feat
+    users = rows[dataset.uid_field].numpy()
+    order = np.argsort(users, kind="stable")
+    ids, first, counts = np.unique(users[order], return_index=True, return_counts=True)
+    beginnings = rows[sequence].numpy()[order[first]]  # (U, L): the list of each user's first row
+    begin = rows[length].numpy()[order[first]]
+    offsets = np.append(0, np.cumsum(begin + counts))
+    items = np.empty(offsets[-1], dtype=np.int64)
+    is_target = np.ones(offsets[-1], dtype=bool)
+    inside = np.arange(beginnings.shape[1]) < begin[:, None]  # (U, L)
+    is_target[(offsets[:-1, None] + np.arange(beginnings.shape[1]))[inside]] = False
+    items[~is_target] = beginnings[inside]
+    items[is_target] = rows[dataset.iid_field].numpy()[order]
+    return _corpus(dataset, items, begin + counts, ids)
+
+
+def _longest_rows(dataset: SequentialDataset, sequence: str, length: str) -> BehaviourCorpus:
+    """Take each user's longest list, from the column ``sequence``, followed by its target."""
+    rows = dataset.inter_feat
+    users, lengths = rows[dataset.uid_field].numpy(), rows[length].numpy()
+    # The last of each user's rows when these are ordered by length, rows of one length in the file's order.
+    order = np.lexsort((lengths, users))
+    longest = order[np.append(users[order][1:] != users[order][:-1], True)]
+    lists = rows[sequence].numpy()[longest]  # (U, L)
+    histories = np.zeros((len(longest), lists.shape[1] + 1), dtype=lists.dtype)
+    histories[:, :-1] = lists
+    counts = lengths[longest]
+    histories[np.arange(len(longest)), counts] = rows[dataset.iid_field].numpy()[longest]
+    kept = np.arange(histories.shape[1]) <= counts[:, None]
+    return _corpus(dataset, histories[kept], counts + 1, users[longest])
 
 
 def _corpus(dataset: SequentialDataset, items: np.ndarray, counts: np.ndarray, users: np.ndarray) -> BehaviourCorpus:

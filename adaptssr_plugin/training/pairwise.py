@@ -13,8 +13,9 @@ from ..functional import OrderHits, order_hits, stacked_unit_vectors
 from ..losses import AdaptSSRLoss, InfoNCELoss
 from .stage import Stage, StepResult, Streams, dropout_seeded
 
-# A view provider: (item_seq, item_seq_len, generator) -> two views of every row.
-Views = Callable[[Tensor, Tensor, torch.Generator | None], ViewPair]
+# A view provider: (item_seq, item_seq_len, generator) -> two views of every row. One with ``needs_rows = True``
+# takes ``rows`` besides: int64 (B,), the numbers of the rows in the data that it was made of.
+Views = Callable[..., ViewPair]
 
 _QUANTILES = ("lambda_q05", "lambda_q50", "lambda_q95")
 _QUANTILES_AT = (0.05, 0.5, 0.95)
@@ -27,14 +28,19 @@ class PairwiseStage(Stage):
     stacked forward pass; with :class:`InfoNCELoss` once. The loss knows nothing of where the views come from.
 
     Args:
-        encoder: any module ``(item_seq, item_seq_len) -> (B, d)``; for AdaptSSR with active dropout.
+        encoder: anything ``(item_seq, item_seq_len) -> (B, d)``, as a rule a module, whose weights are then the
+            stage's; for AdaptSSR with active dropout.
         views: the view provider.
         criterion: the loss.
         name: of the stage.
     """
 
     def __init__(
-        self, encoder: nn.Module, views: Views, criterion: AdaptSSRLoss | InfoNCELoss, name: str = "adaptssr"
+        self,
+        encoder: Callable[[Tensor, Tensor], Tensor],
+        views: Views,
+        criterion: AdaptSSRLoss | InfoNCELoss,
+        name: str = "adaptssr",
     ) -> None:
         super().__init__()
         self.name = name
@@ -56,11 +62,11 @@ class PairwiseStage(Stage):
         """Loss of the batch; for AdaptSSR also what it compared, and quantiles of λ."""
         encodings = self._encode(batch, streams)
         if isinstance(self.loss, InfoNCELoss):
-            loss = self.loss(*encodings, batch.user_ids)
+            loss = self.loss(*encodings, _ids(batch))
             return StepResult(loss, {"loss": loss.detach()})
         self._require_dropout(encodings)
         u1, u1_pos, u2, u2_pos = encodings
-        terms = self.loss.terms(u1, u1_pos, u2, u2_pos, batch.user_ids)
+        terms = self.loss.terms(u1, u1_pos, u2, u2_pos, _ids(batch))
         loss = self.loss.reduce(terms)
         logs = {
             "loss": loss.detach(),
@@ -87,11 +93,11 @@ class PairwiseStage(Stage):
                 if not self.usable(batch):
                     continue
                 encodings = self._encode(batch, Streams(streams.device, (*streams.key, number)))
-                losses.append(self.loss(*encodings, batch.user_ids))
+                losses.append(self.loss(*encodings, _ids(batch)))
                 if isinstance(self.loss, AdaptSSRLoss):
-                    hits.append(order_hits(stacked_unit_vectors(*encodings), batch.user_ids))
+                    hits.append(order_hits(stacked_unit_vectors(*encodings), _ids(batch)))
                     u1, u1_pos, u2, u2_pos = encodings
-                    coefficients.append(self.loss.terms(u1, u1_pos, u2, u2_pos, batch.user_ids).coefficient)
+                    coefficients.append(self.loss.terms(u1, u1_pos, u2, u2_pos, _ids(batch)).coefficient)
         if not losses:
             raise InputError("validation users: expected at least two in a batch, got fewer; raise valid_share")
         result = {"loss": float(torch.stack(losses).mean())}
@@ -107,7 +113,10 @@ class PairwiseStage(Stage):
 
     def _encode(self, batch: Batch, streams: Streams) -> tuple[Tensor, ...]:
         """Encode û, û⁺, ũ, ũ⁺ (or û, ũ) in one stacked forward pass; each ``(B, d)``."""
-        pair = self.views(batch.item_seq, batch.item_seq_len, streams.generator("views"))
+        rows = {}
+        if getattr(self.views, "needs_rows", False):
+            rows["rows"] = batch.user_ids if batch.rows is None else batch.rows
+        pair = self.views(batch.item_seq, batch.item_seq_len, streams.generator("views"), **rows)
         each = 2 if self.ranks else 1
         both = zip(pair.first, pair.second, strict=True)
         stacked = Sequences(*(torch.cat([part for part in parts for _ in range(each)]) for parts in both))
@@ -122,6 +131,11 @@ class PairwiseStage(Stage):
                 f"got equal encodings from {type(self.encoder).__name__}"
             )
         self._dropout_seen = True
+
+
+def _ids(batch: Batch) -> Tensor:
+    """What makes two rows no negatives of each other: (B,) users, or (B, 2) users and keys."""
+    return batch.user_ids if batch.keys is None else torch.stack((batch.user_ids, batch.keys), 1)
 
 
 @contextmanager

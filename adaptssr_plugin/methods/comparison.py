@@ -1,0 +1,51 @@
+"""How two views of a sequence are made and compared: the options, and the loss that they describe."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..losses import AdaptSSRLoss, AugmentationAdaptiveFusion, InfoNCELoss
+from .options import choice, option, positive, share
+
+
+@dataclass(frozen=True)
+class ComparisonOptions:
+    """Options of views and losses, which a recipe and a RecBole run share."""
+
+    mask_ratio: float = share(0.6, "Share of behaviours that the mask operator hides.")
+    crop_ratio: float = share(0.4, "Share of behaviours that the crop operator keeps.")
+    reorder_ratio: float = share(0.6, "Share of behaviours that the reorder operator shuffles.")
+    substitute_ratio: float = share(0.1, "Share of behaviours that the substitute operator replaces.")
+    insert_ratio: float = share(0.4, "Share of behaviours before which the insert operator puts another.")
+    distinct_ops: bool = option(False, "Never the same operator for both views of a row.")
+
+    lambda_mode: str = choice("sample", ("sample", "batch", "const"), "λ per row (Eq. 7), per batch, or constant.")
+    lambda_terms: int = option(4, "Similarities in λ: 4 (Eq. 7) or 2.", lambda value: value in (4, 2), "4 or 2")
+    lambda_clamp: bool = option(True, "max(·, 0) on the similarities in λ (Eq. 7).")
+    lambda_detach: bool = option(True, "No gradient through λ.")
+    lambda_value: float = option(0.5, "λ for lambda_mode const.", lambda value: 0 <= value <= 1, "in [0, 1]")
+    scale: float = positive(1.0, "Multiplies the bracket of Eq. 6 before the sigmoid.")
+    negatives: str = choice(
+        "auto",
+        ("auto", "hardest", "all"),
+        "In-batch negatives: the hardest (Eq. 6, Eq. 8) or all (Eq. 5, Eq. 9); auto: Eq. 6 and Eq. 9.",
+    )
+    temperature: float = positive(1.0, "Temperature τ of InfoNCE; the paper has none.")
+    similarity: str = choice("cosine", ("cosine", "dot"), "Similarity in InfoNCE; the ranking's is the cosine.")
+
+
+def pairwise_loss(loss: str, options: ComparisonOptions) -> AdaptSSRLoss | InfoNCELoss:
+    """Make the loss on two views: "adaptssr", Eq. 5-7, or "infonce" (Eq. 8-9) in its place."""
+    hardest = options.negatives == "hardest" or (options.negatives == "auto" and loss == "adaptssr")
+    negatives: Literal["hardest", "all"] = "hardest" if hardest else "all"
+    if loss == "infonce":
+        similarity: Literal["dot", "cosine"] = "dot" if options.similarity == "dot" else "cosine"
+        return InfoNCELoss(options.temperature, negatives, similarity=similarity)
+    fusion: AugmentationAdaptiveFusion | float = options.lambda_value
+    if options.lambda_mode != "const":
+        fusion = AugmentationAdaptiveFusion(
+            "batch" if options.lambda_mode == "batch" else "sample",
+            2 if options.lambda_terms == 2 else 4,
+            options.lambda_clamp,
+            options.lambda_detach,
+        )
+    return AdaptSSRLoss(fusion, negatives, options.scale)

@@ -1,0 +1,225 @@
+"""RecBole's sequential models as encoders of user vectors, without a line written for any one of them but BERT4Rec.
+
+What a model needs for it: a ``forward`` that takes the item sequence, and its length or not, and gives a vector
+``(B, d)``. Arguments are bound by name. While a sequence is encoded for a self-supervised loss, hooks on the model's
+item embedding give [MASK] a learned vector and, where the model has no active dropout, drop out item vectors;
+whatever else the model computes is its own.
+"""
+
+import inspect
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from recbole.model.layers import ContextSeqEmbAbstractLayer
+from recbole.utils import ModelType
+from torch import Tensor, nn
+
+from ..encoders.length_groups import length_groups, restore_order
+from ..errors import InputError
+from ..seeding import stream_generator
+
+_SEQUENCE = ("item_seq", "seq_item")
+_LENGTH = ("item_seq_len", "seq_item_len")
+_USER = ("user",)
+_MASK_STD = 0.02  # as every embedding of spec §2.0
+_PROBED_ROWS = 8
+
+
+def refusal(model_class: type[Any]) -> str | None:
+    """Say in a few words why a model cannot be given a self-supervised loss; None if nothing speaks against it."""
+    if getattr(model_class, "type", None) != ModelType.SEQUENTIAL:
+        return "it is no sequential model, so that it has no behaviour sequence to make views of"
+    if hasattr(model_class, "pretrain"):
+        return "it brings a pre-training of its own, in two runs by train_stage"
+    needed = _needed_arguments(model_class)
+    if not any(name in _SEQUENCE for name in needed):
+        return "its forward takes no item sequence"
+    if any(name in _USER for name in needed):
+        return "its user vector holds an embedding of the user's id, which both views would share"
+    for name in needed:
+        if name not in _SEQUENCE + _LENGTH:
+            return f"its forward needs {name} besides the item sequence, so that it gives no vector of a user alone"
+    return None
+
+
+def _needed_arguments(model_class: type[Any]) -> list[str]:
+    parameters = list(inspect.signature(model_class.forward).parameters.values())[1:]
+    return [parameter.name for parameter in parameters if parameter.default is parameter.empty]
+
+
+class HostEncoder(nn.Module):
+    """A RecBole model as the encoder of a self-supervised loss.
+
+    Args:
+        host: the model. Its weights are the encoder's, and the other way round.
+        n_items: items, the padding id 0 included; the id ``n_items`` marks a masked position.
+        mask: the learned vector of [MASK], ``(d,)``; None where the host has a row of its own for it.
+        dropout: probability with which item vectors are dropped out if the host has no active dropout.
+    """
+
+    def __init__(self, host: nn.Module, n_items: int, mask: nn.Parameter | None, dropout: float) -> None:
+        super().__init__()
+        self.host = host
+        self.n_items = n_items
+        self.mask = mask
+        self.dropout = dropout
+        self._arguments = _needed_arguments(type(host))
+        self._probed = False
+        self._drops_out = False  # whether the host's own dropout is active
+        self._ignores_padding = False  # whether a row may be encoded without its padding
+
+    def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+        """Encode sequences, int64 ``(B, L)`` and ``(B,)``, as user vectors ``(B, d)``; L as in the host's data.
+
+        Raises:
+            InputError: at the first call, for a host that gives something else than a vector.
+        """
+        with self._hooks():
+            if not self._probed:
+                self._probe(item_seq[:_PROBED_ROWS], item_seq_len[:_PROBED_ROWS])
+            if not self._ignores_padding or item_seq.is_meta:
+                return self._encode(item_seq, item_seq_len)
+            groups = list(length_groups(item_seq_len, _few_groups(item_seq_len)))
+            parts = [self._encode(item_seq[rows, :width], item_seq_len[rows]) for rows, width in groups]
+            return restore_order(parts, groups)
+
+    def _encode(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+        if hasattr(self.host, "reconstruct_test_data"):
+            return self._at_appended_mask(item_seq, item_seq_len)
+        values = {**dict.fromkeys(_SEQUENCE, item_seq), **dict.fromkeys(_LENGTH, item_seq_len)}
+        vectors: Tensor = self.host.forward(**{name: values[name] for name in self._arguments})
+        return vectors
+
+    def _at_appended_mask(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+        """BERT4Rec's user vector: its output at a [MASK] behind the newest item, as in its own prediction.
+
+        The same as its ``reconstruct_test_data``, which goes through the rows in Python.
+        """
+        appended = F.pad(item_seq, (0, 1)).scatter(1, item_seq_len[:, None], self.n_items)[:, 1:]
+        hidden: Tensor = self.host.forward(appended)  # (B, L, d)
+        return hidden[torch.arange(len(hidden), device=hidden.device), item_seq_len - 1]
+
+    # --- hooks, in self-supervised encodes only ------------------------------------------------------------------
+
+    @contextmanager
+    def _hooks(self) -> Iterator[None]:
+        table = item_embedding(self.host, self.n_items)
+        masked: list[Tensor] = []
+
+        def hide_mask(_module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+            masked.append(arguments[0] == self.n_items)
+            return (arguments[0].masked_fill(masked[-1], 0), *arguments[1:])
+
+        def put_mask(_module: nn.Module, _arguments: Any, vectors: Tensor) -> Tensor:
+            assert self.mask is not None
+            return torch.where(masked.pop()[..., None], self.mask.to(vectors.dtype), vectors)
+
+        def hide_from_features(_module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+            return tuple(
+                argument.masked_fill(argument == self.n_items, 0) if isinstance(argument, Tensor) else argument
+                for argument in arguments
+            )
+
+        def drop_out(_module: nn.Module, _arguments: Any, vectors: Tensor) -> Tensor:
+            active = self.host.training and self._probed and not self._drops_out
+            return F.dropout(vectors, self.dropout) if active else vectors
+
+        with ExitStack() as hooks:
+            if self.mask is not None:
+                hooks.enter_context(_removed(table.register_forward_pre_hook(hide_mask)))
+                hooks.enter_context(_removed(table.register_forward_hook(put_mask)))
+            hooks.enter_context(_removed(table.register_forward_hook(drop_out)))
+            for module in self.host.modules():
+                if isinstance(module, ContextSeqEmbAbstractLayer):  # looks up features of the items in the sequence
+                    hooks.enter_context(_removed(module.register_forward_pre_hook(hide_from_features)))
+            yield
+
+    # --- what the host does, found out by trying -----------------------------------------------------------------
+
+    @torch.no_grad()
+    def _probe(self, item_seq: Tensor, item_seq_len: Tensor) -> None:
+        """Try the host on a few rows: does it give vectors, drop anything out, and mind how far rows are padded?"""
+        training = {module: module.training for module in self.host.modules()}
+        devices = [item_seq.device] if item_seq.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            try:
+                self.host.train()
+                _buffers_kept = {name: buffer.clone() for name, buffer in self.host.named_buffers()}
+                twice = [self._encode(item_seq, item_seq_len) for _ in range(2)]
+                self.host.eval()
+                for name, buffer in self.host.named_buffers():
+                    buffer.copy_(_buffers_kept[name])
+                self._check_vectors(twice[0], len(item_seq))
+                self._drops_out = not torch.equal(*twice)
+                self._ignores_padding = self._same_without_padding(item_seq, item_seq_len)
+            finally:
+                for module, mode in training.items():
+                    module.training = mode
+        self._probed = True
+
+    def _check_vectors(self, vectors: Any, rows: int) -> None:
+        name = type(self.host).__name__
+        if not isinstance(vectors, Tensor) or vectors.dim() != 2 or len(vectors) != rows:
+            came = f"shape {tuple(vectors.shape)}" if isinstance(vectors, Tensor) else type(vectors).__name__
+            raise InputError(f"ssl_loss: expected a user vector (B, d) from the forward of {name}, got {came}")
+        if vectors.shape[1] == self.n_items:
+            raise InputError(
+                f"ssl_loss: {name} cannot have one: its forward gives scores of all {self.n_items} items, not a vector"
+            )
+
+    def _same_without_padding(self, item_seq: Tensor, item_seq_len: Tensor) -> bool:
+        """Whether rows of half the width are encoded alike with padding behind them and without."""
+        width = max(item_seq.shape[1] // 2, 1)
+        short = torch.zeros_like(item_seq)
+        short[:, :width] = item_seq[:, :width]
+        lengths = item_seq_len.clamp(max=width)
+        padded = self._encode(short, lengths)
+        try:
+            trimmed = self._encode(short[:, :width], lengths)
+        except (RuntimeError, IndexError, ValueError):  # a width that is built into the model
+            return False
+        return trimmed.shape == padded.shape and torch.allclose(trimmed, padded, rtol=1e-3, atol=1e-5)
+
+
+def _few_groups(item_seq_len: Tensor) -> int:
+    """How many groups of similar length: every group goes through the whole host, small operations and all."""
+    return max(1, min(4, len(item_seq_len) // 256))
+
+
+@contextmanager
+def _removed(handle: Any) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def item_embedding(host: nn.Module, n_items: int) -> nn.Embedding:
+    """Find the item embedding of a RecBole model.
+
+    Raises:
+        InputError: there is none, or several and none is called ``item_embedding``.
+    """
+    tables = {
+        name: module
+        for name, module in host.named_modules()
+        if isinstance(module, nn.Embedding) and module.num_embeddings in (n_items, n_items + 1)
+    }
+    if "item_embedding" in tables:
+        return tables["item_embedding"]
+    if len(tables) == 1:
+        return next(iter(tables.values()))
+    found = ", ".join(tables) or "none"
+    raise InputError(f"ssl_loss: expected an item embedding of {n_items} rows in {type(host).__name__}, found {found}")
+
+
+def mask_vector(host: nn.Module, n_items: int, seed: int) -> nn.Parameter | None:
+    """Make the [MASK] vector of a host from a stream of its own; None where the host's table has a row for it."""
+    table = item_embedding(host, n_items)
+    if table.num_embeddings > n_items:
+        return None
+    generator = stream_generator("cpu", seed, "ssl mask vector")
+    return nn.Parameter(torch.randn(table.embedding_dim, generator=generator) * _MASK_STD)

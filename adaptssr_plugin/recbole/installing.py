@@ -1,0 +1,175 @@
+"""Letting RecBole's own entry points honour the ``ssl_`` options, and taking that back.
+
+``recbole.quick_start`` looks a model, a trainer and a config up by names among the globals of its own module; while
+installed these are ours, and its functions, ``run_recbole``, ``objective_function`` (HyperTuning's) and
+``load_data_and_model``, are RecBole's own lines. Everything is put back by :func:`uninstall`.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import recbole.model.sequential_recommender as sequential_models
+import torch
+from recbole.data.interaction import Interaction
+from recbole.data.transform import MaskItemSequence
+from recbole.trainer import Trainer
+
+from ..errors import InputError
+from . import models
+from .joint import make_model
+from .layers import BatchMaskItemSequence, index_interaction, speed_up
+from .mends import import_quick_start, mended, temporary_attribute
+from .recommender_trainer import RecommenderTrainer
+from .run_checkpoints import load_pretrained_weights, load_run, save_checkpoint
+from .run_config import RunConfig
+from .settings import self_supervision
+
+_MODEL_NAMES = ("cl4srec", "coserec", "duorec")
+_stack: ExitStack | None = None
+
+
+def install() -> None:
+    """Let RecBole's own functions honour ``ssl_loss``, find CL4SRec, CoSeRec and DuoRec, and train without detours.
+
+    Until :func:`uninstall`, RecBole is also mended for today's numpy, torch and pandas. Twice is as good as once.
+    """
+    global _stack
+    if _stack is None:
+        with ExitStack() as stack:
+            stack.enter_context(_installation())
+            _stack = stack.pop_all()
+
+
+def uninstall() -> None:
+    """Put everything back that :func:`install` changed; nothing happens if it was not called."""
+    global _stack
+    if _stack is not None:
+        stack, _stack = _stack, None
+        stack.close()
+
+
+@contextmanager
+def installed() -> Iterator[None]:
+    """Install within a context; what was installed before stays so afterwards."""
+    before = _stack is not None
+    install()
+    try:
+        yield
+    finally:
+        if not before:
+            uninstall()
+
+
+@contextmanager
+def _installation() -> Iterator[None]:
+    package = import_quick_start()
+    module = importlib.import_module("recbole.quick_start.quick_start")
+    with ExitStack() as stack:
+        stack.enter_context(mended())
+        stack.enter_context(_own_models())
+        replacements: list[tuple[Any, str, Any]] = [
+            (module, "Config", RunConfig),
+            (module, "get_model", _model_maker),
+            (module, "get_trainer", _trainer_of(module.get_trainer)),
+            (module, "data_preparation", _data_prepared(module.data_preparation)),
+            (Trainer, "_save_checkpoint", save_checkpoint),
+            (Interaction, "__getitem__", index_interaction),
+        ]
+        load = _loading(module.load_data_and_model)
+        run = _one_process(module.run)
+        for place in (package, module):
+            replacements += [(place, "load_data_and_model", load), (place, "run", run)]
+        for owner, name, value in replacements:
+            stack.enter_context(temporary_attribute(owner, name, value))
+        yield
+
+
+@contextmanager
+def _own_models() -> Iterator[None]:
+    """Let RecBole's look-up by name search our folder of models too."""
+    folder = str(Path(models.__file__).parent)
+    sequential_models.__path__.append(folder)
+    try:
+        yield
+    finally:
+        sequential_models.__path__.remove(folder)
+        for name in _MODEL_NAMES:
+            sys.modules.pop(f"{sequential_models.__name__}.{name}", None)
+            vars(sequential_models).pop(name, None)
+
+
+# --- what stands in for the globals of RecBole's quick start ---------------------------------------------------------
+
+
+def _model_maker(_name: str) -> Callable[[Any, Any], Any]:
+    """Stand in for ``get_model``: RecBole looks the class up again by name, where the config has it already."""
+    return _made_model
+
+
+def _made_model(config: Any, dataset: Any) -> Any:
+    model = make_model(config, dataset, self_supervision(config.model, config.final_config_dict))
+    if config["faster_layers"]:
+        speed_up(model)
+    if config["pretrained"]:
+        report = load_pretrained_weights(model, config["pretrained"], dataset, bool(config["trusted_files"]))
+        model.logger.info(f"Weights of {config['pretrained']}:\n{report}")
+    return model
+
+
+def _trainer_of(get_trainer: Callable[..., Any]) -> Callable[..., Any]:
+    """Put our trainer in the place of RecBole's plain one; models with one of their own keep it."""
+
+    def trainer_of(model_type: Any, model_name: str) -> Any:
+        found = get_trainer(model_type, model_name)
+        return RecommenderTrainer if found is Trainer else found
+
+    return trainer_of
+
+
+def _data_prepared(data_preparation: Callable[..., Any]) -> Callable[..., Any]:
+    def data_prepared(config: Any, dataset: Any) -> Any:
+        loaders = data_preparation(config, dataset)
+        if config["faster_layers"]:
+            for name, loader in zip(("train", "valid", "test"), loaders, strict=True):
+                if type(getattr(loader, "transform", None)) is MaskItemSequence:
+                    loader.transform = BatchMaskItemSequence(config, name)
+        return loaders
+
+    return data_prepared
+
+
+def _loading(load_data_and_model: Callable[..., Any]) -> Callable[..., Any]:
+    def load_checked(model_file: str | Path, trusted: bool = False) -> Any:
+        """Load what RecBole's ``load_data_and_model`` does: config, model, dataset and the three loaders.
+
+        Args:
+            model_file: a checkpoint of a run.
+            trusted: whether the file may execute code, as one that RecBole itself has written does.
+
+        Raises:
+            InputError: a file that is missing, damaged, or would execute code.
+        """
+        state = load_run(model_file, trusted)
+        if isinstance(state["config"], dict):
+            state["config"] = RunConfig.restored(state["config"])
+        # RecBole's own lines read the file themselves, with torch.load.
+        with temporary_attribute(torch, "load", lambda *_, **__: state):
+            return load_data_and_model(str(model_file))
+
+    return load_checked
+
+
+def _one_process(run: Callable[..., Any]) -> Callable[..., Any]:
+    def run_in_one_process(*arguments: Any, nproc: int = 1, world_size: int = -1, **options: Any) -> Any:
+        if nproc != 1 or world_size > 1:
+            raise InputError(
+                f"nproc: expected 1, got {max(nproc, world_size)}: the processes that RecBole starts know nothing of "
+                "this installation, and its losses compare the rows of one process only"
+            )
+        return run(*arguments, **options)
+
+    return run_in_one_process

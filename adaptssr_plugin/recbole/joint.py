@@ -1,0 +1,148 @@
+"""RecBole models with a self-supervised loss: ``loss = own loss + weight · self-supervised loss`` (joint mode)."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.model.sequential_recommender.fearec import FEARec
+from recbole.model.sequential_recommender.sasrec import SASRec
+from torch import Tensor
+
+from ..corpus import Batch
+from ..errors import InputError
+from ..methods.comparison import pairwise_loss
+from ..methods.views import make_views
+from ..training import PairwiseStage, Streams
+from .hosts import HostEncoder, mask_vector, refusal
+from .settings import SelfSupervision
+from .training_rows import ROW_FIELD, TrainingRows
+
+COMPARED_FIELD = "adaptssr_compared"
+
+
+class SelfSupervisedTerm:
+    """The self-supervised loss of a RecBole model on the rows of its own batches.
+
+    Not a module of the model, so that the model's ``state_dict`` is RecBole's, but for the vector of [MASK].
+
+    Attributes:
+        settings: the ``ssl_`` options.
+        stage: what computes the loss.
+        logs: what the last loss was made of; detached scalars on the device.
+    """
+
+    def __init__(self, settings: SelfSupervision, host: Any, config: Any, dataset: Any) -> None:
+        rows = TrainingRows(config, dataset)
+        encoder = HostEncoder(host, rows.n_items, host.ssl_mask, settings.dropout)
+        self.settings = settings
+        self.stage = PairwiseStage(
+            encoder, make_views(settings.method, settings, rows), pairwise_loss(settings.loss, settings), "ssl"
+        )
+        self.logs: dict[str, Tensor] = {}
+        self._fields = config["USER_ID_FIELD"], host.ITEM_SEQ, host.ITEM_SEQ_LEN, host.ITEM_ID
+        self._seed = int(config["seed"])
+        self._place = [0, 0]  # epoch and step, by which the streams of views are keyed
+        self._numbered = bool(getattr(self.stage.views, "needs_rows", False))
+        if self._numbered:
+            rows.number_rows()
+
+    def start_epoch(self, epoch: int) -> None:
+        """Key the streams of views by this epoch, counted from 0, and its steps from 0."""
+        self._place = [epoch, 0]
+
+    def compared_rows(self, interaction: Any) -> Tensor:
+        """Choose which rows of a batch are compared: int64, on the CPU.
+
+        One row per user, the first in the batch, which is as random as the order of the batch: a user's other rows
+        are prefixes of the same history and would be no negatives of it. Waits for the device if the batch is there.
+        """
+        users = interaction[self._fields[0]].cpu().numpy()
+        if self.settings.rows == "all":
+            return torch.arange(len(users))
+        return torch.from_numpy(np.sort(np.unique(users, return_index=True)[1]))
+
+    def loss(self, interaction: Any) -> Tensor | None:
+        """Compute the loss on a batch, a scalar; None where there are no two rows to compare."""
+        chosen = COMPARED_FIELD in interaction
+        compared = interaction[COMPARED_FIELD] if chosen else self.compared_rows(interaction)
+        if len(compared) < 2:
+            return None
+        users, sequences, lengths, targets = (interaction[field] for field in self._fields)
+        compared = compared.to(sequences.device)
+        batch = Batch(
+            item_seq=sequences[compared],
+            item_seq_len=lengths[compared],
+            user_ids=users[compared],
+            lengths=torch.empty(len(compared), dtype=torch.int64),  # nothing here reads them
+            keys=targets[compared] if self.settings.mask_same_target else None,
+            rows=interaction[ROW_FIELD][compared] if self._numbered else None,
+        )
+        self.stage.to(sequences.device)
+        result = self.stage.step(batch, Streams(sequences.device, (self._seed, "ssl", *self._place)))
+        self._place[1] += 1
+        self.logs = dict(result.logs)
+        return result.loss
+
+
+class _Joint:
+    """What is laid over a RecBole model: its own loss, and the self-supervised one."""
+
+    _ssl: SelfSupervisedTerm
+
+    def calculate_loss(self, interaction: Any) -> Any:
+        """Compute the model's own loss, or its parts, and behind them the weighted self-supervised loss."""
+        own = super().calculate_loss(interaction)  # type: ignore[misc]
+        if self._ssl.settings.mode != "joint":
+            return own
+        parts = own if isinstance(own, tuple) else (own,)
+        loss = self._ssl.loss(interaction)
+        return (*parts, torch.zeros_like(parts[0]) if loss is None else self._ssl.settings.weight * loss)
+
+
+class _NextItemFEARec(FEARec):
+    """FEARec without its contrast, and without the search for it, row by row, that RecBole does in any case."""
+
+    def get_same_item_index(self, dataset: Any) -> dict[int, Any]:
+        """Look for nothing: RecBole compares every row with every other here (fearec.py:102)."""
+        return {}
+
+    def calculate_loss(self, interaction: Any) -> Tensor:
+        """Compute the next-item loss alone, which FEARec shares with SASRec line by line."""
+        loss: Tensor = SASRec.calculate_loss(self, interaction)
+        return loss
+
+
+def make_model(config: Any, dataset: Any, settings: SelfSupervision) -> Any:
+    """Make the model that a config names, with a self-supervised loss if the settings have one.
+
+    Args:
+        config: RecBole's.
+        dataset: the training dataset.
+        settings: the ``ssl_`` options.
+
+    Raises:
+        InputError: a model that cannot have one.
+    """
+    model_class = config.model_class
+    if model_class is FEARec and (settings.active or not config["contrast"]):
+        model_class = _class("FEARec", _NextItemFEARec)
+    if not settings.active:
+        return model_class(config, dataset)
+    reason = refusal(model_class)
+    if reason is not None:
+        raise InputError(f"ssl_loss: {config.model} cannot have one: {reason}")
+    model = _class(model_class.__name__, _Joint, model_class)(config, dataset)
+    model.ssl_mask = mask_vector(model, int(dataset.item_num), int(config["seed"]))
+    # Past nn.Module, which would take it for a part of the model.
+    object.__setattr__(model, "_ssl", SelfSupervisedTerm(settings, model, config, dataset))
+    return model
+
+
+def self_supervised_term(model: Any) -> SelfSupervisedTerm | None:
+    """Give the self-supervised term of a model; None if it has none."""
+    return getattr(model, "_ssl", None)
+
+
+def _class(name: str, *bases: type[Any]) -> type[Any]:
+    """Make a class of some bases under the name by which RecBole knows the model."""
+    return type(name, bases, {})

@@ -1,0 +1,188 @@
+"""RecBole's ``Trainer`` without what makes it slow, for any model that it trains by one loss.
+
+The numbers are RecBole's, to the last digit that it prints. What differs: no value is read back from the device in a
+step (losses are added up there, and looked at every so often), gradients are clipped after they are unscaled, one
+GradScaler lives as long as the run, and checkpoints hold what a resumed run needs to go on as if never interrupted.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from recbole.config import Config
+from recbole.data.interaction import Interaction
+from recbole.trainer import Trainer
+from torch import Tensor
+
+from ..errors import InputError, TrainingDivergedError
+from ..progress import progress_bar
+from .joint import COMPARED_FIELD, self_supervised_term
+from .mends import mended
+from .pretraining import pretrain_host
+from .run_checkpoints import load_run, random_states, restore_random_states
+from .training_rows import item_fingerprint
+
+_LOOK_EVERY = 50  # steps
+
+
+class RecommenderTrainer(Trainer):
+    """Train a RecBole model, with or without a self-supervised loss.
+
+    Args:
+        config: of the run.
+        model: as made by the run's model look-up.
+    """
+
+    def __init__(self, config: Config, model: Any) -> None:
+        super().__init__(config, model)
+        self.term = self_supervised_term(model)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=bool(self.enable_scaler))
+        self._train_data: Any = None
+        self._resumed_states: dict[str, Any] | None = None
+
+    def fit(
+        self,
+        train_data: Any,
+        valid_data: Any = None,
+        verbose: bool = True,
+        saved: bool = True,
+        show_progress: bool = False,
+        callback_fn: Callable[..., Any] | None = None,
+    ) -> Any:
+        """Train as RecBole does; arguments and result as its own."""
+        self._train_data = train_data
+        with mended():
+            if self.config["resume"]:
+                self.resume_checkpoint(self.config["resume"])
+            elif self.term is not None and self.term.settings.mode == "pretrain" and self.start_epoch == 0:
+                pretrain_host(self, train_data, show_progress)
+                self.optimizer = self._build_optimizer()  # with none of the moments of another objective
+            if self._resumed_states is not None:
+                restore_random_states(self._resumed_states, self._generators())
+            return super().fit(train_data, valid_data, verbose, saved, show_progress, callback_fn)
+
+    def _train_epoch(
+        self, train_data: Any, epoch_idx: int, loss_func: Callable[..., Any] | None = None, show_progress: bool = False
+    ) -> Any:
+        """Train one epoch; returns the sum over its steps of the loss, or of each of its parts."""
+        self.model.train()
+        loss_func = loss_func or self.model.calculate_loss
+        if self.term is not None:
+            self.term.start_epoch(epoch_idx)
+        totals = _LossTotals(self.device)
+        with progress_bar(len(train_data), f"Train {epoch_idx:>5}", show_progress) as bar:
+            for step, interaction in enumerate(train_data):
+                totals.add(step, self._step(loss_func, interaction))
+                if (step + 1) % _LOOK_EVERY == 0:
+                    self._check(totals, epoch_idx)
+                bar.update(1)
+        self._check(totals, epoch_idx)
+        if self.term is not None:
+            for name, value in self.term.logs.items():
+                self.tensorboard.add_scalar(f"SSL/{name}", value, epoch_idx)
+        return totals.sums()
+
+    def _step(self, loss_func: Callable[..., Any], interaction: Interaction) -> Any:
+        if self.term is not None and self.term.settings.mode == "joint":
+            # Here, where the batch is still on the CPU: choosing rows by user id makes nobody wait.
+            interaction.update(Interaction({COMPARED_FIELD: self.term.compared_rows(interaction)}))
+        interaction = interaction.to(self.device)
+        self.optimizer.zero_grad()
+        with torch.autocast(device_type=self.device.type, enabled=bool(self.enable_amp)):
+            losses = loss_func(interaction)
+        loss: Any = sum(losses) if isinstance(losses, tuple) else losses
+        self.scaler.scale(loss).backward()
+        if self.clip_grad_norm:
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return losses
+
+    def _check(self, totals: "_LossTotals", epoch_idx: int) -> None:
+        step = totals.first_nan()
+        if step is not None:
+            kept = self.saved_model_file if self.best_valid_result is not None else "none yet"
+            raise TrainingDivergedError(
+                f"{self.config['model']}: the loss was not a number at epoch {epoch_idx}, step {step}; "
+                f"last good checkpoint: {kept}"
+            )
+
+    def _build_optimizer(self, **kwargs: Any) -> Any:
+        """Make RecBole's optimiser; with ``faster_layers``, Adam as one fused kernel."""
+        optimizer = super()._build_optimizer(**kwargs)
+        if self.config["faster_layers"] and type(optimizer) in (torch.optim.Adam, torch.optim.AdamW):
+            for group in optimizer.param_groups:
+                group["fused"] = True
+        return optimizer
+
+    # --- checkpoints -----------------------------------------------------------------------------------------------
+
+    def more_state(self) -> dict[str, Any]:
+        """Collect what a checkpoint holds besides RecBole's: the items' numbering and the random states."""
+        state: dict[str, Any] = {"scaler": self.scaler.state_dict()}
+        if self._train_data is not None:
+            state["random_states"] = random_states(self._generators())
+            if hasattr(self._train_data._dataset, "field2id_token"):
+                state["items"] = item_fingerprint(self._train_data._dataset)
+        return state
+
+    def resume_checkpoint(self, resume_file: Any) -> None:
+        """Go on after the epoch of a checkpoint.
+
+        Raises:
+            InputError: a file that is damaged, would execute code, or is of another model.
+        """
+        state = load_run(resume_file, bool(self.config["trusted_files"]))
+        if state["config"]["model"] != self.config["model"]:
+            raise InputError(
+                f"resume: expected a checkpoint of {self.config['model']}, got one of {state['config']['model']}"
+            )
+        self.saved_model_file = str(resume_file)
+        try:
+            self.start_epoch = state["epoch"] + 1
+            self.cur_step, self.best_valid_score = state["cur_step"], state["best_valid_score"]
+            self.model.load_state_dict(state["state_dict"])
+            self.model.load_other_parameter(state.get("other_parameter"))
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state.get("scaler", {}) or self.scaler.state_dict())
+        except (KeyError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise InputError(f"resume: {resume_file} does not fit this model: {reason}") from None
+        self._resumed_states = state.get("random_states")
+        self.logger.info(f"Checkpoint loaded. Resume training from epoch {self.start_epoch}")
+
+    def _generators(self) -> dict[str, torch.Generator]:
+        """Give the generators that the batches come from."""
+        sources = {"order": self._train_data, "transform": getattr(self._train_data, "transform", None)}
+        return {name: source.generator for name, source in sources.items() if hasattr(source, "generator")}
+
+
+class _LossTotals:
+    """Sums over the steps of an epoch, in float64 as Python's own, kept on the device until somebody looks."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._dtype = torch.float32 if device.type == "mps" else torch.float64  # mps has no other
+        self._sums: list[Tensor] = []
+        self._several = False
+        self._first_nan = torch.full((), -1, dtype=torch.int64, device=device)
+
+    def add(self, step: int, losses: Any) -> None:
+        """Add the loss of a step, or its parts."""
+        self._several = isinstance(losses, tuple)
+        parts = [part.detach().to(self._dtype) for part in (losses if self._several else (losses,))]
+        self._sums = [total + part for total, part in zip(self._sums, parts, strict=True)] if self._sums else parts
+        nan = torch.stack(parts).isnan().any() & (self._first_nan < 0)
+        self._first_nan = torch.where(nan, step, self._first_nan)
+
+    def first_nan(self) -> int | None:
+        """Read back the first step whose loss was not a number; None if there was none."""
+        step = int(self._first_nan)
+        return None if step < 0 else step
+
+    def sums(self) -> Any:
+        """Read back the sums, as RecBole's trainer returns them."""
+        if not self._sums:
+            return 0.0
+        values = torch.stack(self._sums).tolist()
+        return tuple(values) if self._several else values[0]

@@ -1,0 +1,84 @@
+"""``run_recbole`` and ``load_data_and_model`` with the ``ssl_`` options, in RecBole's own signatures."""
+
+import importlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .installing import installed
+
+
+def run_recbole(
+    model: Any = None,
+    dataset: str | None = None,
+    config_file_list: list[str] | None = None,
+    config_dict: dict[str, Any] | None = None,
+    saved: bool = True,
+    queue: Any = None,
+) -> dict[str, Any]:
+    """Train and test a model by RecBole's own ``run_recbole``, with the ``ssl_`` options honoured.
+
+    Options come, later ones first, from the command line (``--key=value``), ``config_dict`` and the yaml files. The
+    process is left as it was: ``config_dict``, numpy, warnings filters, autograd's modes, CUDA_VISIBLE_DEVICES, the
+    root logger.
+
+    Args:
+        model: name of a RecBole model, CL4SRec, CoSeRec or DuoRec; or a class.
+        dataset: name of a dataset as RecBole knows it, or a folder of atomic files.
+        config_file_list: yaml files, later ones before earlier ones.
+        config_dict: options.
+        saved: whether to write checkpoints, and test the best of them.
+        queue: where the result is put besides, for a parent process.
+
+    Returns:
+        RecBole's: ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result``, ``test_result``.
+
+    Raises:
+        InputError: an unknown model, a model that cannot have a self-supervised loss, an unknown ``ssl_`` option or
+            a value outside its range, an unreadable file.
+        TrainingDivergedError: a loss that is not a number.
+    """
+    with installed(), _root_logger_kept():
+        result: dict[str, Any] = _quick_start().run_recbole(
+            model, dataset, config_file_list, config_dict, saved=saved, queue=queue
+        )
+        return result
+
+
+def load_data_and_model(model_file: str | Path, trusted: bool = False) -> Any:
+    """Load the checkpoint of a run, by RecBole's own function of that name.
+
+    To evaluate the model with RecBole's trainer under numpy 2, do it within ``installed()`` or after ``install()``.
+
+    Args:
+        model_file: the checkpoint.
+        trusted: whether the file may execute code, as one that RecBole itself has written does.
+
+    Returns:
+        config, model, dataset, and the loaders of training, validation and test.
+
+    Raises:
+        InputError: a file that is missing, damaged, or would execute code.
+    """
+    with installed(), _root_logger_kept():
+        return _quick_start().load_data_and_model(model_file, trusted)
+
+
+def _quick_start() -> Any:
+    return importlib.import_module("recbole.quick_start.quick_start")
+
+
+@contextmanager
+def _root_logger_kept() -> Iterator[None]:
+    """Take out again, and close, the handlers that RecBole's ``init_logger`` gives to the root logger."""
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    try:
+        yield
+    finally:
+        for handler in [handler for handler in root.handlers if handler not in before]:
+            root.removeHandler(handler)
+            handler.close()
+        root.setLevel(level)

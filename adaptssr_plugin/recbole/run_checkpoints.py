@@ -1,0 +1,189 @@
+"""Checkpoints of RecBole runs: they load without executing anything, and say what they are."""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..training import load_artefact, load_checkpoint, write_checkpoint
+from .hosts import item_embedding
+from .run_config import plain
+from .training_rows import item_fingerprint
+
+_USER_ENCODER_ITEMS = "items.weight"  # of the models that `adaptssr pretrain` writes
+
+
+def run_state(trainer: Any, epoch: int) -> dict[str, Any]:
+    """Collect what RecBole keeps in a checkpoint, as tensors and plain values."""
+    return {
+        "config": plain(trainer.config),
+        "epoch": epoch,
+        "cur_step": trainer.cur_step,
+        "best_valid_score": float(trainer.best_valid_score),
+        "state_dict": trainer.model.state_dict(),
+        "other_parameter": trainer.model.other_parameter(),
+        "optimizer": trainer.optimizer.state_dict(),
+    }
+
+
+def save_checkpoint(trainer: Any, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
+    """Stand in for RecBole's ``Trainer._save_checkpoint``, whose files need ``weights_only=False`` (trainer.py:308)."""
+    path = Path(kwargs.pop("saved_model_file", trainer.saved_model_file))
+    extra = trainer.more_state() if hasattr(trainer, "more_state") else {}
+    write_checkpoint(path, run_state(trainer, epoch) | extra)
+    if verbose:
+        trainer.logger.info(f"Saving current: {path}")
+
+
+def load_run(path: str | Path, trusted: bool = False) -> dict[str, Any]:
+    """Load the checkpoint of a RecBole run onto the CPU.
+
+    Args:
+        path: the file.
+        trusted: whether the file may execute code, as one that RecBole itself has written does.
+
+    Raises:
+        InputError: a file that is missing, damaged, or would execute code.
+    """
+    state: Any
+    if trusted:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=False)
+        except Exception as error:  # whatever a foreign pickle raises
+            raise InputError(f"checkpoint: cannot load {path}: {' '.join(str(error).split())}") from None
+        if not isinstance(state, dict):
+            raise InputError(f"checkpoint: expected a dictionary in {path}, got {type(state).__name__}")
+    else:
+        try:
+            state = load_checkpoint(Path(path))
+        except InputError as error:
+            hint = "; if you made it yourself with RecBole alone, say trusted" if Path(path).is_file() else ""
+            raise InputError(f"{error}{hint}") from None
+    for name in ("config", "state_dict"):
+        if name not in state:
+            raise InputError(f"checkpoint: expected one of a RecBole run, got {path}, which has no {name!r}")
+    return dict(state)
+
+
+# --- random numbers ------------------------------------------------------------------------------------------------
+
+
+def random_states(generators: dict[str, torch.Generator]) -> dict[str, Any]:
+    """Collect the state of every source of random numbers that a RecBole run draws from."""
+    kind, keys, *place = np.random.get_state()  # noqa: NPY002 - RecBole draws from it
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "python": random.getstate(),
+        "numpy": [kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *place],
+        "generators": {name: generator.get_state() for name, generator in generators.items()},
+    }
+
+
+def restore_random_states(states: dict[str, Any], generators: dict[str, torch.Generator]) -> None:
+    """Put the states back that :func:`random_states` collected."""
+    torch.set_rng_state(states["torch"].cpu())
+    if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
+    version, keys, gauss = states["python"]
+    random.setstate((version, tuple(keys), gauss))
+    kind, words, *place = states["numpy"]
+    np.random.set_state((kind, words.cpu().numpy().astype(np.uint32), *place))  # noqa: NPY002
+    for name, generator in generators.items():
+        if name in states["generators"]:
+            generator.set_state(states["generators"][name].cpu())
+
+
+# --- weights from elsewhere ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What came of loading weights into a model.
+
+    Attributes:
+        loaded: tensors of the model that were overwritten.
+        skipped: tensors of the file that were not used, each with the reason.
+        missing: tensors of the model that kept their initialisation.
+    """
+
+    loaded: tuple[str, ...]
+    skipped: dict[str, str]
+    missing: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.loaded)} loaded: {', '.join(self.loaded)}"]
+        lines += [f"{len(self.skipped)} skipped: " + ", ".join(f"{name} ({why})" for name, why in self.skipped.items())]
+        lines += [f"{len(self.missing)} missing: {', '.join(self.missing) or 'none'}"]
+        return "\n".join(lines)
+
+
+def load_pretrained_weights(model: nn.Module, path: str | Path, dataset: Any, trusted: bool = False) -> LoadReport:
+    """Overwrite every tensor of a model that a file has under the same name and in the same shape.
+
+    Tables over items are taken only if the file numbers the same items in the same way, where it says so. Of a model
+    of ``adaptssr pretrain``, whose encoder has another architecture, the item table is taken.
+
+    Args:
+        model: a RecBole model.
+        path: a checkpoint of a run, a ``.safetensors`` file, or a folder of ``adaptssr pretrain``.
+        dataset: the model's.
+        trusted: whether the file may execute code.
+
+    Raises:
+        InputError: nothing can be read, or nothing fits.
+    """
+    path = Path(path)
+    same_items = True
+    if path.is_dir():
+        artefact = load_artefact(path)
+        table = _name_of(model, item_embedding(model, int(dataset.item_num)).weight)
+        weights = {table if name == _USER_ENCODER_ITEMS else name: tensor for name, tensor in artefact.weights.items()}
+        tokens = np.asarray(dataset.field2id_token[dataset.iid_field])
+        same_items = len(tokens) == len(artefact.item_tokens) and bool((tokens[1:] == artefact.item_tokens[1:]).all())
+    elif path.suffix == ".safetensors":
+        weights = _safetensors(path)
+    else:
+        state = load_run(path, trusted)
+        weights = state["state_dict"]
+        same_items = state.get("items", item_fingerprint(dataset)) == item_fingerprint(dataset)
+    report = _overwrite(model, weights, int(dataset.item_num), same_items)
+    if not report.loaded:
+        raise InputError(f"pretrained: nothing in {path} fits {type(model).__name__}: {report.skipped}")
+    return report
+
+
+@torch.no_grad()
+def _overwrite(model: nn.Module, weights: dict[str, Tensor], n_items: int, same_items: bool) -> LoadReport:
+    own = model.state_dict()
+    loaded, skipped = [], {}
+    for name, tensor in weights.items():
+        if name not in own:
+            skipped[name] = "not in the model"
+        elif own[name].shape != tensor.shape:
+            skipped[name] = f"shape {tuple(tensor.shape)}, here {tuple(own[name].shape)}"
+        elif not same_items and n_items in (tensor.shape[:1] or [0]):
+            skipped[name] = "of other items"
+        else:
+            own[name].copy_(tensor)
+            loaded.append(name)
+    return LoadReport(tuple(loaded), skipped, tuple(name for name in own if name not in loaded))
+
+
+def _name_of(model: nn.Module, parameter: Tensor) -> str:
+    return next(name for name, own in model.named_parameters() if own is parameter)
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"pretrained: cannot read {path}: {' '.join(str(error).split())}") from None
