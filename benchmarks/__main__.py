@@ -3,13 +3,14 @@
 import argparse
 from pathlib import Path
 
-from benchmarks import loss, masked_items
+from benchmarks import loss, masked_items, recbole_runs
 
 RESULTS = Path(__file__).parent / "results"
-BENCHMARKS = {"loss": loss.run, "masked_items": masked_items.run}
+BENCHMARKS = {"loss": loss.run, "masked_items": masked_items.run, "recbole": recbole_runs.run}
 _HELP = (
     "loss: forward and backward, and memory, against other forms; "
-    "masked_items: the same of cross-entropy over up to a million items"
+    "masked_items: the same of cross-entropy over up to a million items; "
+    "recbole: training epochs of SASRec on ml-100k by RecBole as it comes and by this package"
 )
 
 

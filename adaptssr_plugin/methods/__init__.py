@@ -1,5 +1,26 @@
-"""Pre-training methods as recipes: views, objective and defaults (the rows of the paper's Table 2)."""
+"""Pre-training methods as recipes: views, objective and defaults (the rows of the paper's Table 2).
 
-from .recipe import Recipe, available, presets, recipe
+A method is one file that registers it and one yaml with its defaults; see :mod:`.duorec` for a short one.
+"""
 
-__all__ = ["Recipe", "available", "presets", "recipe"]
+from . import adaptssr, cl4srec, clue, coserec, duorec, none, peterrec
+from .recipe import Recipe, presets, recipe
+from .registry import Method, available, register, unregister, view_methods
+
+__all__ = [
+    "Method",
+    "Recipe",
+    "adaptssr",
+    "available",
+    "cl4srec",
+    "clue",
+    "coserec",
+    "duorec",
+    "none",
+    "peterrec",
+    "presets",
+    "recipe",
+    "register",
+    "unregister",
+    "view_methods",
+]

@@ -7,7 +7,9 @@ from typing import Any, get_type_hints
 from ..errors import InputError
 
 
-def option(default: Any, text: str, valid: Callable[[Any], bool] | None = None, expected: str = "") -> Any:
+def option(
+    default: Any, text: str, valid: Callable[[Any], bool] | None = None, expected: str | Callable[[], str] = ""
+) -> Any:
     """Declare an option: its default, what it means, and which values it takes."""
     return dataclasses.field(default=default, metadata={"help": text, "valid": valid, "expected": expected})
 
@@ -32,10 +34,13 @@ def count(default: int, text: str, least: int = 1) -> Any:
     return option(default, text, lambda value: value >= least, f"an integer of at least {least}")
 
 
-def choice(default: str, choices: Iterable[str], text: str) -> Any:
-    """Declare one of several words."""
-    choices = tuple(choices)
-    return option(default, text, lambda value: value in choices, " or ".join(choices))
+def choice(default: str, choices: Iterable[str] | Callable[[], Iterable[str]], text: str) -> Any:
+    """Declare one of several words; a function gives those that there are when a value is checked."""
+    if callable(choices):
+        ask = choices
+        return option(default, text, lambda value: value in ask(), lambda: " or ".join(ask()))
+    words = tuple(choices)
+    return option(default, text, lambda value: value in words, " or ".join(words))
 
 
 def check_options(options: Any, prefix: str = "") -> None:
@@ -55,7 +60,8 @@ def check_options(options: Any, prefix: str = "") -> None:
         object.__setattr__(options, field.name, value)
         valid = field.metadata["valid"]
         if valid is not None and not valid(value):
-            raise InputError(f"{name}: expected {field.metadata['expected']}, got {value!r}")
+            expected = field.metadata["expected"]
+            raise InputError(f"{name}: expected {expected() if callable(expected) else expected}, got {value!r}")
 
 
 def read_yaml(source: Any) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from ..encoders import UserEncoder
 from ..errors import InputError
-from ..training import MLM_TO_RANKING, MaskedItemStage, PairwiseStage, Stage
+from ..training import MLM_TO_RANKING, PairwiseStage, Stage
 from .comparison import pairwise_loss
+from .peterrec import masked_items
 from .recipe import Recipe
+from .registry import Method, method_named
 from .views import ViewSource, make_views
 
 
@@ -46,21 +47,21 @@ def stage_plans(recipe: Recipe) -> list[StagePlan]:
         plans.append(
             StagePlan(
                 name="mlm",
-                make=lambda encoder, source: _masked_items(recipe, encoder, source, "mlm"),
+                make=lambda encoder, source: masked_items(recipe, encoder, source, "mlm"),
                 epochs=recipe.mlm_epochs,
                 learning_rate=recipe.mlm_learning_rate,
                 dropout=recipe.mlm_dropout,
                 select=recipe.mlm_select,
             )
         )
-    make = _OWN_STAGE[recipe.method]
-    if make is not None and recipe.epochs:
-        if make is _views_compared and recipe.loss == "adaptssr" and not recipe.dropout:
+    method = method_named(recipe.method)
+    if (method.stage or method.views) and recipe.epochs:
+        if method.views and recipe.loss == "adaptssr" and not recipe.dropout:
             raise InputError("dropout: expected a number above 0, by which the implicit view lives, got 0.0")
         plans.append(
             StagePlan(
                 name=recipe.method,
-                make=lambda encoder, source: make(recipe, encoder, source),
+                make=lambda encoder, source: _own_stage(method, recipe, encoder, source),
                 epochs=recipe.epochs,
                 learning_rate=recipe.learning_rate,
                 dropout=recipe.dropout,
@@ -71,18 +72,8 @@ def stage_plans(recipe: Recipe) -> list[StagePlan]:
     return plans
 
 
-def _views_compared(recipe: Recipe, encoder: UserEncoder, source: ViewSource) -> Stage:
-    views = make_views(recipe.method, recipe, source)
-    return PairwiseStage(encoder, views, pairwise_loss(recipe.loss, recipe), recipe.method)
-
-
-def _masked_items(recipe: Recipe, encoder: UserEncoder, _source: ViewSource, name: str | None = None) -> Stage:
-    softmax: Literal["full", "sampled"] = "sampled" if recipe.mlm_softmax == "sampled" else "full"
-    return MaskedItemStage(encoder, recipe.mlm_ratio, name or recipe.method, softmax, recipe.mlm_sample_share)
-
-
-_OWN_STAGE: dict[str, Callable[[Recipe, UserEncoder, ViewSource], Stage] | None] = {
-    "none": None,
-    "peterrec": _masked_items,
-    "adaptssr": _views_compared,
-}
+def _own_stage(method: Method, recipe: Recipe, encoder: UserEncoder, source: ViewSource) -> Stage:
+    if method.stage is not None:
+        return method.stage(recipe, encoder, source)
+    views = make_views(method.name, recipe, source)
+    return PairwiseStage(encoder, views, pairwise_loss(recipe.loss, recipe), method.name)

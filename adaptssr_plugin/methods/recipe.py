@@ -15,6 +15,7 @@ from typing import Any, get_type_hints
 from ..errors import InputError
 from .comparison import ComparisonOptions
 from .options import check_options, choice, count, option, positive, rate, read_yaml, share
+from .registry import available, defaults_of
 
 _PACKAGE = files(__package__)
 
@@ -119,11 +120,6 @@ class Recipe(ComparisonOptions):
 _TYPES: dict[str, type] = get_type_hints(Recipe)
 
 
-def available() -> list[str]:
-    """Names of the methods."""
-    return _names("defaults")
-
-
 def presets() -> list[str]:
     """Names of the presets."""
     return _names("presets")
@@ -150,7 +146,7 @@ def recipe(
     _check_name("method", method, available())
     _check_name("preset", preset, presets())
     merged: dict[str, Any] = {}
-    packaged = [_PACKAGE / "defaults" / f"{method}.yaml", _PACKAGE / "presets" / f"{preset}.yaml"]
+    packaged = [defaults_of(method), _PACKAGE / "presets" / f"{preset}.yaml"]
     for source in [*packaged, *map(Path, yaml_files)]:
         merged |= read_yaml(source)
     merged |= dict(options or {})

@@ -1,27 +1,16 @@
-"""Where the two views of a sequence come from: one view provider per method that has one."""
+"""What view providers are made of, and making them by the name of a method."""
 
-from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
-from ..augment import (
-    DropoutPair,
-    ItemCrop,
-    ItemMask,
-    ItemReorder,
-    RandomPair,
-    SameTargetPair,
-    ViewPair,
-    coserec_pair,
-)
-from ..corpus import BehaviourCorpus, ItemCorrelation, same_target_pair
+from ..augment import SameTargetPair
+from ..corpus import BehaviourCorpus, same_target_pair
+from ..errors import InputError
 from ..training.pairwise import Views
 from .comparison import ComparisonOptions
+from .registry import method_named
 
 
 class ViewSource(Protocol):
@@ -71,60 +60,12 @@ class UserHistories:
 
 
 def make_views(method: str, options: ComparisonOptions, source: ViewSource) -> Views:
-    """Make the view provider of a method (spec §1.4, §1.5, §1.7, §1.11)."""
-    return _PROVIDERS[method](options, source)
+    """Make the view provider of a method.
 
-
-def _random_pair(options: ComparisonOptions, source: ViewSource) -> Views:
-    operators = [
-        ItemMask(options.mask_ratio, mask_id=source.n_items),
-        ItemCrop(options.crop_ratio),
-        ItemReorder(options.reorder_ratio),
-    ]
-    return RandomPair(operators, distinct=options.distinct_ops)
-
-
-def _coserec(options: ComparisonOptions, source: ViewSource) -> Views:
-    neighbours = ItemCorrelation.from_histories(source.histories()).neighbours[:, 0]
-    pair = coserec_pair(
-        torch.from_numpy(neighbours),
-        mask_id=source.n_items,
-        substitute=options.substitute_ratio,
-        insert=options.insert_ratio,
-        crop=options.crop_ratio,
-        mask=options.mask_ratio,
-        reorder=options.reorder_ratio,
-    )
-    return _Padded(pair, source.max_len)
-
-
-def _same_target(_options: ComparisonOptions, source: ViewSource) -> Views:
-    return source.same_target()
-
-
-def _dropout(_options: ComparisonOptions, _source: ViewSource) -> Views:
-    return DropoutPair()
-
-
-class _Padded(nn.Module):
-    """Views of rows that are padded to the full width first, so that an inserted item pushes none out for nothing."""
-
-    def __init__(self, views: nn.Module, width: int) -> None:
-        super().__init__()
-        self.views = views
-        self.width = width
-
-    def forward(self, item_seq: Tensor, item_seq_len: Tensor, generator: torch.Generator | None = None) -> ViewPair:
-        pair: ViewPair = self.views(F.pad(item_seq, (0, self.width - item_seq.shape[1])), item_seq_len, generator)
-        return pair
-
-
-_PROVIDERS: dict[str, Callable[[ComparisonOptions, ViewSource], Views]] = {
-    "adaptssr": _random_pair,
-    "cl4srec": _random_pair,
-    "clue": _dropout,
-    "coserec": _coserec,
-    "duorec": _same_target,
-}
-METHODS = tuple(_PROVIDERS)
-"""Methods that have a view provider."""
+    Raises:
+        InputError: an unknown method, or one that compares no views.
+    """
+    views = method_named(method).views
+    if views is None:
+        raise InputError(f"method: expected one that compares two views, got {method!r}")
+    return views(options, source)

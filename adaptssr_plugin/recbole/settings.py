@@ -11,9 +11,9 @@ from importlib.resources import files
 from typing import Any
 
 from ..errors import InputError
+from ..methods import view_methods
 from ..methods.comparison import ComparisonOptions
 from ..methods.options import check_options, choice, count, option, positive, rate, read_yaml
-from ..methods.views import METHODS
 
 PREFIX = "ssl_"
 _DEFAULTS = files(__package__) / "defaults"
@@ -25,7 +25,7 @@ class SelfSupervision(ComparisonOptions):
     """What is added to a RecBole model; users write ``ssl_`` before each name."""
 
     loss: str = choice("none", LOSSES, "Self-supervised loss: the ranking of AdaptSSR, InfoNCE, or none.")
-    method: str = choice("cl4srec", METHODS, "Where the two views of a sequence come from.")
+    method: str = choice("cl4srec", view_methods, "Where the two views of a sequence come from.")
     mode: str = choice(
         "joint",
         ("joint", "pretrain"),

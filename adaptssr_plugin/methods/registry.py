@@ -1,0 +1,88 @@
+"""The methods by name. One method is one file that registers it, and one yaml with its defaults."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from ..training.pairwise import Views
+from .comparison import ComparisonOptions
+
+if TYPE_CHECKING:
+    from ..encoders import UserEncoder
+    from ..training import Stage
+    from .recipe import Recipe
+    from .views import ViewSource
+
+_PACKAGED = files(__package__) / "defaults"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the paper's Table 2, or one of your own.
+
+    Attributes:
+        name: by which it is asked for.
+        evidence: what its parts rest on: the authors' code, a paper, or our reconstruction.
+        views: makes its two views of a sequence, for methods that compare views; they run under either loss.
+        stage: puts its stage around an encoder, for methods of another kind.
+        needs_generator: whether its views come from a frozen masked-item model, which is trained before.
+        defaults: yaml of its defaults; None: ``defaults/<name>.yaml`` of this package.
+    """
+
+    name: str
+    evidence: str
+    views: "Callable[[ComparisonOptions, ViewSource], Views] | None" = None
+    stage: "Callable[[Recipe, UserEncoder, ViewSource], Stage] | None" = None
+    needs_generator: bool = False
+    defaults: Any = None
+
+
+_methods: dict[str, Method] = {}
+
+
+def register(method: Method) -> Method:
+    """Make a method known by its name; returns it.
+
+    Raises:
+        InputError: the name is taken, or the method has both views and a stage.
+    """
+    if method.name in _methods:
+        raise InputError(f"method: expected a new name, got {method.name!r}, which is registered already")
+    if method.views is not None and method.stage is not None:
+        raise InputError(f"method: expected views or a stage of {method.name!r}, got both")
+    _methods[method.name] = method
+    return method
+
+
+def unregister(name: str) -> None:
+    """Forget a method; nothing happens if there is none of that name."""
+    _methods.pop(name, None)
+
+
+def available() -> list[str]:
+    """Names of the methods."""
+    return sorted(_methods)
+
+
+def view_methods() -> list[str]:
+    """Names of the methods that compare two views."""
+    return [name for name in available() if _methods[name].views is not None]
+
+
+def method_named(name: str) -> Method:
+    """Look a method up.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if name not in _methods:
+        raise InputError(f"method: expected one of {', '.join(available())}, got {name!r}")
+    return _methods[name]
+
+
+def defaults_of(name: str) -> Any:
+    """Give the yaml of a method's defaults, to be read."""
+    method = method_named(name)
+    return method.defaults if method.defaults is not None else _PACKAGED / f"{name}.yaml"
