@@ -6,6 +6,7 @@ No loop over epochs lives here: RecBole's trainer turns the crank (:mod:`adaptss
 from .artefacts import Artefact, load_artefact, save_artefact
 from .checkpoints import load_checkpoint, write_atomically, write_checkpoint
 from .masked_items import MaskedItemStage
+from .next_items import NextItemStage
 from .pairwise import PairwiseStage
 from .stage import Stage, StepResult, Streams
 from .transfer import MLM_TO_RANKING, WHOLE_ENCODER, TransferReport, transfer
@@ -15,6 +16,7 @@ __all__ = [
     "WHOLE_ENCODER",
     "Artefact",
     "MaskedItemStage",
+    "NextItemStage",
     "PairwiseStage",
     "Stage",
     "StepResult",
