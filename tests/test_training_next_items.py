@@ -73,12 +73,12 @@ def test_it_learns_what_follows_what():
     torch.manual_seed(0)
     stage = NextItemStage(CausalTransformer(N_ITEMS, dim=8, max_len=20, dropout=0.0))
     batch = batch_of(10, 12, 9)
-    optimizer = torch.optim.Adam(stage.parameters(), 3e-2)
+    optimizer = torch.optim.Adam(stage.parameters(), 1e-2)
     losses = []
-    for _ in range(100):
+    for _ in range(60):
         optimizer.zero_grad()
         loss = stage.step(batch, streams()).loss
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
