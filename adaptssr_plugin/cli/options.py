@@ -10,17 +10,19 @@ from ..errors import InputError
 from ..methods import Recipe
 
 _GROUPS = {
-    "encoder": ("dim", "n_layers", "n_heads", "ff_dim", "max_len", "embed_norm", "embed_dropout"),
+    "encoder": ("dim", "n_layers", "n_heads", "ff_dim", "max_len", "embed_norm", "embed_dropout", "interests"),
     "warm-up": (
         "warm_start", "mlm_epochs", "mlm_learning_rate", "mlm_dropout", "mlm_ratio", "mlm_softmax",
         "mlm_sample_share", "mlm_select",
     ),
     "views": (
         "mask_ratio", "crop_ratio", "reorder_ratio", "substitute_ratio", "insert_ratio", "distinct_ops",
+        "period",
     ),
     "objective": (
         "loss", "lambda_mode", "lambda_terms", "lambda_clamp", "lambda_detach", "lambda_value", "negatives", "scale",
-        "temperature", "similarity",
+        "temperature", "similarity", "interest_penalty", "ptum_negatives", "ptum_next", "ptum_weight",
+        "ptum_negatives_from",
     ),
     "training": (
         "epochs", "learning_rate", "dropout", "batch_size", "select", "valid_share", "stopping_step",

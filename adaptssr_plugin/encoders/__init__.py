@@ -1,8 +1,20 @@
 """The user model of Eq. 2-4: item embedding with a separate [MASK] vector, Transformer, attention pooling."""
 
+from .causal import CausalEncoder, CausalTransformer, ConvolutionEncoder, GRUEncoder
 from .embedding import ItemEmbedding
 from .heads import MaskedItemHead
+from .interests import InterestPooling
 from .pooling import AttentionPooling
 from .transformer import UserEncoder
 
-__all__ = ["AttentionPooling", "ItemEmbedding", "MaskedItemHead", "UserEncoder"]
+__all__ = [
+    "AttentionPooling",
+    "CausalEncoder",
+    "CausalTransformer",
+    "ConvolutionEncoder",
+    "GRUEncoder",
+    "InterestPooling",
+    "ItemEmbedding",
+    "MaskedItemHead",
+    "UserEncoder",
+]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from .embedding import INIT_STD, ItemEmbedding
+from .interests import InterestPooling
 from .length_groups import LengthGroup, length_groups, restore_order
 from .pooling import AttentionPooling
 
@@ -74,6 +75,7 @@ class UserEncoder(nn.Module):
         length_groups: groups of similar length a batch is cut into, so that padding is not computed on;
             None chooses by the number of rows, 1 keeps batches whole. More than one costs one read-back of
             the lengths from the device.
+        interests: M; 1: the attention pooling of Eq. 3-4, more: :class:`InterestPooling` and encodings of M · d.
 
     Raises:
         InputError: a size or probability outside of the above.
@@ -91,10 +93,11 @@ class UserEncoder(nn.Module):
         embed_norm: bool = True,
         embed_dropout: bool = True,
         length_groups: int | None = None,
+        interests: int = 1,
     ) -> None:
         super().__init__()
         sizes = {"n_items": n_items, "dim": dim, "n_layers": n_layers, "n_heads": n_heads, "max_len": max_len}
-        for name, size in sizes.items():
+        for name, size in (*sizes.items(), ("interests", interests)):
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
                 raise InputError(f"{name}: expected a positive integer, got {size!r}")
         for name, optional in (("ff_dim", ff_dim), ("length_groups", length_groups)):
@@ -106,6 +109,7 @@ class UserEncoder(nn.Module):
             raise InputError(f"dropout: expected a number in [0, 1), got {dropout!r}")
         self.n_items = n_items
         self.dim = dim
+        self.out_dim = dim * interests
         self.max_len = max_len
         self.length_groups = length_groups
         self.items = ItemEmbedding(n_items, dim)
@@ -114,7 +118,7 @@ class UserEncoder(nn.Module):
         self.embed_norm = nn.LayerNorm(dim, eps=_NORM_EPS) if embed_norm else nn.Identity()
         self.embed_dropout = nn.Dropout(dropout if embed_dropout else 0.0)
         self.layers = nn.ModuleList(TransformerLayer(dim, n_heads, ff_dim or 4 * dim, dropout) for _ in range(n_layers))
-        self.pooling = AttentionPooling(dim)
+        self.pooling = AttentionPooling(dim) if interests == 1 else InterestPooling(dim, interests)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=INIT_STD)
@@ -133,7 +137,7 @@ class UserEncoder(nn.Module):
             item_seq_len: int64 ``(B,)``, 1..L, on the same device.
 
         Returns:
-            User vectors ``(B, d)``, not normalised.
+            User vectors ``(B, out_dim)``, not normalised: ``out_dim`` is d, and M · d with M > 1 interests.
 
         Raises:
             InputError: tensors of another shape, dtype or device; more than ``max_len`` positions.

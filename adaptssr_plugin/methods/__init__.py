@@ -3,7 +3,7 @@
 A method is one file that registers it and one yaml with its defaults; see :mod:`.duorec` for a short one.
 """
 
-from . import adaptssr, cl4srec, clue, coserec, duorec, none, peterrec
+from . import adaptssr, cl4srec, clue, coserec, duorec, idicl, none, peterrec, ptum
 from .recipe import Recipe, presets, recipe
 from .registry import Method, available, register, unregister, view_methods
 
@@ -16,9 +16,11 @@ __all__ = [
     "clue",
     "coserec",
     "duorec",
+    "idicl",
     "none",
     "peterrec",
     "presets",
+    "ptum",
     "recipe",
     "register",
     "unregister",

@@ -12,11 +12,14 @@ class ComparisonOptions:
     """Options of views and losses, which a recipe and a RecBole run share."""
 
     mask_ratio: float = share(0.6, "Share of behaviours that the mask operator hides.")
-    crop_ratio: float = share(0.4, "Share of behaviours that the crop operator keeps.")
+    crop_ratio: float = share(0.4, "Share of behaviours that the crop operator keeps, and a period of idicl.")
     reorder_ratio: float = share(0.6, "Share of behaviours that the reorder operator shuffles.")
     substitute_ratio: float = share(0.1, "Share of behaviours that the substitute operator replaces.")
     insert_ratio: float = share(0.4, "Share of behaviours before which the insert operator puts another.")
     distinct_ops: bool = option(False, "Never the same operator for both views of a row.")
+    period: str = choice(
+        "disjoint", ("disjoint", "independent"), "idicl's two periods: apart wherever both fit, or drawn independently."
+    )
 
     lambda_mode: str = choice("sample", ("sample", "batch", "const"), "λ per row (Eq. 7), per batch, or constant.")
     lambda_terms: int = option(4, "Similarities in λ: 4 (Eq. 7) or 2.", lambda value: value in (4, 2), "4 or 2")

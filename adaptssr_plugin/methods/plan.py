@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..encoders import UserEncoder
+from torch import Tensor
+
+from ..encoders import InterestPooling, UserEncoder
 from ..errors import InputError
 from ..training import MLM_TO_RANKING, PairwiseStage, Stage
 from .comparison import pairwise_loss
@@ -76,4 +78,13 @@ def _own_stage(method: Method, recipe: Recipe, encoder: UserEncoder, source: Vie
     if method.stage is not None:
         return method.stage(recipe, encoder, source)
     views = make_views(method.name, recipe, source)
-    return PairwiseStage(encoder, views, pairwise_loss(recipe.loss, recipe), method.name)
+    penalty = _interest_penalty(encoder, recipe.interest_penalty)
+    return PairwiseStage(encoder, views, pairwise_loss(recipe.loss, recipe), method.name, penalty)
+
+
+def _interest_penalty(encoder: UserEncoder, weight: float) -> Callable[[], Tensor] | None:
+    """Give the weighted overlap of an encoder's interests; None where it has but one, or the weight is 0."""
+    pooling = encoder.pooling
+    if not isinstance(pooling, InterestPooling) or not weight:
+        return None
+    return lambda: weight * pooling.overlap()

@@ -41,6 +41,7 @@ class Recipe(ComparisonOptions):
     max_len: int = count(100, "Newest behaviours kept of a user.")
     embed_norm: bool = option(True, "Layer norm on item + position (as the authors' code; Eq. 2 has none).")
     embed_dropout: bool = option(True, "Dropout on item + position (as the authors' code; Eq. 2 has none).")
+    interests: int = count(1, "Vectors that a user is pooled into: 1 (Eq. 3-4), or a dictionary of more (idicl: 4).")
 
     warm_start: str = choice("mlm", ("mlm", "none"), "Stage before the method's own: masked items, or nothing.")
     mlm_epochs: int = count(20, "Epochs of masked items.")
@@ -54,6 +55,18 @@ class Recipe(ComparisonOptions):
     mlm_select: str = _select("Which epoch of masked items moves on: best (validation accuracy), last or epoch:K.")
 
     loss: str = choice("adaptssr", ("adaptssr", "infonce"), "Loss on the two views: the ranking, or InfoNCE.")
+    interest_penalty: float = option(
+        1.0,
+        "Weight of the overlap of several interests in the loss on two views.",
+        lambda value: 0 <= value < float("inf"),
+        "0 or more",
+    )
+    ptum_negatives: int = count(4, "ptum: behaviours of others that every behaviour is told from.")
+    ptum_next: int = count(2, "ptum: newest behaviours that are hidden and predicted, K.")
+    ptum_weight: float = positive(1.0, "ptum: weight of the next behaviours beside the masked one.")
+    ptum_negatives_from: str = choice(
+        "history", ("history", "uniform"), "ptum: behaviours of random users, or items drawn uniformly."
+    )
 
     epochs: int = count(20, "Epochs of the method's own stage; 0 leaves it out.", least=0)
     learning_rate: float = positive(2e-4, "Adam's learning rate.")
@@ -103,7 +116,7 @@ class Recipe(ComparisonOptions):
 
     def encoder_arguments(self, n_items: int) -> dict[str, Any]:
         """Arguments of :class:`UserEncoder` but dropout, which differs from stage to stage."""
-        names = ("dim", "n_layers", "n_heads", "ff_dim", "max_len", "embed_norm", "embed_dropout")
+        names = ("dim", "n_layers", "n_heads", "ff_dim", "max_len", "embed_norm", "embed_dropout", "interests")
         return {"n_items": n_items, **{name: getattr(self, name) for name in names}}
 
     def departures(self, other: "Recipe | None" = None) -> dict[str, tuple[Any, Any]]:

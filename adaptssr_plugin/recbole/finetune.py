@@ -87,7 +87,7 @@ def fine_tune(
             raise InputError(f"model: {error}") from None
     with torch.random.fork_rng([]):
         torch.default_generator.manual_seed(stream_seed(seed, "head"))
-        stage = ProfileStage(encoder, task, recipe.dim, recipe.ft_hidden)
+        stage = ProfileStage(encoder, task, encoder.out_dim, recipe.ft_hidden)
     plan = StagePlan(
         name=f"fine-tune {task.name}",
         make=lambda *_: stage,

@@ -6,6 +6,8 @@ No loop over epochs lives here: RecBole's trainer turns the crank (:mod:`adaptss
 from .artefacts import Artefact, load_artefact, save_artefact
 from .checkpoints import load_checkpoint, write_atomically, write_checkpoint
 from .masked_items import MaskedItemStage
+from .negative_items import NegativeItems
+from .next_behaviours import NextBehaviourStage
 from .next_items import NextItemStage
 from .pairwise import PairwiseStage
 from .stage import Stage, StepResult, Streams
@@ -16,6 +18,8 @@ __all__ = [
     "WHOLE_ENCODER",
     "Artefact",
     "MaskedItemStage",
+    "NegativeItems",
+    "NextBehaviourStage",
     "NextItemStage",
     "PairwiseStage",
     "Stage",

@@ -33,6 +33,7 @@ class PairwiseStage(Stage):
         views: the view provider.
         criterion: the loss.
         name: of the stage.
+        penalty: gives a scalar that is added to the loss, and logged besides; None adds nothing.
     """
 
     def __init__(
@@ -41,12 +42,14 @@ class PairwiseStage(Stage):
         views: Views,
         criterion: AdaptSSRLoss | InfoNCELoss,
         name: str = "adaptssr",
+        penalty: Callable[[], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.name = name
         self.encoder = encoder
         self.views = views
         self.loss = criterion
+        self.penalty = penalty
         self.ranks = isinstance(criterion, AdaptSSRLoss)
         self.criterion = "order_accuracy" if self.ranks else "loss"
         self.bigger_is_better = self.ranks
@@ -59,17 +62,18 @@ class PairwiseStage(Stage):
         return len(batch) > 1
 
     def step(self, batch: Batch, streams: Streams) -> StepResult:
-        """Loss of the batch; for AdaptSSR also what it compared, and quantiles of λ."""
+        """Loss of the batch, its penalty included; for AdaptSSR also what it compared, and quantiles of λ."""
         encodings = self._encode(batch, streams)
         if isinstance(self.loss, InfoNCELoss):
-            loss = self.loss(*encodings, _ids(batch))
-            return StepResult(loss, {"loss": loss.detach()})
+            loss, parts = self._penalised(self.loss(*encodings, _ids(batch)))
+            return StepResult(loss, {"loss": loss.detach(), **parts})
         self._require_dropout(encodings)
         u1, u1_pos, u2, u2_pos = encodings
         terms = self.loss.terms(u1, u1_pos, u2, u2_pos, _ids(batch))
-        loss = self.loss.reduce(terms)
+        loss, parts = self._penalised(self.loss.reduce(terms))
         logs = {
             "loss": loss.detach(),
+            **parts,
             "lambda_mean": terms.coefficient.mean(),
             "sim_implicit": terms.positive.mean(),
             "sim_augmented": terms.semi.mean(),
@@ -83,7 +87,7 @@ class PairwiseStage(Stage):
         """The two order accuracies with dropout kept on (spec §3, rows 29-31), or the loss for InfoNCE.
 
         Views and dropout masks come from the same streams every epoch. ``order_accuracy``, the criterion, is
-        the sum of the two, as pooled counts over all batches.
+        the sum of the two, as pooled counts over all batches. The loss includes the penalty.
         """
         hits: list[OrderHits] = []
         losses: list[Tensor] = []
@@ -100,7 +104,8 @@ class PairwiseStage(Stage):
                     coefficients.append(self.loss.terms(u1, u1_pos, u2, u2_pos, _ids(batch)).coefficient)
         if not losses:
             raise InputError("validation users: expected at least two in a batch, got fewer; raise valid_share")
-        result = {"loss": float(torch.stack(losses).mean())}
+        loss, parts = self._penalised(torch.stack(losses).mean())
+        result = {"loss": float(loss), **{name: float(value) for name, value in parts.items()}}
         if not hits:
             return result
         pooled = OrderHits(*(torch.stack(counts).sum() for counts in zip(*hits, strict=True)))
@@ -122,6 +127,13 @@ class PairwiseStage(Stage):
         stacked = Sequences(*(torch.cat([part for part in parts for _ in range(each)]) for parts in both))
         encodings: Tensor = self.encoder(*stacked)  # (4B, d) or (2B, d)
         return encodings.chunk(2 * each)
+
+    def _penalised(self, loss: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Add the penalty, if there is one, and give it as a number to log."""
+        if self.penalty is None:
+            return loss, {}
+        penalty = self.penalty()
+        return loss + penalty, {"penalty": penalty.detach()}
 
     def _require_dropout(self, encodings: tuple[Tensor, ...]) -> None:
         """Refuse, at the first step, an encoder that gives the same vector twice: there is no implicit view then."""
