@@ -3,14 +3,20 @@
 import argparse
 from pathlib import Path
 
-from benchmarks import loss, masked_items, recbole_runs
+from benchmarks import loss, masked_items, methods_table, recbole_runs
 
 RESULTS = Path(__file__).parent / "results"
-BENCHMARKS = {"loss": loss.run, "masked_items": masked_items.run, "recbole": recbole_runs.run}
+BENCHMARKS = {
+    "loss": loss.run,
+    "masked_items": masked_items.run,
+    "recbole": recbole_runs.run,
+    "methods": methods_table.run,
+}
 _HELP = (
     "loss: forward and backward, and memory, against other forms; "
     "masked_items: the same of cross-entropy over up to a million items; "
-    "recbole: training epochs of SASRec on ml-100k by RecBole as it comes and by this package"
+    "recbole: training epochs of SASRec on ml-100k by RecBole as it comes and by this package; "
+    "methods: every pre-training method under its losses on ml-100k"
 )
 
 
