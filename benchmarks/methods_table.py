@@ -1,4 +1,4 @@
-"""Every method under its losses on ml-100k: does the loss fall, does the criterion rise, and what does an epoch cost?"""
+"""Every method under its losses on ml-100k: do loss and criterion improve, and what does an epoch cost?"""
 
 import statistics
 import tempfile
@@ -71,7 +71,7 @@ def _run(method: str, loss: str, options: dict[str, Any]) -> dict[str, Any]:
 
 def _markdown(rows: list[dict[str, Any]]) -> str:
     lines = [
-        "| Method | Loss | Training loss, first → last epoch | Criterion | First → best epoch | s / epoch | Gender, AUC |",
+        "| Method | Loss | Training loss, first → last | Criterion | First → best epoch | s / epoch | Gender, AUC |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     lines += [
