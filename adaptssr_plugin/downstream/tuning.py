@@ -1,0 +1,146 @@
+"""Fine-tuning fewer weights than all: the head alone, adapters, low-rank updates (paper, appendix E).
+
+Each of these is laid over an encoder for fine-tuning: what it adds begins as nothing, so that training starts from the
+pre-trained encoder, and everything else is frozen.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from ..encoders import UserEncoder
+from ..errors import InputError
+
+TUNED = ("all", "head", "adapter", "lora", "item_adapter")
+
+
+@dataclass(frozen=True)
+class TrainedShare:
+    """How much of a model is trained.
+
+    Attributes:
+        trained: parameters with a gradient.
+        total: all parameters.
+    """
+
+    trained: int
+    total: int
+
+    @property
+    def share(self) -> float:
+        """The trained share, in [0, 1]."""
+        return self.trained / self.total
+
+
+def trained_share(module: nn.Module) -> TrainedShare:
+    """Count the parameters of a module, shared ones once."""
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in module.parameters()]
+    return TrainedShare(sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes))
+
+
+def tune(encoder: nn.Module, what: str, rank: int = 8) -> None:
+    """Freeze an encoder but for what is to be fine-tuned, in place; the task's head is not part of it.
+
+    Args:
+        encoder: a pre-trained encoder; adapters and low-rank updates ask for a :class:`UserEncoder`.
+        what: ``all``; ``head``, nothing of the encoder; ``adapter``, a bottleneck behind both parts of every layer
+            and the layer norms (Houlsby et al., 2019); ``lora``, a low-rank update of the attention's projections (Hu
+            et al., 2022); ``item_adapter``, one bottleneck behind the item table, which holds most of the parameters.
+        rank: width of the bottleneck, or rank of the update.
+
+    Raises:
+        InputError: another word, or an encoder that has no place for it.
+    """
+    if what not in TUNED:
+        raise InputError(f"ft_tune: expected {' or '.join(TUNED)}, got {what!r}")
+    if what == "all":
+        return
+    for parameter in encoder.parameters():
+        parameter.requires_grad_(False)
+    if what != "head":
+        if not isinstance(encoder, UserEncoder):
+            raise InputError(f"ft_tune: expected all or head for {type(encoder).__name__}, got {what!r}")
+        _LAYERS_OF[what](encoder, rank)
+
+
+def _adapters(encoder: UserEncoder, rank: int) -> None:
+    for layer in encoder.layers:
+        for name in ("attention_out", "feed_out"):
+            setattr(layer, name, nn.Sequential(getattr(layer, name), _adapter(encoder, rank)))
+        for name in ("attention_norm", "feed_norm"):
+            getattr(layer, name).requires_grad_(True)
+
+
+def _adapter(encoder: UserEncoder, rank: int) -> "Adapter":
+    return Adapter(encoder.dim, rank).to(encoder.item_weight)  # its dtype and device
+
+
+def _low_rank(encoder: UserEncoder, rank: int) -> None:
+    for layer in encoder.layers:
+        for name in ("query_key_value", "attention_out"):
+            linear = getattr(layer, name)
+            assert isinstance(linear, nn.Linear)
+            parametrize.register_parametrization(linear, "weight", LowRankUpdate(linear.weight, rank))
+
+
+def _item_adapter(encoder: UserEncoder, rank: int) -> None:
+    adapter = _adapter(encoder, rank)
+    encoder.item_adapter = adapter
+
+    def behind(_module: nn.Module, _arguments: Any, vectors: Tensor) -> Tensor:
+        adapted: Tensor = adapter(vectors)
+        return adapted
+
+    encoder.items.register_forward_hook(behind)
+
+
+_LAYERS_OF: dict[str, Callable[[UserEncoder, int], None]] = {
+    "adapter": _adapters,
+    "lora": _low_rank,
+    "item_adapter": _item_adapter,
+}
+
+
+class Adapter(nn.Module):
+    """x + W₂ GELU(W₁ x): a bottleneck that begins as nothing (Houlsby et al., 2019).
+
+    Args:
+        dim: d.
+        rank: width of the bottleneck.
+    """
+
+    def __init__(self, dim: int, rank: int) -> None:
+        super().__init__()
+        self.down = nn.Linear(dim, rank)
+        self.up = nn.Linear(rank, dim)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Adapt ``(..., d)``."""
+        adapted: Tensor = hidden + self.up(F.gelu(self.down(hidden)))
+        return adapted
+
+
+class LowRankUpdate(nn.Module):
+    """W + B A with A ``(rank, in)`` random and B ``(out, rank)`` zero at first (Hu et al., 2022).
+
+    Args:
+        weight: W, which stays as it is.
+        rank: of the update.
+    """
+
+    def __init__(self, weight: Tensor, rank: int) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.empty(rank, weight.shape[1], dtype=weight.dtype, device=weight.device))
+        self.b = nn.Parameter(torch.zeros(weight.shape[0], rank, dtype=weight.dtype, device=weight.device))
+        nn.init.kaiming_uniform_(self.a, a=5**0.5)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Update the weight ``(out, in)``."""
+        return torch.addmm(weight, self.b, self.a)
