@@ -10,6 +10,7 @@ from .augment import (
     ItemMask,
     ItemReorder,
     ItemSubstitute,
+    MaskAndFill,
     RandomChoice,
     RandomPair,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "ItemMask",
     "ItemReorder",
     "ItemSubstitute",
+    "MaskAndFill",
     "RandomChoice",
     "RandomPair",
     "RankingTerms",

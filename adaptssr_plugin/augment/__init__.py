@@ -8,6 +8,7 @@ from adaptssr_plugin.augment.crop import ItemCrop
 from adaptssr_plugin.augment.dropout import DropoutPair
 from adaptssr_plugin.augment.from_length import FromLength, coserec_pair
 from adaptssr_plugin.augment.mask import ItemMask
+from adaptssr_plugin.augment.mask_and_fill import Filler, MaskAndFill, MaskAndFillPair, linear_ratios
 from adaptssr_plugin.augment.pair import RandomPair
 from adaptssr_plugin.augment.periods import PeriodPair
 from adaptssr_plugin.augment.reorder import ItemReorder
@@ -17,12 +18,15 @@ __all__ = [
     "Compose",
     "CorrelatedOperator",
     "DropoutPair",
+    "Filler",
     "FromLength",
     "ItemCrop",
     "ItemInsert",
     "ItemMask",
     "ItemReorder",
     "ItemSubstitute",
+    "MaskAndFill",
+    "MaskAndFillPair",
     "Operator",
     "PeriodPair",
     "RandomChoice",
@@ -31,5 +35,6 @@ __all__ = [
     "Sequences",
     "ViewPair",
     "coserec_pair",
+    "linear_ratios",
     "replace_neighbours",
 ]

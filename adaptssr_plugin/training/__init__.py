@@ -5,6 +5,7 @@ No loop over epochs lives here: RecBole's trainer turns the crank (:mod:`adaptss
 
 from .artefacts import Artefact, load_artefact, save_artefact
 from .checkpoints import load_checkpoint, write_atomically, write_checkpoint
+from .generator import MaskedItemFiller
 from .masked_items import MaskedItemStage
 from .negative_items import NegativeItems
 from .next_behaviours import NextBehaviourStage
@@ -17,6 +18,7 @@ __all__ = [
     "MLM_TO_RANKING",
     "WHOLE_ENCODER",
     "Artefact",
+    "MaskedItemFiller",
     "MaskedItemStage",
     "NegativeItems",
     "NextBehaviourStage",
