@@ -82,6 +82,8 @@ def self_supervision(model: str, given: Mapping[str, Any]) -> SelfSupervision:
         InputError: an unknown ``ssl_`` option, a value of the wrong type or outside its range.
     """
     own = {str(name).removeprefix(PREFIX): value for name, value in given.items() if str(name).startswith(PREFIX)}
+    foreign = _options_of_recbole(model)
+    own = {name: value for name, value in own.items() if name not in foreign}
     for name in own:
         if name not in _NAMES:
             known = ", ".join(PREFIX + known for known in _NAMES)
@@ -97,6 +99,12 @@ def packaged_defaults(kind: str, name: str) -> dict[str, Any]:
     """Read ``defaults/<kind>/<name>.yaml``; nothing where there is none."""
     source = _DEFAULTS / kind / f"{name}.yaml"
     return read_yaml(source) if source.is_file() else {}
+
+
+def _options_of_recbole(model: str) -> dict[str, Any]:
+    """Read what RecBole's own yaml of a model says under ``ssl_``: SGL and NCL have such options themselves."""
+    source = files("recbole") / "properties" / "model" / f"{model}.yaml"
+    return _own_part(read_yaml(source)) if source.is_file() else {}
 
 
 def _own_part(options: Mapping[str, Any]) -> dict[str, Any]:
