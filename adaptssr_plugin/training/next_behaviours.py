@@ -78,10 +78,11 @@ class NextBehaviourStage(Stage):
                 raise InputError(f"{argument}: expected a positive integer, got {number!r}")
         if not 0 < weight < float("inf"):
             raise InputError(f"weight: expected a positive number, got {weight!r}")
-        if encoder.out_dim != encoder.item_weight.shape[1]:
+        width = encoder.item_weight.shape[1]
+        if encoder.out_dim != width:
             raise InputError(
-                f"interests: expected 1, since user vectors are compared with those of items, "
-                f"got vectors of {encoder.out_dim} and {encoder.item_weight.shape[1]} numbers"
+                f"interests: expected 1, for user vectors as long as those of items, {width}, "
+                f"got vectors of {encoder.out_dim}"
             )
         self.name = name
         self.encoder = encoder
