@@ -8,6 +8,7 @@ from training_cases import N_ITEMS, TINY, assert_same_weights, corpus_of, encode
 from adaptssr_plugin import UserEncoder
 from adaptssr_plugin.corpus import BatchLoader, BehaviourCorpus
 from adaptssr_plugin.downstream import ProfileTask
+from adaptssr_plugin.downstream.fine_tuning import ProfileStage
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.methods import recipe
 from adaptssr_plugin.recbole import finetune as module
@@ -209,3 +210,21 @@ class TestSameItems:
             InputError, match=rf"^dataset: its items are not those .*\({len(tokens) - 1} there, 11 here\)$"
         ):
             check_same_items(self.model(tmp_path), tokens, corpus)
+
+
+@pytest.mark.parametrize(("what", "share"), [("head", 0.0), ("lora", 0.5), ("adapter", 0.5), ("all", 1.0)])
+def test_ft_tune_trains_its_share_and_leaves_the_rest_as_pretrained(config, corpus, what, share, monkeypatch):
+    kept = {}
+
+    def watch(stage, *arguments):
+        kept["stage"] = stage
+        return predict(stage, *arguments)
+
+    predict = ProfileStage.predict
+    monkeypatch.setattr(ProfileStage, "predict", watch)
+    made = recipe(options={**TINY, "ft_tune": what, "ft_rank": 1})
+    done = fine_tune(config, corpus, task_of(), made, 0)
+    start = fresh_encoder(made, corpus.n_items, made.ft_dropout, 0).state_dict()
+    after = kept["stage"].encoder.state_dict()
+    assert done.trained == share if what in ("head", "all") else 0 < done.trained < share
+    assert torch.equal(after["items.weight"], start["items.weight"]) is (what != "all")

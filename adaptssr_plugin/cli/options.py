@@ -17,7 +17,9 @@ _GROUPS = {
     ),
     "views": (
         "mask_ratio", "crop_ratio", "reorder_ratio", "substitute_ratio", "insert_ratio", "distinct_ops",
-        "period",
+        "period", "fill_ratio", "fill", "fill_top_k", "fill_temperature", "fill_ban_original", "fill_one_side",
+        "curriculum", "curriculum_epochs", "duorec_key", "skip_identical", "mask_same_key", "correlation",
+        "correlation_warmup",
     ),
     "objective": (
         "loss", "lambda_mode", "lambda_terms", "lambda_clamp", "lambda_detach", "lambda_value", "negatives", "scale",
@@ -28,7 +30,9 @@ _GROUPS = {
         "epochs", "learning_rate", "dropout", "batch_size", "select", "valid_share", "stopping_step",
         "clip_grad_norm", "amp_dtype", "seed", "split_seed",
     ),
-    "fine-tuning": ("ft_epochs", "ft_learning_rate", "ft_batch_size", "ft_dropout", "ft_hidden", "ft_shuffle"),
+    "fine-tuning": (
+        "ft_epochs", "ft_learning_rate", "ft_batch_size", "ft_dropout", "ft_hidden", "ft_shuffle", "ft_tune", "ft_rank",
+    ),
 }  # fmt: skip
 PRETRAINING = tuple(group for group in _GROUPS if group != "fine-tuning")
 FINE_TUNING = ("fine-tuning",)

@@ -14,7 +14,7 @@ from ..methods import Recipe
 from ..progress import progress_bar
 from ..recbole import Config
 from ..recbole.finetune import fine_tune
-from .records import Record
+from .records import Record, tuned_name
 
 MAJORITY, TFIDF = "Majority class", "TF-IDF + LR"
 
@@ -77,8 +77,11 @@ def fine_tuning_records(
         for task, start, seed in cells:
             bar.set_postfix_str(f"{task.name}, {start.method}, seed {seed}")
             result = fine_tune(config, corpus, task, start.recipe, seed, start.encoder)
+            method = start.method
+            if start.recipe.ft_tune != "all":
+                method = tuned_name(method, start.recipe.ft_tune, result.trained)
             record = Record(
-                dataset, task.name, start.method, start.recipe.preset, start.recipe.warm_start, None, None, seed,
+                dataset, task.name, method, start.recipe.preset, start.recipe.warm_start, None, None, seed,
                 task.metric_name, "test", result.test, result.best_epoch, start.pretrain_epoch, result.seconds,
                 peak_memory_mb(),
             )  # fmt: skip

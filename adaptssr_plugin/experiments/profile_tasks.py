@@ -12,7 +12,7 @@ from ..recbole.pretrain import Source, load_pretrained, versions
 from ..recbole.user_sequences import load_user_sequences
 from ..training import load_artefact
 from ..training.checkpoints import write_text
-from .profile_runs import MAJORITY, TFIDF, Start, baseline_records, fine_tuning_records, test_counts
+from .profile_runs import Start, baseline_records, fine_tuning_records, test_counts
 from .records import paper_name, write_records
 from .spread import what_the_spread_allows
 from .tables import Table2, table_2
@@ -76,12 +76,12 @@ def finetune(
         f"{source.name}: {', '.join(f'{len(task)} users with {task.name}' for task in tasks)}; split 6:2:2 "
         f"(split seed {plan.split_seed}), last {plan.max_len} training items; {len(seeds)} seeds; x 100.",
     ]
-    rows = list(dict.fromkeys((MAJORITY, TFIDF, "None", paper_name(plan.method))))
+    rows = list(dict.fromkeys(paper_name(record.method) for record in records))
     table = table_2(records, rows=rows, footer=footer)
     conclusions: list[str] = []
-    if scratch and len(starts) > 1 and len(seeds) > 1:
+    if scratch and len(starts) > 1 and len(seeds) > 1 and plan.ft_tune == "all":
         conclusions = what_the_spread_allows(records, test_counts(tasks, plan.split_seed), method=plan.method)
-    stem = f"finetune-{'-'.join(fields)}"
+    stem = f"finetune-{'-'.join(fields)}" + ("" if plan.ft_tune == "all" else f"-{plan.ft_tune}")
     path = write_records(folder / f"{stem}.csv", records, versions())
     table_path = folder / f"{stem}.md"
     write_text(table_path, table.markdown() + "\n")

@@ -29,6 +29,11 @@ def paper_name(method: str) -> str:
     return PAPER_NAMES.get(method.lower(), method)
 
 
+def tuned_name(method: str, tuned: str, trained: float) -> str:
+    """Name a row after its method and, where not all weights were trained, after what was and how much of them."""
+    return paper_name(method) if tuned == "all" else f"{paper_name(method)}, {tuned} ({100 * trained:.1f} % trained)"
+
+
 @dataclass(frozen=True)
 class Record:
     """One value of one metric (spec 4.4); None where a field does not apply.

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from ..errors import InputError
-from .comparison import ComparisonOptions
 from .options import check_options, choice, count, option, positive, rate, read_yaml, share
 from .registry import available, defaults_of
+from .user_level import UserLevelOptions
 
 _PACKAGE = files(__package__)
 
@@ -28,7 +28,7 @@ def _select(text: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Recipe(ComparisonOptions):
+class Recipe(UserLevelOptions):
     """The options of a run; spec.md §3 gives the source of every default."""
 
     method: str = option("adaptssr", "Pre-training method.")
@@ -43,7 +43,13 @@ class Recipe(ComparisonOptions):
     embed_dropout: bool = option(True, "Dropout on item + position (as the authors' code; Eq. 2 has none).")
     interests: int = count(1, "Vectors that a user is pooled into: 1 (Eq. 3-4), or a dictionary of more (idicl: 4).")
 
-    warm_start: str = choice("mlm", ("mlm", "none"), "Stage before the method's own: masked items, or nothing.")
+    warm_start: str = option(
+        "mlm",
+        "Where the method's own stage starts: mlm, a stage of masked items before it; none; or the folder of a "
+        "finished pre-training, whose whole encoder it takes.",
+        lambda value: bool(value.strip()),
+        "mlm, none or the folder of a finished pre-training",
+    )
     mlm_epochs: int = count(20, "Epochs of masked items.")
     mlm_learning_rate: float = positive(2e-4, "Adam's learning rate for masked items.")
     mlm_dropout: float = rate(0.1, "Dropout during masked items.")
@@ -92,6 +98,13 @@ class Recipe(ComparisonOptions):
     ft_dropout: float = rate(0.1, "Dropout of the encoder in fine-tuning.")
     ft_hidden: int = count(64, "Hidden width of the two-layer head.")
     ft_shuffle: bool = option(True, "New order of users in every epoch of fine-tuning.")
+    ft_tune: str = choice(
+        "all",
+        ("all", "head", "adapter", "lora", "item_adapter"),
+        "What fine-tuning trains besides the head: all weights, none, adapters, low-rank updates, or one adapter "
+        "behind the item table.",
+    )
+    ft_rank: int = count(8, "Width of adapters, and rank of low-rank updates.")
 
     def __post_init__(self) -> None:
         """Check every option.
@@ -153,14 +166,13 @@ def recipe(
         yaml_files: files of options, later ones winning.
 
     Raises:
-        InputError: an unknown name, an unreadable file, a value outside its range, or another method or preset
-            among the options.
+        InputError: an unknown name, an unreadable file, a value outside its range, another method or preset
+            among the options, or a preset that has nothing for this method.
     """
     _check_name("method", method, available())
     _check_name("preset", preset, presets())
-    merged: dict[str, Any] = {}
-    packaged = [defaults_of(method), _PACKAGE / "presets" / f"{preset}.yaml"]
-    for source in [*packaged, *map(Path, yaml_files)]:
+    merged: dict[str, Any] = read_yaml(defaults_of(method)) | _preset_for(preset, method)
+    for source in map(Path, yaml_files):
         merged |= read_yaml(source)
     merged |= dict(options or {})
     for name, value in (("method", method), ("preset", preset)):
@@ -170,6 +182,19 @@ def recipe(
     if unknown:
         raise InputError(f"{unknown[0]}: expected an option of a recipe ({', '.join(_TYPES)}), got an unknown name")
     return Recipe(**merged)
+
+
+def _preset_for(preset: str, method: str) -> dict[str, Any]:
+    """Read a preset: its options for all methods, and under those its part for this one, ``method: {option: value}``.
+
+    Raises:
+        InputError: a preset that consists of parts, none of which is this method's.
+    """
+    content = read_yaml(_PACKAGE / "presets" / f"{preset}.yaml")
+    parts = {name: content.pop(name) for name in list(content) if isinstance(content[name], dict)}
+    if parts and not content and method not in parts:
+        raise InputError(f"preset: expected another one for {method}, got {preset}, which is for {', '.join(parts)}")
+    return {**content, **parts.get(method, {})}
 
 
 def _names(folder: str) -> list[str]:

@@ -10,6 +10,7 @@ from recbole.config import Config
 from ..corpus import BatchLoader, BehaviourCorpus
 from ..downstream import LabelledRows, ProfileTask
 from ..downstream.fine_tuning import ProfileStage
+from ..downstream.tuning import trained_share, tune
 from ..encoders import UserEncoder
 from ..errors import InputError
 from ..methods import Recipe
@@ -30,12 +31,14 @@ class FineTuned:
         test: the same on test users, looked at once.
         best_epoch: counted from 1.
         seconds: wall-clock time of the run.
+        trained: share of the encoder's parameters that were trained, beside the whole head.
     """
 
     valid: float
     test: float
     best_epoch: int
     seconds: float
+    trained: float
 
 
 def profile_task(
@@ -64,13 +67,13 @@ def fine_tune(
     seed: int,
     pretrained: UserEncoder | None = None,
 ) -> FineTuned:
-    """Fine-tune all weights on 60 % of the task's users; choose the epoch on 20 %, test on 20 %.
+    """Fine-tune on 60 % of the task's users; choose the epoch on 20 %, test on 20 %.
 
     Args:
         config: of the dataset.
         corpus: the behaviours.
         task: what to predict.
-        recipe: its ``ft_`` options and the encoder's; ``split_seed`` fixes the split.
+        recipe: its ``ft_`` options (``ft_tune``: which weights) and the encoder's; ``split_seed`` fixes the split.
         seed: of initialisation, dropout and order.
         pretrained: weights to start from; None: a random initialisation (the row ``None`` of Table 2).
 
@@ -87,6 +90,7 @@ def fine_tune(
             raise InputError(f"model: {error}") from None
     with torch.random.fork_rng([]):
         torch.default_generator.manual_seed(stream_seed(seed, "head"))
+        tune(encoder, recipe.ft_tune, recipe.ft_rank)
         stage = ProfileStage(encoder, task, encoder.out_dim, recipe.ft_hidden)
     plan = StagePlan(
         name=f"fine-tune {task.name}",
@@ -112,6 +116,7 @@ def fine_tune(
         test=task.metric(scores, labels),
         best_epoch=trainer.selected_epoch,
         seconds=time.perf_counter() - started,
+        trained=trained_share(encoder).share,
     )
 
 
