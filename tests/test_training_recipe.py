@@ -11,7 +11,7 @@ from adaptssr_plugin.methods import Recipe, available, presets, recipe
 from adaptssr_plugin.methods.comparison import pairwise_loss
 from adaptssr_plugin.methods.plan import stage_plans
 from adaptssr_plugin.methods.views import UserHistories, make_views
-from adaptssr_plugin.training import MLM_TO_RANKING, MaskedItemStage, PairwiseStage
+from adaptssr_plugin.training import MLM_TO_RANKING, MaskedItemFiller, MaskedItemStage, PairwiseStage
 
 # Column "Default" of spec §3 by row, or the paragraph of §2 that has the value.
 PAPER = {
@@ -44,6 +44,19 @@ PAPER = {
     "insert_ratio": (0.4, "§1.5"),
     "distinct_ops": (False, "14"),
     "period": ("disjoint", "§1.8"),
+    "fill_ratio": (0.3, "§1.6"),
+    "fill": ("sample", "§1.6"),
+    "fill_top_k": (50, "§1.6"),
+    "fill_temperature": (1.0, "§1.6"),
+    "fill_ban_original": (False, "§1.6"),
+    "fill_one_side": (False, "§1.6"),
+    "curriculum": ("none", "§1.6"),
+    "curriculum_epochs": (0, "§1.6"),
+    "duorec_key": ("last_kept", "§1.7"),
+    "skip_identical": (False, "§1.7"),
+    "mask_same_key": (False, "§1.7"),
+    "correlation": ("memory", "§1.5"),
+    "correlation_warmup": (-1, "§1.5"),
     "lambda_mode": ("sample", "1"),
     "lambda_terms": (4, "2"),
     "lambda_clamp": (True, "4"),
@@ -65,6 +78,8 @@ PAPER = {
     "ft_dropout": (0.1, "38"),
     "ft_hidden": (64, "40"),
     "ft_shuffle": (True, "39"),
+    "ft_tune": ("all", "§4.2"),
+    "ft_rank": (8, "appendix E"),
 }
 # Of which the paper says nothing: names of the run, seeds, λ where it is constant, and how the crank is turned.
 SOURCE = UserHistories(corpus_of(5, 3, 7), max_len=10)
@@ -111,17 +126,21 @@ class TestDefaults:
 
     def test_names(self):
         assert {"adaptssr", "cl4srec", "clue", "coserec", "duorec", "none", "peterrec"} <= set(available())
-        assert presets() == ["official_code", "paper", "quickstart"]
+        assert presets() == ["official_code", "original", "paper", "quickstart"]
         assert recipe("peterrec", "official_code").method == "peterrec"
 
     @pytest.mark.parametrize("method", available())
-    @pytest.mark.parametrize("preset", presets())
-    def test_every_method_goes_with_every_preset(self, method, preset):
+    @pytest.mark.parametrize("preset", ["official_code", "paper", "quickstart"])
+    def test_every_method_goes_with_every_preset_for_all(self, method, preset):
         made = recipe(method, preset)
         assert (made.method, made.preset) == (method, preset)
         assert made.departures(made) == {}
+        source = UserHistories(corpus_of(5, 3, 7), max_len=10)
         for plan in stage_plans(made):
-            assert plan.make(encoder_of(), SOURCE).encoder is not None
+            stage = plan.make(encoder_of(), source)
+            assert stage.encoder is not None
+            if plan.generates:
+                source.generator = MaskedItemFiller(stage.encoder, stage.head)
 
 
 class TestDepartures:
@@ -202,7 +221,11 @@ class TestWrongOptions:
             ("loss", "bpr", "loss: expected adaptssr or infonce, got 'bpr'"),
             ("loss", 3, "loss: expected text, got 3"),
             ("negatives", "Hardest", "negatives: expected auto or hardest or all, got 'Hardest'"),
-            ("warm_start", "clue", "warm_start: expected mlm or none, got 'clue'"),
+            ("warm_start", " ", "warm_start: expected mlm, none or the folder of a finished pre-training, got ' '"),
+            ("curriculum", "scored", "curriculum: expected none or ratio_linear, got 'scored'"),
+            ("duorec_key", "last", "duorec_key: expected last_kept or last_dropped, got 'last'"),
+            ("correlation", "item2vec", "correlation: expected memory or model or hybrid or random, got 'item2vec'"),
+            ("correlation_warmup", -2, "correlation_warmup: expected an integer of at least -1, got -2"),
             ("select", "epoch:0", "select: expected best, last or epoch:K, got 'epoch:0'"),
             ("select", "epoch:x", "select: expected best, last or epoch:K, got 'epoch:x'"),
             ("select", "best ", "select: expected best, last or epoch:K, got 'best '"),
@@ -216,11 +239,12 @@ class TestWrongOptions:
     def test_an_unknown_option_names_the_known_ones(self):
         message = refusal(options={"epoch": 3})
         assert message.startswith("epoch: expected an option of a recipe (") and " method, preset, dim, " in message
-        assert message.endswith("ft_shuffle), got an unknown name")
+        assert message.endswith("ft_tune, ft_rank), got an unknown name")
 
     def test_an_unknown_method_or_preset_names_the_known_ones(self):
         assert refusal("CCL") == f"method: expected one of {', '.join(available())}, got 'CCL'"
-        assert refusal(preset="fast") == "preset: expected one of official_code, paper, quickstart, got 'fast'"
+        known = "official_code, original, paper, quickstart"
+        assert refusal(preset="fast") == f"preset: expected one of {known}, got 'fast'"
         assert refusal("../presets/paper").endswith(", got '../presets/paper'")
 
     @pytest.mark.parametrize(

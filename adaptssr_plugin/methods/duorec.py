@@ -3,14 +3,21 @@
 Evidence: verified against the authors' code; for user models the key is the last behaviour, as AdaptSSR's paper says.
 """
 
+from typing import Literal
+
 from ..training.pairwise import Views
 from .comparison import ComparisonOptions
 from .registry import Method, register
-from .views import ViewSource
+from .user_level import UserLevelOptions
+from .views import UserHistories, ViewSource
 
 
-def same_target(_options: ComparisonOptions, source: ViewSource) -> Views:
+def same_target(options: ComparisonOptions, source: ViewSource) -> Views:
     """The row itself, and one drawn from the rows of the same key item (spec §1.7)."""
+    if isinstance(options, UserLevelOptions) and isinstance(source, UserHistories):
+        key: Literal["last_kept", "last_dropped"]
+        key = "last_dropped" if options.duorec_key == "last_dropped" else "last_kept"
+        return source.same_target(key, skip_identical=options.skip_identical)
     return source.same_target()
 
 

@@ -27,6 +27,7 @@ class StagePlan:
         dropout: of the encoder in this stage.
         select: which epoch moves on: best, last or epoch:K.
         takes: parts of the encoder that come from the stage before.
+        generates: its masked-item model, frozen, makes the views of the next stage.
     """
 
     name: str
@@ -36,16 +37,23 @@ class StagePlan:
     dropout: float
     select: str
     takes: tuple[str, ...] = ()
+    generates: bool = False
 
 
 def stage_plans(recipe: Recipe) -> list[StagePlan]:
     """Lay out the stages of a recipe: the warm-up, if it has one, and the method's own, if it has one.
 
+    A method whose views need a generator has the stage of masked items in any case. That stage is its warm-up too
+    with ``warm_start: mlm``; otherwise none of its weights move on.
+
     Raises:
         InputError: a ranking without dropout, which its first step would refuse, but only after the warm-up.
     """
     plans = []
-    if recipe.warm_start == "mlm":
+    method = method_named(recipe.method)
+    has_own = bool((method.stage or method.views) and recipe.epochs)
+    generates = method.needs_generator and has_own
+    if recipe.warm_start == "mlm" or generates:
         plans.append(
             StagePlan(
                 name="mlm",
@@ -54,10 +62,10 @@ def stage_plans(recipe: Recipe) -> list[StagePlan]:
                 learning_rate=recipe.mlm_learning_rate,
                 dropout=recipe.mlm_dropout,
                 select=recipe.mlm_select,
+                generates=generates,
             )
         )
-    method = method_named(recipe.method)
-    if (method.stage or method.views) and recipe.epochs:
+    if has_own:
         if method.views and recipe.loss == "adaptssr" and not recipe.dropout:
             raise InputError("dropout: expected a number above 0, by which the implicit view lives, got 0.0")
         plans.append(
@@ -68,7 +76,7 @@ def stage_plans(recipe: Recipe) -> list[StagePlan]:
                 learning_rate=recipe.learning_rate,
                 dropout=recipe.dropout,
                 select=recipe.select,
-                takes=MLM_TO_RANKING,
+                takes=MLM_TO_RANKING if recipe.warm_start == "mlm" else (),
             )
         )
     return plans
@@ -79,12 +87,13 @@ def _own_stage(method: Method, recipe: Recipe, encoder: UserEncoder, source: Vie
         return method.stage(recipe, encoder, source)
     views = make_views(method.name, recipe, source)
     penalty = _interest_penalty(encoder, recipe.interest_penalty)
-    return PairwiseStage(encoder, views, pairwise_loss(recipe.loss, recipe), method.name, penalty)
+    criterion = pairwise_loss(recipe.loss, recipe)
+    return PairwiseStage(encoder, views, criterion, method.name, penalty, recipe.mask_same_key)
 
 
 def _interest_penalty(encoder: UserEncoder, weight: float) -> Callable[[], Tensor] | None:
     """Give the weighted overlap of an encoder's interests; None where it has but one, or the weight is 0."""
-    pooling = encoder.pooling
+    pooling = getattr(encoder, "pooling", None)  # which encoders of another kind need not have
     if not isinstance(pooling, InterestPooling) or not weight:
         return None
     return lambda: weight * pooling.overlap()

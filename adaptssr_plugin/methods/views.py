@@ -1,11 +1,11 @@
 """What view providers are made of, and making them by the name of a method."""
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from ..augment import SameTargetPair
+from ..augment import Filler, SameTargetPair
 from ..corpus import BehaviourCorpus, same_target_pair
 from ..errors import InputError
 from ..training.pairwise import Views
@@ -42,11 +42,15 @@ class UserHistories:
         corpus: all histories; the rows of batches are its rows.
         max_len: the longest sequence that the encoder takes.
         train_rows: (R,) integers, the users that views may be made of: those of the training split. None: all.
+
+    Attributes:
+        generator: a trained masked-item model, for views that need one; None until there is one.
     """
 
     def __init__(self, corpus: BehaviourCorpus, max_len: int, train_rows: npt.NDArray[np.int64] | None = None) -> None:
         self.n_items = corpus.n_items
         self.max_len = max_len
+        self.generator: Filler | None = None
         self._corpus = corpus
         self._train_rows = train_rows
 
@@ -54,9 +58,26 @@ class UserHistories:
         """Give the histories of the training split."""
         return self._corpus if self._train_rows is None else self._corpus.select(self._train_rows)
 
-    def same_target(self) -> SameTargetPair:
-        """Give pairs of users whose last behaviour is the same item."""
-        return same_target_pair(self._corpus, candidates=self._train_rows)
+    def same_target(
+        self, key: Literal["last_kept", "last_dropped"] = "last_kept", *, skip_identical: bool = False
+    ) -> SameTargetPair:
+        """Give pairs of users whose last behaviour is the same item; arguments as :func:`same_target_pair`."""
+        return same_target_pair(self._corpus, key, skip_identical=skip_identical, candidates=self._train_rows)
+
+
+def generator_of(source: ViewSource) -> Filler:
+    """Give the masked-item model that a source of views has.
+
+    Raises:
+        InputError: it has none.
+    """
+    generator: Filler | None = getattr(source, "generator", None)
+    if generator is None:
+        raise InputError(
+            "method: expected one without a generator, since no masked-item stage comes before it here, "
+            "got one whose views a trained model makes (adaptssr pretrain lays that stage)"
+        )
+    return generator
 
 
 def make_views(method: str, options: ComparisonOptions, source: ViewSource) -> Views:

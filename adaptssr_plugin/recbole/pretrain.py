@@ -4,7 +4,7 @@ import dataclasses
 import json
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from ..methods import Recipe
 from ..methods.plan import StagePlan, stage_plans
 from ..methods.views import UserHistories
 from ..seeding import stream_seed
-from ..training import load_artefact, save_artefact, transfer
+from ..training import MaskedItemFiller, MaskedItemStage, Stage, load_artefact, save_artefact, transfer
 from ..training.artefacts import write_json
 from .config import build_config
 from .trainer import StageTrainer, UserModel
@@ -125,15 +125,16 @@ def pretrain(source: Source, recipe: Recipe, folder: str | Path, show_progress: 
     folder = Path(folder)
     config = source.config(recipe.max_len)
     users = load_user_sequences(config)
+    begin = _beginning(recipe, users.corpus)
     _claim(folder, source, recipe, users.corpus)
     for half_written in (*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")):  # by a run that was killed
         half_written.unlink()
     train_rows, valid_rows = _split(len(users.corpus), recipe)
-    encoder = fresh_encoder(recipe, users.corpus.n_items, recipe.dropout, recipe.seed)
+    encoder = begin(recipe.dropout)
     source_of_views = UserHistories(users.corpus, recipe.max_len, train_rows)
     results: list[StageResult] = []
     for plan in stage_plans(recipe):
-        earlier, encoder = encoder, fresh_encoder(recipe, users.corpus.n_items, plan.dropout, recipe.seed)
+        earlier, encoder = encoder, begin(plan.dropout)
         if results:
             transfer(earlier.state_dict(), encoder, plan.takes)
         loaders = [
@@ -141,8 +142,11 @@ def pretrain(source: Source, recipe: Recipe, folder: str | Path, show_progress: 
                         name=name, shuffle=name == "train")
             for name, rows in (("train", train_rows), ("valid", valid_rows))
         ]  # fmt: skip
-        results.append(_run_stage(config, recipe, plan, encoder, source_of_views, folder, loaders, show_progress))
-    warm_up = earlier.cpu().eval() if len(results) > 1 else None
+        result, stage = _run_stage(config, recipe, plan, encoder, source_of_views, folder, loaders, show_progress)
+        results.append(result)
+        if plan.generates:
+            source_of_views.generator = _generator(stage, recipe)
+    warm_up = earlier.cpu().eval() if len(results) > 1 and plan.takes else None
     encoder = encoder.cpu().eval()
     card = _card(source, recipe, users.corpus, results)
     arguments = recipe.encoder_arguments(users.corpus.n_items)
@@ -155,6 +159,29 @@ def fresh_encoder(recipe: Recipe, n_items: int, dropout: float, seed: int) -> Us
     with torch.random.fork_rng([]):
         torch.default_generator.manual_seed(stream_seed(seed, "init"))
         return UserEncoder(dropout=dropout, **recipe.encoder_arguments(n_items))
+
+
+def _beginning(recipe: Recipe, corpus: BehaviourCorpus) -> Callable[[float], UserEncoder]:
+    """Give what makes the encoder, of some dropout, that a stage begins with; errors as ``warm_start_weights``."""
+    from .warm_start import warm_start_weights  # which loads finished runs, and so imports this file
+
+    start = warm_start_weights(recipe, corpus)
+
+    def begin(dropout: float) -> UserEncoder:
+        encoder = fresh_encoder(recipe, corpus.n_items, dropout, recipe.seed)
+        if start is not None:
+            encoder.load_state_dict(start)
+        return encoder
+
+    return begin
+
+
+def _generator(stage: Stage, recipe: Recipe) -> MaskedItemFiller:
+    """Freeze the model of a stage, for the views of the next one."""
+    if not isinstance(stage, MaskedItemStage):
+        came = type(stage.encoder).__name__
+        raise InputError(f"encoder: expected one that predicts masked items, for {recipe.method}'s views, got {came}")
+    return MaskedItemFiller(stage.encoder, stage.head)
 
 
 def load_pretrained(folder: str | Path) -> PretrainedModel:
@@ -182,7 +209,8 @@ def _run_stage(
     folder: Path,
     loaders: list[BatchLoader],
     show_progress: bool,
-) -> StageResult:
+) -> tuple[StageResult, Stage]:
+    """Run a stage; the stage has the weights of its selected epoch then."""
     with torch.random.fork_rng([]):
         torch.default_generator.manual_seed(stream_seed(recipe.seed, plan.name, "init"))
         stage = plan.make(encoder, source)
@@ -198,7 +226,7 @@ def _run_stage(
     )
     train_data, valid_data = loaders
     trainer.run(train_data, valid_data, show_progress)
-    return StageResult(plan.name, trainer.selected_epoch, trainer.history)
+    return StageResult(plan.name, trainer.selected_epoch, trainer.history), stage
 
 
 def _split(n_users: int, recipe: Recipe) -> tuple[Any, Any]:

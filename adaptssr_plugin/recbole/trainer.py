@@ -159,6 +159,7 @@ class StageTrainer(Trainer):
         """Train one epoch; returns the mean loss of its steps."""
         self.model.train()
         train_data.set_epoch(epoch_idx)
+        self.stage.set_epoch(epoch_idx)
         totals = _EpochTotals(self.device)
         self._steps = len(train_data)
         started = time.perf_counter()

@@ -14,7 +14,9 @@ from ..losses import AdaptSSRLoss, InfoNCELoss
 from .stage import Stage, StepResult, Streams, dropout_seeded
 
 # A view provider: (item_seq, item_seq_len, generator) -> two views of every row. One with ``needs_rows = True``
-# takes ``rows`` besides: int64 (B,), the numbers of the rows in the data that it was made of.
+# takes ``rows`` besides: int64 (B,), the numbers of the rows in the data that it was made of. One with a schedule
+# has ``set_epoch(epoch, encoder)``: called before every epoch, counted from 0, with the encoder that is trained, and
+# with None for the epoch before every validation, whose views should be the same in every epoch.
 Views = Callable[..., ViewPair]
 
 _QUANTILES = ("lambda_q05", "lambda_q50", "lambda_q95")
@@ -34,6 +36,10 @@ class PairwiseStage(Stage):
         criterion: the loss.
         name: of the stage.
         penalty: gives a scalar that is added to the loss, and logged besides; None adds nothing.
+        mask_same_key: rows of the same key item are no negatives of each other; for views with ``keys_of(rows)``.
+
+    Raises:
+        InputError: ``mask_same_key`` with views that have no keys.
     """
 
     def __init__(
@@ -43,19 +49,28 @@ class PairwiseStage(Stage):
         criterion: AdaptSSRLoss | InfoNCELoss,
         name: str = "adaptssr",
         penalty: Callable[[], Tensor] | None = None,
+        mask_same_key: bool = False,
     ) -> None:
         super().__init__()
+        if mask_same_key and not hasattr(views, "keys_of"):
+            raise InputError(f"mask_same_key: expected views with key items (duorec), got {type(views).__name__}")
         self.name = name
         self.encoder = encoder
         self.views = views
         self.loss = criterion
         self.penalty = penalty
+        self.mask_same_key = mask_same_key
         self.ranks = isinstance(criterion, AdaptSSRLoss)
         self.criterion = "order_accuracy" if self.ranks else "loss"
         self.bigger_is_better = self.ranks
         self.quantiles_at: Tensor
         self.register_buffer("quantiles_at", torch.tensor(_QUANTILES_AT), persistent=False)
         self._dropout_seen = False
+
+    def set_epoch(self, epoch: int | None) -> None:
+        """Tell a view provider with a schedule which epoch begins; None: a validation."""
+        if hasattr(self.views, "set_epoch"):
+            self.views.set_epoch(epoch, self.encoder)
 
     def usable(self, batch: Batch) -> bool:
         """Whether there are two users to compare."""
@@ -65,11 +80,11 @@ class PairwiseStage(Stage):
         """Loss of the batch, its penalty included; for AdaptSSR also what it compared, and quantiles of λ."""
         encodings = self._encode(batch, streams)
         if isinstance(self.loss, InfoNCELoss):
-            loss, parts = self._penalised(self.loss(*encodings, _ids(batch)))
+            loss, parts = self._penalised(self.loss(*encodings, self._ids(batch)))
             return StepResult(loss, {"loss": loss.detach(), **parts})
         self._require_dropout(encodings)
         u1, u1_pos, u2, u2_pos = encodings
-        terms = self.loss.terms(u1, u1_pos, u2, u2_pos, _ids(batch))
+        terms = self.loss.terms(u1, u1_pos, u2, u2_pos, self._ids(batch))
         loss, parts = self._penalised(self.loss.reduce(terms))
         logs = {
             "loss": loss.detach(),
@@ -92,16 +107,17 @@ class PairwiseStage(Stage):
         hits: list[OrderHits] = []
         losses: list[Tensor] = []
         coefficients: list[Tensor] = []
+        self.set_epoch(None)
         with _dropout_kept_on(self), dropout_seeded(streams.device, *streams.key):
             for number, batch in enumerate(batches):
                 if not self.usable(batch):
                     continue
                 encodings = self._encode(batch, Streams(streams.device, (*streams.key, number)))
-                losses.append(self.loss(*encodings, _ids(batch)))
+                losses.append(self.loss(*encodings, self._ids(batch)))
                 if isinstance(self.loss, AdaptSSRLoss):
-                    hits.append(order_hits(stacked_unit_vectors(*encodings), _ids(batch)))
+                    hits.append(order_hits(stacked_unit_vectors(*encodings), self._ids(batch)))
                     u1, u1_pos, u2, u2_pos = encodings
-                    coefficients.append(self.loss.terms(u1, u1_pos, u2, u2_pos, _ids(batch)).coefficient)
+                    coefficients.append(self.loss.terms(u1, u1_pos, u2, u2_pos, self._ids(batch)).coefficient)
         if not losses:
             raise InputError("validation users: expected at least two in a batch, got fewer; raise valid_share")
         loss, parts = self._penalised(torch.stack(losses).mean())
@@ -120,13 +136,20 @@ class PairwiseStage(Stage):
         """Encode û, û⁺, ũ, ũ⁺ (or û, ũ) in one stacked forward pass; each ``(B, d)``."""
         rows = {}
         if getattr(self.views, "needs_rows", False):
-            rows["rows"] = batch.user_ids if batch.rows is None else batch.rows
+            rows["rows"] = _rows(batch)
         pair = self.views(batch.item_seq, batch.item_seq_len, streams.generator("views"), **rows)
         each = 2 if self.ranks else 1
         both = zip(pair.first, pair.second, strict=True)
         stacked = Sequences(*(torch.cat([part for part in parts for _ in range(each)]) for parts in both))
         encodings: Tensor = self.encoder(*stacked)  # (4B, d) or (2B, d)
         return encodings.chunk(2 * each)
+
+    def _ids(self, batch: Batch) -> Tensor:
+        """What makes two rows no negatives of each other: (B,) users, or (B, 2) users and keys."""
+        keys = batch.keys
+        if self.mask_same_key:
+            keys = self.views.keys_of(_rows(batch))  # type: ignore[attr-defined]
+        return batch.user_ids if keys is None else torch.stack((batch.user_ids, keys), 1)
 
     def _penalised(self, loss: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Add the penalty, if there is one, and give it as a number to log."""
@@ -145,9 +168,9 @@ class PairwiseStage(Stage):
         self._dropout_seen = True
 
 
-def _ids(batch: Batch) -> Tensor:
-    """What makes two rows no negatives of each other: (B,) users, or (B, 2) users and keys."""
-    return batch.user_ids if batch.keys is None else torch.stack((batch.user_ids, batch.keys), 1)
+def _rows(batch: Batch) -> Tensor:
+    """Give the numbers of the rows in the data that views were made of: (B,)."""
+    return batch.user_ids if batch.rows is None else batch.rows
 
 
 @contextmanager

@@ -64,6 +64,9 @@ class Stage(nn.Module):
     criterion: str
     bigger_is_better: bool = True
 
+    def set_epoch(self, epoch: int) -> None:
+        """Learn which epoch begins, counted from 0; a trainer says so before every one, resumed runs included."""
+
     def usable(self, batch: Batch) -> bool:
         """Whether a batch has anything to learn from; decided on the CPU. Others are skipped."""
         return len(batch) > 0

@@ -1,0 +1,42 @@
+"""CCL (Bian et al., CIKM 2021): behaviours hidden and guessed again by a masked-item model, from few to many.
+
+Evidence: our reconstruction from the abstract (spec §1.6). The public code has neither the generator nor the
+evaluator of difficulty; of it we take the ratio that grows by equal steps (``curriculum: ratio_linear``).
+"""
+
+from typing import Literal
+
+from ..augment import MaskAndFill, MaskAndFillPair, linear_ratios
+from ..training.pairwise import Views
+from .comparison import ComparisonOptions
+from .recipe import Recipe
+from .registry import Method, register
+from .views import ViewSource, generator_of
+
+
+def filled_pair(options: ComparisonOptions, source: ViewSource) -> Views:
+    """Two draws of mask-and-fill by the recipe's own masked-item stage."""
+    generator = generator_of(source)
+    recipe = options if isinstance(options, Recipe) else Recipe()  # a RecBole run has no generator, and is refused
+    fill: Literal["sample", "argmax"] = "argmax" if recipe.fill == "argmax" else "sample"
+    operator = MaskAndFill(
+        recipe.fill_ratio,
+        generator,
+        top_k=recipe.fill_top_k,
+        temperature=recipe.fill_temperature,
+        fill=fill,
+        ban_original=recipe.fill_ban_original,
+    )
+    return MaskAndFillPair(operator, recipe.fill_one_side, _ratios(recipe))
+
+
+def _ratios(recipe: Recipe) -> tuple[float, ...]:
+    if recipe.curriculum == "none":
+        return ()
+    epochs_per_stage = recipe.curriculum_epochs or min(5, -(-recipe.epochs // 4))
+    return linear_ratios(recipe.fill_ratio, recipe.epochs, epochs_per_stage)
+
+
+METHOD = register(
+    Method("ccl", "mask-and-fill: our reconstruction; curriculum: public code", views=filled_pair, needs_generator=True)
+)

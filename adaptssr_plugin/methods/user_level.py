@@ -1,0 +1,45 @@
+"""Options of views that need more than the batch: whole users, epochs, or a model trained before.
+
+A recipe has them; a RecBole run, whose rows are prefixes of histories, does not.
+"""
+
+from dataclasses import dataclass
+
+from .comparison import ComparisonOptions
+from .options import choice, count, option, positive, share
+
+
+@dataclass(frozen=True)
+class UserLevelOptions(ComparisonOptions):
+    """Options of ccl's generator and curriculum, of duorec's key and of coserec's correlation."""
+
+    fill_ratio: float = share(0.3, "ccl: share of behaviours that are masked and filled.")
+    fill: str = choice("sample", ("sample", "argmax"), "ccl: draw the filled item, or take the likeliest.")
+    fill_top_k: int = count(50, "ccl: how many of the likeliest items are drawn from.")
+    fill_temperature: float = positive(1.0, "ccl: temperature of that draw.")
+    fill_ban_original: bool = option(False, "ccl: never fill in the item that stood there.")
+    fill_one_side: bool = option(False, "ccl: the first view is the sequence as it is.")
+    curriculum: str = choice(
+        "none", ("none", "ratio_linear"), "ccl: the same fill_ratio throughout, or growing to it by equal steps."
+    )
+    curriculum_epochs: int = count(
+        0, "ccl: epochs of one step; 0: five, or a quarter of the epochs where that is less.", least=0
+    )
+    duorec_key: str = choice(
+        "last_kept",
+        ("last_kept", "last_dropped"),
+        "duorec: the last behaviour is the key and stays, or is hidden from both views, as a next item is.",
+    )
+    skip_identical: bool = option(False, "duorec: never pair two users of the same history.")
+    mask_same_key: bool = option(False, "duorec: users of the same key are no negatives of each other.")
+    correlation: str = choice(
+        "memory",
+        ("memory", "model", "hybrid", "random"),
+        "coserec: correlated by users in common, by the model's item table, by the stronger of both; or random items.",
+    )
+    correlation_warmup: int = option(
+        -1,
+        "coserec: epochs of memory before model or hybrid; -1: half of the epochs.",
+        lambda value: value >= -1,
+        "an integer of at least -1",
+    )
