@@ -6,14 +6,15 @@ import numpy as np
 import torch
 from recbole.model.sequential_recommender.fearec import FEARec
 from recbole.model.sequential_recommender.sasrec import SASRec
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..augment import ItemMask
 from ..corpus import Batch
 from ..errors import InputError
 from ..methods.comparison import pairwise_loss
 from ..methods.views import make_views
 from ..training import PairwiseStage, Streams
-from .hosts import HostEncoder, mask_vector, refusal
+from .hosts import PROBED_ROWS, HostEncoder, mask_vector, refusal
 from .settings import SelfSupervision
 from .training_rows import ROW_FIELD, TrainingRows
 
@@ -33,14 +34,18 @@ class SelfSupervisedTerm:
 
     def __init__(self, settings: SelfSupervision, host: Any, config: Any, dataset: Any) -> None:
         rows = TrainingRows(config, dataset)
-        encoder = HostEncoder(host, rows.n_items, host.ssl_mask, settings.dropout)
+        views = make_views(settings.method, settings, rows)
+        self._seed = int(config["seed"])
+        if _puts_in_masks(views):
+            host.ssl_mask = mask_vector(host, rows.n_items, self._seed)
+        encoder = HostEncoder(host, rows.n_items, getattr(host, "ssl_mask", None), settings.dropout)
         self.settings = settings
-        self.stage = PairwiseStage(
-            encoder, make_views(settings.method, settings, rows), pairwise_loss(settings.loss, settings), "ssl"
-        )
+        self.stage = PairwiseStage(encoder, views, pairwise_loss(settings.loss, settings), "ssl")
         self.logs: dict[str, Tensor] = {}
         self._fields = config["USER_ID_FIELD"], host.ITEM_SEQ, host.ITEM_SEQ_LEN, host.ITEM_ID
-        self._seed = int(config["seed"])
+        # Now, so that a model that gives no user vector is refused before anything runs.
+        some = dataset.inter_feat[torch.linspace(0, len(dataset.inter_feat) - 1, PROBED_ROWS).long()]
+        encoder.probe(*(some[field].to(config["device"]) for field in self._fields[1:3]))
         self._place = [0, 0]  # epoch and step, by which the streams of views are keyed
         self._numbered = bool(getattr(self.stage.views, "needs_rows", False))
         if self._numbered:
@@ -94,7 +99,8 @@ class _Joint:
         own = super().calculate_loss(interaction)  # type: ignore[misc]
         if self._ssl.settings.mode != "joint":
             return own
-        parts = own if isinstance(own, tuple) else (own,)
+        # GCSAN's own is one number of shape (1,).
+        parts = [part.reshape(()) for part in (own if isinstance(own, tuple) else (own,))]
         loss = self._ssl.loss(interaction)
         return (*parts, torch.zeros_like(parts[0]) if loss is None else self._ssl.settings.weight * loss)
 
@@ -127,12 +133,12 @@ def make_model(config: Any, dataset: Any, settings: SelfSupervision) -> Any:
     if model_class is FEARec and (settings.active or not config["contrast"]):
         model_class = _class("FEARec", _NextItemFEARec)
     if not settings.active:
-        return model_class(config, dataset)
+        return _without_modules_in_checkpoint(model_class(config, dataset))
     reason = refusal(model_class)
     if reason is not None:
         raise InputError(f"ssl_loss: {config.model} cannot have one: {reason}")
-    model = _class(model_class.__name__, _Joint, model_class)(config, dataset)
-    model.ssl_mask = mask_vector(model, int(dataset.item_num), int(config["seed"]))
+    model = _without_modules_in_checkpoint(_class(model_class.__name__, _Joint, model_class)(config, dataset))
+    model.to(config["device"])  # where some models send what they make in forward
     # Past nn.Module, which would take it for a part of the model.
     object.__setattr__(model, "_ssl", SelfSupervisedTerm(settings, model, config, dataset))
     return model
@@ -141,6 +147,22 @@ def make_model(config: Any, dataset: Any, settings: SelfSupervision) -> Any:
 def self_supervised_term(model: Any) -> SelfSupervisedTerm | None:
     """Give the self-supervised term of a model; None if it has none."""
     return getattr(model, "_ssl", None)
+
+
+def _puts_in_masks(views: Any) -> bool:
+    """Whether views may hold [MASK]: a vector for it that no view holds would never be trained."""
+    return isinstance(views, nn.Module) and any(isinstance(module, ItemMask) for module in views.modules())
+
+
+def _without_modules_in_checkpoint(model: Any) -> Any:
+    """Keep whole modules out of what RecBole pickles beside a model's weights, which hold their weights already.
+
+    The feature layers of FDSA, GRU4RecF and SASRecF, with the dataset in them: ``other_parameter_name``.
+    """
+    names = getattr(model, "other_parameter_name", None)
+    if names is not None:
+        model.other_parameter_name = [name for name in names if not isinstance(getattr(model, name), nn.Module)]
+    return model
 
 
 def _class(name: str, *bases: type[Any]) -> type[Any]:
