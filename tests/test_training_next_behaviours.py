@@ -15,7 +15,7 @@ from training_cases import N_ITEMS, assert_same_weights, batch_of, batches_of, c
 from adaptssr_plugin import UserEncoder
 from adaptssr_plugin.corpus import BehaviourCorpus
 from adaptssr_plugin.errors import InputError
-from adaptssr_plugin.training import NegativeItems, NextBehaviourStage
+from adaptssr_plugin.training import NegativeItems, NextBehaviourStage, negative_items
 
 HISTORIES = [[1], [2, 2, 3], [1, 4, 4, 4], [3, 1, 2, 4, 4]]
 LENGTHS = (1, 2, 3, 5, 10, 20)
@@ -166,6 +166,19 @@ def test_negatives_of_a_large_catalogue_are_never_the_positive():
     assert (negatives.ends.diff() > 0).all()
 
 
+@pytest.mark.parametrize("positive", [1, 2, 3, 4, 0])
+def test_the_borders_between_items_are_where_they_should_be(positive, monkeypatch):
+    """On a line of eight numbers, where each of them is drawn often enough to be counted."""
+    monkeypatch.setattr(negative_items, "_TOTAL", 8)
+    weights = np.array([0.0, 1, 2, 1, 4])
+    drawn = NegativeItems(weights)(torch.tensor([positive]), 20_000, torch.Generator().manual_seed(positive))
+    weights[positive] = 0
+    counts = drawn[0].bincount(minlength=5).numpy()
+    assert (counts[weights == 0] == 0).all()
+    expected = weights / weights.sum() * 20_000
+    assert chisquare(counts[weights > 0], expected[weights > 0]).pvalue > 1e-3
+
+
 def test_two_items_leave_one_negative():
     drawn = NegativeItems.from_histories(BehaviourCorpus.from_lists([[3, 3, 5]], 9))(torch.tensor([3, 5]), 50)
     assert (drawn[0] == 5).all()
@@ -253,6 +266,7 @@ def test_the_item_nearest_to_the_user_is_the_answer():
         with torch.no_grad():
             table.zero_()
             table[7] = nearness
+            table[0] = 9  # padding, where nothing is asked
         result = stage.validate([sevens], streams())
         assert result["accuracy"] == result["masked_accuracy"] == result["next_accuracy"] == accuracy
         each = -8 * nearness + math.log(math.exp(8 * nearness) + 4)

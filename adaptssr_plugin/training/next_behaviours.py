@@ -131,7 +131,7 @@ class NextBehaviourStage(Stage):
         item_seq, length = batch.item_seq, batch.item_seq_len
         mask = uniform_below(length, streams.generator("mask"))[:, None]  # (B, 1)
         masked = item_seq.scatter(1, mask, self.encoder.n_items)
-        kept = length - (length - 1).clamp(max=self.n_next)  # (B,)
+        kept = (length - self.n_next).clamp(min=1)  # (B,)
         truncated = item_seq * (torch.arange(item_seq.shape[1], device=item_seq.device) < kept[:, None])
         following = kept[:, None] + torch.arange(self.n_next, device=item_seq.device)  # (B, K)
         asked = torch.cat((torch.ones_like(mask, dtype=torch.bool), following < length[:, None]), 1)
