@@ -5,18 +5,23 @@ installed these are ours, and its functions, ``run_recbole``, ``objective_functi
 ``load_data_and_model``, are RecBole's own lines. Everything is put back by :func:`uninstall`.
 """
 
+import functools
 import importlib
+import inspect
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import recbole.model.sequential_recommender as sequential_models
 import torch
 from recbole.data.interaction import Interaction
 from recbole.data.transform import MaskItemSequence
-from recbole.trainer import Trainer
+from recbole.trainer import Trainer, hyper_tuning
 
 from ..errors import InputError
 from . import models
@@ -73,11 +78,14 @@ def _installation() -> Iterator[None]:
         stack.enter_context(_own_models())
         replacements: list[tuple[Any, str, Any]] = [
             (module, "Config", RunConfig),
+            (module, "init_logger", _logger_made(module.init_logger)),
+            (module, "get_flops", _flops(module.get_flops)),
             (module, "get_model", _model_maker),
             (module, "get_trainer", _trainer_of(module.get_trainer)),
             (module, "data_preparation", _data_prepared(module.data_preparation)),
             (Trainer, "_save_checkpoint", save_checkpoint),
             (Interaction, "__getitem__", index_interaction),
+            (hyper_tuning, "np", _NumpyOfHyperTuning()),
         ]
         load = _loading(module.load_data_and_model)
         run = _one_process(module.run)
@@ -103,6 +111,34 @@ def _own_models() -> Iterator[None]:
 
 
 # --- what stands in for the globals of RecBole's quick start ---------------------------------------------------------
+
+
+def _logger_made(init_logger: Callable[..., None]) -> Callable[[Any], None]:
+    """Spare a caller who has set up logging the file that RecBole then opens, never writes to and never closes."""
+    own: list[logging.Handler] = []
+
+    def logger_made(config: Any) -> None:
+        root = logging.getLogger()
+        for handler in own:
+            if handler not in root.handlers:  # objective_function takes them out, trial by trial
+                handler.close()
+        if not root.handlers:
+            init_logger(config)
+            own[:] = root.handlers
+
+    return logger_made
+
+
+def _flops(get_flops: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a model be trained that scores all items at once and has no ``predict``, by which RecBole counts."""
+
+    def flops(*arguments: Any, **options: Any) -> Any:
+        try:
+            return get_flops(*arguments, **options)
+        except NotImplementedError:
+            return "unknown, for the model has no predict"
+
+    return flops
 
 
 def _model_maker(_name: str) -> Callable[[Any, Any], Any]:
@@ -143,19 +179,20 @@ def _data_prepared(data_preparation: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _loading(load_data_and_model: Callable[..., Any]) -> Callable[..., Any]:
-    def load_checked(model_file: str | Path, trusted: bool = False) -> Any:
+    def load_checked(model_file: str | Path, trusted: bool = False, model: type[Any] | None = None) -> Any:
         """Load what RecBole's ``load_data_and_model`` does: config, model, dataset and the three loaders.
 
         Args:
             model_file: a checkpoint of a run.
             trusted: whether the file may execute code, as one that RecBole itself has written does.
+            model: class of the model, where it is none that RecBole finds by name.
 
         Raises:
-            InputError: a file that is missing, damaged, or would execute code.
+            InputError: a file that is missing, damaged, or would execute code; a model that is not found by name.
         """
         state = load_run(model_file, trusted)
         if isinstance(state["config"], dict):
-            state["config"] = RunConfig.restored(state["config"])
+            state["config"] = RunConfig.restored(state["config"], model)
         # RecBole's own lines read the file themselves, with torch.load.
         with temporary_attribute(torch, "load", lambda *_, **__: state):
             return load_data_and_model(str(model_file))
@@ -164,12 +201,34 @@ def _loading(load_data_and_model: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _one_process(run: Callable[..., Any]) -> Callable[..., Any]:
-    def run_in_one_process(*arguments: Any, nproc: int = 1, world_size: int = -1, **options: Any) -> Any:
-        if nproc != 1 or world_size > 1:
+    signature = inspect.signature(run)
+
+    @functools.wraps(run)
+    def run_in_one_process(*arguments: Any, **options: Any) -> Any:
+        call = signature.bind(*arguments, **options).arguments
+        processes = max(call.pop("nproc", 1), call.pop("world_size", 1))
+        if processes > 1:
             raise InputError(
-                f"nproc: expected 1, got {max(nproc, world_size)}: the processes that RecBole starts know nothing of "
+                f"nproc: expected 1, got {processes}: the processes that RecBole starts know nothing of "
                 "this installation, and its losses compare the rows of one process only"
             )
-        return run(*arguments, **options)
+        return run(**call)
 
     return run_in_one_process
+
+
+class _RandomState(np.random.RandomState):
+    """numpy's old source of random numbers with the one method that today's hyperopt asks of the new."""
+
+    def integers(self, *arguments: Any, **options: Any) -> Any:
+        """Draw integers, as ``Generator.integers`` does."""
+        return self.randint(*arguments, **options)
+
+
+class _NumpyOfHyperTuning:
+    """numpy as HyperTuning's exhaustive search, its default, needs it (trainer/hyper_tuning.py:117)."""
+
+    random = SimpleNamespace(RandomState=_RandomState)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(np, name)

@@ -1,5 +1,6 @@
 """Faster parts for RecBole's models: the same functions and distributions, from other random numbers."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,10 @@ from recbole.model.layers import FeedForward
 from torch import Tensor, nn
 
 from ..encoders.dropout import replace_dropout
+from ..errors import InputError
 from ..seeding import stream_generator
+
+_MANY_TRIES = 100
 
 
 def speed_up(model: nn.Module) -> None:
@@ -71,13 +75,20 @@ class BatchMaskItemSequence(MaskItemSequence):
         return interaction
 
     def _negatives(self, sequences: Tensor, n_items: int) -> Tensor:
-        """Draw for every row an item, uniformly, that it does not hold; redrawn where it does."""
+        """Draw for every row an item, uniformly, that it does not hold; redrawn where it does.
+
+        Raises:
+            InputError: a row holds every item.
+        """
         drawn = torch.randint(1, n_items, (len(sequences),), generator=self.generator)
-        while True:
+        for tries in itertools.count():
             clash = (sequences == drawn[:, None]).any(1).nonzero()[:, 0]
             if len(clash) == 0:
-                return drawn
+                break
+            if tries == _MANY_TRIES and any(len(set(row) - {0}) == n_items - 1 for row in sequences[clash].tolist()):
+                raise InputError(f"transform: no negative is left for a row that holds all {n_items - 1} items")
             drawn[clash] = torch.randint(1, n_items, (len(clash),), generator=self.generator)
+        return drawn
 
 
 def index_interaction(interaction: Interaction, index: Any) -> Any:
@@ -85,7 +96,9 @@ def index_interaction(interaction: Interaction, index: Any) -> Any:
     if isinstance(index, str):
         return interaction.interaction[index]
     if isinstance(index, np.ndarray):
-        index = torch.from_numpy(index) if index.size else torch.empty(0, dtype=torch.int64)
-    elif isinstance(index, Tensor) and index.numel() == 0:
-        index = index.long()
+        index = torch.from_numpy(np.array(index))  # a copy: torch takes no array that is read-only or runs backwards
+    if isinstance(index, Tensor):
+        if index.dtype != torch.bool or index.numel() == 0:
+            index = index.long()  # of bytes torch would make a mask
+        return Interaction({name: values[index.to(values.device)] for name, values in interaction.interaction.items()})
     return Interaction({name: values[index] for name, values in interaction.interaction.items()})

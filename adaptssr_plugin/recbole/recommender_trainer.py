@@ -5,6 +5,7 @@ step (losses are added up there, and looked at every so often), gradients are cl
 GradScaler lives as long as the run, and checkpoints hold what a resumed run needs to go on as if never interrupted.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ from ..progress import progress_bar
 from .joint import COMPARED_FIELD, self_supervised_term
 from .mends import mended
 from .pretraining import pretrain_host
-from .run_checkpoints import load_run, random_states, restore_random_states
+from .run_checkpoints import load_run, random_states, restore_random_states, save_checkpoint
 from .training_rows import item_fingerprint
 
 _LOOK_EVERY = 50  # steps
@@ -39,6 +40,8 @@ class RecommenderTrainer(Trainer):
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=bool(self.enable_scaler))
         self._train_data: Any = None
         self._resumed_states: dict[str, Any] | None = None
+        self._last_valid_result: dict[str, float] | None = None
+        self._last_good: str | None = None
 
     def fit(
         self,
@@ -100,13 +103,18 @@ class RecommenderTrainer(Trainer):
         return losses
 
     def _check(self, totals: "_LossTotals", epoch_idx: int) -> None:
-        step = totals.first_nan()
+        step = totals.first_bad()
         if step is not None:
-            kept = self.saved_model_file if self.best_valid_result is not None else "none yet"
             raise TrainingDivergedError(
-                f"{self.config['model']}: the loss was not a number at epoch {epoch_idx}, step {step}; "
-                f"last good checkpoint: {kept}"
+                f"{self.config['model']}: the loss was NaN or infinite at epoch {epoch_idx}, step {step}; "
+                f"last good checkpoint: {self._last_good or 'none yet'}"
             )
+
+    def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> Any:
+        """Validate as RecBole does, and keep the result for a checkpoint that is written because of it."""
+        score, result = super()._valid_epoch(valid_data, show_progress)
+        self._last_valid_result = {name: float(value) for name, value in result.items()}
+        return score, result
 
     def _build_optimizer(self, **kwargs: Any) -> Any:
         """Make RecBole's optimiser; with ``faster_layers``, Adam as one fused kernel."""
@@ -118,14 +126,26 @@ class RecommenderTrainer(Trainer):
 
     # --- checkpoints -----------------------------------------------------------------------------------------------
 
+    def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
+        """Write a checkpoint that loads without executing anything."""
+        if epoch < 0:  # RecBole's word for nothing trained; of a resumed run that is over already, it would undo it
+            epoch = self.start_epoch - 1
+        path = str(kwargs.get("saved_model_file", self.saved_model_file))
+        save_checkpoint(self, epoch, verbose, **kwargs)
+        self._last_good = path
+
     def more_state(self) -> dict[str, Any]:
-        """Collect what a checkpoint holds besides RecBole's: the items' numbering and the random states."""
-        state: dict[str, Any] = {"scaler": self.scaler.state_dict()}
+        """Collect what a checkpoint holds besides RecBole's: its metrics, the items' numbering, the random states."""
+        state: dict[str, Any] = {"scaler": self.scaler.state_dict(), "best_valid_result": self._last_valid_result}
         if self._train_data is not None:
             state["random_states"] = random_states(self._generators())
-            if hasattr(self._train_data._dataset, "field2id_token"):
-                state["items"] = item_fingerprint(self._train_data._dataset)
-        return state
+        items = self._items()
+        return state if items is None else state | {"items": items}
+
+    def _items(self) -> str | None:
+        """Give the fingerprint of the items that the model is trained on; None before its data are known."""
+        dataset = getattr(self._train_data, "_dataset", None)
+        return item_fingerprint(dataset) if hasattr(dataset, "field2id_token") else None
 
     def resume_checkpoint(self, resume_file: Any) -> None:
         """Go on after the epoch of a checkpoint.
@@ -138,6 +158,9 @@ class RecommenderTrainer(Trainer):
             raise InputError(
                 f"resume: expected a checkpoint of {self.config['model']}, got one of {state['config']['model']}"
             )
+        items = self._items()
+        if items is not None and state.get("items", items) != items:
+            raise InputError(f"resume: {resume_file} was trained on other items than those of this dataset")
         self.saved_model_file = str(resume_file)
         try:
             self.start_epoch = state["epoch"] + 1
@@ -146,16 +169,21 @@ class RecommenderTrainer(Trainer):
             self.model.load_other_parameter(state.get("other_parameter"))
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state.get("scaler", {}) or self.scaler.state_dict())
-        except (KeyError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[-1].strip()
+        except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[-1].strip()
             raise InputError(f"resume: {resume_file} does not fit this model: {reason}") from None
         self._resumed_states = state.get("random_states")
+        self._last_valid_result = state.get("best_valid_result")
+        if self._last_valid_result is not None:
+            self.best_valid_result = OrderedDict(self._last_valid_result)
+        self._last_good = str(resume_file)
         self.logger.info(f"Checkpoint loaded. Resume training from epoch {self.start_epoch}")
 
     def _generators(self) -> dict[str, torch.Generator]:
-        """Give the generators that the batches come from."""
+        """Give the generators that the batches come from; RecBole's ``save_dataloaders`` leaves them without."""
         sources = {"order": self._train_data, "transform": getattr(self._train_data, "transform", None)}
-        return {name: source.generator for name, source in sources.items() if hasattr(source, "generator")}
+        generators = {name: getattr(source, "generator", None) for name, source in sources.items()}
+        return {name: generator for name, generator in generators.items() if generator is not None}
 
 
 class _LossTotals:
@@ -165,19 +193,20 @@ class _LossTotals:
         self._dtype = torch.float32 if device.type == "mps" else torch.float64  # mps has no other
         self._sums: list[Tensor] = []
         self._several = False
-        self._first_nan = torch.full((), -1, dtype=torch.int64, device=device)
+        self._first_bad = torch.full((), -1, dtype=torch.int64, device=device)
 
     def add(self, step: int, losses: Any) -> None:
         """Add the loss of a step, or its parts."""
         self._several = isinstance(losses, tuple)
-        parts = [part.detach().to(self._dtype) for part in (losses if self._several else (losses,))]
+        # Some losses of RecBole's have the shape (1,).
+        parts = [part.detach().to(self._dtype).reshape(()) for part in (losses if self._several else (losses,))]
         self._sums = [total + part for total, part in zip(self._sums, parts, strict=True)] if self._sums else parts
-        nan = torch.stack(parts).isnan().any() & (self._first_nan < 0)
-        self._first_nan = torch.where(nan, step, self._first_nan)
+        bad = ~torch.stack(parts).isfinite().all() & (self._first_bad < 0)
+        self._first_bad = torch.where(bad, step, self._first_bad)
 
-    def first_nan(self) -> int | None:
-        """Read back the first step whose loss was not a number; None if there was none."""
-        step = int(self._first_nan)
+    def first_bad(self) -> int | None:
+        """Read back the first step whose loss was NaN or infinite; None if there was none."""
+        step = int(self._first_bad)
         return None if step < 0 else step
 
     def sums(self) -> Any:

@@ -2,10 +2,13 @@
 
 import importlib
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from .installing import installed
 
@@ -21,8 +24,8 @@ def run_recbole(
     """Train and test a model by RecBole's own ``run_recbole``, with the ``ssl_`` options honoured.
 
     Options come, later ones first, from the command line (``--key=value``), ``config_dict`` and the yaml files. The
-    process is left as it was: ``config_dict``, numpy, warnings filters, autograd's modes, CUDA_VISIBLE_DEVICES, the
-    root logger.
+    process is left as it was, but for the state of its random numbers, which RecBole seeds: ``config_dict``, numpy,
+    warnings filters, autograd's modes, cuDNN's switches, CUDA_VISIBLE_DEVICES, the root logger, the standard streams.
 
     Args:
         model: name of a RecBole model, CL4SRec, CoSeRec or DuoRec; or a class.
@@ -40,14 +43,14 @@ def run_recbole(
             a value outside its range, an unreadable file.
         TrainingDivergedError: a loss that is not a number.
     """
-    with installed(), _root_logger_kept():
+    with installed(), _process_kept():
         result: dict[str, Any] = _quick_start().run_recbole(
             model, dataset, config_file_list, config_dict, saved=saved, queue=queue
         )
         return result
 
 
-def load_data_and_model(model_file: str | Path, trusted: bool = False) -> Any:
+def load_data_and_model(model_file: str | Path, trusted: bool = False, model: type[Any] | None = None) -> Any:
     """Load the checkpoint of a run, by RecBole's own function of that name.
 
     To evaluate the model with RecBole's trainer under numpy 2, do it within ``installed()`` or after ``install()``.
@@ -55,15 +58,16 @@ def load_data_and_model(model_file: str | Path, trusted: bool = False) -> Any:
     Args:
         model_file: the checkpoint.
         trusted: whether the file may execute code, as one that RecBole itself has written does.
+        model: class of the model, where it is none that RecBole finds by name.
 
     Returns:
         config, model, dataset, and the loaders of training, validation and test.
 
     Raises:
-        InputError: a file that is missing, damaged, or would execute code.
+        InputError: a file that is missing, damaged, or would execute code; a model that is not found by name.
     """
-    with installed(), _root_logger_kept():
-        return _quick_start().load_data_and_model(model_file, trusted)
+    with installed(), _process_kept():
+        return _quick_start().load_data_and_model(model_file, trusted, model)
 
 
 def _quick_start() -> Any:
@@ -71,13 +75,20 @@ def _quick_start() -> Any:
 
 
 @contextmanager
-def _root_logger_kept() -> Iterator[None]:
-    """Take out again, and close, the handlers that RecBole's ``init_logger`` gives to the root logger."""
-    root = logging.getLogger()
+def _process_kept() -> Iterator[None]:
+    """Put back what RecBole's ``init_logger`` and ``init_seed`` change of the process.
+
+    Taken out again, and closed: the handlers that the root logger gets. Put back: the standard streams, which
+    colorama wraps (utils/logger.py:84), and cuDNN's switches (utils/utils.py:188).
+    """
+    root, cudnn = logging.getLogger(), torch.backends.cudnn
     before, level = list(root.handlers), root.level
+    streams, switches = (sys.stdout, sys.stderr), (cudnn.benchmark, cudnn.deterministic)
     try:
         yield
     finally:
+        sys.stdout, sys.stderr = streams
+        cudnn.benchmark, cudnn.deterministic = switches
         for handler in [handler for handler in root.handlers if handler not in before]:
             root.removeHandler(handler)
             handler.close()

@@ -1,12 +1,14 @@
 """Checkpoints of RecBole runs: they load without executing anything, and say what they are."""
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from recbole.config import Config
 from torch import Tensor, nn
 
 from ..errors import InputError
@@ -64,10 +66,19 @@ def load_run(path: str | Path, trusted: bool = False) -> dict[str, Any]:
         except InputError as error:
             hint = "; if you made it yourself with RecBole alone, say trusted" if Path(path).is_file() else ""
             raise InputError(f"{error}{hint}") from None
-    for name in ("config", "state_dict"):
-        if name not in state:
-            raise InputError(f"checkpoint: expected one of a RecBole run, got {path}, which has no {name!r}")
+    for name, fits in (("config", _is_options), ("state_dict", _is_weights)):
+        if not fits(state.get(name)):
+            lack = "has none that is one" if name in state else "has none"
+            raise InputError(f"checkpoint: expected a {name!r} as of a RecBole run in {path}, which {lack}")
     return dict(state)
+
+
+def _is_options(config: Any) -> bool:
+    return isinstance(config, Config) or (isinstance(config, Mapping) and {"model", "dataset"} <= set(config))
+
+
+def _is_weights(weights: Any) -> bool:
+    return isinstance(weights, Mapping) and all(isinstance(tensor, Tensor) for tensor in weights.values())
 
 
 # --- random numbers ------------------------------------------------------------------------------------------------
@@ -154,7 +165,8 @@ def load_pretrained_weights(model: nn.Module, path: str | Path, dataset: Any, tr
         same_items = state.get("items", item_fingerprint(dataset)) == item_fingerprint(dataset)
     report = _overwrite(model, weights, int(dataset.item_num), same_items)
     if not report.loaded:
-        raise InputError(f"pretrained: nothing in {path} fits {type(model).__name__}: {report.skipped}")
+        reasons = ", ".join(f"{name} ({why})" for name, why in report.skipped.items()) or "no tensors"
+        raise InputError(f"pretrained: nothing in {path} fits {type(model).__name__}: {reasons}")
     return report
 
 
@@ -167,7 +179,7 @@ def _overwrite(model: nn.Module, weights: dict[str, Tensor], n_items: int, same_
             skipped[name] = "not in the model"
         elif own[name].shape != tensor.shape:
             skipped[name] = f"shape {tuple(tensor.shape)}, here {tuple(own[name].shape)}"
-        elif not same_items and n_items in (tensor.shape[:1] or [0]):
+        elif not same_items and len(tensor.shape) and tensor.shape[0] - n_items in (0, 1):  # BERT4Rec: one for [MASK]
             skipped[name] = "of other items"
         else:
             own[name].copy_(tensor)

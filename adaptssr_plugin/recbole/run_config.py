@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import recbole
 import torch
-from recbole.utils import EvaluatorType, InputType, ModelType
+from recbole.utils import EvaluatorType, InputType, ModelType, get_model
 
 from ..errors import InputError
 from ..methods.options import typed
 from .atomic_files import locate
 from .config import refuse_several_processes
-from .safe_config import SafeConfig
+from .safe_config import SafeConfig, one_line
 from .settings import SelfSupervision, packaged_defaults, self_supervision
 
 _RECBOLE_MODELS = Path(recbole.__file__).parent / "properties" / "model"
@@ -46,24 +47,48 @@ class RunConfig(SafeConfig):
 
     ssl: SelfSupervision
     internal_config_dict: dict[str, Any]
+    parameters: dict[str, list[str]]
 
     def __init__(
         self, model: Any = None, dataset: Any = None, config_file_list: Any = None, config_dict: Any = None
     ) -> None:
-        super().__init__(model, dataset, config_file_list, copy.deepcopy(dict(config_dict or {})))
+        try:
+            super().__init__(model, dataset, config_file_list, copy.deepcopy(dict(config_dict or {})))
+        except InputError:
+            raise
+        except (ValueError, TypeError, NotImplementedError, RuntimeError, SyntaxError) as error:  # RecBole's own checks
+            raise InputError(f"options: {one_line(error)}") from error
+
+    def _init_parameters_category(self) -> None:
+        super()._init_parameters_category()
+        # The lists are globals of RecBole, and it adds the options of a dataset to them (configurator.py:279).
+        self.parameters = {category: list(names) for category, names in self.parameters.items()}
+
+    def _load_variable_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
+        """Take numbers of numpy's, as hyperopt draws them, as Python's: they end up in checkpoints."""
+        options = super()._load_variable_config_dict(config_dict)
+        return {name: value.item() if isinstance(value, np.generic) else value for name, value in options.items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the yaml loader, a class made on the fly: RecBole's ``save_dataset`` pickles the config too."""
+        return {name: value for name, value in vars(self).items() if name != "yaml_loader"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Make the yaml loader anew."""
+        self.__dict__.update(state, yaml_loader=self._build_yaml_loader())
 
     def _get_model_and_dataset(self, model: Any, dataset: Any) -> tuple[str, type[Any], str]:
-        refuse_several_processes(self.external_config_dict)
-        try:
-            name, model_class, dataset = super()._get_model_and_dataset(model, dataset)
-        except (ValueError, AttributeError):
-            name = model or self.external_config_dict.get("model")
-            raise InputError(
-                f"model: expected the name of a RecBole model, spelt as in its table (SASRec, GRU4Rec, …), got {name!r}"
-            ) from None
+        external = self.external_config_dict
+        refuse_several_processes(external)
+        for name, value in (("model", model), ("dataset", dataset)):
+            if value is None and external.get(name) is None:
+                raise InputError(f"{name}: expected one as an argument or among the options, got none")
+        name, model_class = _found(external["model"] if model is None else model)
+        dataset = str(external["dataset"] if dataset is None else dataset)
         self._folder: Path | None = None
         data_path = Path(str(self.external_config_dict.get("data_path", "dataset/")))
-        if dataset != "ml-100k" and not (data_path / dataset).is_dir() and Path(dataset).is_dir():
+        by_name = dataset == "ml-100k" or (Path(dataset).name == dataset and (data_path / dataset).is_dir())
+        if not by_name and Path(dataset).is_dir():
             self._folder, dataset = locate(dataset, data_path, self.external_config_dict.get("benchmark_filename"))
         return name, model_class, dataset
 
@@ -80,8 +105,11 @@ class RunConfig(SafeConfig):
 
     def _get_final_config_dict(self) -> dict[str, Any]:
         final: dict[str, Any] = super()._get_final_config_dict()
-        by_cross_entropy = final["MODEL_TYPE"] == ModelType.SEQUENTIAL and final.get("loss_type") == "CE"
-        if by_cross_entropy and "train_neg_sample_args" not in self.external_config_dict:
+        sequential = final["MODEL_TYPE"] == ModelType.SEQUENTIAL
+        if sequential and "load_col" not in self.external_config_dict and not final.get("benchmark_filename"):
+            columns = final["load_col"]["inter"]  # RecBole's default leaves out what it then sorts by
+            final["load_col"] = {**final["load_col"], "inter": list(dict.fromkeys([*columns, final["TIME_FIELD"]]))}
+        if sequential and final.get("loss_type") == "CE" and "train_neg_sample_args" not in self.external_config_dict:
             final["train_neg_sample_args"] = None
         self.ssl = self_supervision(self.model, final)
         final.update(self.ssl.as_options() if self.ssl.active else {"ssl_loss": "none"})
@@ -100,8 +128,12 @@ class RunConfig(SafeConfig):
     # --- checkpoints ---------------------------------------------------------------------------------------------
 
     @classmethod
-    def restored(cls, saved: Mapping[str, Any]) -> "RunConfig":
+    def restored(cls, saved: Mapping[str, Any], model: type[Any] | None = None) -> "RunConfig":
         """Make the config of a run again from :func:`plain`, with the device that this machine has.
+
+        Args:
+            saved: the options.
+            model: class of the model, where it is none that RecBole finds by name.
 
         Raises:
             InputError: options that are none of a RecBole run, or a model that is not known here.
@@ -113,18 +145,36 @@ class RunConfig(SafeConfig):
             config.final_config_dict = {
                 name: _ENUMS[name][value] if name in _ENUMS else value for name, value in saved.items()
             }
-            config.model, config.model_class, config.dataset = config._get_model_and_dataset(
-                saved["model"], saved["dataset"]
-            )
+            config.yaml_loader = config._build_yaml_loader()
+            config.model, config.model_class = _found(saved["model"] if model is None else model)
+            config.dataset = saved["dataset"]
             config.ssl = self_supervision(config.model, config.final_config_dict)
             config._init_device()
             if config.dataset == "ml-100k":  # ships inside RecBole, which lay elsewhere on another machine
                 config.final_config_dict["data_path"] = str(locate("ml-100k", "")[0])
         except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"checkpoint: its options are not those of a RecBole run ({error})") from None
+            raise InputError(f"checkpoint: its options are not those of a RecBole run ({one_line(error)})") from None
         # What concerned the beginning of that run.
         config.final_config_dict.update(pretrained="", resume="")
         return config
+
+
+def _found(model: Any) -> tuple[str, type[Any]]:
+    """Give name and class of a model, which may be given by either.
+
+    Raises:
+        InputError: a name that RecBole's look-up does not find.
+    """
+    if not isinstance(model, str):
+        return model.__name__, model
+    try:
+        return model, get_model(model)
+    except (ValueError, AttributeError, ImportError) as error:  # the look-up ends among models that need lightgbm
+        reason = f" ({one_line(error)})" if isinstance(error, ImportError) else ""
+        raise InputError(
+            f"model: expected a class, or the name of a RecBole model, spelt as in its table (SASRec, GRU4Rec, …), "
+            f"got {model!r}{reason}"
+        ) from None
 
 
 def plain(config: Any) -> dict[str, Any]:
@@ -141,6 +191,6 @@ def _plain_value(value: Any) -> Any:
         return {key: _plain_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set):
         return [_plain_value(item) for item in value]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    return value.item() if hasattr(value, "item") else str(value)  # a number of numpy's, as hyperopt draws
+    if isinstance(value, np.generic | np.ndarray):  # np.float64 is a float besides
+        return value.tolist()
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

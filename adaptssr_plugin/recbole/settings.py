@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
+import numpy as np
+
 from ..errors import InputError
 from ..methods import view_methods
 from ..methods.comparison import ComparisonOptions
@@ -81,7 +83,9 @@ def self_supervision(model: str, given: Mapping[str, Any]) -> SelfSupervision:
     Raises:
         InputError: an unknown ``ssl_`` option, a value of the wrong type or outside its range.
     """
-    own = {str(name).removeprefix(PREFIX): value for name, value in given.items() if str(name).startswith(PREFIX)}
+    own = {
+        str(name).removeprefix(PREFIX): _drawn(value) for name, value in given.items() if str(name).startswith(PREFIX)
+    }
     foreign = _options_of_recbole(model)
     own = {name: value for name, value in own.items() if name not in foreign}
     for name in own:
@@ -99,6 +103,12 @@ def packaged_defaults(kind: str, name: str) -> dict[str, Any]:
     """Read ``defaults/<kind>/<name>.yaml``; nothing where there is none."""
     source = _DEFAULTS / kind / f"{name}.yaml"
     return read_yaml(source) if source.is_file() else {}
+
+
+def _drawn(value: Any) -> Any:
+    """Turn a number as hyperopt draws it, numpy's and a float even where it is whole, into Python's."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _options_of_recbole(model: str) -> dict[str, Any]:
