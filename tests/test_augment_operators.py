@@ -41,7 +41,7 @@ def generator(seed=0):
 
 
 @each_operator
-def test_input_is_never_written_to(operator):
+def test_spec_3_input_is_never_written_to(operator):
     item_seq, lengths = reference.padded(ROWS)
     before = item_seq.clone(), lengths.clone()
     for seed in range(5):
@@ -113,7 +113,7 @@ def test_padding_width_changes_nothing_but_the_padding(operator):
 
 
 @pytest.mark.parametrize("name", ["mask", "choice", "compose"])
-def test_one_item_is_never_masked(name):
+def test_spec_1_one_item_is_never_masked(name):
     item_seq, lengths = reference.padded([[7]] * 200, width=6)
     out, out_len = OPERATORS[name](item_seq, lengths, generator())
     assert torch.equal(out, item_seq)
@@ -140,7 +140,7 @@ def test_mask_positions_are_the_ones_forward_masks():
         assert set(masked[row].nonzero().flatten().tolist()) == set(order[row, : m[row]].tolist())
 
 
-def test_crop_reaches_both_ends():
+def test_spec_2_crop_reaches_both_ends():
     item_seq, lengths = reference.padded([range(1, 11)] * 500)
     starts = ItemCrop(0.4)(item_seq, lengths, generator()).item_seq[:, 0]
     assert set(starts.tolist()) == set(range(1, 8))

@@ -17,11 +17,22 @@ WITHIN_ONE = {name(r): r for r in (*CLAMPED.values(), 0.0, 0.35, 1.0)}
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("reading", CLAMPED.values(), ids=CLAMPED)
-def test_clamped_coefficients_lie_between_zero_and_one(reading, seed):
+def test_spec_11_clamped_coefficients_lie_between_zero_and_one(reading, seed):
     for alike in (0.0, 1.0, 10.0):
         coefficient = fusion_of(reading)(*encodings(9, 2, seed=seed, alike=alike))
         assert (coefficient >= 0).all()
         assert (coefficient <= 1).all()
+
+
+@pytest.mark.parametrize("reading", [PAPER, OFFICIAL_CODE], ids=["paper", "official-code"])
+def test_spec_11_no_gradient_goes_through_a_detached_coefficient(reading):
+    inputs = encodings(5, 3)
+    coefficient = fusion_of(reading)(*inputs)
+    assert not coefficient.requires_grad
+    ours = AdaptSSRLoss(AugmentationAdaptiveFusion(detach=True))(*inputs)
+    loose = AdaptSSRLoss(AugmentationAdaptiveFusion(detach=False))(*inputs)
+    gradients = (torch.autograd.grad(loss, inputs) for loss in (ours, loose))
+    assert any(not torch.allclose(one, other, rtol=1e-6) for one, other in zip(*gradients, strict=True))
 
 
 def test_coefficients_at_the_ends():
@@ -35,7 +46,7 @@ def test_coefficients_at_the_ends():
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("scale", [1.0, 8.0])
-def test_coefficient_zero_with_a_single_pass_is_eq8(scale, seed):
+def test_spec_12_coefficient_zero_with_a_single_pass_is_eq8(scale, seed):
     u1, u2 = encodings(6, 3, count=2, seed=seed)
     ranking = AdaptSSRLoss(fusion=0.0, scale=scale, chunk_size=4)(u1, u1, u2, u2)
     eq8 = InfoNCELoss(temperature=1 / scale, negatives="hardest")(u1, u2)
@@ -46,7 +57,7 @@ def test_coefficient_zero_with_a_single_pass_is_eq8(scale, seed):
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("reading", WITHIN_ONE.values(), ids=WITHIN_ONE)
-def test_eq6_is_never_below_eq5(reading, seed):
+def test_spec_12_eq6_is_never_below_eq5(reading, seed):
     inputs = encodings(6, 3, seed=seed)
     hardest = AdaptSSRLoss(fusion_of(reading), negatives="hardest", reduction="none")(*inputs)
     every = AdaptSSRLoss(fusion_of(reading), negatives="all", reduction="none")(*inputs)

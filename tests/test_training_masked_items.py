@@ -91,7 +91,7 @@ def test_loss_is_the_literal_cross_entropy_at_the_items_that_stood_there(lengths
 
 
 @pytest.mark.parametrize(("lengths", "usable"), [((1,), False), ((1, 1, 1), False), ((1, 2), True), ((9,), True)])
-def test_a_batch_without_slots_is_not_usable(lengths, usable):
+def test_spec_14_a_batch_without_slots_is_not_usable(lengths, usable):
     assert stage_of().usable(batch_of(*lengths)) is usable
 
 

@@ -60,8 +60,10 @@ class MaskAndFill(Operator):
         InputError: an argument out of range, or a filler that cannot be called.
 
     Example:
-        >>> views = MaskAndFill(0.3, MaskedItemFiller(encoder, head))
-        >>> item_seq, item_seq_len = views(item_seq, item_seq_len, generator)
+        >>> filler = lambda item_seq, item_seq_len, rows, positions: torch.zeros(len(rows), n_items)
+        >>> filled = MaskAndFill(0.5, filler, mask_id=n_items)(item_seq, item_seq_len, generator)
+        >>> (filled.item_seq != item_seq).sum(1) <= torch.tensor([2, 1])
+        tensor([True, True])
     """
 
     min_length = 2
