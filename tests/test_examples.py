@@ -2,12 +2,16 @@
 
 import importlib.util
 import re
+import shlex
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from core_only import ROOT, run_python, run_with_core_only
+
+from adaptssr_plugin.cli.main import main
 
 OWN_TRAINER = ROOT / "examples" / "own_trainer.py"
 # With -c, the file that is run comes where its arguments would begin.
@@ -92,3 +96,87 @@ def test_own_trainer_without_a_path_and_without_recbole():
     done = run_with_core_only(RUN, OWN_TRAINER)
     message = "path: expected a file of sequences, since no RecBole is installed to take ml-100k from"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"own_trainer: {message}\n")
+
+
+# --- the examples of RecBole runs ------------------------------------------------------------------------------------
+
+SWAP = ROOT / "examples" / "recbole_swap_cl.py"
+FLAG = ROOT / "examples" / "recbole_flag.yaml"
+ROW = r"^{} +(?:[01]\.\d{{4}}±[01]\.\d{{4}} +){{4}}\d+\.\d\d$"
+
+
+def test_the_flag_in_a_yaml_runs_by_the_command_in_it(tmp_path):
+    """Shortened: one epoch on the newest interactions of ml-100k, by a filter of RecBole's own."""
+    (command,) = re.findall(r"^# +(adaptssr run .*)$", FLAG.read_text(encoding="utf-8"), re.MULTILINE)
+    words = shlex.split(command.replace("examples/", f"{FLAG.parent}/"))[1:]
+    shorter = ["--epochs=1", "--MAX_ITEM_LIST_LENGTH=5", "--val_interval={'timestamp':'[892500000,inf)'}"]
+    done = run_python("-m", "adaptssr_plugin", *words, *shorter, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^best valid +recall@10 [\d.]+, ndcg@10 [\d.]+$", done.stdout, re.MULTILINE)
+    assert len(list((tmp_path / "saved").glob("SASRec-*.pth"))) == 1
+    assert re.search(r"train_loss1\W", done.stderr)  # two losses: the model's own and the self-supervised one
+
+
+def test_the_flag_in_a_yaml_names_options_that_exist(capsys):
+    main(["run", "SASRec", "ml-100k", "--show-config"])
+    known, said = yaml.safe_load(capsys.readouterr().out), yaml.safe_load(FLAG.read_text(encoding="utf-8"))
+    assert said["ssl_loss"] == "adaptssr"
+    assert said.keys() <= known.keys()
+
+
+def test_swap_of_the_loss_on_a_file_of_sequences(tmp_path):
+    draw = np.random.default_rng(0)
+    lines = [f"user{row} " + " ".join(map(str, draw.integers(1, 40, draw.integers(4, 9)))) for row in range(40)]
+    (tmp_path / "users.txt").write_text("\n".join(lines))
+    words = ("--sequences", "users.txt", "--users", 30, "--epochs", 1, "--seeds", 1, "--max-len", 5)
+    done = run_python(SWAP, *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("30 users, ")
+    for name in ("SASRec", "CL4SRec, InfoNCE", "CL4SRec, AdaptSSR"):
+        assert re.search(ROW.format(name), done.stdout, re.MULTILINE), done.stdout
+    last = done.stdout.splitlines()[-1]
+    assert re.fullmatch(r".+ is ahead of .+ by 0\.\d{4} test NDCG@10, on one seed, .+\.", last), last
+    assert [path.name for path in tmp_path.iterdir()] == ["users.txt"]
+
+
+@pytest.fixture(scope="module")
+def swap():
+    spec = importlib.util.spec_from_file_location("recbole_swap_cl", SWAP)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_swap_of_the_loss_reads_ml_100k_and_numbers_behaviours(swap, tmp_path):
+    corpus = swap.read(None, 5)
+    assert len(corpus) == 5
+    assert len(swap.read(None, None)) == 943
+    swap.write_atomic_files(corpus, tmp_path / "five")
+    header, *rows = (tmp_path / "five" / "five.inter").read_text(encoding="utf-8").splitlines()
+    assert header == "user_id:token\titem_id:token\ttimestamp:float"
+    own = [row.split("\t") for row in rows if row.split("\t")[0] == corpus.user_tokens[2]]
+    assert [item for _, item, _ in own] == corpus.item_tokens[corpus.history(2)].tolist()
+    assert [int(time) for _, _, time in own] == list(range(len(corpus.history(2))))
+
+
+@pytest.mark.parametrize(
+    ("others", "expected"),
+    [
+        ((0.10, 0.12), "B is ahead of A by 0.0900 test NDCG@10, more than the spread over seeds (0.0141)."),
+        ((0.10, 0.40), "A is ahead of B by 0.0500 test NDCG@10, no more than the spread over seeds (0.2121)."),
+        ((0.10,), "B is ahead of A by 0.1000 test NDCG@10, on one seed, which says nothing of the spread."),
+    ],
+)
+def test_swap_of_the_loss_concludes(swap, others, expected):
+    measure = ("test", "ndcg@10")
+    runs = {"A": [{measure: value} for value in others], "B": [{measure: 0.2} for _ in others], "C": [{measure: 0.0}]}
+    runs["C"] *= len(others)
+    assert swap.conclusion(runs) == expected
+
+
+def test_swap_of_the_loss_says_what_is_wrong_in_one_line(swap, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["recbole_swap_cl.py", "--sequences", "missing.txt"])
+    with pytest.raises(SystemExit) as leave:
+        swap.main()
+    assert leave.value.code == 2
+    assert capsys.readouterr().err.startswith("recbole_swap_cl: missing.txt: expected a readable file")

@@ -1,16 +1,19 @@
 """The README keeps its word: its Python runs, its commands parse, its links lead somewhere."""
 
 import configparser
+import logging
 import re
 import shlex
+import sys
 from pathlib import PurePosixPath
 
 import click
 import pytest
 import torch
+import yaml
 from core_only import ROOT
 
-from adaptssr_plugin.cli.main import cli
+from adaptssr_plugin.cli.main import cli, main
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 NOT_RUN = "<!-- not run -->"
@@ -87,14 +90,53 @@ def refusal(arguments):
     return None
 
 
-def test_python_blocks_run_in_one_namespace():
+# RecBole's runs put what stands on the command line before what the README says.
+SHORTER = ["--epochs=1", "--MAX_ITEM_LIST_LENGTH=5", "--val_interval={'timestamp':'[892500000,inf)'}"]
+SHORTER += ["--show_progress=False", "--state=ERROR"]
+
+
+def test_python_blocks_run_in_one_namespace(tmp_path, monkeypatch):
     codes = blocks("python")
     assert codes, "the README shows no Python"
+    monkeypatch.chdir(tmp_path)  # where RecBole writes
+    monkeypatch.setattr(sys, "argv", ["readme", *SHORTER])
+    # RecBole's own run_recbole wraps the streams, sets the level, and attaches its handlers only if there are none.
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+    monkeypatch.setattr(logging.getLogger(), "level", logging.getLogger().level)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
     torch.manual_seed(0)
     namespace = {"__name__": "readme"}
     for number, code in enumerate(codes, start=1):
         exec(compile(code, f"README.md, Python block {number}", "exec"), namespace)
-    assert "AdaptSSRLoss" in namespace
+    for handler in logging.getLogger().handlers:  # of RecBole's own run_recbole
+        handler.close()
+    assert {"AdaptSSRLoss", "run_recbole"} <= namespace.keys()
+    assert sorted(path.name.partition("-")[0] for path in tmp_path.glob("saved/*.pth")) == ["GRU4Rec", "SASRec"]
+
+
+RUNS = [arguments for arguments in ADAPTSSR if arguments[0] == "run"]
+
+
+@pytest.mark.parametrize("arguments", RUNS, ids=" ".join)
+def test_recbole_runs_have_options_that_exist(arguments, monkeypatch, capsys):
+    """RecBole takes any name without a word."""
+    monkeypatch.chdir(ROOT)
+    main([*arguments[:3], "--show-config"])
+    known = yaml.safe_load(capsys.readouterr().out)
+    main([*arguments, "--show-config"])
+    assert yaml.safe_load(capsys.readouterr().out).keys() == known.keys()
+
+
+def test_options_of_recbole_runs_in_the_text_exist(capsys):
+    main(["run", "SASRec", "ml-100k", "--show-config"])
+    defaults = yaml.safe_load(capsys.readouterr().out)
+    named = {code for code in INLINE if re.fullmatch(r"ssl_[a-z_]+[a-z]", code)}
+    assert len(named) > 8
+    assert named <= defaults.keys()
+    rows = re.findall(r"^\| `(ssl_\w+)` \| `?([\w.]+)`? \|", TEXT, re.MULTILINE)
+    assert len(rows) > 5
+    assert [(name, str(defaults[name])) for name, _ in rows] == rows
 
 
 @pytest.mark.parametrize("arguments", ADAPTSSR, ids=" ".join)

@@ -25,6 +25,7 @@ def cli() -> None:
     adaptssr quickstart                        the whole procedure on ml-100k, in minutes, without a network
     adaptssr pretrain --dataset ml-100k        the first half, on any RecBole dataset
     adaptssr finetune DIR --task gender        the second half, for any column of the dataset's .user file
+    adaptssr run SASRec ml-100k --ssl_loss=adaptssr   a RecBole model with the self-supervised loss beside its own
     """  # noqa: D301 - \b keeps click from wrapping the lines
 
 
@@ -131,6 +132,33 @@ def finetune(
     click.echo(done.table.text())
     click.echo("\n" + "\n".join(f"* {sentence}" for sentence in done.conclusions) + "\nFiles:")
     _list(done.files)
+
+
+# Without -h, which click would find in -epochs=5 too.
+@cli.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
+@click.argument("words", metavar="MODEL DATASET [--KEY=VALUE]...", nargs=-1, type=click.UNPROCESSED)
+@click.option("--config_files", metavar='"A.YAML B.YAML"', help="YAML files, separated by blanks; later ones win.")
+@click.option("--show-config", is_flag=True, help="Print the options of the run as YAML, and do not train.")
+def run(words: tuple[str, ...], config_files: str | None, show_config: bool) -> None:
+    """Train and test a RecBole model, with a self-supervised loss where ssl_loss says so.
+
+    MODEL is one of RecBole's, CL4SRec, CoSeRec or DuoRec. DATASET is a RecBole dataset by name or a folder of
+    atomic files. Every --KEY=VALUE is an option of RecBole's or one that begins with ssl_, and goes before the YAML
+    files. The results are printed; RecBole keeps log/, log_tensorboard/ and the checkpoint in saved/.
+
+    \b
+    adaptssr run SASRec ml-100k --ssl_loss=adaptssr --epochs=5
+    adaptssr run GRU4Rec path/to/folder --config_files="common.yaml ssl.yaml" --ssl_weight=0.2
+
+    What can be set, what it means, and the value it would have:
+
+    \b
+    adaptssr run SASRec ml-100k --ssl_loss=adaptssr --show-config
+    """  # noqa: D301
+    from .run import parse
+    from .run import run as run_model
+
+    run_model(parse(words, config_files), show_config)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
