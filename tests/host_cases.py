@@ -76,17 +76,17 @@ def write_slice(folder, users=60, newest=16):
     kept = ["\t".join(row) for user in sorted(by_user)[:users] for row in by_user[user][-newest:]]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{folder.name}.inter").write_text("\n".join([header, *kept]) + "\n", encoding="utf-8")
-    for suffix in ("item", "kg", "link"):
-        text = (_ML_100K / f"ml-100k.{suffix}").read_text(encoding="utf-8")
-        (folder / f"{folder.name}.{suffix}").write_text(text, encoding="utf-8")
-    _write_vectors(folder)
+    for suffix in ("item", "link", "kg"):
+        header, *lines = (_ML_100K / f"ml-100k.{suffix}").read_text(encoding="utf-8").splitlines()
+        lines = lines[::20] if suffix == "kg" else lines  # a graph of 90,000 triples takes seconds to read
+        (folder / f"{folder.name}.{suffix}").write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+    _write_vectors(folder, lines)
     return folder
 
 
-def _write_vectors(folder):
+def _write_vectors(folder, triples):
     """Write vectors of the knowledge graph's entities and relations, which ml-100k lacks: random ones."""
     random = np.random.default_rng(7)
-    _, *triples = (_ML_100K / "ml-100k.kg").read_text(encoding="utf-8").splitlines()
     heads, relations, tails = zip(*(line.split("\t") for line in triples), strict=True)
     for suffix, tokens in (("ent", {*heads, *tails}), ("rel", {*relations})):
         header = f"{suffix}_id:token\t{suffix}_emb:float_seq"
