@@ -15,6 +15,7 @@ from adaptssr_plugin.training import MLM_TO_RANKING, MaskedItemFiller, MaskedIte
 
 # Column "Default" of spec §3 by row, or the paragraph of §2 that has the value.
 PAPER = {
+    "encoder": ("transformer", "§3.3"),
     "dim": (64, "§2.0"),
     "n_layers": (2, "§2.0"),
     "n_heads": (2, "§2.0"),
@@ -238,7 +239,10 @@ class TestWrongOptions:
 
     def test_an_unknown_option_names_the_known_ones(self):
         message = refusal(options={"epoch": 3})
-        assert message.startswith("epoch: expected an option of a recipe (") and " method, preset, dim, " in message
+        assert (
+            message.startswith("epoch: expected an option of a recipe (")
+            and " method, preset, encoder, dim, " in message
+        )
         assert message.endswith("ft_tune, ft_rank), got an unknown name")
 
     def test_an_unknown_method_or_preset_names_the_known_ones(self):

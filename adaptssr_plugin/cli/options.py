@@ -10,7 +10,9 @@ from ..errors import InputError
 from ..methods import Recipe
 
 _GROUPS = {
-    "encoder": ("dim", "n_layers", "n_heads", "ff_dim", "max_len", "embed_norm", "embed_dropout", "interests"),
+    "encoder": (
+        "encoder", "dim", "n_layers", "n_heads", "ff_dim", "max_len", "embed_norm", "embed_dropout", "interests",
+    ),
     "warm-up": (
         "warm_start", "mlm_epochs", "mlm_learning_rate", "mlm_dropout", "mlm_ratio", "mlm_softmax",
         "mlm_sample_share", "mlm_select",

@@ -5,6 +5,7 @@ from .embedding import ItemEmbedding
 from .heads import MaskedItemHead
 from .interests import InterestPooling
 from .pooling import AttentionPooling
+from .registry import EncoderKind, available_encoders, encoder_kind, make_encoder, register_encoder, unregister_encoder
 from .transformer import UserEncoder
 
 __all__ = [
@@ -12,9 +13,15 @@ __all__ = [
     "CausalEncoder",
     "CausalTransformer",
     "ConvolutionEncoder",
+    "EncoderKind",
     "GRUEncoder",
     "InterestPooling",
     "ItemEmbedding",
     "MaskedItemHead",
     "UserEncoder",
+    "available_encoders",
+    "encoder_kind",
+    "make_encoder",
+    "register_encoder",
+    "unregister_encoder",
 ]

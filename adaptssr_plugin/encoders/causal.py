@@ -48,6 +48,11 @@ class CausalEncoder(nn.Module):
         """The item table ``(n_items, d)``, without [MASK]."""
         return self.items.weight
 
+    @property
+    def out_dim(self) -> int:
+        """Length of user vectors: d."""
+        return self.dim
+
     def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         """Encode sequences.
 

@@ -1,20 +1,23 @@
 """PeterRec's pre-training (Yuan et al., SIGIR 2020) as AdaptSSR's paper uses it: masked items alone.
 
-Evidence: verified against AdaptSSR's code (spec §2.2); PeterRec's adapters are no part of that comparison.
+Evidence: verified against AdaptSSR's code (spec §2.2); PeterRec's adapters are no part of that comparison. For a causal
+encoder, whose states see no later behaviour, it is the next item instead, as in PeterRec's own causal twin.
 """
 
 from typing import Literal
 
-from ..encoders import UserEncoder
-from ..training import MaskedItemStage, Stage
+from ..encoders import UserEncoder, encoder_kind
+from ..training import MaskedItemStage, NextItemStage, Stage
 from .recipe import Recipe
 from .registry import Method, register
 from .views import ViewSource
 
 
 def masked_items(recipe: Recipe, encoder: UserEncoder, _source: ViewSource, name: str = "peterrec") -> Stage:
-    """Predict the items at masked positions."""
+    """Predict the items at masked positions; with a causal encoder, the next ones."""
     softmax: Literal["full", "sampled"] = "sampled" if recipe.mlm_softmax == "sampled" else "full"
+    if encoder_kind(recipe.encoder).causal:
+        return NextItemStage(encoder, name, softmax, recipe.mlm_sample_share)
     return MaskedItemStage(encoder, recipe.mlm_ratio, name, softmax, recipe.mlm_sample_share)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..encoders import InterestPooling, UserEncoder
+from ..encoders import InterestPooling, UserEncoder, encoder_kind
 from ..errors import InputError
 from ..training import MLM_TO_RANKING, PairwiseStage, Stage
 from .comparison import pairwise_loss
@@ -53,6 +53,10 @@ def stage_plans(recipe: Recipe) -> list[StagePlan]:
     method = method_named(recipe.method)
     has_own = bool((method.stage or method.views) and recipe.epochs)
     generates = method.needs_generator and has_own
+    if generates and encoder_kind(recipe.encoder).causal:
+        raise InputError(
+            f"encoder: expected one that predicts masked items, for the views of {recipe.method}, got {recipe.encoder}"
+        )
     if recipe.warm_start == "mlm" or generates:
         plans.append(
             StagePlan(

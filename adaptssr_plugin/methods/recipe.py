@@ -12,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from ..encoders import available_encoders, encoder_kind
 from ..errors import InputError
 from .options import check_options, choice, count, option, positive, rate, read_yaml, share
 from .registry import available, defaults_of
@@ -34,6 +35,7 @@ class Recipe(UserLevelOptions):
     method: str = option("adaptssr", "Pre-training method.")
     preset: str = option("paper", "Named set of options: the paper's, or those of the authors' code.")
 
+    encoder: str = choice("transformer", available_encoders, "User model: the paper's Transformer, or another.")
     dim: int = count(64, "Length d of item and user vectors.")
     n_layers: int = count(2, "Transformer layers.")
     n_heads: int = count(2, "Attention heads; a divisor of dim.")
@@ -117,6 +119,8 @@ class Recipe(UserLevelOptions):
         _check_name("preset", self.preset, presets())
         if self.dim % self.n_heads:
             raise InputError(f"n_heads: expected a divisor of dim = {self.dim}, got {self.n_heads}")
+        if self.interests > 1 and "interests" not in encoder_kind(self.encoder).takes:
+            raise InputError(f"interests: expected 1 for encoder {self.encoder}, got {self.interests}")
         if self.mlm_softmax == "full" and self.mlm_sample_share != Recipe.mlm_sample_share:
             raise InputError("mlm_sample_share: expected mlm_softmax sampled beside it, got full, which takes all")
         for name, epochs, runs in (
@@ -128,9 +132,9 @@ class Recipe(UserLevelOptions):
                 raise InputError(f"{name}: expected one of the {epochs} epochs, got {value!r}")
 
     def encoder_arguments(self, n_items: int) -> dict[str, Any]:
-        """Arguments of :class:`UserEncoder` but dropout, which differs from stage to stage."""
-        names = ("dim", "n_layers", "n_heads", "ff_dim", "max_len", "embed_norm", "embed_dropout", "interests")
-        return {"n_items": n_items, **{name: getattr(self, name) for name in names}}
+        """Arguments of :func:`make_encoder` but dropout, which differs from stage to stage."""
+        takes = encoder_kind(self.encoder).takes
+        return {"kind": self.encoder, "n_items": n_items, **{name: getattr(self, name) for name in takes}}
 
     def departures(self, other: "Recipe | None" = None) -> dict[str, tuple[Any, Any]]:
         """Options that differ from those of ``other`` (None: the paper's recipe of this method): (there, here)."""

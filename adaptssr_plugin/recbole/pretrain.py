@@ -16,7 +16,7 @@ from recbole.config import Config
 
 from .. import __version__
 from ..corpus import BatchLoader, BehaviourCorpus
-from ..encoders import UserEncoder
+from ..encoders import UserEncoder, make_encoder
 from ..errors import InputError
 from ..methods import Recipe
 from ..methods.plan import StagePlan, stage_plans
@@ -158,7 +158,8 @@ def fresh_encoder(recipe: Recipe, n_items: int, dropout: float, seed: int) -> Us
     """Initialise an encoder; the same seed gives the same weights, whatever was drawn before."""
     with torch.random.fork_rng([]):
         torch.default_generator.manual_seed(stream_seed(seed, "init"))
-        return UserEncoder(dropout=dropout, **recipe.encoder_arguments(n_items))
+        encoder: UserEncoder = make_encoder(dropout=dropout, **recipe.encoder_arguments(n_items))
+        return encoder
 
 
 def _beginning(recipe: Recipe, corpus: BehaviourCorpus) -> Callable[[float], UserEncoder]:
@@ -192,7 +193,7 @@ def load_pretrained(folder: str | Path) -> PretrainedModel:
     """
     artefact = load_artefact(Path(folder))
     try:
-        encoder = UserEncoder(**artefact.encoder_arguments)
+        encoder = make_encoder(**artefact.encoder_arguments)
         encoder.load_state_dict(artefact.weights)
         stages = tuple(StageResult(**stage) for stage in artefact.card.get("stages", ()))
     except (RuntimeError, TypeError, InputError) as error:

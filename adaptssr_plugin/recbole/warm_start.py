@@ -38,7 +38,7 @@ def warm_start_weights(recipe: Recipe, corpus: BehaviourCorpus) -> Mapping[str, 
     artefact, model = load_artefact(folder), load_pretrained(folder)
     check_same_items(model, artefact.item_tokens.tolist(), corpus)
     for name, here in recipe.encoder_arguments(corpus.n_items).items():
-        there = artefact.encoder_arguments.get(name)
+        there = artefact.encoder_arguments.get(name, "transformer" if name == "kind" else None)
         if there != here:
             raise InputError(f"warm_start: expected a model with {name} {here} as this recipe, got {there} in {folder}")
     return model.encoder.state_dict()

@@ -5,17 +5,16 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..encoders import UserEncoder
-
-# The parts of a UserEncoder, in the words of the paper, by the names of their parameters.
+# The parts of an encoder, in the words of the paper, by the names of their parameters in a UserEncoder; whatever an
+# encoder has besides is the encoder proper.
 _PARTS: dict[str, tuple[str, ...]] = {
     "item table": ("items.weight",),
     "[MASK]": ("items.mask",),
     "positions": ("positions",),
-    "encoder": ("embed_norm.*", "layers.*"),
-    "pooling query": ("pooling.query",),
+    "encoder": (),
+    "pooling query": ("pooling.*",),
 }
 # Masked items never train the pooling query, so ranking starts with a fresh one.
 MLM_TO_RANKING = ("item table", "[MASK]", "positions", "encoder")
@@ -30,22 +29,27 @@ class TransferReport(NamedTuple):
     """Parameters of the target that keep their fresh values."""
 
 
+def _part_of(name: str) -> str:
+    """Say which part a parameter belongs to."""
+    named = (part for part, patterns in _PARTS.items() if any(fnmatchcase(name, pattern) for pattern in patterns))
+    return next(named, "encoder")
+
+
 @torch.no_grad()
-def transfer(source: Mapping[str, Tensor], target: UserEncoder, parts: tuple[str, ...]) -> TransferReport:
+def transfer(source: Mapping[str, Tensor], target: nn.Module, parts: tuple[str, ...]) -> TransferReport:
     """Copy the named parts of an encoder's weights into another encoder.
 
     Args:
-        source: ``state_dict`` of a UserEncoder.
+        source: ``state_dict`` of an encoder.
         target: an encoder of the same sizes (dropout may differ).
         parts: names of parts: of :data:`WHOLE_ENCODER`.
 
     Raises:
         ValueError: a parameter that is missing or of another shape.
     """
-    patterns = [pattern for part in parts for pattern in _PARTS[part]]
     moved, left = [], []
     for name, parameter in target.state_dict().items():
-        if not any(fnmatchcase(name, pattern) for pattern in patterns):
+        if _part_of(name) not in parts:
             left.append(name)
             continue
         if name not in source:
