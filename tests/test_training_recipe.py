@@ -239,10 +239,8 @@ class TestWrongOptions:
 
     def test_an_unknown_option_names_the_known_ones(self):
         message = refusal(options={"epoch": 3})
-        assert (
-            message.startswith("epoch: expected an option of a recipe (")
-            and " method, preset, encoder, dim, " in message
-        )
+        assert message.startswith("epoch: expected an option of a recipe (")
+        assert " method, preset, encoder, dim, " in message
         assert message.endswith("ft_tune, ft_rank), got an unknown name")
 
     def test_an_unknown_method_or_preset_names_the_known_ones(self):

@@ -74,8 +74,8 @@ def generator_of(source: ViewSource) -> Filler:
     generator: Filler | None = getattr(source, "generator", None)
     if generator is None:
         raise InputError(
-            "method: expected one without a generator, since no masked-item stage comes before it here, "
-            "got one whose views a trained model makes (adaptssr pretrain lays that stage)"
+            "method: expected one whose views need no trained model, got one that needs a stage of masked items before "
+            "it, as adaptssr pretrain lays it (ccl)"
         )
     return generator
 
