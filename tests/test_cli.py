@@ -145,8 +145,20 @@ class TestWrongCalls:
     @pytest.mark.parametrize(
         ("words", "expected"),
         [
-            (["--method", "bert"], "method: expected one of adaptssr, none, peterrec, got 'bert'"),
-            (["--preset", "fast"], "preset: expected one of official_code, paper, quickstart, got 'fast'"),
+            (
+                ["--method", "bert"],
+                "method: expected one of adaptssr, ccl, cl4srec, clue, coserec, duorec, idicl, none, peterrec, ptum, got 'bert'",
+            ),
+            (
+                ["--warm-start", "clue"],
+                "warm_start: expected mlm, none or the folder of a finished pre-training, got 'clue'",
+            ),
+            (["--curriculum", "scored"], "curriculum: expected none or ratio_linear, got 'scored'"),
+            (
+                ["--method", "clue", "--preset", "original"],
+                "preset: expected another one for clue, got original, which is",
+            ),
+            (["--preset", "fast"], "preset: expected one of official_code, original, paper, quickstart, got 'fast'"),
             (["--loss", "bpr"], "loss: expected adaptssr or infonce, got 'bpr'"),
             (["--mask-ratio", "1.5"], "mask_ratio: expected a number in (0, 1], got 1.5"),
             (["--crop-ratio", "nan"], "crop_ratio: expected a number in (0, 1], got nan"),
