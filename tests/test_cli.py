@@ -17,7 +17,7 @@ from training_cases import TINY, write_profiled_dataset
 import adaptssr_plugin
 from adaptssr_plugin.cli.main import cli, main
 from adaptssr_plugin.errors import InputError
-from adaptssr_plugin.methods import Recipe
+from adaptssr_plugin.methods import Recipe, available
 from adaptssr_plugin.recbole.pretrain import load_pretrained
 
 SMALL = [
@@ -147,7 +147,7 @@ class TestWrongCalls:
         [
             (
                 ["--method", "bert"],
-                "method: expected one of adaptssr, ccl, cl4srec, clue, coserec, duorec, idicl, none, peterrec, ptum, got 'bert'",
+                f"method: expected one of {', '.join(available())}, got 'bert'",
             ),
             (
                 ["--warm-start", "clue"],

@@ -115,7 +115,9 @@ def test_the_generator_is_neither_trained_nor_kept_by_the_stage():
 def test_views_of_a_source_without_a_generator_are_refused_in_one_line():
     with pytest.raises(InputError) as refused:
         make_views("ccl", recipe("ccl"), UserHistories(corpus_of(5, 3), max_len=10))
-    assert str(refused.value).startswith("method: expected one whose views need no trained model, got one that needs a stage")
+    assert str(refused.value).startswith(
+        "method: expected one whose views need no trained model, got one that needs a stage"
+    )
     assert "\n" not in str(refused.value)
 
 
