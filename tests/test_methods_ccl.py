@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from readbacks import count_readbacks
 from training_cases import (
     N_ITEMS,
     TINY,
@@ -82,6 +83,26 @@ def test_the_filler_gives_no_more_scores_at_a_time_than_it_says(monkeypatch):
     batch = batch_of(8)
     parts = list(filler(batch.item_seq, batch.item_seq_len, torch.zeros(8, dtype=torch.int64), torch.arange(8)))
     assert [len(part) for part in parts] == [3, 3, 2]
+
+
+def test_a_step_on_a_device_reads_no_more_back_than_its_encoder(monkeypatch):
+    """One read-back, the lengths by which views are split; on the CPU the generator splits its batches too."""
+    made = recipe("ccl", options={**TINY, "fill_ratio": 0.5})
+    source = source_with_generator()
+    stage = stage_plans(made)[1].make(encoder_of(UserEncoder), source)
+    batch = batch_of(*[5, 3, 9] * 30, max_len=10)
+    monkeypatch.setattr("adaptssr_plugin.augment.mask_and_fill.on_host", lambda _tensor: False)
+    with count_readbacks() as reads:
+        stage.step(batch, streams())
+    assert len(reads) == 2
+    generator = copy.deepcopy(source.generator).to("meta")
+    empty = torch.empty(90, 9, dtype=torch.int64, device="meta")
+    rows = empty[:, 0]
+    assert sum(len(chunk) for chunk in generator(empty, rows, rows, rows)) == 90
+    source.generator.encoder.length_groups = generator.encoder.length_groups  # as it is elsewhere
+    with count_readbacks() as reads:
+        stage.step(batch, streams())
+    assert len(reads) == 1
 
 
 def test_an_encoder_without_hidden_states_fills_nothing():

@@ -52,6 +52,9 @@ class MaskedItemFiller(nn.Module):
         Returns:
             An iterator of logits (m, n_items), at most some 16 MiB at a time on a CPU and 128 elsewhere.
         """
+        if item_seq.device.type != "cpu" and hasattr(self.encoder, "length_groups"):
+            # Groups by length cost a read-back, and a step has one already, where the views are encoded.
+            self.encoder.length_groups = 1  # type: ignore[assignment]
         hidden = self.encoder.hidden_states(item_seq, item_seq_len)  # type: ignore[operator]
         slots = hidden[rows, positions]  # (M, d)
         scores = _CPU_SCORES if slots.device.type == "cpu" else _DEVICE_SCORES
