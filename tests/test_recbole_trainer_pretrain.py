@@ -192,7 +192,7 @@ def test_validation_users_are_a_tenth_that_does_not_depend_on_the_seed(source, t
 
     seen = {}
 
-    def note(config, made, plan, encoder, folder, loaders, show_progress):
+    def note(config, made, plan, encoder, source_of_views, folder, loaders, show_progress):
         seen[made.seed, made.split_seed] = [loader.rows.tolist() for loader in loaders]
         raise KeyboardInterrupt
 
