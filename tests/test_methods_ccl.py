@@ -160,6 +160,12 @@ def test_stages(options, expected):
     assert [(plan.name, plan.generates, plan.takes) for plan in plans] == expected
 
 
+def test_the_epoch_of_the_generator_is_one_of_its_stage():
+    assert recipe("ccl", options={"mlm_select": "epoch:20"}).mlm_select == "epoch:20"
+    with pytest.raises(InputError, match=r"^mlm_select: expected one of the 20 epochs, got 'epoch:21'$"):
+        recipe("ccl", options={"mlm_select": "epoch:21"})
+
+
 def test_no_other_method_has_a_generator():
     assert not any(plan.generates for plan in stage_plans(recipe("adaptssr")))
     plans = stage_plans(recipe("clue", options={"warm_start": "mlm"}))

@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 from ..encoders import available_encoders, encoder_kind
 from ..errors import InputError
 from .options import check_options, choice, count, option, positive, rate, read_yaml, share
-from .registry import available, defaults_of
+from .registry import available, defaults_of, method_named
 from .user_level import UserLevelOptions
 
 _PACKAGE = files(__package__)
@@ -124,7 +124,7 @@ class Recipe(UserLevelOptions):
         if self.mlm_softmax == "full" and self.mlm_sample_share != Recipe.mlm_sample_share:
             raise InputError("mlm_sample_share: expected mlm_softmax sampled beside it, got full, which takes all")
         for name, epochs, runs in (
-            ("mlm_select", self.mlm_epochs, self.warm_start == "mlm"),
+            ("mlm_select", self.mlm_epochs, self.warm_start == "mlm" or method_named(self.method).needs_generator),
             ("select", self.epochs, self.epochs > 0),
         ):
             value = getattr(self, name)
