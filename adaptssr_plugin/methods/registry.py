@@ -66,9 +66,13 @@ def available() -> list[str]:
     return sorted(_methods)
 
 
-def view_methods() -> list[str]:
-    """Names of the methods that compare two views."""
-    return [name for name in available() if _methods[name].views is not None]
+def view_methods(with_generator: bool = True) -> list[str]:
+    """Names of the methods that compare two views; without those whose views a trained model makes, if asked to."""
+    return [
+        name
+        for name in available()
+        if _methods[name].views is not None and (with_generator or not _methods[name].needs_generator)
+    ]
 
 
 def method_named(name: str) -> Method:

@@ -61,7 +61,8 @@ class SelfSupervisedTerm:
         One row per user, the first in the batch, which is as random as the order of the batch: a user's other rows
         are prefixes of the same history and would be no negatives of it. Waits for the device if the batch is there.
         """
-        users = interaction[self._fields[0]].cpu().numpy()
+        users = interaction[self._fields[0]]
+        users = (users if users.device.type == "cpu" else users.cpu()).numpy()
         if self.settings.rows == "all":
             return torch.arange(len(users))
         return torch.from_numpy(np.sort(np.unique(users, return_index=True)[1]))

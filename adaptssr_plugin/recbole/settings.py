@@ -7,6 +7,7 @@ ranks them), ``defaults/models/<Model>.yaml``, ``defaults/methods/<ssl_method>.y
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
@@ -27,7 +28,9 @@ class SelfSupervision(ComparisonOptions):
     """What is added to a RecBole model; users write ``ssl_`` before each name."""
 
     loss: str = choice("none", LOSSES, "Self-supervised loss: the ranking of AdaptSSR, InfoNCE, or none.")
-    method: str = choice("cl4srec", view_methods, "Where the two views of a sequence come from.")
+    method: str = choice(
+        "cl4srec", partial(view_methods, with_generator=False), "Where the two views of a sequence come from."
+    )
     mode: str = choice(
         "joint",
         ("joint", "pretrain"),
