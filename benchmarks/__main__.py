@@ -10,12 +10,14 @@ BENCHMARKS = {
     "loss": loss.run,
     "masked_items": masked_items.run,
     "recbole": recbole_runs.run,
+    "recbole_metrics": recbole_runs.metrics_over_seeds,
     "methods": methods_table.run,
 }
 _HELP = (
     "loss: forward and backward, and memory, against other forms; "
     "masked_items: the same of cross-entropy over up to a million items; "
     "recbole: training epochs of SASRec on ml-100k by RecBole as it comes and by this package; "
+    "recbole_metrics: what faster_layers does to the metrics, over seeds; "
     "methods: every pre-training method under its losses on ml-100k"
 )
 

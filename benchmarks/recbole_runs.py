@@ -54,6 +54,30 @@ def run(output: Path, quick: bool) -> None:
     _compare(rows)
 
 
+def metrics_over_seeds(output: Path, quick: bool) -> None:
+    """Metrics with ``faster_layers`` and without over seeds, print and write ``recbole-metrics.csv``.
+
+    The one draws other random numbers from the same distributions, so that only the spread over seeds can tell
+    whether the models are the same. A small SASRec, so that several runs fit into minutes.
+    """
+    from scipy.stats import ttest_ind
+
+    small = {"MAX_ITEM_LIST_LENGTH": 10, "hidden_size": 16, "inner_size": 32, "epochs": 4}
+    rows: list[dict[str, Any]] = []
+    for seed in range(2 if quick else 5):
+        for name in ("ssl_loss: none", "ssl_loss: none, faster_layers"):
+            done = _process("ours", {**small, **(_QUICK if quick else {}), **RUNS[name][1], "seed": seed})
+            numbers = {f"{part}_{metric}": done[part][metric] for part in ("valid", "test")
+                       for metric in ("recall@10", "ndcg@10", "mrr@10")}  # fmt: skip
+            rows.append({"run": name, "last_loss": done["epochs"][-1]["loss"], **numbers, **conditions(seed)})
+            print({key: rows[-1][key] for key in ("run", "seed", "last_loss", *numbers)}, flush=True)
+    write_csv(output / "recbole-metrics.csv", rows)
+    for number in ("last_loss", "valid_ndcg@10", "test_ndcg@10", "test_recall@10"):
+        sides = [[row[number] for row in rows if row["run"] == name] for name in dict.fromkeys(r["run"] for r in rows)]
+        means = " against ".join(f"{statistics.mean(side):.4f}±{statistics.stdev(side):.4f}" for side in sides)
+        print(f"{number:15s} {means}, Welch's p = {ttest_ind(*sides, equal_var=False).pvalue:.2f}")
+
+
 def _compare(rows: list[dict[str, Any]]) -> None:
     seconds = {name: statistics.median(float(row["seconds_per_epoch"]) for row in rows if row["run"] == name)
                for name in RUNS}  # fmt: skip
