@@ -87,7 +87,7 @@ class TestHelp:
         options = [one for one in cli.commands[command].params if isinstance(one, click.Option)]
         assert len(options) > 1
         for option in options:
-            assert f"\n  {option.opts[0]} " in out
+            assert f"\n  {', '.join(option.opts)} " in out
             assert len(option.help) > 10
             assert option.help.split()[0] in out.split()
 

@@ -36,6 +36,7 @@ _GROUPS = {
         "ft_epochs", "ft_learning_rate", "ft_batch_size", "ft_dropout", "ft_hidden", "ft_shuffle", "ft_tune", "ft_rank",
     ),
 }  # fmt: skip
+_ALSO = {"ft_tune": ("--tune",)}  # shorter words for an option
 PRETRAINING = tuple(group for group in _GROUPS if group != "fine-tuning")
 FINE_TUNING = ("fine-tuning",)
 _TYPES = get_type_hints(Recipe)
@@ -52,6 +53,7 @@ def recipe_options(groups: tuple[str, ...]) -> Callable[[Callable[..., Any]], Ca
                 default = str(field.default).lower() if _TYPES[name] is bool else field.default
                 command = click.option(
                     flag,
+                    *_ALSO.get(name, ()),
                     name,
                     type=_TYPES[name],
                     default=None,
