@@ -47,7 +47,6 @@ class RunConfig(SafeConfig):
 
     ssl: SelfSupervision
     internal_config_dict: dict[str, Any]
-    parameters: dict[str, list[str]]
 
     def __init__(
         self, model: Any = None, dataset: Any = None, config_file_list: Any = None, config_dict: Any = None
@@ -58,11 +57,6 @@ class RunConfig(SafeConfig):
             raise
         except (ValueError, TypeError, NotImplementedError, RuntimeError, SyntaxError) as error:  # RecBole's own checks
             raise InputError(f"options: {one_line(error)}") from error
-
-    def _init_parameters_category(self) -> None:
-        super()._init_parameters_category()
-        # The lists are globals of RecBole, and it adds the options of a dataset to them (configurator.py:279).
-        self.parameters = {category: list(names) for category, names in self.parameters.items()}
 
     def _load_variable_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
         """Take numbers of numpy's, as hyperopt draws them, as Python's: they end up in checkpoints."""

@@ -18,10 +18,17 @@ _PLAIN = (str, int, float, list, tuple, dict, bool, type(None))
 class SafeConfig(Config):
     """A ``Config`` that leaves the process as it found it.
 
-    Unlike RecBole's own: a string is taken as a Python literal or left as it is, never evaluated; yaml's loader and
-    ``CUDA_VISIBLE_DEVICES`` stay as they are (``gpu_id`` counts the devices that this process sees); ``use_gpu:
-    False`` means the CPU. To be made inside ``mended()``.
+    Unlike RecBole's own: a string is taken as a Python literal or left as it is, never evaluated; yaml's loader,
+    RecBole's lists of options and ``CUDA_VISIBLE_DEVICES`` stay as they are (``gpu_id`` counts the devices that this
+    process sees); ``use_gpu: False`` means the CPU. To be made inside ``mended()``.
     """
+
+    parameters: dict[str, list[str]]
+
+    def _init_parameters_category(self) -> None:
+        super()._init_parameters_category()
+        # The lists are globals of RecBole, and it adds the options of a dataset to them (configurator.py:279).
+        self.parameters = {category: list(names) for category, names in self.parameters.items()}
 
     def _build_yaml_loader(self) -> type[yaml.SafeLoader]:
         """Read 1e-3 as a number, as RecBole does, but in a class of our own (configurator.py:122 alters FullLoader)."""
