@@ -29,10 +29,7 @@ class ItemCrop(Operator):
         """Crop a batch; see :meth:`Operator.forward`."""
         check_sequences(item_seq, item_seq_len, generator)
         start, length = draw_window(self.ratio, item_seq_len, generator)
-        place = torch.arange(item_seq.shape[1], device=item_seq.device)  # (L,)
-        source = (place + start[:, None]).clamp_(max=item_seq.shape[1] - 1)  # (B, L)
-        kept = item_seq.gather(1, source)
-        return Sequences(kept.mul_(place < length[:, None]), length)
+        return cut_window(item_seq, start, length)
 
     def extra_repr(self) -> str:
         """Show the argument in ``repr``."""
@@ -52,3 +49,10 @@ def draw_window(ratio: float, item_seq_len: Tensor, generator: torch.Generator |
     """
     length = up(ratio, item_seq_len).clamp_(min=1)
     return uniform_below(item_seq_len - length + 1, generator), length
+
+
+def cut_window(item_seq: Tensor, start: Tensor, length: Tensor) -> Sequences:
+    """Cut ``length`` items from ``start`` on out of each row of (B, L), both (B,) int64; L stays."""
+    place = torch.arange(item_seq.shape[1], device=item_seq.device)  # (L,)
+    source = (place + start[:, None]).clamp_(max=item_seq.shape[1] - 1)  # (B, L)
+    return Sequences(item_seq.gather(1, source).mul_(place < length[:, None]), length)

@@ -5,8 +5,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from adaptssr_plugin.augment.base import Sequences, ViewPair, check_sequences
+from adaptssr_plugin.augment.base import ViewPair, check_sequences
 from adaptssr_plugin.augment.counts import check_ratio, up
+from adaptssr_plugin.augment.crop import cut_window
 from adaptssr_plugin.augment.draws import uniform_below
 from adaptssr_plugin.errors import InputError
 
@@ -56,7 +57,7 @@ class PeriodPair(nn.Module):
         check_sequences(item_seq, item_seq_len, generator)
         length = up(self.ratio, item_seq_len).clamp_(min=1)  # (B,)
         first, second = self._draw_starts(item_seq_len, length, generator)
-        return ViewPair(_window(item_seq, first, length), _window(item_seq, second, length.clone()), None)
+        return ViewPair(cut_window(item_seq, first, length), cut_window(item_seq, second, length.clone()), None)
 
     def _draw_starts(self, n: Tensor, length: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """Draw where the windows of the first and of the second view start, each (B,) int64."""
@@ -77,10 +78,3 @@ class PeriodPair(nn.Module):
     def extra_repr(self) -> str:
         """Show the arguments in ``repr``."""
         return f"ratio={self.ratio}, period={self.period!r}"
-
-
-def _window(item_seq: Tensor, start: Tensor, length: Tensor) -> Sequences:
-    """Cut ``length`` items from ``start`` on out of each row, both (B,) int64."""
-    place = torch.arange(item_seq.shape[1], device=item_seq.device)  # (L,)
-    source = (place + start[:, None]).clamp_(max=item_seq.shape[1] - 1)  # (B, L)
-    return Sequences(item_seq.gather(1, source).mul_(place < length[:, None]), length)
