@@ -1,0 +1,207 @@
+"""Whole pre-training steps, augment, encode, loss, backward and Adam, at the paper's settings, by the phase."""
+
+import random
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adaptssr_plugin import AdaptSSRLoss, InfoNCELoss, ItemCrop, ItemMask, ItemReorder, RandomPair, UserEncoder
+from adaptssr_plugin.augment import ViewPair
+from adaptssr_plugin.corpus import Batch
+from adaptssr_plugin.training import PairwiseStage, Streams
+from benchmarks import usual_way
+from benchmarks.lengths import ttl_lengths
+from benchmarks.measure import added_memory_mb, conditions, quantiles, write_csv
+from benchmarks.plots import Point, line_chart, read_csv
+
+N_ITEMS = 50_000
+SIZES: dict[str, Any] = {"dim": 64, "n_layers": 2, "n_heads": 2, "dropout": 0.1}
+LENGTHS = (100, 256)
+SEED = 0
+PHASES = ("augment", "forward", "backward", "optimiser", "full")
+_SETUP = "from benchmarks import step"
+
+
+class Stamps:
+    """When the phases of a step ended: by the clock, or by events of the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._events = device.type == "cuda"
+        self._times: list[Any] = []
+
+    def mark(self) -> None:
+        """Note that a phase ends here, or that the first one begins."""
+        if self._events:
+            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            event.record()
+            self._times.append(event)
+        else:
+            self._times.append(time.perf_counter())
+
+    def seconds(self) -> list[float]:
+        """Return how long each phase took."""
+        if self._events:
+            torch.cuda.synchronize()
+            return [1e-3 * one.elapsed_time(other) for one, other in pairwise(self._times)]
+        return [other - one for one, other in pairwise(self._times)]
+
+
+class Data:
+    """One batch of users, as tensors and as lists."""
+
+    def __init__(self, n_rows: int, length: int, n_items: int, device: torch.device) -> None:
+        generator = torch.Generator().manual_seed(SEED)
+        lengths = ttl_lengths(n_rows, length, generator)
+        items = torch.randint(1, n_items, (n_rows, length), generator=generator)
+        item_seq = items.masked_fill(torch.arange(length) >= lengths[:, None], 0)
+        self.n_items, self.length, self.device = n_items, length, device
+        self.batch = Batch(item_seq, lengths, torch.arange(n_rows), lengths.clone()).to(device)
+        self.histories = [row[:n] for row, n in zip(item_seq.tolist(), lengths.tolist(), strict=True)]
+
+
+class OurStep:
+    """The stage and the optimiser that ``StageTrainer`` trains with."""
+
+    def __init__(self, data: Data, criterion: AdaptSSRLoss | InfoNCELoss, distinct: bool) -> None:
+        torch.manual_seed(SEED)
+        self.data = data
+        operators = [ItemMask(0.6, mask_id=data.n_items), ItemCrop(0.4), ItemReorder(0.6)]
+        self.views = RandomPair(operators, distinct=distinct)
+        self.stamps = Stamps(data.device)
+        encoder = UserEncoder(data.n_items, max_len=data.length, **SIZES)
+        self.stage = PairwiseStage(encoder, self._stamped_views, criterion).to(data.device).train()
+        self.optimizer = torch.optim.Adam(self.stage.parameters(), lr=1e-3, fused=True)
+        self.number = 0
+
+    def _stamped_views(self, item_seq: Tensor, item_seq_len: Tensor, generator: torch.Generator) -> ViewPair:
+        pair: ViewPair = self.views(item_seq, item_seq_len, generator)
+        self.stamps.mark()
+        return pair
+
+    def __call__(self) -> list[float]:
+        """Take a step; returns how long each of its phases took."""
+        self.number += 1
+        self.stamps = Stamps(self.data.device)
+        self.stamps.mark()
+        result = self.stage.step(self.data.batch, Streams(self.data.device, (SEED, "step", 0, self.number)))
+        self.stamps.mark()
+        self.optimizer.zero_grad(set_to_none=True)
+        result.loss.backward()  # type: ignore[no-untyped-call]
+        self.stamps.mark()
+        self.optimizer.step()
+        self.stamps.mark()
+        return self.stamps.seconds()
+
+
+class UsualStep:
+    """The same done the usual way."""
+
+    def __init__(self, data: Data) -> None:
+        torch.manual_seed(SEED)
+        self.data = data
+        self.model = usual_way.UserModel(data.n_items, max_len=data.length, **SIZES).to(data.device).train()
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3)
+        self.source = random.Random(SEED)
+
+    def __call__(self) -> list[float]:
+        """Take a step; returns how long each of its phases took."""
+        data, stamps = self.data, Stamps(self.data.device)
+        stamps.mark()
+        views = []
+        for _ in range(2):
+            view = usual_way.padded_views(data.histories, data.length, data.n_items, self.source)
+            views.append((view[0].to(data.device), view[1].to(data.device)))
+        stamps.mark()
+        loss = usual_way.loss_of(self.model, views, data.batch.user_ids)
+        stamps.mark()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        stamps.mark()
+        self.optimizer.step()
+        stamps.mark()
+        return stamps.seconds()
+
+
+CANDIDATES: dict[str, Callable[[Data], Callable[[], list[float]]]] = {
+    "adaptssr": lambda data: OurStep(data, AdaptSSRLoss(), distinct=False),
+    "infonce": lambda data: OurStep(data, InfoNCELoss(), distinct=False),
+    "cl4srec": lambda data: OurStep(data, InfoNCELoss(), distinct=True),
+    "usual_way": UsualStep,
+}
+
+
+def run(output: Path, quick: bool) -> None:
+    """Measure, print and write ``step.csv`` and ``step-memory.csv``."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    n_rows, n_items, lengths = (16, 500, (8, 20)) if quick else (128, N_ITEMS, LENGTHS)
+    rows: list[dict[str, object]] = []
+    for length in lengths:
+        repeats = 3 if quick else 60 if length <= 100 else 25
+        measured = _measure(Data(n_rows, length, n_items, device), repeats)
+        reference = quantiles(measured["adaptssr"]["full"])["median_ms"]
+        sizes = {"B": n_rows, "L": length, "d": SIZES["dim"], "n_items": n_items}
+        for name, phases in measured.items():
+            for phase, seconds in phases.items():
+                numbers = quantiles(seconds)
+                per_second = round(1e3 * n_rows / numbers["median_ms"]) if phase == "full" else ""
+                row = {"candidate": name, "phase": phase, **sizes, **numbers, "repeats": repeats}
+                rows.append({**row, "sequences_per_second": per_second, "device": device.type, **conditions(SEED)})
+            ratio = quantiles(phases["full"])["median_ms"] / reference
+            shown = "  ".join(f"{phase} {quantiles(phases[phase])['median_ms']:7.1f}" for phase in PHASES)
+            print(f"L = {length:3d}  {name:9s}  {shown} ms  {ratio:5.2f} x adaptssr")
+        write_csv(output / "step.csv", rows)
+    _memory(output, n_rows, n_items, lengths)
+
+
+def _measure(data: Data, repeats: int) -> dict[str, dict[str, list[float]]]:
+    """Time the phases of every candidate's steps, the candidates in turn: candidate, phase, seconds."""
+    steps = {name: make(data) for name, make in CANDIDATES.items()}
+    measured: dict[str, dict[str, list[float]]] = {name: {phase: [] for phase in PHASES} for name in steps}
+    for step in steps.values():
+        for _ in range(2):  # Adam's state is made in the first
+            step()
+    for _ in range(repeats):
+        for name, step in steps.items():
+            seconds = step()
+            for phase, value in zip(PHASES, (*seconds, sum(seconds)), strict=True):
+                measured[name][phase].append(value)
+    return measured
+
+
+def first_step(name: str, n_rows: int, length: int, n_items: int) -> None:
+    """Take one step of a candidate, its model, gradients and optimiser included: what a process's peak is read of."""
+    CANDIDATES[name](Data(n_rows, length, n_items, torch.device("cpu")))()
+
+
+def _memory(output: Path, n_rows: int, n_items: int, lengths: tuple[int, ...]) -> None:
+    rows = []
+    for length in lengths:
+        for name in CANDIDATES:
+            setup = f"{_SETUP}\nstep.first_step({name!r}, 2, 4, 10)"
+            added = added_memory_mb(setup, f"step.first_step({name!r}, {n_rows}, {length}, {n_items})")
+            print(f"L = {length:3d}  {name:9s}  adds {added:6.0f} MB to peak memory, model and Adam's state included")
+            row = {"candidate": name, "B": n_rows, "L": length, "d": SIZES["dim"], "n_items": n_items}
+            rows.append({**row, "added_mb": round(added, 1), **conditions(SEED)})
+    write_csv(output / "step-memory.csv", rows)
+
+
+def plot(output: Path) -> None:
+    """Draw ``step.png`` from ``step.csv``."""
+    rows = [row for row in read_csv(output / "step.csv") if row["phase"] == "full"]
+    lines: dict[str, list[Point]] = {}
+    for row in rows:
+        values = (float(row[key]) for key in ("median_ms", "q20_ms", "q80_ms"))
+        lines.setdefault(row["candidate"], []).append(Point(int(row["L"]), *values))
+    first = rows[0]
+    line_chart(
+        output / "step.png",
+        lines,
+        title=f"A pre-training step: B = {first['B']}, {first['processor']}, {first['threads']} threads",
+        x_label="L, the longest sequence",
+        y_label="ms per step",
+    )
