@@ -1,0 +1,137 @@
+"""Pre-training steps from corpora of 10 thousand to 1.5 million users over the paper's 645,972 items: speed and memory.
+
+Every size runs in a process of its own, with the same model, so that what differs between two rows is the corpus alone.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.lengths import TTL_MEAN_LENGTH
+from benchmarks.measure import conditions, quantiles, write_csv
+from benchmarks.plots import Point, line_chart, read_csv
+
+USERS = (10_000, 100_000, 1_000_000, 1_500_000)
+N_ITEMS = 645_973  # the paper's TTL, and the padding
+BATCH_SIZE, MAX_LEN, SEED = 128, 100, 0
+_CHUNK = 1 << 22  # behaviours drawn at a time, so that making the corpus is not what the peak is of
+
+
+def run(output: Path, quick: bool) -> None:
+    """Measure, print and write ``scale.csv``; the sizes take turns, so that a machine that slows down slows all."""
+    users, n_items, rounds, steps = ((200, 400), 500, 1, 3) if quick else (USERS, N_ITEMS, 2, 25)
+    found: dict[int, list[dict[str, float | list[float]]]] = {size: [] for size in users}
+    for _ in range(rounds):
+        for size in users:
+            program = f"from benchmarks import scale; scale.measure({size}, {n_items}, {steps})"
+            done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+            found[size].append(json.loads(done.stdout.splitlines()[-1]))
+    rows = []
+    for size, results in found.items():
+        seconds = [value for result in results for value in result.pop("steps")]  # type: ignore[union-attr]
+        numbers = quantiles(seconds)
+        row: dict[str, object] = {"candidate": "adaptssr", "phase": "full", "users": size, "n_items": n_items}
+        row |= {"B": BATCH_SIZE, "L": MAX_LEN, **numbers, "repeats": len(seconds)}
+        row["sequences_per_second"] = round(1e3 * BATCH_SIZE / numbers["median_ms"], 1)
+        row |= {name: round(max(float(result[name]) for result in results), 2) for name in results[0]}  # type: ignore[arg-type]
+        rows.append({**row, **conditions(SEED)})
+        print(
+            f"{size:9,d} users  {row['sequences_per_second']:7.1f} sequences/s  first batch after "
+            f"{row['start_seconds']:5.2f} s  corpus {row['corpus_mb']:6.0f} MB  "
+            f"model and Adam {row['model_mb']:6.0f} MB  beside them {row['steps_mb']:5.0f} MB"
+        )
+        write_csv(output / "scale.csv", rows)
+
+
+def measure(n_users: int, n_items: int, n_steps: int) -> None:
+    """Make a corpus and take steps on it; prints what they took as JSON. To be called in a fresh process."""
+    from adaptssr_plugin import AdaptSSRLoss, ItemCrop, ItemMask, ItemReorder, RandomPair, UserEncoder
+    from adaptssr_plugin.corpus import BatchLoader
+    from adaptssr_plugin.training import PairwiseStage, Streams
+
+    torch.manual_seed(SEED)
+    before = _resident_mb()
+    corpus = make_corpus(n_users, n_items)
+    with_corpus = _resident_mb()
+    views = RandomPair([ItemMask(0.6, mask_id=n_items), ItemCrop(0.4), ItemReorder(0.6)])
+    stage = PairwiseStage(UserEncoder(n_items, max_len=MAX_LEN), views, AdaptSSRLoss()).train()
+    optimizer = torch.optim.Adam(stage.parameters(), lr=2e-4, fused=True)
+
+    def step(number: int) -> None:
+        result = stage.step(next(batches), Streams(torch.device("cpu"), (SEED, "step", 0, number)))
+        optimizer.zero_grad(set_to_none=True)
+        result.loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    started = time.perf_counter()
+    batches = iter(BatchLoader(corpus, batch_size=BATCH_SIZE, max_len=MAX_LEN, seed=SEED))
+    next(batches)
+    start_seconds = time.perf_counter() - started
+    seconds = []
+    for number in range(n_steps + 2):
+        if n_users < (number + 3) * BATCH_SIZE:
+            batches = iter(BatchLoader(corpus, batch_size=BATCH_SIZE, max_len=MAX_LEN, seed=SEED))
+        started = time.perf_counter()
+        step(number)
+        seconds.append(time.perf_counter() - started)
+    # Weights, gradients and Adam's two moments.
+    model_mb = 4 * sum(weight.numel() * weight.element_size() for weight in stage.parameters()) / 1e6
+    peak = _status_mb("VmHWM")
+    result = {
+        "behaviours": int(corpus.offsets[-1]),
+        "corpus_mb": with_corpus - before,
+        "start_seconds": start_seconds,
+        "model_mb": model_mb,
+        "steps_mb": peak - with_corpus - model_mb,
+        "steps": seconds[2:],  # Adam's state is made in the first
+    }
+    print(json.dumps(result))
+
+
+def make_corpus(n_users: int, n_items: int) -> "BehaviourCorpus":  # noqa: F821
+    """Make histories with geometric lengths of TTL's mean and items of a power law: p(rank) about 1 / rank."""
+    from adaptssr_plugin.corpus import BehaviourCorpus
+
+    source = np.random.default_rng(SEED)
+    offsets = np.zeros(n_users + 1, dtype=np.int64)
+    np.cumsum(source.geometric(1 / TTL_MEAN_LENGTH, n_users), out=offsets[1:])
+    items = np.empty(int(offsets[-1]), dtype=np.int32)
+    for start in range(0, len(items), _CHUNK):
+        part = items[start : start + _CHUNK]
+        part[:] = np.exp(source.random(len(part)) * np.log(n_items))  # from 1 to n_items - 1
+    np.minimum(items, n_items - 1, out=items)
+    tokens = np.arange(n_items).astype(np.str_)
+    tokens[0] = "[PAD]"
+    return BehaviourCorpus(items, offsets, n_items, np.arange(n_users).astype(np.str_), tokens)
+
+
+def plot(output: Path) -> None:
+    """Draw ``scale.png`` from ``scale.csv``."""
+    rows = read_csv(output / "scale.csv")
+    first = rows[0]
+    points = [
+        Point(int(row["users"]), *(1e3 * int(row["B"]) / float(row[key]) for key in ("median_ms", "q80_ms", "q20_ms")))
+        for row in rows
+    ]
+    line_chart(
+        output / "scale.png",
+        {"AdaptSSR, B = 128, L = 100": points},
+        title=f"Pre-training over {int(first['n_items']) - 1:,} items, {first['processor']}, {first['threads']} threads",
+        x_label="users in the corpus",
+        y_label="sequences per second",
+    )
+
+
+def _resident_mb() -> float:
+    return _status_mb("VmRSS")
+
+
+def _status_mb(field: str) -> float:
+    """Read a field of the process's memory, in MB (10^6 bytes), on Linux."""
+    with Path("/proc/self/status").open(encoding="utf-8") as status:
+        return int(next(line for line in status if line.startswith(field)).split()[1]) * 1024 / 1e6
