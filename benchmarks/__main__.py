@@ -1,36 +1,53 @@
-"""``python -m benchmarks NAME``: measure on this machine and write CSV to ``benchmarks/results/``."""
+"""``python -m benchmarks NAME``: measure on this machine, and write CSV and pictures to ``benchmarks/results/``."""
 
 import argparse
+import importlib
+import time
 from pathlib import Path
 
-from benchmarks import loss, masked_items, methods_table, recbole_runs
-
 RESULTS = Path(__file__).parent / "results"
+# Name, module, function, and what it measures. Those of ALL run one after the other as `all`.
 BENCHMARKS = {
-    "loss": loss.run,
-    "masked_items": masked_items.run,
-    "recbole": recbole_runs.run,
-    "recbole_metrics": recbole_runs.metrics_over_seeds,
-    "methods": methods_table.run,
+    "loss": ("loss", "run", "forward, backward and memory of the losses, against other forms and packages"),
+    "augment": ("augment", "run", "views of a whole batch at once against user by user"),
+    "masked_items": ("masked_items", "run", "cross-entropy over up to a million items"),
+    "step": ("step", "run", "whole pre-training steps against the usual way of writing one"),
+    "scale": ("scale", "run", "pre-training from corpora of ten thousand to 1.5 million users"),
+    "recbole": ("recbole_runs", "run", "epochs of SASRec on ml-100k by RecBole as it comes and by this package"),
+    "recbole_metrics": ("recbole_runs", "metrics_over_seeds", "what faster_layers does to the metrics, over seeds"),
+    "methods": ("methods_table", "run", "every pre-training method under its losses on ml-100k"),
 }
-_HELP = (
-    "loss: forward and backward, and memory, against other forms; "
-    "masked_items: the same of cross-entropy over up to a million items; "
-    "recbole: training epochs of SASRec on ml-100k by RecBole as it comes and by this package; "
-    "recbole_metrics: what faster_layers does to the metrics, over seeds; "
-    "methods: every pre-training method under its losses on ml-100k"
-)
+ALL = ("loss", "augment", "masked_items", "step", "scale", "recbole")
 
 
 def main() -> None:
-    """Run one benchmark."""
+    """Run one benchmark, or those of ``all``."""
+    listed = "; ".join(f"{name}: {what}" for name, (_, _, what) in BENCHMARKS.items())
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", choices=BENCHMARKS, help=_HELP)
+    parser.add_argument("name", choices=(*BENCHMARKS, "all"), help=f"{listed}; all: {', '.join(ALL)}")
     parser.add_argument("--quick", action="store_true", help="small sizes, few repeats: shows that it runs")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the CSV")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for CSV and pictures")
+    parser.add_argument("--plot", action="store_true", help="measure nothing, draw again from the CSV files there are")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
-    BENCHMARKS[arguments.name](arguments.output, quick=arguments.quick)
+    for name in ALL if arguments.name == "all" else (arguments.name,):
+        _one(name, arguments.output, arguments.quick, arguments.plot)
+    if arguments.name == "all":
+        from benchmarks import summary
+
+        summary.run(arguments.output)
+
+
+def _one(name: str, output: Path, quick: bool, only_plot: bool) -> None:
+    module_name, function, _ = BENCHMARKS[name]
+    module = importlib.import_module(f"benchmarks.{module_name}")
+    started = time.perf_counter()
+    if not only_plot:
+        print(f"== {name}", flush=True)
+        getattr(module, function)(output, quick=quick)
+    if hasattr(module, "plot") and function == "run":
+        module.plot(output)
+    print(f"== {name}: {time.perf_counter() - started:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ _CHUNK = 1 << 22  # behaviours drawn at a time, so that making the corpus is not
 
 def run(output: Path, quick: bool) -> None:
     """Measure, print and write ``scale.csv``; the sizes take turns, so that a machine that slows down slows all."""
-    users, n_items, rounds, steps = ((200, 400), 500, 1, 3) if quick else (USERS, N_ITEMS, 2, 25)
+    users, n_items, rounds, steps = ((140, 400), 500, 1, 2) if quick else (USERS, N_ITEMS, 2, 25)
     found: dict[int, list[dict[str, float | list[float]]]] = {size: [] for size in users}
     for _ in range(rounds):
         for size in users:
@@ -121,7 +121,7 @@ def plot(output: Path) -> None:
     line_chart(
         output / "scale.png",
         {"AdaptSSR, B = 128, L = 100": points},
-        title=f"Pre-training over {int(first['n_items']) - 1:,} items, {first['processor']}, {first['threads']} threads",
+        title=f"Pre-training, {int(first['n_items']) - 1:,} items: {first['processor']}, {first['threads']} threads",
         x_label="users in the corpus",
         y_label="sequences per second",
     )
