@@ -102,11 +102,37 @@ class MaskAndFill(Operator):
             InputError: as there; a filler in training mode, or one whose logits do not fit.
         """
         check_sequences(item_seq, item_seq_len, generator)
+        return self.fill_blocks(item_seq, item_seq_len, (self.ratio,), generator)
+
+    def fill_blocks(
+        self,
+        item_seq: Tensor,
+        item_seq_len: Tensor,
+        ratios: Sequence[float],
+        generator: torch.Generator | None = None,
+    ) -> Sequences:
+        """Mask and fill equal blocks of rows, each by a ratio of its own, in one pass; arguments are not checked.
+
+        Args:
+            item_seq: as :meth:`forward`, of ``len(ratios)`` blocks of equally many rows.
+            item_seq_len: as :meth:`forward`.
+            ratios: of the blocks, in (0, 1].
+            generator: as :meth:`forward`.
+
+        Raises:
+            InputError: a filler in training mode, or one whose logits do not fit.
+        """
         self._check_mode()
-        order, counts = self._masked(item_seq, item_seq_len, generator)  # (B, K), (B,)
+        width = item_seq.shape[1]
+        # The most that a row of a block can have, on the host: nothing is read back.
+        most = [int(self.counts(torch.tensor([width]), ratio).numpy()[0]) for ratio in ratios]
+        order = shuffled_windows(torch.zeros_like(item_seq_len), item_seq_len, width, generator)
+        order = order[:, : max(most)]  # (B, K), of which the first of each row are masked
+        blocks = zip(item_seq_len.view(len(ratios), len(item_seq) // len(ratios)), ratios, strict=True)
+        counts = torch.cat([self.counts(lengths, ratio) for lengths, ratio in blocks])  # (B,)
         noise = torch.rand(order.shape, device=order.device, generator=generator)
         is_slot = torch.arange(order.shape[1], device=order.device) < counts[:, None]  # (B, K)
-        rows, nth = _slots(is_slot)  # each (M,)
+        rows, nth = _slots(is_slot, most)  # each (M,)
         if len(rows) == 0:
             return Sequences(item_seq.clone(), item_seq_len)
         positions = order[rows, nth]
@@ -117,18 +143,13 @@ class MaskAndFill(Operator):
         drawn = self._fill(masked, item_seq_len, rows, positions, original, noise[rows, nth])
         return Sequences(item_seq.index_put((rows, positions), torch.where(taken, drawn, original)), item_seq_len)
 
-    def counts(self, item_seq_len: Tensor) -> Tensor:
-        """Compute how many items of rows of length ``(B,)`` are filled: int64 ``(B,)``, 0 for a row of one item."""
-        return up(self.ratio, item_seq_len).clamp_(min=1).minimum(item_seq_len - 1)
+    def counts(self, item_seq_len: Tensor, ratio: float | None = None) -> Tensor:
+        """Compute how many items of rows of length ``(B,)`` are filled: int64 ``(B,)``, 0 for a row of one item.
 
-    def _masked(
-        self, item_seq: Tensor, item_seq_len: Tensor, generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor]:
-        """Draw positions: ``order`` (B, K), of which the first ``counts`` (B,) of a row are masked."""
-        width = item_seq.shape[1]
-        order = shuffled_windows(torch.zeros_like(item_seq_len), item_seq_len, width, generator)
-        most = int(self.counts(torch.tensor([width])).numpy()[0])  # on the host: nothing is read back
-        return order[:, : max(most, 0)], self.counts(item_seq_len)
+        By the operator's own ratio, unless another in (0, 1] is given.
+        """
+        own = self.ratio if ratio is None else ratio
+        return up(own, item_seq_len).clamp_(min=1).minimum(item_seq_len - 1)
 
     @torch.no_grad()
     def _fill(
@@ -251,14 +272,18 @@ def linear_ratios(ratio: float, epochs: int, epochs_per_stage: int) -> tuple[flo
     return tuple(ratio * (epoch // epochs_per_stage + 1) / stages for epoch in range(epochs))
 
 
-def _slots(is_slot: Tensor) -> tuple[Tensor, Tensor]:
-    """Give row and number of every slot; where counting them would make the host wait, also of what is none."""
+def _slots(is_slot: Tensor, most: list[int]) -> tuple[Tensor, Tensor]:
+    """Give row and number of every slot; where counting them would make the host wait, all that a block can have."""
     if on_host(is_slot):
         rows, nth = is_slot.nonzero(as_tuple=True)
         return rows, nth
-    n_rows, most = is_slot.shape
-    place = torch.arange(n_rows * most, device=is_slot.device)
-    return place // max(most, 1), place % max(most, 1)
+    height = len(is_slot) // len(most)  # rows of a block
+    all_rows, all_nth = [], []
+    for block, each in enumerate(most):
+        place = torch.arange(height * each, device=is_slot.device)
+        all_rows.append(block * height + place // max(each, 1))
+        all_nth.append(place % max(each, 1))
+    return torch.cat(all_rows), torch.cat(all_nth)
 
 
 def _at_least_one(name: str, value: object) -> int:

@@ -1,4 +1,4 @@
-"""A trained masked-item model as what fills masked positions (spec §1.6)."""
+"""A trained masked-item model as what fills masked positions, and says how far rows are changed (spec §1.6)."""
 
 import copy
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ _CPU_SCORES, _DEVICE_SCORES = 2**22, 2**25
 
 
 class MaskedItemFiller(nn.Module):
-    """Scores all items at masked positions, for :class:`~adaptssr_plugin.MaskAndFill`.
+    """Scores all items at masked positions, for :class:`~adaptssr_plugin.MaskAndFill`, and encodes whole rows.
 
     Holds copies of encoder and head, in evaluation mode and without gradient, so that nothing that is trained
     afterwards changes them; ``train()`` leaves them so. Scores come in chunks of positions: memory does not grow
@@ -52,13 +52,35 @@ class MaskedItemFiller(nn.Module):
         Returns:
             An iterator of logits (m, n_items), at most some 16 MiB at a time on a CPU and 128 elsewhere.
         """
-        if item_seq.device.type != "cpu" and hasattr(self.encoder, "length_groups"):
-            # Groups by length cost a read-back, and a step has one already, where the views are encoded.
-            self.encoder.length_groups = 1  # type: ignore[assignment]
-        hidden = self.encoder.hidden_states(item_seq, item_seq_len)  # type: ignore[operator]
+        hidden = self._hidden_states(item_seq, item_seq_len)
         slots = hidden[rows, positions]  # (M, d)
         scores = _CPU_SCORES if slots.device.type == "cpu" else _DEVICE_SCORES
         return self._scores(slots, max(1, scores // self.n_items))
+
+    @torch.no_grad()
+    def mean_states(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+        """Average the hidden states over the items of every row, for the difficulty of candidates (spec §1.6, 5).
+
+        The pooling of the encoder has no part in it: masked items do not train it.
+
+        Args:
+            item_seq: (B, L) int64, right-padded with 0.
+            item_seq_len: (B,) int64, at least 1.
+
+        Returns:
+            (B, d), in the precision of the encoder, at least float32.
+        """
+        hidden = self._hidden_states(item_seq, item_seq_len)  # (B, L, d), 0 at padding
+        dtype = torch.promote_types(hidden.dtype, torch.float32)
+        return hidden.sum(1, dtype=dtype) / item_seq_len[:, None]
+
+    def _hidden_states(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+        """Encode every position: (B, L, d)."""
+        if item_seq.device.type != "cpu" and hasattr(self.encoder, "length_groups"):
+            # Groups by length cost a read-back, and a step has one already, where the views are encoded.
+            self.encoder.length_groups = 1  # type: ignore[assignment]
+        hidden: Tensor = self.encoder.hidden_states(item_seq, item_seq_len)  # type: ignore[operator]
+        return hidden
 
     def _scores(self, slots: Tensor, chunk_size: int) -> Iterator[Tensor]:
         for part in torch.split(slots, chunk_size):

@@ -1,0 +1,140 @@
+"""Views from easy to hard, by how far a frozen model sees them move from the row (CCL, spec 1.6, point 5)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from adaptssr_plugin.augment.base import Sequences, ViewPair, check_sequences
+from adaptssr_plugin.augment.mask_and_fill import MaskAndFill
+from adaptssr_plugin.errors import InputError
+
+
+@runtime_checkable
+class Evaluator(Protocol):
+    """A frozen masked-item model that can also encode whole rows."""
+
+    def mean_states(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+        """Average the hidden states over the items of every row: (B, L) and (B,) int64 to (B, d) floating."""
+        ...
+
+
+class Candidates(NamedTuple):
+    """The candidates for V views of B rows, C of each.
+
+    Attributes:
+        item_seq: (V, C, B, L) int64, candidate c of ratio ρ·(c + 1)/C.
+        difficulty: (V, C, B) floating, in [0, 2], up to rounding.
+    """
+
+    item_seq: Tensor
+    difficulty: Tensor
+
+
+class ScoredFillPair(nn.Module):
+    """Two views of every row, each the c-th easiest of C candidates that are masked and filled (CCL).
+
+    For a row S the C candidates Ŝ are drawn at the ratios ρ·c/C, c = 1 .. C, and sorted by their difficulty
+    ``1 - cos(mean-pooled G(S), mean-pooled G(Ŝ))``, with the frozen masked-item model G that fills them; of equal
+    ones that of the smaller ratio comes first. Each view has its own candidates. Those of a whole batch are filled in
+    one pass, and scored, together with their rows, in another.
+
+    Our reconstruction: of CCL's text, which we could not read, the abstract has a learnable evaluator, its code none.
+    Nothing is kept from batch to batch: every epoch draws and scores anew (what spec 1.6 calls rescoring), since the
+    difficulty of fixed candidates never changes under a frozen model, and fixed ones would repeat for a whole stage.
+
+    Args:
+        fill: the operator, of ratio ρ, whose filler has ``mean_states``.
+        candidates: C, at least 1.
+        ranks: c by epoch, each in 1 .. C, the last one holding from there on; none: always C.
+        one_side: the first view is the row as it is.
+
+    Raises:
+        InputError: an argument out of range, something that is no MaskAndFill, or one whose filler cannot encode rows.
+    """
+
+    def __init__(
+        self, fill: MaskAndFill, candidates: int = 5, ranks: Sequence[int] = (), one_side: bool = False
+    ) -> None:
+        super().__init__()
+        if not isinstance(fill, MaskAndFill):
+            raise InputError(f"fill: expected a MaskAndFill, got {type(fill).__name__}")
+        if not isinstance(fill.filler, Evaluator):
+            raise InputError(f"fill: expected a filler with mean_states, got {type(fill.filler).__name__}")
+        self.fill = fill
+        self.evaluator: Evaluator
+        object.__setattr__(self, "evaluator", fill.filler)  # past nn.Module, as the operator has it
+        self.candidates = _integer("candidates", candidates)
+        self.ranks = tuple(_integer("ranks", rank, self.candidates) for rank in ranks)
+        self.one_side = one_side
+        self.rank = self.candidates
+
+    def set_epoch(self, epoch: int | None, _encoder: object = None) -> None:
+        """Take the rank of an epoch, counted from 0; None: the hardest, for validation."""
+        scheduled = self.ranks and epoch is not None
+        self.rank = self.ranks[min(epoch or 0, len(self.ranks) - 1)] if scheduled else self.candidates
+
+    def forward(self, item_seq: Tensor, item_seq_len: Tensor, generator: torch.Generator | None = None) -> ViewPair:
+        """Draw two views; arguments and errors as :meth:`RandomPair.forward`, ``operators`` is None."""
+        drawn = self.draw(item_seq, item_seq_len, generator)
+        easiest_first = drawn.difficulty.argsort(dim=1, stable=True)  # (V, C, B)
+        chosen = easiest_first[:, self.rank - 1, :, None]  # (V, B, 1)
+        place = chosen.expand(-1, -1, item_seq.shape[1])[:, None]  # (V, 1, B, L)
+        views = [Sequences(view[0], item_seq_len.clone()) for view in drawn.item_seq.gather(1, place)]
+        if self.one_side:
+            views.insert(0, Sequences(item_seq.clone(), item_seq_len.clone()))
+        return ViewPair(views[0], views[1], None)
+
+    @torch.no_grad()
+    def draw(self, item_seq: Tensor, item_seq_len: Tensor, generator: torch.Generator | None = None) -> Candidates:
+        """Draw and score the candidates of a batch; arguments and errors as :meth:`MaskAndFill.forward`."""
+        check_sequences(item_seq, item_seq_len, generator)
+        views = 1 if self.one_side else 2
+        ratios = [self.fill.ratio * (nth + 1) / self.candidates for nth in range(self.candidates)]
+        copies = views * self.candidates
+        rows, lengths = item_seq.repeat(copies, 1), item_seq_len.repeat(copies)  # (V·C·B, L), (V·C·B,)
+        filled = self.fill.fill_blocks(rows, lengths, ratios * views, generator).item_seq
+        states = self.evaluator.mean_states(torch.cat([item_seq, filled]), torch.cat([item_seq_len, lengths]))
+        units = F.normalize(states, dim=-1).view(1 + copies, len(item_seq), states.shape[-1])  # (1 + V·C, B, d)
+        # Of unit vectors 1 - cos is half the squared distance, in which small differences do not cancel.
+        difficulty = (units[1:] - units[:1]).square().sum(-1) / 2  # (V·C, B)
+        parts = (views, self.candidates, len(item_seq))
+        return Candidates(filled.view(*parts, item_seq.shape[1]), difficulty.view(parts))
+
+    def extra_repr(self) -> str:
+        """Show the arguments in ``repr``."""
+        return f"candidates={self.candidates}, ranks={self.ranks}, one_side={self.one_side}"
+
+
+def equal_stages(epochs: int, candidates: int, stages: int | None = None) -> tuple[int, ...]:
+    """Give every epoch the rank of its stage: stages of equal length, or one epoch apart where they do not divide.
+
+    Epoch e of E belongs to stage ``s = ⌊e · S / E⌋ + 1`` of S, which takes the ``⌈s · C / S⌉``-th easiest of C:
+    stage c the c-th for as many stages as candidates, and the last stage the hardest in any case.
+
+    Args:
+        epochs: E, at least S.
+        candidates: C, at least 1.
+        stages: S, in 1 .. C; None: C.
+
+    Returns:
+        E ranks in 1 .. C, none smaller than the one before it.
+
+    Raises:
+        InputError: a number out of range.
+    """
+    _integer("candidates", candidates)
+    stages = candidates if stages is None else _integer("stages", stages, candidates)
+    if _integer("epochs", epochs) < stages:
+        raise InputError(f"epochs: expected at least one for each of the {stages} stages, got {epochs}")
+    stage_of = [epoch * stages // epochs + 1 for epoch in range(epochs)]
+    return tuple(-(-stage * candidates // stages) for stage in stage_of)
+
+
+def _integer(name: str, value: object, most: int | None = None) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (most is not None and value > most):
+        expected = "an integer of at least 1" if most is None else f"an integer in 1 .. {most}"
+        raise InputError(f"{name}: expected {expected}, got {value!r}")
+    return value
