@@ -73,15 +73,16 @@ def _run(method: str, loss: str, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _markdown(rows: list[dict[str, Any]]) -> str:
-    lines = [
-        "| Method | Loss | Start | Training loss, first → last | Criterion | First → best epoch | s / epoch | Gender, AUC |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    lines += [
-        f"| {row['method']} | {row['loss']} | {row['warm_start']} | {row['first_loss']} ± {row['first_loss_std']} → {row['last_loss']} ± "
-        f"{row['last_loss_std']} | {row['criterion']} | {row['first_criterion']} ± {row['first_criterion_std']} → "
-        f"{row['best_criterion']} ± {row['best_criterion_std']} | {row['seconds_per_epoch']} | "
-        f"{100 * float(row['test_auc']):.2f} |"
-        for row in rows
-    ]
-    return "\n".join(lines) + "\n"
+    head = ("Method", "Loss", "Start", "Training loss, first → last", "Criterion", "First → best epoch", "s / epoch",
+            "Gender, AUC")  # fmt: skip
+    lines = [head, ["---"] * len(head)]
+    for row in rows:
+        cells = [row[name] for name in ("method", "loss", "warm_start")]
+        cells += [f"{_spread(row, 'first_loss')} → {_spread(row, 'last_loss')}", row["criterion"]]
+        cells += [f"{_spread(row, 'first_criterion')} → {_spread(row, 'best_criterion')}", row["seconds_per_epoch"]]
+        lines.append([*cells, f"{100 * float(row['test_auc']):.2f}"])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _spread(row: dict[str, Any], name: str) -> str:
+    return f"{row[name]} ± {row[f'{name}_std']}"
