@@ -45,9 +45,12 @@ class Operator(nn.Module):
 
     Attributes:
         min_length: the length from which on a row is offered to this operator.
+        keeps_padding: no row comes out longer than it went in. Such an operator is spared padding: on the CPU a
+            combination hands it short rows apart from long ones, and not wider than they are.
     """
 
     min_length: int = 1
+    keeps_padding: bool = False
 
     def forward(self, item_seq: Tensor, item_seq_len: Tensor, generator: torch.Generator | None = None) -> Sequences:
         """Augment a batch.

@@ -4,6 +4,7 @@ from fractions import Fraction
 from functools import lru_cache
 from numbers import Real
 
+import torch
 from torch import Tensor
 
 from adaptssr_plugin.errors import InputError
@@ -32,6 +33,12 @@ def dn(ratio: float, n: Tensor) -> Tensor:
     """Count ``floor(ratio · n + 1e-9)`` items of each of ``n`` (int64, any shape), exactly, on its device."""
     numerator, denominator, slack = _exact(ratio)
     return (n * numerator + slack) // denominator
+
+
+@lru_cache(maxsize=256)
+def up_table(ratio: float, most: int) -> Tensor:
+    """Count as :func:`up`, but at least 1, for every n from 0 to ``most``: (most + 1,) int64 on the CPU, to read."""
+    return up(ratio, torch.arange(most + 1)).clamp_(min=1)
 
 
 @lru_cache

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from adaptssr_plugin.augment.base import Operator, OperatorList, Sequences, ViewPair, check_sequences
-from adaptssr_plugin.augment.choice import apply_chosen, draw_operator, offered
+from adaptssr_plugin.augment.choice import apply_chosen, draw_operators
 from adaptssr_plugin.errors import InputError
 
 
@@ -53,23 +53,13 @@ class RandomPair(nn.Module):
         """
         check_sequences(item_seq, item_seq_len, generator)
         rows = item_seq.shape[0]
-        choice = self._draw_operators(item_seq_len, generator)  # (2B,)
-        # Both views at once: half as many calls, and a whole batch of 128 users is mostly the cost of calls.
-        views = apply_chosen(self.operators, choice, item_seq.repeat(2, 1), item_seq_len.repeat(2), generator)
+        choice = draw_operators(self.operators, item_seq_len, item_seq.shape[1], 2, generator, self.distinct)  # (2B,)
+        views = apply_chosen(self.operators, choice, item_seq, item_seq_len, generator)
         return ViewPair(
             Sequences(views.item_seq[:rows], views.item_seq_len[:rows]),
             Sequences(views.item_seq[rows:], views.item_seq_len[rows:]),
             choice.view(2, rows).T,
         )
-
-    def _draw_operators(self, item_seq_len: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Draw an operator for every row of the first and then of the second view: (2B,) int64."""
-        is_offered = offered(self.operators, item_seq_len)  # (B, K)
-        if not self.distinct:
-            return draw_operator(is_offered.repeat(2, 1), generator)
-        first = draw_operator(is_offered, generator)
-        taken = torch.arange(len(self.operators), device=first.device) == first[:, None]  # (B, K)
-        return torch.cat([first, draw_operator(is_offered & ~taken, generator)])
 
     def extra_repr(self) -> str:
         """Show the argument in ``repr``."""
