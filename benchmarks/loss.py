@@ -1,60 +1,212 @@
-"""Forward and backward of the loss against the straightforward formulation, and its memory."""
+"""The loss at B from 32 to 65,536, against other ways to write it, other losses and other packages; and its memory."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
-from adaptssr_plugin import AdaptSSRLoss, InfoNCELoss
-from benchmarks.measure import added_memory_mb, conditions, quantiles, side_by_side, write_csv
-from tests.oracle import straightforward_adaptssr
+from benchmarks.loss_peers import (
+    CANDIDATES,
+    COMPILED,
+    NT_XENT,
+    OURS,
+    PACKAGES,
+    PRODUCT,
+    STRAIGHTFORWARD,
+    available,
+    inputs,
+    once,
+    phased,
+)
+from benchmarks.measure import (
+    Phased,
+    added_cuda_memory_mb,
+    added_memory_mb,
+    conditions,
+    default_device,
+    fitted_exponent,
+    free_bytes,
+    phases_side_by_side,
+    quantiles,
+    timed,
+    write_csv,
+)
+from benchmarks.plots import Point, hardware, line_chart, read_csv
 
 DIM = 64
 SEED = 0
-_SETUP = f"""
-import torch
-from adaptssr_plugin import AdaptSSRLoss
-from tests.oracle import straightforward_adaptssr
-ours = AdaptSSRLoss()
-def run(loss, size):
-    inputs = torch.randn(4, size, {DIM}, generator=torch.Generator().manual_seed({SEED})).unbind()
-    loss(*[one.requires_grad_() for one in inputs]).backward()
-run(ours, 8), run(straightforward_adaptssr, 8)
-"""
+SIZES = (32, 128, 512, 1024, 2048, 4096, 8192, 16384, 65536)
+QUICK_SIZES = (32, 64)
+# Compiling takes far more memory than the loss at these sizes, so the compiled form is timed alone.
+MEMORY_SIZES: dict[str, tuple[int, ...]] = {
+    OURS: (4096, 8192, 16384, 65536),
+    "InfoNCELoss": (4096, 8192, 16384),
+    STRAIGHTFORWARD: (1024, 2048, 4096, 8192),
+    NT_XENT: (1024, 2048, 4096, 8192),
+    "pytorch-metric-learning": (64, 128, 256),
+    "info-nce-pytorch": (1024, 2048, 4096, 8192),
+    "lightly": (1024, 2048, 4096, 8192),
+}
+QUICK_MEMORY_SIZES = {OURS: (256, 512)}
+FREE_SHARE = 0.85  # of the free memory that a candidate may take
+SECONDS_PER_CALL = 90.0  # longer ones are left out
+SECONDS_EACH = 2.0  # for each candidate at each B, within the fewest and the most repeats
+WARM_UP_SECONDS = 5.0  # calls that take longer are not warmed up: those at a smaller B did that
+MOST_REPEATS = 300
+
+
+class _Ready(NamedTuple):
+    call: Phased
+    seconds: float
+    warm_up: int
 
 
 def run(output: Path, quick: bool) -> None:
-    """Measure, print and write ``loss.csv`` and ``loss-memory.csv``."""
-    repeats = {32: 3, 128: 3} if quick else {128: 300, 512: 40, 4096: 5}
-    rows = []
-    for size, times in repeats.items():
-        generator = torch.Generator().manual_seed(SEED)
-        inputs = [one.requires_grad_() for one in torch.randn(4, size, DIM, generator=generator).unbind()]
-        ours, info_nce = AdaptSSRLoss(), InfoNCELoss()
-        seconds = side_by_side(
-            {
-                "AdaptSSRLoss": lambda: ours(*inputs).backward(),  # noqa: B023 - called before the next size
-                "straightforward": lambda: straightforward_adaptssr(*inputs).backward(),  # noqa: B023
-                "InfoNCELoss": lambda: info_nce(inputs[0], inputs[2]).backward(),  # noqa: B023
-            },
-            times,
-        )
-        measured = {name: quantiles(values) for name, values in seconds.items()}
-        reference = measured["AdaptSSRLoss"]["median_ms"]
-        for name, numbers in measured.items():
-            ratio = numbers["median_ms"] / reference
-            print(f"B = {size:5d}  {name:16s} {numbers['median_ms']:9.2f} ms  {ratio:5.2f} x AdaptSSRLoss")
-            row = {"B": size, "d": DIM, "loss": name, **numbers, "times_adaptssr": ratio, "repeats": times}
-            rows.append({**row, **conditions(SEED)})
-    write_csv(output / "loss.csv", rows)
-    _memory(output, (512,) if quick else (4096, 16384), () if quick else (4096,))
+    """Measure, print and write ``loss.csv``, as it goes, and ``loss-memory.csv``."""
+    device = default_device()
+    found = {**conditions(SEED, PACKAGES), "d": DIM}
+    latest: dict[str, tuple[int, float]] = {}
+    rows: list[dict[str, object]] = []
+    for size in QUICK_SIZES if quick else SIZES:
+        ready, reasons = _get_ready(size, device, quick, latest)
+        repeats = {name: 3 if quick else _repeats(one.seconds) for name, one in ready.items()}
+        seconds = phases_side_by_side({name: one.call for name, one in ready.items()}, repeats, device)
+        latest.update({name: (size, sum(parts["full"]) / len(parts["full"])) for name, parts in seconds.items()})
+        measured = {name: {key: quantiles(part) for key, part in parts.items()} for name, parts in seconds.items()}
+        for name, phases in measured.items():
+            for phase, numbers in phases.items():
+                row = {"candidate": name, "phase": phase, "B": size, "products": CANDIDATES[name].products, **numbers}
+                ours = measured.get(OURS, {}).get(phase)
+                ratio = numbers["median_ms"] / ours["median_ms"] if ours else ""
+                row |= {"repeats": repeats[name], "warm_up": ready[name].warm_up, "times_adaptssr": ratio, "note": ""}
+                rows.append({**row, **found})
+            _print(size, name, measured, repeats[name])
+        for name, reason in reasons.items():
+            print(f"B = {size:5d}  {name:25s} left out: {reason}")
+            row = {"candidate": name, "phase": "full", "B": size, "products": CANDIDATES[name].products}
+            rows.append({**dict.fromkeys(rows[0], ""), **row, "repeats": 0, "note": f"left out: {reason}", **found})
+        write_csv(output / "loss.csv", rows)
+    _memory(output, QUICK_MEMORY_SIZES if quick else MEMORY_SIZES, device, available(quick), found)
 
 
-def _memory(output: Path, ours: tuple[int, ...], straightforward: tuple[int, ...]) -> None:
-    cases = [("AdaptSSRLoss", "ours", size) for size in ours]
-    cases += [("straightforward", "straightforward_adaptssr", size) for size in straightforward]
-    rows = []
-    for name, function, size in cases:
-        added = added_memory_mb(_SETUP, f"run({function}, {size})")
-        print(f"B = {size:5d}  {name:16s} adds {added:8.0f} MB to peak memory, inputs included")
-        rows.append({"B": size, "d": DIM, "loss": name, "added_mb": round(added, 1), **conditions(SEED)})
-    write_csv(output / "loss-memory.csv", rows)
+def _get_ready(
+    size: int, device: torch.device, quick: bool, latest: Mapping[str, tuple[int, float]]
+) -> tuple[dict[str, _Ready], dict[str, str]]:
+    """Warm up all candidates that time and memory allow at this B; and say why not of the others."""
+    ready, reasons = {}, {}
+    views = inputs(size, DIM, SEED, device)
+    for name in available(quick):
+        smaller, seconds = latest.get(name, (size, 0.0))
+        expected = seconds * (size / smaller) ** CANDIDATES[name].power
+        reason = _no_memory(name, size, device)
+        if not reason and expected > SECONDS_PER_CALL:
+            reason = f"would take about {expected:.0f} s a call, more than {SECONDS_PER_CALL:.0f}"
+        if reason:
+            reasons[name] = reason
+            continue
+        try:
+            ready[name] = _warm_up(phased(name, views), device, expected, must=name == COMPILED)
+        except (RuntimeError, MemoryError) as error:  # out of memory all the same, or no compiler
+            reasons[name] = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+    return ready, reasons
+
+
+def _no_memory(name: str, size: int, device: torch.device) -> str:
+    needed, free = CANDIDATES[name].bytes_needed(size), FREE_SHARE * free_bytes(device)
+    if needed <= free:
+        return ""
+    return f"would need about {needed / 1e9:.1f} GB, more than {FREE_SHARE:.0%} of what is free, {free / 1e9:.1f} GB"
+
+
+def _warm_up(call: Phased, device: torch.device, expected: float, must: bool) -> _Ready:
+    """Call a fast candidate twice (the first call may compile or load), a slower one once, the slowest not at all."""
+    if expected > WARM_UP_SECONDS and not must:
+        return _Ready(call, expected, 0)
+    seconds = timed(call, device)["full"]
+    if seconds > 1 and not must:
+        return _Ready(call, seconds, 1)
+    return _Ready(call, timed(call, device)["full"], 2)
+
+
+def _repeats(seconds: float) -> int:
+    fewest = 5 if seconds < 3 else 2 if seconds < 8 else 1
+    return min(MOST_REPEATS, max(fewest, round(SECONDS_EACH / max(seconds, 1e-6))))
+
+
+def _print(size: int, name: str, measured: Mapping[str, Mapping[str, Mapping[str, float]]], repeats: int) -> None:
+    shown = "  ".join(
+        f"{phase} {measured[name][phase]['median_ms']:9.2f}" if phase in measured[name] else " " * (len(phase) + 10)
+        for phase in ("forward", "backward", "full")
+    )
+    against = ""
+    if OURS in measured:
+        ratio = measured[name]["full"]["median_ms"] / measured[OURS]["full"]["median_ms"]
+        against = f"  {ratio:6.2f} x {OURS}" if name != PRODUCT else f"  {ratio:.0%} of {OURS}"
+    print(f"B = {size:5d}  {name:25s} {shown} ms{against}  ({repeats} times)", flush=True)
+
+
+def _memory(
+    output: Path,
+    sizes: Mapping[str, tuple[int, ...]],
+    device: torch.device,
+    names: tuple[str, ...],
+    found: Mapping[str, object],
+) -> None:
+    """Peak memory that one call adds, and the exponent that fits it, over all sizes of a candidate."""
+    rows: list[dict[str, object]] = []
+    for name in (name for name in sizes if name in names):
+        added: dict[int, float] = {}
+        of_this: list[dict[str, object]] = []
+        for size in sizes[name]:
+            reason = _no_memory(name, size, device)
+            if not reason:
+                try:
+                    added[size] = round(_added_mb(name, size, device), 1)
+                    print(f"B = {size:5d}  {name:25s} adds {added[size]:8.1f} MB to peak memory, encodings included")
+                except RuntimeError as error:
+                    reason = str(error)
+            if reason:
+                print(f"B = {size:5d}  {name:25s} left out: {reason}")
+            note = f"left out: {reason}" if reason else ""
+            of_this.append({"candidate": name, "B": size, "added_mb": added.get(size, ""), "note": note})
+        positive = {size: value for size, value in added.items() if value > 0}
+        exponent: float | str = ""
+        if len(positive) > 1:
+            exponent = round(fitted_exponent(list(positive), list(positive.values())), 3)
+            print(f"{name}: memory grows as B to the power {exponent}", flush=True)
+        rows += [{**row, "exponent": exponent, **found} for row in of_this]
+        write_csv(output / "loss-memory.csv", rows)
+
+
+def _added_mb(name: str, size: int, device: torch.device) -> float:
+    if device.type == "cuda":
+        once(name, 8, DIM, SEED, "cuda")
+        return added_cuda_memory_mb(lambda: once(name, size, DIM, SEED, "cuda"))
+    setup = f"from benchmarks.loss_peers import once\nonce({name!r}, 8, {DIM}, {SEED}, 'cpu')"
+    return added_memory_mb(setup, f"once({name!r}, {size}, {DIM}, {SEED}, 'cpu')")
+
+
+def plot(output: Path) -> None:
+    """Draw ``loss.png`` and ``loss-memory.png`` from ``loss.csv`` and ``loss-memory.csv``."""
+    rows = [row for row in read_csv(output / "loss.csv") if row["phase"] == "full" and row["median_ms"]]
+    lines: dict[str, list[Point]] = {name: [] for name in CANDIDATES}
+    for row in rows:
+        values = (float(row[key]) for key in ("median_ms", "q20_ms", "q80_ms"))
+        lines[row["candidate"]].append(Point(int(row["B"]), *values))
+    line_chart(
+        output / "loss.png", lines,
+        title=f"Forward and backward of a batch, d = {rows[0]['d']}\n{hardware(rows[0])}",
+        x_label="users in the batch, B", y_label="ms (median, 20 % to 80 %)",
+    )  # fmt: skip
+    rows = [row for row in read_csv(output / "loss-memory.csv") if row["added_mb"] and float(row["added_mb"]) > 0]
+    exponents = {row["candidate"]: row["exponent"] for row in rows}
+    lines = {name: [] for name in CANDIDATES}
+    for row in rows:
+        lines[row["candidate"]].append(Point(int(row["B"]), float(row["added_mb"])))
+    line_chart(
+        output / "loss-memory.png",
+        {f"{name}: B^{exponents[name]}" if exponents.get(name) else name: line for name, line in lines.items()},
+        title=f"Peak memory that forward and backward add, d = {rows[0]['d']}\n{hardware(rows[0])}",
+        x_label="users in the batch, B", y_label="MB",
+    )  # fmt: skip

@@ -1,7 +1,6 @@
 """The masked-item head: chunked cross-entropy over all items against F.linear and F.cross_entropy, and its memory."""
 
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,107 +9,149 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adaptssr_plugin.functional import linear_cross_entropy, sampled_cross_entropy
-from benchmarks.measure import added_memory_mb, conditions, quantiles, side_by_side, write_csv
+from benchmarks.measure import (
+    PHASES,
+    Phased,
+    added_cuda_memory_mb,
+    added_memory_mb,
+    conditions,
+    default_device,
+    free_bytes,
+    phases_side_by_side,
+    quantiles,
+    timed,
+    write_csv,
+)
+from benchmarks.plots import Point, hardware, line_chart, read_csv
 
 ROWS = 1_400  # masked positions in a batch
 DIM = 64
 SEED = 0
 SAMPLE_SHARE = 0.2
-_STRAIGHTFORWARD = "straightforward"
-_SETUP = """
-import torch
-from benchmarks import masked_items
-def run(name, n_items):
-    leaves, targets = masked_items.inputs(n_items)
-    masked_items.FORMS[name](leaves, targets).backward()
-for name in masked_items.FORMS:
-    run(name, 8)
-"""
+CHUNKED = "linear_cross_entropy"
+STRAIGHTFORWARD = "straightforward"
+REPEATS = {4_047: 41, 50_000: 9, 200_000: 5, 645_972: 3, 1_000_000: 3}
+QUICK_REPEATS = {101: 3, 500: 3}
+MEMORY_SIZES = (50_000, 200_000, 645_972)
+QUICK_MEMORY_SIZES = (500,)
+FREE_SHARE = 0.85  # of the free memory that a candidate may take
 
 
 def _sampled(leaves: list[Tensor], targets: Tensor) -> Tensor:
     n_samples = math.ceil(SAMPLE_SHARE * (len(leaves[1]) - 1))
-    return sampled_cross_entropy(*leaves, targets, n_samples, torch.Generator().manual_seed(SEED))
+    generator = torch.Generator(targets.device).manual_seed(SEED)
+    return sampled_cross_entropy(*leaves, targets, n_samples, generator)
 
 
 FORMS: dict[str, Callable[[list[Tensor], Tensor], Tensor]] = {
-    "linear_cross_entropy": lambda leaves, targets: linear_cross_entropy(*leaves, targets),
+    CHUNKED: lambda leaves, targets: linear_cross_entropy(*leaves, targets),
     "sampled_cross_entropy": _sampled,
-    _STRAIGHTFORWARD: lambda leaves, targets: F.cross_entropy(F.linear(*leaves), targets),
+    STRAIGHTFORWARD: lambda leaves, targets: F.cross_entropy(F.linear(*leaves), targets),
 }
 
 
-def inputs(n_items: int) -> tuple[list[Tensor], Tensor]:
+def inputs(n_items: int, device: torch.device | str = "cpu") -> tuple[list[Tensor], Tensor]:
     """Hidden states, item table and bias as leaves, and the targets."""
     generator = torch.Generator().manual_seed(SEED)
     shapes = ((ROWS, DIM), (n_items, DIM), (n_items,))
-    leaves = [torch.randn(shape, generator=generator).mul_(0.1).requires_grad_() for shape in shapes]
-    return leaves, torch.randint(n_items, (ROWS,), generator=generator)
+    leaves = [torch.randn(shape, generator=generator).mul_(0.1).to(device).requires_grad_() for shape in shapes]
+    return leaves, torch.randint(n_items, (ROWS,), generator=generator).to(device)
+
+
+def once(name: str, n_items: int, device: str = "cpu") -> None:
+    """Compute a loss and its gradients once, item table included: what peak memory is read of."""
+    leaves, targets = inputs(n_items, device)
+    FORMS[name](leaves, targets).backward()  # type: ignore[no-untyped-call]
 
 
 def run(output: Path, quick: bool) -> None:
-    """Measure, print and write ``masked_items.csv`` and ``masked_items-memory.csv``."""
-    repeats = {101: 3, 500: 3} if quick else {4_047: 21, 50_000: 5, 200_000: 3, 645_972: 3, 1_000_000: 3}
-    rows = []
-    for n_items, times in repeats.items():
-        leaves, targets = inputs(n_items)
-        for phase, calls in _phases(leaves, targets).items():
-            measured = {name: quantiles(values) for name, values in side_by_side(calls, times).items()}
-            reference = measured["linear_cross_entropy"]["median_ms"]
-            for name, numbers in measured.items():
+    """Measure, print and write ``masked_items-memory.csv`` and ``masked_items.csv``, as it goes."""
+    device = default_device()
+    found = conditions(SEED)
+    names = (CHUNKED, STRAIGHTFORWARD) if quick else tuple(FORMS)
+    _memory(output, names, QUICK_MEMORY_SIZES if quick else MEMORY_SIZES, device, found)
+    rows: list[dict[str, object]] = []
+    for n_items, times in (QUICK_REPEATS if quick else REPEATS).items():
+        calls = phased(n_items, device)
+        for call in calls.values():
+            timed(call, device)
+        measured = phases_side_by_side(calls, times, device)
+        for phase in PHASES:
+            reference = quantiles(measured[CHUNKED][phase])["median_ms"]
+            for name, phases in measured.items():
+                numbers = quantiles(phases[phase])
                 ratio = numbers["median_ms"] / reference
                 print(
                     f"n = {n_items:7d}  {phase:8s}  {name:21s} {numbers['median_ms']:9.2f} ms  {ratio:5.2f} x chunked"
                 )
-                row = {"M": ROWS, "n": n_items, "d": DIM, "phase": phase, "form": name, **numbers}
-                rows.append({**row, "times_chunked": ratio, "repeats": times, **conditions(SEED)})
-    write_csv(output / "masked_items.csv", rows)
-    _memory(output, (500,) if quick else (50_000, 645_972))
+                row = {"candidate": name, "phase": phase, "M": ROWS, "n": n_items, "d": DIM, **numbers}
+                rows.append({**row, "repeats": times, "times_chunked": ratio, "note": "", **found})
+        for name in FORMS.keys() - calls.keys():
+            note = f"left out: {_no_memory(name, n_items, device)}"
+            print(f"n = {n_items:7d}  {name} {note}")
+            row = {"candidate": name, "phase": "full", "M": ROWS, "n": n_items, "d": DIM, "repeats": 0, "note": note}
+            rows.append({**dict.fromkeys(rows[0], ""), **row, **found})
+        write_csv(output / "masked_items.csv", rows)
 
 
-def _phases(leaves: list[Tensor], targets: Tensor) -> dict[str, dict[str, Callable[[], object]]]:
-    """Forward, backward and both, each of every form that fits."""
-    forms = {name: form for name, form in FORMS.items() if name != _STRAIGHTFORWARD or _fits(len(leaves[1]))}
+def phased(n_items: int, device: torch.device) -> dict[str, Phased]:
+    """Forward and backward of every form that fits."""
+    leaves, targets = inputs(n_items, device)
 
-    def full(form: Callable[[list[Tensor], Tensor], Tensor]) -> Callable[[], object]:
-        return lambda: torch.autograd.grad(form(leaves, targets), leaves)
+    def of(form: Callable[[list[Tensor], Tensor], Tensor]) -> Phased:
+        return Phased(lambda: form(leaves, targets), lambda made: torch.autograd.grad(made, leaves))
 
-    def forward(form: Callable[[list[Tensor], Tensor], Tensor]) -> Callable[[], object]:
-        return lambda: form(leaves, targets)
-
-    def backward(form: Callable[[list[Tensor], Tensor], Tensor]) -> Callable[[], object]:
-        made: list[Tensor] = []  # when it is first called, so that no graph is held while others are measured
-
-        def again() -> object:
-            if not made:
-                made.append(form(leaves, targets))
-            return torch.autograd.grad(made[0], leaves, retain_graph=True)
-
-        return again
-
-    phases = {"full": full, "forward": forward, "backward": backward}
-    return {phase: {name: make(form) for name, form in forms.items()} for phase, make in phases.items()}
+    return {name: of(form) for name, form in FORMS.items() if not _no_memory(name, n_items, device)}
 
 
-def _fits(n_items: int) -> bool:
-    """Whether the straightforward form, which makes the scores three to four times, leaves room on this machine."""
-    needed = 4 * ROWS * n_items * 4
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > free:
-        print(
-            f"n = {n_items:7d}  {_STRAIGHTFORWARD} left out: needs up to {needed / 1e9:.0f} of {free / 1e9:.0f} GB free"
-        )
-    return needed <= free
+def _no_memory(name: str, n_items: int, device: torch.device) -> str:
+    """Say why the straightforward form, which makes the scores three to four times, finds no room; "" if it does."""
+    needed, free = 4 * ROWS * n_items * 4, FREE_SHARE * free_bytes(device)
+    if name != STRAIGHTFORWARD or needed <= free:
+        return ""
+    return f"would need about {needed / 1e9:.1f} GB, more than {FREE_SHARE:.0%} of what is free, {free / 1e9:.1f} GB"
 
 
-def _memory(output: Path, sizes: tuple[int, ...]) -> None:
-    rows = []
+def _memory(
+    output: Path, names: tuple[str, ...], sizes: tuple[int, ...], device: torch.device, found: dict[str, object]
+) -> None:
+    rows: list[dict[str, object]] = []
     for n_items in sizes:
-        for name in FORMS:
-            if name == _STRAIGHTFORWARD and not _fits(n_items):
-                continue
-            added = added_memory_mb(_SETUP, f"run({name!r}, {n_items})")
-            print(f"n = {n_items:7d}  {name:21s} adds {added:8.0f} MB to peak memory, item table included")
-            row = {"M": ROWS, "n": n_items, "d": DIM, "form": name, "added_mb": round(added, 1)}
-            rows.append({**row, **conditions(SEED)})
-    write_csv(output / "masked_items-memory.csv", rows)
+        for name in names:
+            note = _no_memory(name, n_items, device)
+            added: float | str = "" if note else round(_added_mb(name, n_items, device), 1)
+            shown = f"left out: {note}" if note else f"adds {added:8} MB to peak memory, item table included"
+            print(f"n = {n_items:7d}  {name:21s} {shown}", flush=True)
+            row = {"candidate": name, "M": ROWS, "n": n_items, "d": DIM, "added_mb": added}
+            rows.append({**row, "note": f"left out: {note}" if note else "", **found})
+        write_csv(output / "masked_items-memory.csv", rows)
+
+
+def _added_mb(name: str, n_items: int, device: torch.device) -> float:
+    if device.type == "cuda":
+        once(name, 8, "cuda")
+        return added_cuda_memory_mb(lambda: once(name, n_items, "cuda"))
+    setup = f"from benchmarks import masked_items\nmasked_items.once({name!r}, 8)"
+    return added_memory_mb(setup, f"masked_items.once({name!r}, {n_items})")
+
+
+def plot(output: Path) -> None:
+    """Draw ``masked_items.png`` and ``masked_items-memory.png`` from the CSV files of those names."""
+    rows = [row for row in read_csv(output / "masked_items.csv") if row["phase"] == "full" and row["median_ms"]]
+    lines: dict[str, list[Point]] = {name: [] for name in FORMS}
+    for row in rows:
+        values = (float(row[key]) for key in ("median_ms", "q20_ms", "q80_ms"))
+        lines[row["candidate"]].append(Point(int(row["n"]), *values))
+    shape = f"{rows[0]['M']} masked positions, d = {rows[0]['d']}\n{hardware(rows[0])}"
+    line_chart(
+        output / "masked_items.png", lines, title=f"Cross-entropy over all items, forward and backward: {shape}",
+        x_label="items", y_label="ms (median, 20 % to 80 %)",
+    )  # fmt: skip
+    lines = {name: [] for name in FORMS}
+    for row in read_csv(output / "masked_items-memory.csv"):
+        if row["added_mb"] and float(row["added_mb"]) > 0:
+            lines[row["candidate"]].append(Point(int(row["n"]), float(row["added_mb"])))
+    line_chart(
+        output / "masked_items-memory.png", lines, title=f"Peak memory that forward and backward add: {shape}",
+        x_label="items", y_label="MB, item table included",
+    )  # fmt: skip

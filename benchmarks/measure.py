@@ -1,58 +1,223 @@
-"""Timing side by side, peak memory in a process of its own, and what a result has to say of its machine."""
+"""Timing side by side, peak memory, and what a result has to say of its machine."""
 
 import csv
+import importlib.metadata
 import os
 import platform
+import random
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
+
+ROOT = Path(__file__).parent.parent
+PHASES = ("forward", "backward", "full")
 
 
-def side_by_side(candidates: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Time candidates in turn, A B C A B C …, so that a machine that slows down slows all of them: seconds each."""
-    for candidate in candidates.values():
-        candidate()
-    seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    for _ in range(repeats):
-        for name, candidate in candidates.items():
-            started = time.perf_counter()
-            candidate()
-            seconds[name].append(time.perf_counter() - started)
+class Phased(NamedTuple):
+    """A call in two parts, the second of which takes what the first one returned."""
+
+    forward: Callable[[], Tensor]
+    backward: Callable[[Tensor], object] | None
+    """None: there is only one part, and it is the whole."""
+
+
+class Stamps:
+    """When the parts of a call ended: by the clock, or by events of the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._events = device.type == "cuda"
+        self._times: list[Any] = []
+
+    def mark(self) -> None:
+        """Note that a part ends here, or that the first one begins."""
+        if self._events:
+            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            event.record()
+            self._times.append(event)
+        else:
+            self._times.append(time.perf_counter())
+
+    def seconds(self) -> list[float]:
+        """Return how long each part took."""
+        if self._events:
+            torch.cuda.synchronize()
+            return [1e-3 * one.elapsed_time(other) for one, other in pairwise(self._times)]
+        return [other - one for one, other in pairwise(self._times)]
+
+
+def default_device() -> torch.device:
+    """Return the device that is measured: CUDA where there is any."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def side_by_side(
+    candidates: Mapping[str, Callable[[], object]], repeats: int, device: torch.device | None = None
+) -> dict[str, list[float]]:
+    """Time candidates in turn, after a call of each to warm up: seconds each.
+
+    In turn, and each round in another order, so that a machine that slows down slows all of them, and none has
+    always the same one before it.
+
+    Args:
+        candidates: calls without arguments.
+        repeats: rounds.
+        device: CUDA is timed by its events. None: :func:`default_device`.
+    """
+    phased = {name: Phased(call, None) for name, call in candidates.items()}  # type: ignore[arg-type]
+    for call in candidates.values():
+        call()
+    return {name: parts["full"] for name, parts in phases_side_by_side(phased, repeats, device).items()}
+
+
+def phases_side_by_side(
+    candidates: Mapping[str, Phased], repeats: int | Mapping[str, int], device: torch.device | None = None
+) -> dict[str, dict[str, list[float]]]:
+    """Time the parts of calls in turn, as :func:`side_by_side`, without a call to warm up.
+
+    Args:
+        candidates: calls in two parts, or in one.
+        repeats: rounds, or how often each candidate is called, spread over the rounds.
+        device: CUDA is timed by its events. None: :func:`default_device`.
+
+    Returns:
+        For every candidate the seconds of every phase; "full" is the sum of both parts of the same call.
+    """
+    device = default_device() if device is None else device
+    times = {name: repeats if isinstance(repeats, int) else repeats[name] for name in candidates}
+    rounds = max(times.values(), default=0)
+    order = random.Random(0)
+    seconds: dict[str, dict[str, list[float]]] = {
+        name: {phase: [] for phase in PHASES if candidate.backward or phase == "full"}
+        for name, candidate in candidates.items()
+    }
+    for number in range(rounds):
+        for name in order.sample(list(candidates), len(candidates)):
+            if (number + 1) * times[name] // rounds > number * times[name] // rounds:
+                for phase, value in timed(candidates[name], device).items():
+                    seconds[name][phase].append(value)
     return seconds
 
 
+def timed(candidate: Phased, device: torch.device) -> dict[str, float]:
+    """Call once; seconds of every phase."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()  # what was asked for before is not this candidate's
+    stamps = Stamps(device)
+    stamps.mark()
+    made = candidate.forward()
+    stamps.mark()
+    if candidate.backward is None:
+        return {"full": stamps.seconds()[0]}
+    candidate.backward(made)
+    stamps.mark()
+    forward, backward = stamps.seconds()
+    return {"forward": forward, "backward": backward, "full": forward + backward}
+
+
 def quantiles(seconds: Sequence[float]) -> dict[str, float]:
-    """Median and the 20 % and 80 % quantiles, in milliseconds."""
+    """Median and the 20 % and 80 % quantiles, in milliseconds; of one measurement all three are itself."""
+    if len(seconds) == 1:
+        return dict.fromkeys(("median_ms", "q20_ms", "q80_ms"), 1e3 * seconds[0])
     fifths = statistics.quantiles(seconds, n=5, method="inclusive")
     return {"median_ms": 1e3 * statistics.median(seconds), "q20_ms": 1e3 * fifths[0], "q80_ms": 1e3 * fifths[-1]}
 
 
+def free_bytes(device: torch.device) -> int:
+    """Memory that can be had on the device now; on a CPU without swapping."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        return torch.cuda.mem_get_info(device)[0]
+    info = Path("/proc/meminfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("MemAvailable"):
+                return 1024 * int(line.split()[1])
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def added_memory_mb(setup: str, statement: str) -> float:
     """Peak memory that ``statement`` adds in a fresh process after ``setup``, in MB (10^6 bytes), on Linux."""
-    # VmHWM and not ru_maxrss: the latter is inherited from the process that starts this one.
-    peak = "int(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1])"
-    program = f"{setup}\nbefore = {peak}\n{statement}\nprint(({peak} - before) * 1024 / 1e6)\n"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    return float(done.stdout)
+    # VmHWM and not ru_maxrss: the latter is inherited from the process that starts this one. Writing 5 to clear_refs
+    # sets VmHWM back to what is held now, so that a peak of the setup hides nothing; some kernels do not have it.
+    program = f"""
+from pathlib import Path
+def peak():
+    line = next(line for line in Path('/proc/self/status').read_text().splitlines() if line.startswith('VmHWM'))
+    return int(line.split()[1])
+{setup}
+try:
+    Path('/proc/self/clear_refs').write_text('5')
+except OSError:
+    pass
+before = peak()
+{statement}
+print((peak() - before) * 1024 / 1e6)
+"""
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError((done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1])
+    return float(done.stdout.splitlines()[-1])
 
 
-def conditions(seed: int) -> dict[str, object]:
-    """Hardware, versions, commit, threads and seed of a measurement."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+def added_cuda_memory_mb(call: Callable[[], object]) -> float:
+    """Peak memory that ``call`` adds on the CUDA device, in MB (10^6 bytes)."""
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    call()
+    torch.cuda.synchronize()
+    return (torch.cuda.max_memory_allocated() - before) / 1e6
+
+
+def fitted_exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
+    """Return the slope of a straight line through logarithms, by least squares: k where values grow as size^k."""
+    xs, ys = (torch.tensor(side, dtype=torch.float64).log() for side in (sizes, values))
+    xs = xs - xs.mean()
+    return float((xs * (ys - ys.mean())).sum() / (xs * xs).sum())
+
+
+def conditions(seed: int, packages: Sequence[str] = ()) -> dict[str, object]:
+    """Hardware, versions, commit, threads and seed of a measurement.
+
+    Args:
+        seed: of all that is random.
+        packages: distributions whose versions matter besides, in one column if there are any.
+    """
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    versions = {"packages": "; ".join(f"{name} {package_version(name)}" for name in packages)} if packages else {}
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "python": platform.python_version(),
         "torch": torch.__version__,
+        **versions,
         "commit": commit.stdout.strip() or "unknown",
         "seed": seed,
     }
+
+
+def package_version(name: str) -> str:
+    """Return the version of an installed distribution, or "absent"."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
@@ -61,7 +226,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    print(f"wrote {path}")
+    print(f"wrote {path}", flush=True)
 
 
 def _processor() -> str:

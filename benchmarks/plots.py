@@ -3,13 +3,16 @@
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from matplotlib.figure import Figure
+if TYPE_CHECKING:  # loaded where a picture is drawn, not in every process that measures
+    from matplotlib.figure import Figure
 
-# Okabe and Ito's colours differ in lightness; markers and line styles tell the lines apart in grey, too.
-_COLOURS = ("#0072B2", "#D55E00", "#000000", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
-_MARKERS = "osD^vP*X"
+# Okabe and Ito's colours and two more differ in lightness; markers and line styles tell lines apart in grey, too.
+_COLOURS = (
+    "#0072B2", "#D55E00", "#000000", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#8B0000", "#6A3D9A",
+)  # fmt: skip
+_MARKERS = "osD^vP*X<>"
 _DASHES = ("-", "--", "-.", ":")
 
 
@@ -28,18 +31,30 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def hardware(row: Mapping[str, str]) -> str:
+    """Say in one line on what a row was measured: the last line of a title."""
+    where = f"{row['processor']}, {row['threads']} threads" if row["device"] == "cpu" else row["device"]
+    return f"{where}, torch {row['torch']}, commit {row['commit']}"
+
+
 def line_chart(path: Path, lines: Mapping[str, Sequence[Point]], *, title: str, x_label: str, y_label: str) -> None:
-    """Draw lines over two logarithmic axes, with a band from ``low`` to ``high``, and save them as PNG."""
-    figure = Figure(figsize=(7.5, 4.8), layout="constrained")
+    """Draw lines over two logarithmic axes, with a band from ``low`` to ``high``, and save them as PNG.
+
+    The first line is the thickest. One without points is not drawn, but the others look as if it were: so the same
+    candidates look the same in several pictures.
+    """
+    figure = _figure(8.5, 4.8)
     axes = figure.subplots()
     for number, (name, points) in enumerate(lines.items()):
+        if not points:
+            continue
         points = sorted(points)
         colour = _COLOURS[number % len(_COLOURS)]
         style = _DASHES[number % len(_DASHES)]
         xs = [point.x for point in points]
         axes.plot(
             xs, [point.y for point in points], style, color=colour, label=name, markersize=5,
-            marker=_MARKERS[number % len(_MARKERS)],
+            marker=_MARKERS[number % len(_MARKERS)], linewidth=1.5 if number else 2.5, zorder=2 if number else 3,
         )  # fmt: skip
         lows = [point.y if point.low is None else point.low for point in points]
         highs = [point.y if point.high is None else point.high for point in points]
@@ -47,26 +62,33 @@ def line_chart(path: Path, lines: Mapping[str, Sequence[Point]], *, title: str, 
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.4g}")
-    axes.set(title=title, xlabel=x_label, ylabel=y_label)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:.4g}")
+    axes.set(xlabel=x_label, ylabel=y_label)
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small", frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    _save(figure, path)
+    _save(figure, title, path)
 
 
 def bar_chart(path: Path, bars: Mapping[str, float], *, title: str, x_label: str) -> None:
     """Draw horizontal bars from the top down, each with its value, and save them as PNG."""
-    figure = Figure(figsize=(7.5, 1.2 + 0.4 * len(bars)), layout="constrained")
+    figure = _figure(7.5, 1.2 + 0.4 * len(bars))
     axes = figure.subplots()
     drawn = axes.barh(list(bars), list(bars.values()), color=_COLOURS[0])
     axes.bar_label(drawn, fmt=lambda value: f"{value:,.3g}", padding=3)
     axes.invert_yaxis()
     axes.margins(x=0.12)
-    axes.set(title=title, xlabel=x_label)
+    axes.set(xlabel=x_label)
     axes.spines[["top", "right"]].set_visible(False)
-    _save(figure, path)
+    _save(figure, title, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def _figure(width: float, height: float) -> "Figure":
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure: "Figure", title: str, path: Path) -> None:
+    figure.suptitle(title, x=0.01, horizontalalignment="left", fontsize="medium")
     figure.savefig(path, dpi=120, metadata={"Software": None})
     print(f"wrote {path}")
