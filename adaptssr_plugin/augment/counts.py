@@ -3,6 +3,7 @@
 from fractions import Fraction
 from functools import lru_cache
 from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,9 +37,9 @@ def dn(ratio: float, n: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=256)
-def up_table(ratio: float, most: int) -> Tensor:
-    """Count as :func:`up`, but at least 1, for every n from 0 to ``most``: (most + 1,) int64 on the CPU, to read."""
-    return up(ratio, torch.arange(most + 1)).clamp_(min=1)
+def up_table(ratio: float, most: int) -> Any:
+    """Count as :func:`up`, but at least 1, for every n from 0 to ``most``: an array (most + 1,) int64, to read."""
+    return up(ratio, torch.arange(most + 1)).clamp_(min=1).numpy()
 
 
 @lru_cache

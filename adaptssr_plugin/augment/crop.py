@@ -41,7 +41,7 @@ class ItemCrop(Operator):
         """Cut the same windows, looking at as many columns only as the longest of them can have."""
         width = item_seq.shape[1]
         start, length = window_on_host(self.ratio, item_seq_len.numpy(), width, generator)
-        columns = int(up_table(self.ratio, width).numpy()[-1])
+        columns = int(up_table(self.ratio, width)[-1])
         source = torch.from_numpy(_windows(width, columns).take(start, axis=0))  # (B, columns)
         window = item_seq.gather(1, source).numpy()
         window &= leading(width, columns).take(length, axis=0)
@@ -73,7 +73,7 @@ def window_on_host(
     ratio: float, item_seq_len: Array, width: int, generator: torch.Generator | None
 ) -> tuple[Array, Array]:
     """Draw what :func:`draw_window` draws, for and as arrays on the host; lengths are at most ``width``."""
-    length = up_table(ratio, width).numpy().take(item_seq_len)
+    length = up_table(ratio, width).take(item_seq_len)
     return below(item_seq_len - length + 1, generator), length
 
 

@@ -54,10 +54,7 @@ def shuffled_windows(start: Tensor, length: Tensor, width: int, generator: torch
         (B, L) int64, a permutation of ``0 .. L - 1`` in every row, uniform within the window.
     """
     if on_host(start) and width <= _NARROW:
-        keys = window_keys(start.numpy(), (start + length).numpy(), width, generator)
-        keys.sort(axis=1)
-        keys &= _positions(width)
-        return torch.from_numpy(keys.astype("int64"))
+        return shuffled_on_host(start.numpy(), length.numpy(), width, generator)
     # Positions are sorted by (random number, position), where all before the window have the least number and all
     # after it the greatest. With the position in the lowest bits no two keys are equal, and the sorted keys
     # themselves say where each one came from.
@@ -71,6 +68,14 @@ def shuffled_windows(start: Tensor, length: Tensor, width: int, generator: torch
     keys = torch.where(place < start[:, None], 0, keys)  # (B, L)
     keys = torch.where(place < (start + length)[:, None], keys, last) | place
     return _sort_rows(keys).bitwise_and_(positions).long()
+
+
+def shuffled_on_host(start: Array, length: Array, width: int, generator: torch.Generator | None) -> Tensor:
+    """Shuffle as :func:`shuffled_windows`, from arrays on the host, for ``width`` up to ``_NARROW``."""
+    keys = window_keys(start, start + length, width, generator)
+    keys.sort(axis=1)
+    keys &= _positions(width)
+    return torch.from_numpy(keys.astype("int64"))
 
 
 def window_keys(start: Array | None, end: Array, width: int, generator: torch.Generator | None) -> Array:

@@ -48,7 +48,7 @@ class ItemMask(Operator):
         """Mask the same items with fewer and cheaper passes."""
         length, width = item_seq_len.numpy(), item_seq.shape[1]
         keys = window_keys(None, length, width, generator)
-        count = up_table(self.ratio, width).numpy().take(length)
+        count = up_table(self.ratio, width).take(length)
         # One fewer where that would be all of them.
         count -= count == length
         chosen = first_of_row(keys, count).astype("int64")  # (B, L), -1 where masked, else 0
