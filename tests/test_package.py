@@ -28,7 +28,7 @@ ROOMS = ["functional", "losses", "augment", "encoders", "corpus", "training", "m
 ROOMS += ["experiments", "cli"]
 FOR_ALL = {"errors", "seeding", "progress"}  # modules beside the rooms; none imports a room
 THIRD_PARTIES = {
-    "functional": {"torch"},
+    "functional": {"torch", "triton"},
     "losses": {"torch"},
     "augment": {"torch"},
     "encoders": {"torch"},

@@ -22,7 +22,7 @@ from torch import Tensor
 from ..errors import InputError
 
 if TYPE_CHECKING:
-    import triton.language as tl  # type: ignore[import-untyped,import-not-found,unused-ignore]  # bound by _kernel
+    import triton.language as tl  # bound by _kernel
 
 NOT_INSTALLED = "implementation: 'triton' needs triton, which is not installed: pip install triton"
 
@@ -101,8 +101,8 @@ def _search_kernel(
 def blocks_for(dim: int, dtype: torch.dtype) -> Blocks:
     """Choose what a program holds: by d, so that no vector is padded far, and by the width of a number.
 
-    Among the choices that were compiled for compute capabilities 8.0 and 9.0, those that leave room for two programs
-    on a multiprocessor in float32 and spill next to no registers. Not measured.
+    Among the choices that were compiled for compute capabilities 8.0 and 9.0, those that take the fewest registers
+    and spill next to none. Not measured.
     """
     return Blocks(anchors=64, keys=64, dim=16 if dim <= 16 or dtype == torch.float64 else 32, warps=8)
 
@@ -117,7 +117,7 @@ def _kernel() -> Any:
     """Import Triton and make the kernel of it, once."""
     global tl
     try:
-        import triton  # type: ignore[import-untyped,import-not-found,unused-ignore]
+        import triton
         import triton.language as tl
     except ImportError as error:
         raise InputError(NOT_INSTALLED) from error
@@ -127,7 +127,7 @@ def _kernel() -> Any:
 def is_interpreted() -> bool:
     """Tell whether Triton's interpreter runs the kernel (``TRITON_INTERPRET=1`` when Triton was imported)."""
     kernel = _kernel()
-    from triton.runtime.jit import JITFunction  # type: ignore[import-untyped,import-not-found,unused-ignore]
+    from triton.runtime.jit import JITFunction
 
     return not isinstance(kernel, JITFunction)
 
