@@ -12,8 +12,8 @@ from adaptssr_plugin.errors import InputError
 
 # How many positions of how many rows a part of a group has on the CPU: what an operator makes of it fits into the
 # cache, and its calls are not what takes the time. Widths go in steps because operators keep tables by width.
-_PART = 1 << 15
-_STEP = 16
+_PART = 1 << 16
+_STEP = 8
 
 
 class RandomChoice(Operator):
