@@ -140,6 +140,7 @@ def run(output: Path, quick: bool) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     n_rows, n_items, lengths = (16, 500, (8, 20)) if quick else (128, N_ITEMS, LENGTHS)
     rows: list[dict[str, object]] = []
+    circumstances = {"device": device.type, **conditions(SEED)}
     for length in lengths:
         repeats = 3 if quick else 60 if length <= 100 else 25
         measured = _measure(Data(n_rows, length, n_items, device), repeats)
@@ -150,7 +151,7 @@ def run(output: Path, quick: bool) -> None:
                 numbers = quantiles(seconds)
                 per_second = round(1e3 * n_rows / numbers["median_ms"]) if phase == "full" else ""
                 row = {"candidate": name, "phase": phase, **sizes, **numbers, "repeats": repeats}
-                rows.append({**row, "sequences_per_second": per_second, "device": device.type, **conditions(SEED)})
+                rows.append({**row, "sequences_per_second": per_second, **circumstances})
             ratio = quantiles(phases["full"])["median_ms"] / reference
             shown = "  ".join(f"{phase} {quantiles(phases[phase])['median_ms']:7.1f}" for phase in PHASES)
             print(f"L = {length:3d}  {name:9s}  {shown} ms  {ratio:5.2f} x adaptssr")
@@ -179,14 +180,14 @@ def first_step(name: str, n_rows: int, length: int, n_items: int) -> None:
 
 
 def _memory(output: Path, n_rows: int, n_items: int, lengths: tuple[int, ...]) -> None:
-    rows = []
+    rows, circumstances = [], conditions(SEED)
     for length in lengths:
         for name in CANDIDATES:
             setup = f"{_SETUP}\nstep.first_step({name!r}, 2, 4, 10)"
             added = added_memory_mb(setup, f"step.first_step({name!r}, {n_rows}, {length}, {n_items})")
             print(f"L = {length:3d}  {name:9s}  adds {added:6.0f} MB to peak memory, model and Adam's state included")
             row = {"candidate": name, "B": n_rows, "L": length, "d": SIZES["dim"], "n_items": n_items}
-            rows.append({**row, "added_mb": round(added, 1), **conditions(SEED)})
+            rows.append({**row, "added_mb": round(added, 1), **circumstances})
     write_csv(output / "step-memory.csv", rows)
 
 

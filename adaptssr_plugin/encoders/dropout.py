@@ -1,52 +1,61 @@
 """Dropout whose masks cost little on a CPU."""
 
-from typing import Any
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 _LEVELS = 1 << 16  # of the 16 random bits that an element gets
+_CHUNK = 1 << 16  # elements whose bits stay in the cache until they are used
 
 
 class Dropout(nn.Dropout):
     """The same distribution as :class:`torch.nn.Dropout`, from other random bits.
 
     torch draws a double from its Mersenne twister for every element, on one thread: in a training step of a
-    small Transformer that is a quarter of the time. Here one 64-bit number serves four elements, and the mask is
-    kept as bytes. So p counts in steps of 2**-16; elements are independent as before. On other devices, and under
-    ``torch.compile``, this is torch's own dropout.
+    small Transformer that is a quarter of the time. Here one 64-bit number serves four elements. So p counts in
+    steps of 2**-16; elements are independent as before. On other devices, and under ``torch.compile``, this is
+    torch's own dropout.
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         """Drop elements of a floating tensor of any shape, and scale the others by 1 / (1 - p)."""
-        ours = input.device.type == "cpu" and not self.inplace and not torch.compiler.is_compiling()
-        threshold = round(self.p * _LEVELS)
-        if not ours or not self.training or not 0 < threshold < _LEVELS:
+        if not draws_packed(self, input) or self.inplace:
             return F.dropout(input, self.p, self.training, self.inplace)
-        dropped: Tensor = _DropElements.apply(input, threshold)  # type: ignore[no-untyped-call]
-        return dropped
+        return input * scaled_mask(input.shape, self.p, input.dtype)
 
 
-class _DropElements(torch.autograd.Function):
-    """Drop each element with probability ``threshold / _LEVELS``."""
+def draws_packed(dropout: nn.Dropout, values: Tensor) -> bool:
+    """Whether an active dropout on these values takes its masks from :func:`scaled_mask`."""
+    ours = values.device.type == "cpu" and not torch.compiler.is_compiling()
+    return ours and dropout.training and 0 < round(dropout.p * _LEVELS) < _LEVELS
 
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, threshold: int) -> Tensor:
-        words = torch.empty((values.numel() + 3) // 4, dtype=torch.int64)
-        words.random_(torch.iinfo(torch.int64).min, None)  # all 64 bits
-        levels = words.view(torch.int16)[: values.numel()].view(values.shape)
-        keep = levels >= threshold - _LEVELS // 2  # int16 begins at -_LEVELS / 2
-        ctx.save_for_backward(keep)
-        ctx.scale = _LEVELS / (_LEVELS - threshold)
-        return torch.mul(values, keep).mul_(ctx.scale)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (keep,) = ctx.saved_tensors
-        return torch.mul(grad, keep).mul_(ctx.scale), None
+def scaled_mask(shape: tuple[int, ...] | torch.Size, p: float, dtype: torch.dtype) -> Tensor:
+    """Draw a mask on the CPU: 0 with probability p, in steps of 2**-16, else 1 / (1 - p).
+
+    It has the dtype of what it multiplies: a product with bytes would convert them each time, which takes longer
+    than drawing them.
+    """
+    least, scale = kept_levels(p)
+    mask = torch.empty(math.prod(shape), dtype=dtype)
+    for part in torch.split(mask, _CHUNK):
+        torch.ge(random_levels(len(part)), least, out=part).mul_(scale)
+    return mask.view(shape)
+
+
+def random_levels(size: int) -> Tensor:
+    """Draw int16 ``(size,)`` uniformly from all of its numbers, four of them at once."""
+    words = torch.empty((size + 3) // 4, dtype=torch.int64)
+    words.random_(torch.iinfo(torch.int64).min, None)  # all 64 bits
+    return words.view(torch.int16)[:size]
+
+
+def kept_levels(p: float) -> tuple[int, float]:
+    """Return from which of the levels on an element is kept, and by what the kept ones are multiplied."""
+    dropped = round(p * _LEVELS)
+    return dropped - _LEVELS // 2, _LEVELS / (_LEVELS - dropped)  # int16 begins at -_LEVELS / 2
 
 
 def replace_dropout(module: nn.Module) -> int:

@@ -19,6 +19,7 @@ class EncoderKind:
         make: takes ``n_items``, ``dropout`` and the options of ``takes`` by name, and gives a module of the encoder
             contract: ``forward(item_seq, item_seq_len) -> (B, out_dim)``, ``hidden_states(item_seq, item_seq_len)
             -> (B, L, d)``, ``item_weight`` ``(n_items, d)``, ``n_items`` and ``out_dim``; dropout active in training.
+            ``encode_twice``, arguments as ``forward``, may give two encodings under masks of their own for less.
         takes: options of a recipe.
         causal: whether a state sees no later behaviour: warmed up on the next item instead of masked ones.
     """

@@ -1,15 +1,17 @@
 """The paper's user model: Eq. 2-4."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
+from .attention import attend, attend_in_blocks
+from .dropout import Dropout
 from .embedding import INIT_STD, ItemEmbedding
 from .interests import InterestPooling
-from .length_groups import LengthGroup, length_groups, restore_order
+from .length_groups import Block, length_blocks, restore_order
 from .pooling import AttentionPooling
 
 _NORM_EPS = 1e-12
@@ -34,22 +36,21 @@ class TransformerLayer(nn.Module):
         self.feed_in = nn.Linear(dim, ff_dim)
         self.feed_out = nn.Linear(ff_dim, dim)
         self.feed_norm = nn.LayerNorm(dim, eps=_NORM_EPS)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
-    def forward(self, hidden: Tensor, visible: Tensor) -> Tensor:
-        """Transform ``(B, L, d)``; ``visible`` ``(B, L)`` says which positions may be attended to."""
-        batch, length, dim = hidden.shape
-        heads = self.query_key_value(hidden).view(batch, length, 3, self.n_heads, dim // self.n_heads)
-        query, key, value = heads.permute(2, 0, 3, 1, 4)  # each (B, heads, L, d / heads)
-        context = F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=visible[:, None, None],
-            dropout_p=self.dropout.p if self.dropout.training else 0.0,
-        )
-        context = self.attention_out(context.transpose(1, 2).reshape(batch, length, dim))
-        hidden = self.attention_norm(hidden + self.dropout(context))
+    def forward(self, hidden: Tensor, visible: Tensor | Sequence[Block]) -> Tensor:
+        """Transform hidden states.
+
+        Args:
+            hidden: ``(B, L, d)``; or ``(C, P, d)``, C copies of the P positions of blocks.
+            visible: bool ``(B, L)``, which positions may be attended to; or the blocks.
+        """
+        projected = self.query_key_value(hidden)
+        if isinstance(visible, Tensor):
+            context = attend(projected, visible, self.n_heads, self.dropout)
+        else:
+            context = attend_in_blocks(projected, visible, self.n_heads, self.dropout)
+        hidden = self.attention_norm(hidden + self.dropout(self.attention_out(context)))
         fed = self.feed_out(F.gelu(self.feed_in(hidden)))
         normed: Tensor = self.feed_norm(hidden + self.dropout(fed))
         return normed
@@ -116,7 +117,7 @@ class UserEncoder(nn.Module):
         self.positions = nn.Parameter(torch.empty(max_len, dim))
         nn.init.normal_(self.positions, std=INIT_STD)
         self.embed_norm = nn.LayerNorm(dim, eps=_NORM_EPS) if embed_norm else nn.Identity()
-        self.embed_dropout = nn.Dropout(dropout if embed_dropout else 0.0)
+        self.embed_dropout = Dropout(dropout if embed_dropout else 0.0)
         self.layers = nn.ModuleList(TransformerLayer(dim, n_heads, ff_dim or 4 * dim, dropout) for _ in range(n_layers))
         self.pooling = AttentionPooling(dim) if interests == 1 else InterestPooling(dim, interests)
         for module in self.modules():
@@ -143,47 +144,70 @@ class UserEncoder(nn.Module):
             InputError: tensors of another shape, dtype or device; more than ``max_len`` positions.
         """
         self._check(item_seq, item_seq_len)
-        if self._whole(item_seq):
-            return self._pool(*self._hidden(self.items(item_seq), item_seq_len))
-        groups, parts = self._in_groups(item_seq, item_seq_len)
-        return restore_order([self._pool(hidden, visible) for hidden, visible in parts], groups)
+        return self._encode(item_seq, item_seq_len, copies=1)[0]
+
+    def encode_twice(self, item_seq: Tensor, item_seq_len: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode sequences under two dropout masks: what :meth:`forward` gives for the batch and again for the batch.
+
+        Up to the first dropout the two are the same, and computed once. Arguments and errors as :meth:`forward`.
+        """
+        self._check(item_seq, item_seq_len)
+        first, second = self._encode(item_seq, item_seq_len, copies=2)
+        return first, second
 
     def hidden_states(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         """Encode every position: ``(B, L, d)``, 0 at padding; arguments and errors as :meth:`forward`."""
         self._check(item_seq, item_seq_len)
         if self._whole(item_seq):
-            hidden, visible = self._hidden(self.items(item_seq), item_seq_len)
+            hidden, visible = self._hidden(item_seq, item_seq_len)
             return hidden.masked_fill(~visible[..., None], 0)
-        groups, parts = self._in_groups(item_seq, item_seq_len)
-        padded = []
-        for hidden, visible in parts:
-            hidden = hidden.masked_fill(~visible[..., None], 0)
-            padded.append(F.pad(hidden, (0, 0, 0, item_seq.shape[1] - hidden.shape[1])))
-        return restore_order(padded, groups)
+        hidden, _, places = self._hidden_in_blocks(item_seq, item_seq_len, copies=1)
+        rows, columns = places // item_seq.shape[1], places % item_seq.shape[1]
+        hidden = hidden[0].masked_fill((columns >= item_seq_len[rows])[:, None], 0)
+        return hidden.new_zeros(item_seq.numel(), self.dim).index_copy(0, places, hidden).view(*item_seq.shape, -1)
 
     def _whole(self, item_seq: Tensor) -> bool:
         """Whether the batch is computed as it stands: asked for, or traced, or without values to read."""
         return self.length_groups == 1 or item_seq.is_meta or torch.compiler.is_compiling() or len(item_seq) == 0
 
-    def _in_groups(
-        self, item_seq: Tensor, item_seq_len: Tensor
-    ) -> tuple[list[LengthGroup], Iterator[tuple[Tensor, Tensor]]]:
-        """Cut the batch into groups, and return what :meth:`_hidden` gives for each."""
-        groups = list(length_groups(item_seq_len, self.length_groups))
-        ids = [item_seq[rows, :width] for rows, width in groups]
-        # One lookup for all: its gradient is as large as the item table, however few ids were looked up.
-        vectors = self.items(torch.cat([part.flatten() for part in ids])).split([part.numel() for part in ids])
-        parts = (
-            self._hidden(looked_up.view(*part.shape, self.dim), item_seq_len[group.rows])
-            for looked_up, part, group in zip(vectors, ids, groups, strict=True)
-        )
-        return groups, parts
+    def _encode(self, item_seq: Tensor, item_seq_len: Tensor, copies: int) -> Tensor:
+        """Encode every row ``copies`` times: ``(C, B, out_dim)``."""
+        if self._whole(item_seq):
+            hidden, visible = self._hidden(item_seq.repeat(copies, 1), item_seq_len.repeat(copies))
+            return self._pool(hidden, visible).view(copies, item_seq.shape[0], self.out_dim)
+        packed, blocks, _ = self._hidden_in_blocks(item_seq, item_seq_len, copies)
+        parts = []
+        for block, part in zip(blocks, torch.split(packed, [block.size for block in blocks], 1), strict=True):
+            n_rows = len(block.rows)
+            hidden = part.reshape(copies * n_rows, block.width, self.dim)
+            pooled = self._pool(hidden, block.mask().repeat(copies, 1))
+            parts.append(pooled.view(copies, n_rows, -1).transpose(0, 1))
+        return restore_order(parts, blocks).transpose(0, 1)
 
-    def _hidden(self, vectors: Tensor, item_seq_len: Tensor) -> tuple[Tensor, Tensor]:
-        """Return hidden states ``(B, L, d)`` of item vectors, and which positions are behaviours, bool ``(B, L)``."""
-        length = vectors.shape[1]
-        visible = torch.arange(length, device=vectors.device) < item_seq_len[:, None]
-        hidden = self.embed_dropout(self.embed_norm(vectors + self.positions[:length]))
+    def _hidden_in_blocks(
+        self, item_seq: Tensor, item_seq_len: Tensor, copies: int
+    ) -> tuple[Tensor, list[Block], Tensor]:
+        """Return hidden states ``(C, P, d)`` at the P positions of blocks, the blocks, and their places in the batch.
+
+        Everything but attention and pooling is computed for all blocks at once; places are int64 ``(P,)``, counted
+        row by row.
+        """
+        length = item_seq.shape[1]
+        blocks = length_blocks(item_seq_len, self.length_groups)
+        column = torch.arange(length, device=item_seq.device)
+        places = torch.cat([(block.rows[:, None] * length + column[: block.width]).flatten() for block in blocks])
+        # One lookup for all: its gradient is as large as the item table, however few ids were looked up.
+        vectors = self.items(item_seq.flatten()[places]) + F.embedding(places % length, self.positions)  # (P, d)
+        hidden = self.embed_dropout(self.embed_norm(vectors).expand(copies, -1, -1))
+        for layer in self.layers:
+            hidden = layer(hidden, blocks)
+        return hidden, blocks, places
+
+    def _hidden(self, item_seq: Tensor, item_seq_len: Tensor) -> tuple[Tensor, Tensor]:
+        """Return hidden states ``(B, L, d)``, and which positions are behaviours, bool ``(B, L)``."""
+        length = item_seq.shape[1]
+        visible = torch.arange(length, device=item_seq.device) < item_seq_len[:, None]
+        hidden = self.embed_dropout(self.embed_norm(self.items(item_seq) + self.positions[:length]))
         for layer in self.layers:
             hidden = layer(hidden, visible)
         return hidden, visible

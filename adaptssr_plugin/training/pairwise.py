@@ -19,6 +19,7 @@ from .stage import Stage, StepResult, Streams, dropout_seeded
 # with None for the epoch before every validation, whose views should be the same in every epoch.
 Views = Callable[..., ViewPair]
 
+_BOTH = "encode_twice", "forward"
 _QUANTILES = ("lambda_q05", "lambda_q50", "lambda_q95")
 _QUANTILES_AT = (0.05, 0.5, 0.95)
 
@@ -133,16 +134,17 @@ class PairwiseStage(Stage):
         return accuracies | order | result
 
     def _encode(self, batch: Batch, streams: Streams) -> tuple[Tensor, ...]:
-        """Encode û, û⁺, ũ, ũ⁺ (or û, ũ) in one stacked forward pass; each ``(B, d)``."""
+        """Encode û, û⁺, ũ, ũ⁺ (or û, ũ) in one pass over both views; each ``(B, d)``."""
         rows = {}
         if getattr(self.views, "needs_rows", False):
             rows["rows"] = _rows(batch)
         pair = self.views(batch.item_seq, batch.item_seq_len, streams.generator("views"), **rows)
-        each = 2 if self.ranks else 1
-        both = zip(pair.first, pair.second, strict=True)
-        stacked = Sequences(*(torch.cat([part for part in parts for _ in range(each)]) for parts in both))
-        encodings: Tensor = self.encoder(*stacked)  # (4B, d) or (2B, d)
-        return encodings.chunk(2 * each)
+        views = Sequences(*(torch.cat(parts) for parts in zip(pair.first, pair.second, strict=True)))  # 2B rows
+        if not self.ranks:
+            return self.encoder(*views).chunk(2)
+        encodings, others = _encode_twice(self.encoder, *views)  # each (2B, d)
+        (u1, u2), (u1_pos, u2_pos) = encodings.chunk(2), others.chunk(2)
+        return u1, u1_pos, u2, u2_pos
 
     def _ids(self, batch: Batch) -> Tensor:
         """What makes two rows no negatives of each other: (B,) users, or (B, 2) users and keys."""
@@ -166,6 +168,32 @@ class PairwiseStage(Stage):
                 f"got equal encodings from {type(self.encoder).__name__}"
             )
         self._dropout_seen = True
+
+
+def _encode_twice(
+    encoder: Callable[[Tensor, Tensor], Tensor], item_seq: Tensor, item_seq_len: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Encode ``(2B, L)``, both views, under two dropout masks: two times ``(2B, d)``.
+
+    An encoder with ``encode_twice`` computes what the two have in common once; any other gets every view twice.
+    """
+    if _shares_work(encoder):
+        first, second = encoder.encode_twice(item_seq, item_seq_len)  # type: ignore[attr-defined]
+        return first, second
+    views = len(item_seq) // 2
+    stacked = torch.cat([part for view in torch.split(item_seq, views) for part in (view, view)])
+    lengths = torch.cat([part for view in torch.split(item_seq_len, views) for part in (view, view)])
+    u1, u1_pos, u2, u2_pos = encoder(stacked, lengths).chunk(4)
+    return torch.cat((u1, u2)), torch.cat((u1_pos, u2_pos))
+
+
+def _shares_work(encoder: object) -> bool:
+    """Whether ``encode_twice`` stands for calling the encoder: it has one, as new as its ``forward``, and no hooks."""
+    kind = type(encoder)
+    named = [next((place for place, base in enumerate(kind.__mro__) if name in vars(base)), None) for name in _BOTH]
+    if named[0] is None or named[1] is None or named[0] > named[1] or "forward" in vars(encoder):
+        return False
+    return not (encoder._forward_hooks or encoder._forward_pre_hooks)  # type: ignore[attr-defined]
 
 
 def _rows(batch: Batch) -> Tensor:
