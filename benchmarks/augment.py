@@ -30,7 +30,7 @@ RECBOLE_HAS = ("pair", "mask", "crop", "reorder")
 RECBOLE_MOST = 4096  # rows: ten seconds and more a call beyond
 SINGLE_MOST = (4096, 100)  # rows and width, one of which may be more for the pair alone
 MEMORY_OF = (BATCHED, "per_user", "per_user_numpy")
-_SECONDS = 0.6  # for all candidates of a case together, but _FEWEST rounds at least
+_SECONDS = 1.0  # for all candidates of a case together, but _FEWEST rounds at least
 _FEWEST, _MOST = 3, 60
 
 
@@ -117,7 +117,10 @@ def run(output: Path, quick: bool) -> None:
 def _measure(what: str, given: Data, quick: bool) -> list[dict[str, object]]:
     batch, width = given.item_seq.shape
     ready = {name: make_call(name, what, given) for name in CANDIDATES if _takes_part(name, what, batch)}
-    repeats = _FEWEST if quick else min(_MOST, max(_FEWEST, round(_SECONDS / _seconds_of(ready))))
+    repeats = _FEWEST
+    if not quick and batch <= RECBOLE_MOST:
+        _seconds_of(ready)  # the first calls build tables
+        repeats = min(_MOST, max(_FEWEST, round(_SECONDS / _seconds_of(ready))))
     measured = {name: quantiles(values) for name, values in side_by_side(ready, repeats).items()}
     rows: list[dict[str, object]] = []
     for name, numbers in measured.items():
@@ -140,7 +143,7 @@ def _takes_part(candidate: str, what: str, batch: int) -> bool:
 
 
 def _seconds_of(calls: dict[str, Callable[[], object]]) -> float:
-    """How long a round takes, by one that also warms up."""
+    """Time one round."""
     started = time.perf_counter()
     for call in calls.values():
         call()
