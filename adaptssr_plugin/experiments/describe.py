@@ -1,0 +1,216 @@
+"""What a corpus is like: the block of the paper's Table 1, and sample users as in its Figures 1 and 6."""
+
+import csv
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..corpus.behaviours import BehaviourCorpus
+from ..corpus.dataset_writer import MISSING
+from ..errors import InputError
+from ..recbole.atomic_files import atomic_columns
+from ..recbole.pretrain import Source
+from ..recbole.user_sequences import load_user_sequences
+from .sample_users import SampleUsers, sample_users
+
+__all__ = ["CorpusStatistics", "Description", "LabelStatistics", "describe", "label_statistics"]
+
+_ALL = {"split": {"RS": [1, 0, 0]}, "order": "TO", "group_by": "user"}  # nothing held out
+_QUANTILES = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
+
+
+@dataclass(frozen=True)
+class LabelStatistics:
+    """A column of the ``.user`` file (the tasks of Table 1).
+
+    Attributes:
+        name: of the column.
+        kind: token, float, token_seq or float_seq.
+        rows: how many values the users of the corpus have; in a list every entry counts.
+        classes: how many different ones.
+        largest: the most frequent one.
+        largest_rows: how often that is.
+        largest_share: its share of the rows, which the majority class scores.
+    """
+
+    name: str
+    kind: str
+    rows: int
+    classes: int
+    largest: str
+    largest_rows: int
+    largest_share: float
+
+
+@dataclass(frozen=True)
+class CorpusStatistics:
+    """The block of Table 1 for one corpus, everything that RecBole keeps after its filters, nothing held out.
+
+    Attributes:
+        dataset: its name.
+        sequences: how many users.
+        items: how many different items, without the padding.
+        behaviours: of all users together.
+        mean_length: behaviours per user.
+        length_quantiles: of the number of behaviours, by "min", "5 %", …, "max".
+        labels: the columns of the ``.user`` file.
+    """
+
+    dataset: str
+    sequences: int
+    items: int
+    behaviours: int
+    mean_length: float
+    length_quantiles: dict[str, float]
+    labels: tuple[LabelStatistics, ...]
+
+    def text(self) -> str:
+        """Lay the block out in aligned columns."""
+        rows = [
+            ("sequences (users)", f"{self.sequences:,}"),
+            ("items", f"{self.items:,}"),
+            ("behaviours", f"{self.behaviours:,}"),
+            ("mean length", f"{self.mean_length:.2f}"),
+            *((f"  {name}", f"{value:g}") for name, value in self.length_quantiles.items()),
+        ]
+        lines = [self.dataset, *aligned(rows, right=(1,))]
+        if self.labels:
+            head = ("label", "type", "rows", "classes", "largest class", "of rows", "share")
+            table = [
+                (label.name, label.kind, f"{label.rows:,}", f"{label.classes:,}", label.largest,
+                 f"{label.largest_rows:,}", f"{100 * label.largest_share:.2f} %")
+                for label in self.labels
+            ]  # fmt: skip
+            lines += ["", *aligned([head, *table], right=(2, 3, 5, 6))]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Description:
+    """What :func:`describe` found out; ``samples`` is None where no users were asked for."""
+
+    statistics: CorpusStatistics
+    samples: SampleUsers | None
+
+    def text(self) -> str:
+        """All of it for people."""
+        return "\n\n".join(part.text() for part in (self.statistics, self.samples) if part is not None)
+
+
+def describe(
+    source: Source,
+    *,
+    users: int = 0,
+    seed: int = 0,
+    strength: float = 0.6,
+    max_len: int = 100,
+    model: str | Path | None = None,
+) -> Description:
+    """Describe a corpus (spec 4.1, 4.9).
+
+    Args:
+        source: the dataset and RecBole's options, as for ``pretrain``.
+        users: how many sample users, with their sequences as each operator makes them; their histories are those
+            that ``pretrain`` sees.
+        seed: of the users and of what is drawn for them.
+        strength: ρ of the operators; cropping keeps 1 - ρ.
+        max_len: how many of the newest behaviours of a sample user count; a model brings its own.
+        model: folder of a finished pre-training, whose encoder gives λ; None leaves λ out.
+
+    Raises:
+        InputError: what loading the dataset raises, a number out of its range, or a model of other items.
+    """
+    config = source.config(max_len)
+    whole = config
+    if not config["benchmark_filename"]:  # files that were split beforehand have no other split
+        whole = dataclasses.replace(source, options={**source.options, "eval_args": _ALL}).config(max_len)
+    corpus = load_user_sequences(whole).corpus
+    statistics = _statistics(source.name, corpus, label_statistics(config, corpus.user_tokens))
+    samples = None
+    if users:
+        seen = load_user_sequences(config).corpus
+        samples = sample_users(seen, users, seed=seed, strength=strength, max_len=max_len, model=model)
+    return Description(statistics, samples)
+
+
+def _statistics(name: str, corpus: BehaviourCorpus, labels: tuple[LabelStatistics, ...]) -> CorpusStatistics:
+    lengths = corpus.lengths
+    names = ["min", *(f"{100 * share:g} %" for share in _QUANTILES[1:-1]), "max"]
+    quantiles = np.quantile(lengths, _QUANTILES).tolist()
+    return CorpusStatistics(
+        dataset=name,
+        sequences=len(corpus),
+        # RecBole numbers only items that occur in what it has kept.
+        items=corpus.n_items - 1,
+        behaviours=len(corpus.items),
+        mean_length=float(lengths.mean()),
+        length_quantiles=dict(zip(names, quantiles, strict=True)),
+        labels=labels,
+    )
+
+
+def label_statistics(config: Any, user_tokens: np.ndarray) -> tuple[LabelStatistics, ...]:
+    """Count the values of every column of the dataset's ``.user`` file, line by line.
+
+    Args:
+        config: of the dataset.
+        user_tokens: (U,) str, the users that count.
+
+    Raises:
+        InputError: a ``.user`` file that cannot be read. None at all gives no columns.
+    """
+    folder, name = Path(config["data_path"]), config["dataset"]
+    path = folder / f"{name}.user"
+    if not path.is_file():
+        return ()
+    separator, encoding = config["field_separator"], config["encoding"]
+    columns = atomic_columns(folder, name, "user", separator=separator, encoding=encoding)
+    if config["USER_ID_FIELD"] not in columns:
+        raise InputError(f"{path}: expected a column {config['USER_ID_FIELD']!r}, got {', '.join(columns)}")
+    place = list(columns).index(config["USER_ID_FIELD"])
+    counts: dict[str, Counter[str]] = {column: Counter() for column in columns}
+    known = set(user_tokens.tolist())
+    with _rows(path, separator, encoding) as rows:
+        for row in rows:
+            if len(row) > place and row[place] in known:
+                for (column, kind), value in zip(columns.items(), row, strict=False):
+                    if value not in MISSING:
+                        counts[column].update(value.split(config["seq_separator"]) if "_seq" in kind else (value,))
+    del counts[config["USER_ID_FIELD"]]
+    return tuple(_label(column, columns[column], counted) for column, counted in counts.items())
+
+
+@contextmanager
+def _rows(path: Path, separator: str, encoding: str) -> Iterator[Iterator[list[str]]]:
+    """Open a ``.user`` file and give its rows below the header."""
+    try:
+        with path.open(encoding=encoding, newline="") as file:
+            reader = csv.reader(file, delimiter=separator)
+            next(reader, None)
+            yield reader
+    except (OSError, UnicodeDecodeError, csv.Error, TypeError) as error:
+        raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+
+
+def _label(name: str, kind: str, counts: "Counter[str]") -> LabelStatistics:
+    rows = counts.total()
+    largest, most = counts.most_common(1)[0] if counts else ("-", 0)
+    return LabelStatistics(name, kind, rows, len(counts), largest, most, most / rows if rows else 0.0)
+
+
+def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
+    """Fill cells up to columns of one width, those numbered in ``right`` from the left."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
