@@ -139,7 +139,7 @@ def test_the_page_has_the_values_of_both_presets():
     paper, code = recipe(), recipe(preset="official_code")
     assert told == {name: (str(getattr(paper, name)), str(getattr(code, name))) for name in told}
     assert set(code.departures()) <= set(told)  # whatever differs is there
-    assert len(told) == 29
+    assert len(told) == 33
 
 
 def test_the_page_says_what_each_row_is_about():

@@ -79,6 +79,10 @@ PAPER = {
     "ft_dropout": (0.1, "38"),
     "ft_hidden": (64, "40"),
     "ft_shuffle": (True, "39"),
+    "ft_coldrec_loss": ("bpr", "41"),
+    "ft_neg_exclude": ("all", "41"),
+    "ft_split_unit": ("pair", "42"),
+    "ft_ties": ("pessimistic", "44"),
     "ft_tune": ("all", "§4.2"),
     "ft_rank": (8, "appendix E"),
 }

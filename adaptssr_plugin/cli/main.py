@@ -100,11 +100,18 @@ def pretrain(
 
 @cli.command()
 @click.argument("folder", metavar="DIR", type=_PATH)
-@click.option("--task", "tasks", required=True, multiple=True, help="Column of the .user file; may be repeated.")
+@click.option(
+    "--task",
+    "tasks",
+    required=True,
+    multiple=True,
+    metavar="COLUMN|cold:FILE|convert:ITEM",
+    help="Column of the .user file, pairs of users and items to recommend, or an item to come to; may be repeated.",
+)
 @click.option("--bins", metavar="A,B,…", help="Lower bounds that turn a column of numbers into classes, e.g. 18,25,35.")
 @click.option("--seeds", type=click.IntRange(1), default=5, show_default=True, help="Runs per row.")
 @click.option("--scratch/--no-scratch", default=True, show_default=True, help="Also from a random initialisation.")
-@click.option("--baselines/--no-baselines", default=True, show_default=True, help="Also majority and TF-IDF + LR.")
+@click.option("--baselines/--no-baselines", default=True, show_default=True, help="Also what needs no encoder.")
 @click.option("--quiet", is_flag=True, help="No progress bars.")
 @recipe_options(FINE_TUNING)
 def finetune(
@@ -117,16 +124,24 @@ def finetune(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Fine-tune the model in DIR on profile labels: all weights, a two-layer head, users split 6:2:2.
+    """Fine-tune the model in DIR on tasks over its dataset: all weights, a two-layer head, rows split 6:2:2.
 
-    The epoch is chosen on validation users, and the test users are looked at once. Two classes are measured
-    by AUC, more by accuracy.
+    The epoch is chosen on validation rows, and the test rows are looked at once. A COLUMN of the .user file of two
+    classes is measured by AUC, of more by accuracy.
+
+    cold:FILE recommends items that are not among the dataset's own. FILE has tab-separated columns user_id:token,
+    target_id:token and, where inputs end at some moment, input_length:float: how many of the user's oldest
+    behaviours in the .inter file stand before the target. The table shows NDCG@10, the CSV file MRR and HR too.
+
+    convert:ITEM asks whether a user comes to an item, from what stands before it; measured by AUC.
 
     \b
     adaptssr finetune adaptssr-run --task gender
     adaptssr finetune adaptssr-run --task age --bins 18,25,35,45,50,56 --ft-epochs 10
+    adaptssr finetune adaptssr-run --task cold:path/to/toys.cold --ft-coldrec-loss ce
+    adaptssr finetune adaptssr-run --task convert:50
     """  # noqa: D301
-    from ..experiments.profile_tasks import finetune as run
+    from ..experiments.task_tables import finetune as run
 
     done = run(folder, tasks, _numbers(bins), tuple(range(seeds)), scratch, baselines, given(options), not quiet)
     click.echo(done.table.text())

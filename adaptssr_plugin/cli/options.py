@@ -33,7 +33,8 @@ _GROUPS = {
         "clip_grad_norm", "amp_dtype", "seed", "split_seed",
     ),
     "fine-tuning": (
-        "ft_epochs", "ft_learning_rate", "ft_batch_size", "ft_dropout", "ft_hidden", "ft_shuffle", "ft_tune", "ft_rank",
+        "ft_epochs", "ft_learning_rate", "ft_batch_size", "ft_dropout", "ft_hidden", "ft_shuffle", "ft_coldrec_loss",
+        "ft_neg_exclude", "ft_split_unit", "ft_ties", "ft_tune", "ft_rank",
     ),
 }  # fmt: skip
 _ALSO = {"ft_tune": ("--tune",)}  # shorter words for an option

@@ -1,32 +1,62 @@
 """Downstream tasks of a user model: splits, heads, metrics, baselines and significance (spec 4)."""
 
-from adaptssr_plugin.downstream.baselines import BaselineResult, majority, tfidf_logistic_regression
+from adaptssr_plugin.downstream.baselines import (
+    BaselineResult,
+    RankingBaselineResult,
+    majority,
+    popularity,
+    tfidf_logistic_regression,
+)
+from adaptssr_plugin.downstream.cold import ColdRecommendationTask
+from adaptssr_plugin.downstream.cold_files import ColdRows, cold_task, read_cold_rows, write_cold_rows
+from adaptssr_plugin.downstream.conversion import conversion_task
 from adaptssr_plugin.downstream.heads import MLPHead
 from adaptssr_plugin.downstream.metrics import accuracy, auc
-from adaptssr_plugin.downstream.ranking import hit_at, ndcg_at, reciprocal_rank, target_ranks
+from adaptssr_plugin.downstream.ranking import (
+    RANKING_METRICS,
+    hit_at,
+    ndcg_at,
+    ranking_metrics,
+    reciprocal_rank,
+    target_ranks,
+)
 from adaptssr_plugin.downstream.significance import Summary, paired, relative_improvement, summarise, welch
 from adaptssr_plugin.downstream.splits import Split, split_rows
-from adaptssr_plugin.downstream.tasks import LabelledRows, ProfileTask, TaskSplit
+from adaptssr_plugin.downstream.tasks import LabelledRows, ProfileTask, Task, TaskSplit
+from adaptssr_plugin.downstream.two_domain import TwoDomains, two_domains
 
 __all__ = [
+    "RANKING_METRICS",
     "BaselineResult",
+    "ColdRecommendationTask",
+    "ColdRows",
     "LabelledRows",
     "MLPHead",
     "ProfileTask",
+    "RankingBaselineResult",
     "Split",
     "Summary",
+    "Task",
     "TaskSplit",
+    "TwoDomains",
     "accuracy",
     "auc",
+    "cold_task",
+    "conversion_task",
     "hit_at",
     "majority",
     "ndcg_at",
     "paired",
+    "popularity",
+    "ranking_metrics",
+    "read_cold_rows",
     "reciprocal_rank",
     "relative_improvement",
     "split_rows",
     "summarise",
     "target_ranks",
     "tfidf_logistic_regression",
+    "two_domains",
     "welch",
+    "write_cold_rows",
 ]

@@ -1,6 +1,6 @@
-"""The two baselines that every profile table stands beside: the majority class, and word counts.
+"""The baselines that tables stand beside: the majority class and word counts, or the most popular items.
 
-Neither knows an encoder. The second sees the same input as one, as a bag: a pre-trained user model that
+None knows an encoder. Word counts see the same input as one, as a bag: a pre-trained user model that
 does not beat it has learned nothing from the order of behaviours or from other users.
 """
 
@@ -9,8 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
-from adaptssr_plugin.downstream.tasks import ProfileTask, TaskSplit
+from adaptssr_plugin.downstream.cold import ColdRecommendationTask
+from adaptssr_plugin.downstream.positives import Positives
+from adaptssr_plugin.downstream.ranking import Ties, ranking_metrics, ranks_of
+from adaptssr_plugin.downstream.tasks import LabelledRows, ProfileTask, TaskSplit
 from adaptssr_plugin.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,6 +35,45 @@ class BaselineResult:
     valid: float
     C: float | None
     seconds: float
+
+
+@dataclass(frozen=True)
+class RankingBaselineResult:
+    """What a baseline of cold recommendation reached: metrics by name, fractions in [0, 1], and its wall-clock time."""
+
+    test: dict[str, float]
+    valid: dict[str, float]
+    seconds: float
+
+
+def popularity(task: ColdRecommendationTask, split: TaskSplit, ties: Ties = "pessimistic") -> RankingBaselineResult:
+    """Recommend to everyone what most training pairs ask for, but the user's other positives.
+
+    Args:
+        task: what to predict.
+        split: ``task.split(seed)``.
+        ties: see :func:`target_ranks`.
+    """
+    start = time.perf_counter()
+    users = task.user_of_row
+    known = Positives(users[task.rows], task.targets, int(users.max()) + 1, len(task.labels))
+    counts = torch.from_numpy(np.bincount(split.train.labels, minlength=len(task.labels)))
+    ascending = counts.sort().values
+
+    def measured(part: LabelledRows) -> dict[str, float]:
+        targets = torch.from_numpy(part.labels)
+        own = counts[targets]
+        above = len(counts) - torch.searchsorted(ascending, own, right=True)
+        beside = len(counts) - torch.searchsorted(ascending, own) - above
+        # All rows share one order, so that only the user's own positives have to be looked at; the target is one.
+        rows, labels = known.pairs(torch.from_numpy(users[part.rows]))
+        off = torch.zeros(2, len(own), dtype=torch.int64)
+        others = counts[labels]
+        off.scatter_add_(1, rows.expand(2, -1), torch.stack([others > own[rows], others == own[rows]]).long())
+        return ranking_metrics(ranks_of(above - off[0], beside - off[1], ties))
+
+    valid, test = measured(split.valid), measured(split.test)
+    return RankingBaselineResult(test, valid, time.perf_counter() - start)
 
 
 def majority(task: ProfileTask, split: TaskSplit) -> BaselineResult:

@@ -1,6 +1,9 @@
-"""Fine-tuning of a user encoder on a profile task: all weights trained, a fresh two-layer head (spec §4.2)."""
+"""Fine-tuning of a user encoder on a task: all weights trained, a fresh two-layer head (spec §4.2)."""
+
+from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -9,11 +12,28 @@ from torch import Tensor, nn
 from ..corpus import Batch
 from ..training import Stage, StepResult, Streams
 from .heads import MLPHead
-from .tasks import ProfileTask
+
+if TYPE_CHECKING:
+    from .tasks import ProfileTask
 
 
-class ProfileStage(Stage):
-    """Predict a profile label of every user by cross-entropy; epochs are compared by the task's own metric.
+class TaskStage(Stage):
+    """What fine-tuning on any task has in common: epochs are compared by the first of the task's metrics."""
+
+    criterion = "metric"
+
+    def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """Compute the task's metrics, fractions in [0, 1], with dropout off; the one to select on comes first."""
+        raise NotImplementedError(f"{type(self).__name__} has no metrics")
+
+    def validate(self, batches: Iterable[Batch], streams: Streams) -> dict[str, float]:
+        """Compute the task's metrics, the first one also as ``metric``."""
+        values = self.evaluate(batches)
+        return {"metric": next(iter(values.values())), **values}
+
+
+class ProfileStage(TaskStage):
+    """Predict a profile label of every user by cross-entropy.
 
     Args:
         encoder: any module ``(item_seq, item_seq_len) -> (B, d)``.
@@ -23,7 +43,6 @@ class ProfileStage(Stage):
     """
 
     name = "profile"
-    criterion = "metric"
 
     def __init__(self, encoder: nn.Module, task: ProfileTask, dim: int, hidden: int = 64) -> None:
         super().__init__()
@@ -37,10 +56,10 @@ class ProfileStage(Stage):
         loss = F.cross_entropy(self._scores(batch).float(), batch.labels)
         return StepResult(loss, {"loss": loss.detach()})
 
-    def validate(self, batches: Iterable[Batch], streams: Streams) -> dict[str, float]:
-        """Accuracy or AUC, a fraction in [0, 1], with dropout off."""
+    def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """Accuracy or AUC."""
         scores, labels = self.predict(batches)
-        return {"metric": self.task.metric(scores, labels)}
+        return {self.task.metric_name: self.task.metric(scores, labels)}
 
     @torch.no_grad()
     def predict(self, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:

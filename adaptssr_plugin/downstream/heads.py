@@ -33,3 +33,10 @@ class MLPHead(nn.Module):
         """Score user encodings ``(..., dim)`` -> ``(..., n_outputs)``."""
         scores: Tensor = self.output(torch.relu(self.hidden(user)))
         return scores
+
+    def scores_of(self, user: Tensor, outputs: Tensor) -> Tensor:
+        """Score user encodings ``(B, dim)`` for the outputs ``(B, K)`` int64 alone -> ``(B, K)``."""
+        hidden = torch.relu(self.hidden(user))  # (B, hidden)
+        weight = nn.functional.embedding(outputs, self.output.weight)  # (B, K, hidden)
+        scores: Tensor = (weight @ hidden[:, :, None])[:, :, 0] + self.output.bias[outputs]
+        return scores

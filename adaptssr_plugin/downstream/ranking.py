@@ -1,13 +1,16 @@
 """Ranking metrics of cold recommendation: one target per row, the user's other positives left out (spec §4.3)."""
 
+import math
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import InputError
 
 Ties = Literal["pessimistic", "optimistic", "mean"]
+RANKING_METRICS = ("NDCG@10", "NDCG@5", "NDCG@20", "MRR", "HR@5", "HR@10", "HR@20")  # epochs are chosen by the first
 
 
 def target_ranks(
@@ -24,7 +27,7 @@ def target_ranks(
         ties: where a target stands among items of its own score: behind all, before all, or in the middle.
 
     Returns:
-        float64 ``(R,)``, 1 for the first place.
+        float64 ``(R,)``, 1 for the first place; NaN for a row with a NaN among its scores.
 
     Raises:
         InputError: shapes that do not agree, or another word for ``ties``.
@@ -41,12 +44,38 @@ def target_ranks(
     if ties not in ("pessimistic", "optimistic", "mean"):
         raise InputError(f"ties: expected pessimistic, optimistic or mean, got {ties!r}")
     own = scores[rows, targets]
-    # The target last, so that it stays even where it is one of the known.
-    masked = scores.index_put((known_rows, known_items), scores.new_tensor(-torch.inf)).index_put((rows, targets), own)
-    before = (masked > own[:, None]).sum(1)
-    beside = (masked == own[:, None]).sum(1) - 1
+    # The other positives are counted with the rest and then taken off, which spares a masked copy of all scores.
+    known = torch.unique(known_rows * scores.shape[1] + known_items)
+    known = known[known % scores.shape[1] != targets[known // scores.shape[1]]]  # a target stays where it is
+    at = known // scores.shape[1]
+    others = scores.flatten()[known]
+    off = torch.zeros(2, len(scores), dtype=torch.int64, device=scores.device)
+    off.scatter_add_(1, at.expand(2, -1), torch.stack([others > own[at], others == own[at]]).long())
+    before, reached = (counts - taken for counts, taken in zip(_above(scores, own), (off[0], off.sum(0)), strict=True))
+    ranks = ranks_of(before, reached - before - 1, ties)
+    # No comparison with NaN is true: without this the scores of a model that has diverged would all rank first.
+    return ranks.masked_fill(scores.amax(1).isnan(), torch.nan)
+
+
+def ranks_of(before: Tensor, beside: Tensor, ties: Ties) -> Tensor:
+    """Give float64 ranks for targets with so many items before them, and so many others of their own score."""
     share = {"pessimistic": 1.0, "optimistic": 0.0, "mean": 0.5}[ties]
     return 1 + before + share * beside.double()
+
+
+def _above(scores: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+    """Count in every row the scores above its own, and those that reach it: (R,) int64 each."""
+    if scores.device.type != "cpu" or scores.dtype == torch.bfloat16:  # numpy has none
+        return (scores > own[:, None]).sum(1), (scores >= own[:, None]).sum(1)
+    counts = torch.empty(2, len(scores), dtype=torch.int64)
+    # numpy counts true values several times faster than torch adds them, in blocks that stay in the cache.
+    rows_at_once = max(1, (1 << 18) // scores.shape[1])
+    for start in range(0, len(scores), rows_at_once):
+        block = slice(start, start + rows_at_once)
+        values, bound = scores[block].detach().numpy(), own[block, None].detach().numpy()
+        counts[0, block] = torch.from_numpy(np.count_nonzero(values > bound, axis=1))
+        counts[1, block] = torch.from_numpy(np.count_nonzero(values >= bound, axis=1))
+    return counts[0], counts[1]
 
 
 def ndcg_at(ranks: Tensor, k: int = 10) -> Tensor:
@@ -62,3 +91,13 @@ def hit_at(ranks: Tensor, k: int = 10) -> Tensor:
 def reciprocal_rank(ranks: Tensor) -> Tensor:
     """Give 1 / rank: ``(R,)``."""
     return 1 / ranks.double()
+
+
+def ranking_metrics(ranks: Tensor) -> dict[str, float]:
+    """Average over rows what :data:`RANKING_METRICS` names, NDCG@10 first, from ranks ``(R,)``; NaN if a rank is."""
+    if ranks.isnan().any():
+        return dict.fromkeys(RANKING_METRICS, math.nan)
+    values = {f"NDCG@{k}": ndcg_at(ranks, k) for k in (10, 5, 20)}
+    values["MRR"] = reciprocal_rank(ranks)
+    values |= {f"HR@{k}": hit_at(ranks, k) for k in (5, 10, 20)}
+    return {name: float(values[name].mean()) for name in RANKING_METRICS}

@@ -1,14 +1,18 @@
-"""Profile tasks: predict a label of a user from the user's behaviours (spec 4.1 to 4.3)."""
+"""What a task is, and profile tasks: predict a label of a user from the user's behaviours (spec 4.1 to 4.3)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
+from torch import nn
 
+from adaptssr_plugin.corpus import BehaviourCorpus
+from adaptssr_plugin.downstream.fine_tuning import ProfileStage, TaskStage
 from adaptssr_plugin.downstream.metrics import Values, accuracy, auc
 from adaptssr_plugin.downstream.splits import split_rows
 from adaptssr_plugin.errors import InputError
+from adaptssr_plugin.methods import Recipe
 
 Kind = Literal["multiclass", "binary"]
 
@@ -28,6 +32,35 @@ class TaskSplit(NamedTuple):
     test: LabelledRows
 
 
+class Task(Protocol):
+    """What fine-tuning asks of a task, whatever its form."""
+
+    @property
+    def name(self) -> str:
+        """Name of the task, for tables."""
+
+    @property
+    def inputs(self) -> BehaviourCorpus | None:
+        """What the encoder is shown, under the ids of its own items; None: the corpus that it was pre-trained on."""
+
+    @property
+    def metric_name(self) -> str:
+        """The metric by which epochs are chosen, as tables write it."""
+
+    @property
+    def size(self) -> str:
+        """How much there is of the task, for the line below a table."""
+
+    def __len__(self) -> int:
+        """Count the rows."""
+
+    def parts(self, recipe: Recipe) -> TaskSplit:
+        """Split 6:2:2 by the recipe: rows of the inputs and their labels."""
+
+    def stage(self, encoder: nn.Module, dim: int, recipe: Recipe) -> TaskStage:
+        """Make the stage that trains ``encoder``, of width ``dim``, and a fresh head on the task."""
+
+
 @dataclass(frozen=True, eq=False)
 class ProfileTask:
     """A label for some users of a corpus.
@@ -41,6 +74,7 @@ class ProfileTask:
         rows: ``(N,)`` int64 rows of the corpus, each at most once, so that no user straddles the split.
         labels: ``(N,)`` int64 in [0, len(classes)).
         classes: names of the classes.
+        inputs: what ``rows`` are rows of; None: the corpus that the encoder was pre-trained on.
 
     Raises:
         InputError: any of these does not hold.
@@ -51,10 +85,11 @@ class ProfileTask:
     rows: np.ndarray
     labels: np.ndarray
     classes: tuple[str, ...]
+    inputs: BehaviourCorpus | None = None
 
     def __post_init__(self) -> None:
         for name in ("rows", "labels"):
-            object.__setattr__(self, name, _integers(name, getattr(self, name)))
+            object.__setattr__(self, name, integers(name, getattr(self, name)))
         object.__setattr__(self, "classes", tuple(str(one) for one in self.classes))
         if self.kind not in ("multiclass", "binary"):
             raise InputError(f"kind: expected multiclass or binary, got {self.kind}")
@@ -96,6 +131,11 @@ class ProfileTask:
         """``"accuracy"`` or ``"AUC"``, as tables write it."""
         return "AUC" if self.kind == "binary" else "accuracy"
 
+    @property
+    def size(self) -> str:
+        """How much there is of the task, for the line below a table."""
+        return f"{len(self)} users with {self.name}"
+
     def metric(self, scores: Values, labels: Values) -> float:
         """The task's metric, a fraction in [0, 1], of scores ``(N, C)`` against labels ``(N,)``."""
         if np.ndim(scores) != 2 or scores.shape[1] != len(self.classes):
@@ -108,8 +148,17 @@ class ProfileTask:
         """Split the rows 6:2:2, the same for the same number of rows and seed (:func:`split_rows`)."""
         return TaskSplit(*(LabelledRows(self.rows[p], self.labels[p]) for p in split_rows(len(self), seed)))
 
+    def parts(self, recipe: Recipe) -> TaskSplit:
+        """Split by the recipe's ``split_seed``."""
+        return self.split(recipe.split_seed)
 
-def _integers(name: str, values: np.ndarray) -> np.ndarray:
+    def stage(self, encoder: nn.Module, dim: int, recipe: Recipe) -> ProfileStage:
+        """Make the stage that fine-tunes ``encoder`` on this task."""
+        return ProfileStage(encoder, self, dim, recipe.ft_hidden)
+
+
+def integers(name: str, values: np.ndarray) -> np.ndarray:
+    """Give ``values`` back as (N,) int64; raise InputError unless they are a list of integers."""
     values = np.asarray(values)
     if values.ndim != 1 or not (len(values) == 0 or np.issubdtype(values.dtype, np.integer)):
         raise InputError(f"{name}: expected a list of integers, got {values.dtype} of shape {values.shape}")

@@ -16,11 +16,11 @@ from ..recbole.pretrain import PretrainedModel, Source, fresh_encoder, pretrain,
 from ..recbole.user_sequences import load_user_sequences
 from ..training.checkpoints import write_text
 from .figures import draw_similarity
-from .profile_runs import MAJORITY, TFIDF, Start, baseline_records, fine_tuning_records, test_counts
 from .records import Record, write_records
 from .similarity import similarity_distributions
 from .spread import what_the_spread_allows
 from .tables import Table2, table_2
+from .task_runs import MAJORITY, TFIDF, Start, baseline_records, fine_tuning_records, test_counts
 
 _DATASET = "ml-100k"  # ships inside the RecBole wheel: no network
 MLM_ONLY = "MLM warm-up only"
@@ -76,7 +76,7 @@ def quickstart(
         profile_task(config, corpus, "age", _AGE_BINS),
         profile_task(config, corpus, "occupation"),
     ]
-    records = list(baseline_records(_DATASET, corpus, tasks, plan.max_len, plan.split_seed))
+    records = list(baseline_records(_DATASET, corpus, tasks, plan))
     records += fine_tuning_records(_DATASET, config, corpus, tasks, _starts(model, plan), seeds, show_progress)
     table = table_2(records, rows=(MAJORITY, TFIDF, "None", MLM_ONLY, "AdaptSSR"), footer=_conditions(plan, seeds))
     conclusions = what_the_spread_allows(records, test_counts(tasks, plan.split_seed))

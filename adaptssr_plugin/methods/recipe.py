@@ -100,6 +100,22 @@ class Recipe(UserLevelOptions):
     ft_dropout: float = rate(0.1, "Dropout of the encoder in fine-tuning.")
     ft_hidden: int = count(64, "Hidden width of the two-layer head.")
     ft_shuffle: bool = option(True, "New order of users in every epoch of fine-tuning.")
+    ft_coldrec_loss: str = choice(
+        "bpr", ("bpr", "ce"), "Cold recommendation: one negative per row, or cross-entropy over the label space."
+    )
+    ft_neg_exclude: str = choice(
+        "all",
+        ("all", "train"),
+        "Cold recommendation: which of a user's positives are never drawn as negatives, the held-out ones among them.",
+    )
+    ft_split_unit: str = choice(
+        "pair", ("pair", "user"), "Cold recommendation: split over pairs of user and item, or over users."
+    )
+    ft_ties: str = choice(
+        "pessimistic",
+        ("pessimistic", "optimistic", "mean"),
+        "Cold recommendation: where a target stands among items of its own score.",
+    )
     ft_tune: str = choice(
         "all",
         ("all", "head", "adapter", "lora", "item_adapter"),

@@ -1,0 +1,150 @@
+"""``adaptssr finetune``: tasks of any form from a model in a folder, as one table."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..corpus import BehaviourCorpus
+from ..downstream import ProfileTask, Task, cold_task, conversion_task, read_cold_rows
+from ..downstream.inputs import renumbered
+from ..errors import InputError
+from ..methods import Recipe, recipe
+from ..recbole import Config
+from ..recbole.finetune import check_same_items, profile_task, whole_histories
+from ..recbole.pretrain import Source, load_pretrained, versions
+from ..recbole.user_sequences import load_user_sequences
+from ..training import load_artefact
+from ..training.checkpoints import write_text
+from .records import Record, paper_name, write_records
+from .spread import what_the_spread_allows
+from .tables import Table2, table_2
+from .task_runs import Start, baseline_records, fine_tuning_records, test_counts
+
+_FORMS = {"cold": "the path of a file of pairs behind it", "convert": "an item behind it"}
+
+
+@dataclass(frozen=True)
+class TaskResults:
+    """A table, what its spread allows to conclude, and the files written."""
+
+    table: Table2
+    conclusions: list[str]
+    files: list[Path]
+
+
+def finetune(
+    folder: Path,
+    words: Sequence[str],
+    bins: Sequence[float] | None,
+    seeds: Sequence[int],
+    scratch: bool,
+    baselines: bool,
+    options: Mapping[str, Any],
+    show_progress: bool = True,
+) -> TaskResults:
+    """Fine-tune the model in ``folder`` on tasks over its dataset.
+
+    Args:
+        folder: of a finished pre-training.
+        words: tasks as :func:`make_task` reads them; each may be given once.
+        bins: lower bounds that turn numbers into classes; for all columns among the tasks.
+        seeds: of fine-tuning.
+        scratch: also from a random initialisation, the row None.
+        baselines: also what needs no encoder, see :func:`baseline_records`.
+        options: ``ft_`` options over those that the model was made with.
+        show_progress: a progress bar over all runs.
+
+    Raises:
+        InputError: a folder without a model, an unknown column or item, a file that cannot be read, a dataset with
+            other items.
+    """
+    if len(set(words)) != len(words):
+        raise InputError(f"task: expected different columns, got {', '.join(words)}")
+    artefact, model = load_artefact(folder), load_pretrained(folder)
+    card = artefact.card
+    try:
+        plan = recipe(card["recipe"]["method"], card["recipe"]["preset"], {**card["recipe"], **options})
+        source = Source(card["dataset"], card["recbole_options"], card["recbole_config_files"])
+    except (KeyError, TypeError):
+        raise InputError(f"model: expected one from adaptssr pretrain, got another model.json in {folder}") from None
+    config = source.config(plan.max_len)
+    corpus = load_user_sequences(config).corpus
+    check_same_items(model, artefact.item_tokens.tolist(), corpus)
+    tasks = [make_task(word, config, corpus, plan, bins) for word in words]
+    if len({task.name for task in tasks}) != len(tasks):
+        raise InputError(f"task: expected tasks of different names, got {', '.join(task.name for task in tasks)}")
+
+    epoch = model.stages[-1].selected_epoch if model.stages else None
+    starts = [Start("none", None, plan)] if scratch or plan.method == "none" else []
+    if plan.method != "none":
+        starts.append(Start(plan.method, model.encoder, plan, epoch))
+    records = list(baseline_records(source.name, corpus, tasks, plan)) if baselines else []
+    records += fine_tuning_records(source.name, config, corpus, tasks, starts, seeds, show_progress)
+    shown = _chosen_by(tasks, records)
+    rows = list(dict.fromkeys(paper_name(record.method) for record in shown))
+    table = table_2(shown, rows=rows, footer=_footer(source.name, tasks, plan, len(seeds)))
+    conclusions: list[str] = []
+    profiles = [task for task in tasks if isinstance(task, ProfileTask)]
+    if profiles and scratch and len(starts) > 1 and len(seeds) > 1 and plan.ft_tune == "all":
+        of_profiles = _chosen_by(profiles, records)
+        conclusions = what_the_spread_allows(of_profiles, test_counts(profiles, plan.split_seed), method=plan.method)
+    names = "-".join(re.sub(r"[^\w.]+", "-", task.name) for task in tasks)
+    stem = f"finetune-{names}" + ("" if plan.ft_tune == "all" else f"-{plan.ft_tune}")
+    path = write_records(folder / f"{stem}.csv", records, versions())
+    table_path = folder / f"{stem}.md"
+    write_text(table_path, table.markdown() + "\n")
+    return TaskResults(table, conclusions, [path, table_path])
+
+
+def make_task(
+    word: str, config: Config, corpus: BehaviourCorpus, plan: Recipe, bins: Sequence[float] | None = None
+) -> Task:
+    """Make a task from how the command line names it.
+
+    Args:
+        word: a column of the dataset's ``.user`` file; ``cold:FILE``, cold recommendation from a file that
+            :func:`read_cold_rows` reads; or ``convert:ITEM``, whether a user comes to an item, by its token.
+        config: of the dataset.
+        corpus: the behaviours that were pre-trained on. Tasks whose inputs end at some moment take theirs from the
+            whole ``.inter`` file, held-out behaviours included, and leave out items that the model does not know.
+        plan: how long inputs may be, and the seed of what is drawn.
+        bins: for columns of numbers.
+
+    Raises:
+        InputError: another form, and whatever is wrong with a column, a file or an item.
+    """
+    form, colon, rest = word.partition(":")
+    if not colon:
+        return profile_task(config, corpus, word, bins)
+    if form not in _FORMS:
+        raise InputError(f"task: expected a column of the .user file, cold:FILE or convert:ITEM, got {word!r}")
+    if not rest:
+        raise InputError(f"task: expected {_FORMS[form]}, got {word!r}")
+    if form == "convert":
+        histories, _ = renumbered(whole_histories(config), corpus.item_tokens)
+        return conversion_task(histories, rest, plan.max_len, plan.split_seed)
+    rows = read_cold_rows(Path(rest))
+    if rows.lengths is None:
+        return cold_task(Path(rest).stem, rows, corpus)
+    return cold_task(Path(rest).stem, rows, whole_histories(config), corpus.item_tokens)
+
+
+def _chosen_by(tasks: Sequence[Task], records: Sequence[Record]) -> list[Record]:
+    """Keep the metric that each task's epochs are chosen by: the table has one column for a task."""
+    metric_of = {task.name: task.metric_name for task in tasks}
+    return [record for record in records if metric_of.get(record.task) == record.metric]
+
+
+def _footer(dataset: str, tasks: Sequence[Task], plan: Recipe, n_seeds: int) -> list[str]:
+    """Say what the numbers were measured on."""
+    whole = all(task.inputs is None for task in tasks)
+    items = f"last {plan.max_len} training items" if whole else f"last {plan.max_len} items of each input"
+    lines = [
+        f"{dataset}: {', '.join(task.size for task in tasks)}; split 6:2:2 "
+        f"(split seed {plan.split_seed}), {items}; {n_seeds} seeds; x 100.",
+    ]
+    if any(task.name.startswith("convert:") for task in tasks):
+        lines.append("Conversion: the pre-training has seen whole histories, the item and what came after it included.")
+    return lines
