@@ -153,7 +153,8 @@ class TestWrongCalls:
                 ["--warm-start", "clue"],
                 "warm_start: expected mlm, none or the folder of a finished pre-training, got 'clue'",
             ),
-            (["--curriculum", "scored"], "curriculum: expected none or ratio_linear, got 'scored'"),
+            (["--curriculum", "linear"], "curriculum: expected none or ratio_linear or scored, got 'linear'"),
+            (["--curriculum", "scored"], "epochs: expected at least 5, one for each stage of curriculum scored, got 2"),
             (
                 ["--method", "clue", "--preset", "original"],
                 "preset: expected another one for clue, got original, which is",

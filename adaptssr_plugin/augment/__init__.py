@@ -5,6 +5,7 @@ from adaptssr_plugin.augment.choice import RandomChoice
 from adaptssr_plugin.augment.compose import Compose
 from adaptssr_plugin.augment.correlated import CorrelatedOperator, ItemInsert, ItemSubstitute, replace_neighbours
 from adaptssr_plugin.augment.crop import ItemCrop
+from adaptssr_plugin.augment.curriculum import ScoredFillPair, equal_stages
 from adaptssr_plugin.augment.dropout import DropoutPair
 from adaptssr_plugin.augment.from_length import FromLength, coserec_pair
 from adaptssr_plugin.augment.mask import ItemMask
@@ -32,9 +33,11 @@ __all__ = [
     "RandomChoice",
     "RandomPair",
     "SameTargetPair",
+    "ScoredFillPair",
     "Sequences",
     "ViewPair",
     "coserec_pair",
+    "equal_stages",
     "linear_ratios",
     "replace_neighbours",
 ]

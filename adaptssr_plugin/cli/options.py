@@ -20,8 +20,8 @@ _GROUPS = {
     "views": (
         "mask_ratio", "crop_ratio", "reorder_ratio", "substitute_ratio", "insert_ratio", "distinct_ops",
         "period", "fill_ratio", "fill", "fill_top_k", "fill_temperature", "fill_ban_original", "fill_one_side",
-        "curriculum", "curriculum_epochs", "duorec_key", "skip_identical", "mask_same_key", "correlation",
-        "correlation_warmup",
+        "curriculum", "curriculum_epochs", "curriculum_candidates", "curriculum_stages", "duorec_key", "skip_identical",
+        "mask_same_key", "correlation", "correlation_warmup",
     ),
     "objective": (
         "loss", "lambda_mode", "lambda_terms", "lambda_clamp", "lambda_detach", "lambda_value", "negatives", "scale",

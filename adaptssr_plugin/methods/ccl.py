@@ -1,12 +1,13 @@
 """CCL (Bian et al., CIKM 2021): behaviours hidden and guessed again by a masked-item model, from few to many.
 
 Evidence: our reconstruction from the abstract (spec §1.6). The public code has neither the generator nor the
-evaluator of difficulty; of it we take the ratio that grows by equal steps (``curriculum: ratio_linear``).
+evaluator of difficulty; of it we take the ratio that grows by equal steps (``curriculum: ratio_linear``). Candidates
+sorted by how far the generator sees them move (``curriculum: scored``) stand in for the learnable evaluator.
 """
 
 from typing import Literal
 
-from ..augment import MaskAndFill, MaskAndFillPair, linear_ratios
+from ..augment import MaskAndFill, MaskAndFillPair, ScoredFillPair, equal_stages, linear_ratios
 from ..training.pairwise import Views
 from .comparison import ComparisonOptions
 from .recipe import Recipe
@@ -27,6 +28,10 @@ def filled_pair(options: ComparisonOptions, source: ViewSource) -> Views:
         fill=fill,
         ban_original=recipe.fill_ban_original,
     )
+    if recipe.curriculum == "scored":
+        candidates = recipe.curriculum_candidates
+        ranks = equal_stages(recipe.epochs, candidates, recipe.curriculum_stages or candidates)
+        return ScoredFillPair(operator, candidates, ranks, recipe.fill_one_side)
     return MaskAndFillPair(operator, recipe.fill_one_side, _ratios(recipe))
 
 
@@ -38,5 +43,10 @@ def _ratios(recipe: Recipe) -> tuple[float, ...]:
 
 
 METHOD = register(
-    Method("ccl", "mask-and-fill: our reconstruction; curriculum: public code", views=filled_pair, needs_generator=True)
+    Method(
+        "ccl",
+        "mask-and-fill and scored curriculum: our reconstruction; curriculum by ratio: public code",
+        views=filled_pair,
+        needs_generator=True,
+    )
 )

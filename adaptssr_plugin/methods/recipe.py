@@ -133,6 +133,7 @@ class Recipe(UserLevelOptions):
         check_options(self)
         _check_name("method", self.method, available())
         _check_name("preset", self.preset, presets())
+        self.check_curriculum(self.epochs)
         if self.dim % self.n_heads:
             raise InputError(f"n_heads: expected a divisor of dim = {self.dim}, got {self.n_heads}")
         if self.interests > 1 and "interests" not in encoder_kind(self.encoder).takes:

@@ -5,6 +5,7 @@ A recipe has them; a RecBole run, whose rows are prefixes of histories, does not
 
 from dataclasses import dataclass
 
+from ..errors import InputError
 from .comparison import ComparisonOptions
 from .options import choice, count, option, positive, share
 
@@ -20,10 +21,16 @@ class UserLevelOptions(ComparisonOptions):
     fill_ban_original: bool = option(False, "ccl: never fill in the item that stood there.")
     fill_one_side: bool = option(False, "ccl: the first view is the sequence as it is.")
     curriculum: str = choice(
-        "none", ("none", "ratio_linear"), "ccl: the same fill_ratio throughout, or growing to it by equal steps."
+        "none",
+        ("none", "ratio_linear", "scored"),
+        "ccl: the same fill_ratio throughout, growing to it by equal steps, or candidates from easy to hard.",
     )
     curriculum_epochs: int = count(
-        0, "ccl: epochs of one step; 0: five, or a quarter of the epochs where that is less.", least=0
+        0, "ccl: epochs of one step of ratio_linear; 0: five, or a quarter of the epochs where that is less.", least=0
+    )
+    curriculum_candidates: int = count(5, "ccl: candidates for each view that scored sorts by their difficulty.")
+    curriculum_stages: int = count(
+        0, "ccl: stages of scored, which share the epochs equally; 0: as many as candidates.", least=0
     )
     duorec_key: str = choice(
         "last_kept",
@@ -43,3 +50,30 @@ class UserLevelOptions(ComparisonOptions):
         lambda value: value >= -1,
         "an integer of at least -1",
     )
+
+    def check_curriculum(self, epochs: int) -> None:
+        """Check what the stages of a scored curriculum ask for.
+
+        Args:
+            epochs: of the method's own stage; 0: there is none.
+
+        Raises:
+            InputError: options that do not go together.
+        """
+        if self.curriculum != "scored" or not epochs:
+            return
+        if self.curriculum_epochs:
+            raise InputError(
+                "curriculum_epochs: expected 0 beside curriculum scored, whose stages share the epochs equally, "
+                f"got {self.curriculum_epochs}"
+            )
+        if self.curriculum_stages > self.curriculum_candidates:
+            raise InputError(
+                f"curriculum_stages: expected at most curriculum_candidates = {self.curriculum_candidates}, "
+                f"got {self.curriculum_stages}"
+            )
+        stages = self.curriculum_stages or self.curriculum_candidates
+        if epochs < stages:
+            raise InputError(
+                f"epochs: expected at least {stages}, one for each stage of curriculum scored, got {epochs}"
+            )
