@@ -10,6 +10,8 @@ import click
 from .. import __version__
 from ..errors import InputError, TrainingDivergedError
 from ..methods import available, presets
+from .convert import convert
+from .describe import describe
 from .options import FINE_TUNING, PRETRAINING, given, recbole_options, recipe_options
 
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -26,6 +28,7 @@ def cli() -> None:
     adaptssr pretrain --dataset ml-100k        the first half, on any RecBole dataset
     adaptssr finetune DIR --task gender        the second half, for any column of the dataset's .user file
     adaptssr run SASRec ml-100k --ssl_loss=adaptssr   a RecBole model with the self-supervised loss beside its own
+    adaptssr convert KIND FILE --output DIR    other forms of data to RecBole's files; describe: what is in them
     """  # noqa: D301 - \b keeps click from wrapping the lines
 
 
@@ -174,6 +177,10 @@ def run(words: tuple[str, ...], config_files: str | None, show_config: bool) -> 
     from .run import run as run_model
 
     run_model(parse(words, config_files), show_config)
+
+
+cli.add_command(convert)
+cli.add_command(describe)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
