@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 from .similarity import exclude_own_, full_precision, similarity_chunks
 
 _MIN_CLASSES = 32  # fewer do not fill a vector register's worth of work
+_FEW_COLUMNS = 128  # up to here torch's own maximum costs no more than the several operations of ours
 
 
 def _n_classes(width: int) -> int:
@@ -30,18 +31,20 @@ def _row_maximum(scores: Tensor) -> tuple[Tensor, Tensor]:
     then the place inside the winning class alone.
     """
     rows, width = scores.shape
-    classes = _n_classes(width)
-    whole = width - width % classes
-    if whole == 0:
+    if width <= _FEW_COLUMNS:
         found = scores.max(1)
         return found.values, found.indices
+    classes = _n_classes(width)
+    whole = width - width % classes
     members = scores[:, :whole].view(rows, whole // classes, classes)
-    best, which = torch.cat((members.amax(1), scores[:, whole:]), 1).max(1)
     row = torch.arange(rows, device=scores.device)
+    if whole == width:
+        best, which = members.amax(1).max(1)
+        return best, (members[row, :, which].argmax(1) * classes).add_(which)
+    best, which = torch.cat((members.amax(1), scores[:, whole:]), 1).max(1)
     index = members[row, :, which.clamp_max(classes - 1)].argmax(1) * classes + which
-    if whole < width:  # the columns beyond the last whole set of classes stood behind them
-        index = torch.where(which < classes, index, which + (whole - classes))
-    return best, index
+    # The columns beyond the last whole set of classes stood behind them.
+    return best, torch.where(which < classes, index, which + (whole - classes))
 
 
 def search(vectors: Tensor, stride: int, user_ids: Tensor | None, chunk_size: int | None) -> tuple[Tensor, Tensor]:
@@ -79,7 +82,7 @@ def scatter_to_winners_(grad_vectors: Tensor, grad: Tensor, vectors: Tensor, str
     anchors = vectors[:, ::stride]
     grad = grad[..., None]
     grad_vectors.flatten(0, 1).index_add_(0, winners, (grad * anchors).flatten(0, 1))
-    grad_vectors[:, ::stride].addcmul_(grad, vectors.flatten(0, 1)[winners].view_as(anchors))
+    grad_vectors[:, ::stride].addcmul_(grad, vectors.flatten(0, 1).index_select(0, winners).view_as(anchors))
     return grad_vectors
 
 

@@ -68,26 +68,25 @@ def adaptive_coefficient(cross: Tensor, terms: int = 4, clamp: bool = True) -> T
     augmented view is ranked against other users rather than against the implicit view.
 
     Args:
-        cross: similarities ``(B, 2, 2)``: [anchor's encodings, other view's encodings].
+        cross: similarities ``(..., 2, 2)``: [anchor's encodings, other view's encodings].
         terms: 4 as in the paper; 2 takes those of the anchor a alone (1 - ½ Σ_t), as the authors' code does.
         clamp: max(·, 0) of every term; without it λ can exceed 1.
 
     Returns:
-        ``(B,)``, in [0, 1] if clamped.
+        ``(...)``, in [0, 1] if clamped.
     """
-    similarities = cross if terms == 4 else cross[:, :1]
+    similarities = cross if terms == 4 else cross[..., :1, :]
     if not clamp:
-        return 1 - similarities.mean((1, 2))
+        return 1 - similarities.mean((-2, -1))
     # The product of two unit vectors can exceed 1 by a rounding error.
-    return (1 - similarities.clamp_min(0).mean((1, 2))).clamp_min(0)
+    return (1 - similarities.clamp_min(0).mean((-2, -1))).clamp_min(0)
 
 
 def _implicit_and_augmented(own: Tensor) -> tuple[Tensor, Tensor]:
-    """Pick P ``(B, 2)`` and V ``(B, 2, 2)`` of both anchors out of a user's own similarities ``(B, 4, 4)``."""
-    anchors = own[:, ::_STRIDE]  # (B, 2, 4): those of a and of b
-    positive = torch.stack((anchors[:, 0, 1], anchors[:, 1, 3]), 1)
-    semi = torch.stack((anchors[:, 0, 2:], anchors[:, 1, :2]), 1)
-    return positive, semi
+    """Pick P ``(B, 2)`` and V ``(B, 2, 2)`` of both anchors as views of a user's own similarities ``(B, 4, 4)``."""
+    # Row by row the sixteen are a·a a·a⁺ a·b a·b⁺ | … | b·a b·a⁺ b·b b·b⁺ | …: P stands at 1 and 11, V at 2, 3, 8, 9.
+    flat = own.flatten(1)
+    return flat[:, 1::10], flat[:, 2:14].view(-1, 2, 6)[..., :2]
 
 
 class _HardestPairRanking(torch.autograd.Function):
@@ -96,7 +95,7 @@ class _HardestPairRanking(torch.autograd.Function):
     Under autograd the loss would be some sixty operations on small tensors, which at the paper's B = 128 take
     longer than the products. With x the bracket and g = ∂L/∂x = -κ σ(-κx), the gradients are gλ for P, -gλ
     for max V, g(1 - λ) for min V and -g(1 - λ) for max W; those of a user's own similarities form a (4, 4)
-    matrix G, and the encodings of that user get (G + Gᵀ) times themselves.
+    matrix G, whose rows of a⁺ and b⁺ are 0, and the encodings of that user get (G + Gᵀ) times themselves.
     """
 
     @staticmethod
@@ -133,19 +132,14 @@ class _HardestPairRanking(torch.autograd.Function):
         for_positive = coefficient * slope  # (B, 2)
         for_smallest = slope - for_positive
         first_is_largest = semi[..., 0] >= semi[..., 1]
-        own = units.new_zeros(len(units), 2, 4)  # the rows of G that belong to the anchors a and b
-        own[:, 0, 1], own[:, 1, 3] = for_positive[:, 0], for_positive[:, 1]
-        for_semi = torch.stack(
-            (
-                torch.where(first_is_largest, -for_positive, for_smallest),
-                torch.where(first_is_largest, for_smallest, -for_positive),
-            ),
-            2,
-        )
-        own[:, 0, 2:], own[:, 1, :2] = for_semi[:, 0], for_semi[:, 1]
+        own = units.new_zeros(len(units), 4, 4)  # G
+        own_positive, own_semi = _implicit_and_augmented(own)
+        own_positive.copy_(for_positive)
+        for_largest = -for_positive
+        own_semi[..., 0] = torch.where(first_is_largest, for_largest, for_smallest)
+        own_semi[..., 1] = torch.where(first_is_largest, for_smallest, for_largest)
         with full_precision(units):
-            grad_units = own.mT @ units[:, ::_STRIDE]  # Gᵀ's part, (B, 4, d)
-            grad_units[:, ::_STRIDE] += own @ units
+            grad_units = (own + own.mT) @ units  # (B, 4, d)
         scatter_to_winners_(grad_units, -for_smallest, units, _STRIDE, winners)
         return grad_units, None, slope * difference, None, None, None
 

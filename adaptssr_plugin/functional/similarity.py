@@ -16,11 +16,12 @@ from torch import Tensor
 from torch.amp.autocast_mode import is_autocast_available
 from torch.autograd.function import once_differentiable
 
-# Elements of the similarity matrix held at once. On a CPU the chunk should stay in the cache: at B = 4,096
-# this makes 128 rows. Elsewhere larger chunks keep the device busy (2**25 float32 are 128 MiB).
-_CPU_CHUNK_ELEMENTS = 2**21
+# Elements of the similarity matrix held at once. On a CPU the chunk should stay in the cache, as far as products of
+# few rows do not cost more. Elsewhere larger chunks keep the device busy (2**25 float32 are 128 MiB).
+_CPU_CHUNK_ELEMENTS = 2**18
 _DEVICE_CHUNK_ELEMENTS = 2**25
-_MIN_CHUNK_ROWS = 64
+_MIN_CHUNK_ROWS = 128
+_COUNTED_AT_ONCE = 64  # users whose ids are compared with those of the batch
 
 
 class _UnitVectors(torch.autograd.Function):
@@ -103,7 +104,7 @@ def similarity_chunks(vectors: Tensor, stride: int, chunk_size: int | None) -> I
         results that a caller keeps, and the heap could grow to the size of the whole matrix.)
     """
     batch_size, per_user, _ = vectors.shape
-    keys = vectors.flatten(0, 1).t()  # (d, B * m)
+    keys = vectors.flatten(0, 1).t().contiguous()  # (d, B * m); products with the copy take less time
     anchors = vectors[:, ::stride]
     n_anchors = anchors.shape[1]
     step = _users_at_once(batch_size, n_anchors, keys.shape[1], vectors.device, chunk_size)
@@ -164,8 +165,8 @@ def valid_negatives(user_ids: Tensor) -> Tensor:
         in_both, _ = _equal_rows(first_place * len(user_ids) + second_place)
         return len(user_ids) - (in_first + in_second - in_both)
     counts = []
-    for start in range(0, len(user_ids), _MIN_CHUNK_ROWS):
-        users = slice(start, min(start + _MIN_CHUNK_ROWS, len(user_ids)))
+    for start in range(0, len(user_ids), _COUNTED_AT_ONCE):
+        users = slice(start, min(start + _COUNTED_AT_ONCE, len(user_ids)))
         counts.append((~_share_an_id(users, user_ids)).sum(1))
     return torch.cat(counts)
 

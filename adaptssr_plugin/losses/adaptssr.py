@@ -135,7 +135,7 @@ class AdaptSSRLoss(nn.Module):
         pairs, _ = self._rank(u1, u1_pos, u2, u2_pos, user_ids)
         # Without ids every row has B - 1 other users.
         valid = None if user_ids is None else pairs.hardest[:, 0] != -torch.inf
-        return reduce_rows(pairs.loss.mean(1), valid, self.reduction)
+        return reduce_rows(pairs.loss, valid, self.reduction)
 
     def terms(
         self, u1: Tensor, u1_pos: Tensor, u2: Tensor, u2_pos: Tensor, user_ids: Tensor | None = None
@@ -164,24 +164,21 @@ class AdaptSSRLoss(nn.Module):
     ) -> tuple[RankedPairs, Tensor | float]:
         check_encodings(user_ids, u1=u1, u1_pos=u1_pos, u2=u2, u2_pos=u2_pos)
         units = stacked_unit_vectors(u1, u1_pos, u2, u2_pos)  # (B, 4, d)
-        own = own_similarities(units)  # (B, 4, 4)
-        coefficient: Tensor | float
-        if isinstance(self.fusion, float):
-            coefficient = self.fusion
-        else:
-            sides = ((u1, u1_pos, u2, u2_pos), own[:, :2, 2:]), ((u2, u2_pos, u1, u1_pos), own[:, 2:, :2])
-            coefficient = torch.stack([self._coefficient(*side) for side in sides], 1)  # (B, 2)
+        # Eq. 6 needs no gradient of its own similarities; it has a closed form.
+        without_gradient = self.negatives == "hardest" and (isinstance(self.fusion, float) or self.fusion.detach)
+        own = own_similarities(units.detach() if without_gradient else units)  # (B, 4, 4)
+        coefficient = self._coefficient(own, (u1, u1_pos), (u2, u2_pos))
         ranking = hardest_pair_ranking if self.negatives == "hardest" else all_pairs_ranking
         return ranking(units, own, coefficient, self.scale, user_ids, self.chunk_size), coefficient
 
-    def _coefficient(self, encodings: tuple[Tensor, ...], cross: Tensor) -> Tensor:
-        """λ ``(B,)`` of one side, from the similarities at hand unless a subclass wants the encodings."""
+    def _coefficient(self, own: Tensor, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Tensor | float:
+        """λ ``(B, 2)``, from the similarities at hand unless a subclass wants the encodings."""
         fusion = self.fusion
-        assert isinstance(fusion, AugmentationAdaptiveFusion)
-        if type(fusion).forward is AugmentationAdaptiveFusion.forward:
-            return fusion.from_similarities(cross)
-        coefficient: Tensor = fusion(*encodings)
-        return coefficient
+        if isinstance(fusion, float):
+            return fusion
+        if type(fusion).forward is not AugmentationAdaptiveFusion.forward:
+            return torch.stack((fusion(*first, *second), fusion(*second, *first)), 1)
+        return fusion.from_similarities(torch.stack((own[:, :2, 2:], own[:, 2:, :2]), 1))
 
     def extra_repr(self) -> str:
         """Show the arguments when printed."""

@@ -78,11 +78,17 @@ def _check_user_ids(user_ids: Tensor, first_name: str, first: Tensor) -> None:
 
 
 def reduce_rows(loss: Tensor, valid: Tensor | None, reduction: Reduction) -> Tensor:
-    """Reduce losses ``(B,)`` that are 0 where not ``valid``; the mean is over the valid rows (all, if None)."""
+    """Reduce losses that are 0 where not ``valid``; the mean is over the valid rows (all, if None).
+
+    Args:
+        loss: ``(B, anchors)``, of which a row's loss is the mean, or ``(B,)``.
+        valid: bool ``(B,)``.
+        reduction: as of the losses.
+    """
+    per_anchor = loss.dim() == 2
     if reduction == "none":
-        return loss
-    if reduction == "sum":
-        return loss.sum()
-    if valid is None:
+        return loss.mean(1) if per_anchor else loss
+    if reduction == "mean" and valid is None:
         return loss.mean()
-    return loss.sum() / valid.sum().clamp_min(1)
+    total = loss.sum() / loss.shape[1] if per_anchor else loss.sum()
+    return total if reduction == "sum" or valid is None else total / valid.sum().clamp_min(1)

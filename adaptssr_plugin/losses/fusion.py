@@ -66,14 +66,14 @@ class AugmentationAdaptiveFusion(nn.Module):
         return self.from_similarities(own_similarities(units)[:, :2, 2:])
 
     def from_similarities(self, cross: Tensor) -> Tensor:
-        """Compute λ ``(B,)`` from the cosines ``(B, 2, 2)`` of {anchor, anchor_pos} with {view, view_pos}.
+        """Compute λ ``(B, ...)`` from the cosines ``(B, ..., 2, 2)`` of {anchor, anchor_pos} with {view, view_pos}.
 
-        The loss has the cosines already and calls this, once per side, unless a subclass overrides
-        :meth:`forward`: then it calls that.
+        The loss has the cosines already and calls this with those of both sides, ``(B, 2, 2, 2)``, unless a
+        subclass overrides :meth:`forward`: then it calls that, once per side.
         """
         coefficient = adaptive_coefficient(cross.detach() if self.detach else cross, self.terms, self.clamp)
         if self.granularity == "batch":
-            return coefficient.mean().expand_as(coefficient)
+            return coefficient.mean(0, keepdim=True).expand_as(coefficient)
         return coefficient
 
     def extra_repr(self) -> str:

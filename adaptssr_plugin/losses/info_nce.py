@@ -83,7 +83,7 @@ class InfoNCELoss(nn.Module):
         vectors = stacked(z1, z2)  # (B, 2, d)
         contrast = info_nce if self.negatives == "all" else hardest_info_nce
         per_anchor, valid = contrast(vectors, self.temperature, user_ids, self.chunk_size)
-        return reduce_rows(per_anchor.mean(1), None if user_ids is None else valid, self.reduction)
+        return reduce_rows(per_anchor, None if user_ids is None else valid, self.reduction)
 
     def extra_repr(self) -> str:
         """Show the arguments when printed."""
