@@ -112,7 +112,8 @@ class UserModel(nn.Module):
         for layer in self.layers:
             hidden = layer(hidden, bias[:, None, None])
         weights = (hidden @ self.pooling + bias).softmax(-1)  # (B, L)
-        return (weights[..., None] * hidden).sum(1)
+        pooled: Tensor = (weights[..., None] * hidden).sum(1)
+        return pooled
 
 
 def loss_of(model: UserModel, views: Sequence[tuple[Tensor, Tensor]], user_ids: Tensor) -> Tensor:
