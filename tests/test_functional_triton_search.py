@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from core_only import ROOT, run_python
 from torch.testing import assert_close
 from triton_search_cases import CASES, LOSSES, WINNERS_BY_PLACE, hardest_and_gradient, ranking_and_gradient
 
+from adaptssr_plugin import AdaptSSRLoss, InfoNCELoss
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.functional import triton_search
 from adaptssr_plugin.functional.hardest_negative import search
@@ -100,7 +102,7 @@ def test_the_cases_hold_what_their_names_say():
 def test_gradients_through_the_winners(interpreted, what, computed, name):
     assert interpreted["interpreted"]
     assert interpreted["searches_under_the_losses"] == 2 * len(LOSSES)
-    right = computed(name)
+    right = computed(name, "torch")
     tolerance = 1e-12 if right[0].dtype == torch.float64 else 2e-5
     for got, truth in zip(interpreted[what][name], right, strict=True):
         assert_close(torch.tensor(got, dtype=truth.dtype), truth, rtol=tolerance, atol=tolerance)
@@ -269,3 +271,24 @@ class TestOnCuda:
         finally:
             torch.cuda.set_sync_debug_mode("default")
         assert torch.cuda.max_memory_allocated() - before < 2**22 * 4  # a hundred rows of the matrix would be 26 MB
+
+
+# --- what the losses do with the argument -------------------------------------------------------------------
+
+
+@needs_triton
+@pytest.mark.parametrize("make", [AdaptSSRLoss, partial(InfoNCELoss, negatives="hardest")], ids=["adaptssr", "infonce"])
+def test_the_losses_pass_it_on(make):
+    views = torch.randn(4, 5, 3).unbind()[: 4 if make is AdaptSSRLoss else 2]
+    with pytest.raises(InputError, match=r"^implementation: expected 'auto' or 'torch' or 'triton', got 'cuda'$"):
+        make(implementation="cuda")
+    assert torch.equal(make(implementation="torch")(*views), make()(*views))
+    asked = make(implementation="triton")
+    with pytest.raises(InputError, match=r"^implementation: 'triton' needs encodings on a CUDA device, got cpu$"):
+        asked(*views)
+
+
+@needs_triton
+def test_the_sum_over_all_negatives_has_no_kernel():
+    with pytest.raises(InputError, match=r"^implementation: expected 'auto' or 'torch' with negatives='all', got"):
+        InfoNCELoss(implementation="triton")

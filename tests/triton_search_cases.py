@@ -3,7 +3,6 @@
 A process of its own: TRITON_INTERPRET must be set before anything imports Triton, and holds for the whole process.
 """
 
-import importlib
 import json
 import sys
 
@@ -80,24 +79,24 @@ CASES = make_cases()
 LOSSES = ["odd", "odd-float32", "two-rows", "one-column", "two-columns", "one-without-negatives", "all-one-user"]
 
 
-def ranking_and_gradient(name):
+def ranking_and_gradient(name, implementation):
     """Eq. 6 of a case with four encodings: losses and the gradient of their weighted sum, one none like another."""
     from adaptssr_plugin.functional import hardest_pair_ranking, own_similarities, unit_vectors
 
     vectors, _, ids = CASES[name]
     vectors = vectors.clone().requires_grad_()
     units = unit_vectors(vectors)
-    loss = hardest_pair_ranking(units, own_similarities(units), 0.3, user_ids=ids).loss
+    loss = hardest_pair_ranking(units, own_similarities(units), 0.3, user_ids=ids, implementation=implementation).loss
     return loss.detach(), torch.autograd.grad((loss * weights_for(loss)).sum(), vectors)[0]
 
 
-def hardest_and_gradient(name):
+def hardest_and_gradient(name, implementation):
     """The hardest negatives of a case, where there are any, and the gradient of their weighted sum."""
     from adaptssr_plugin.functional import hardest_negative
 
     vectors, stride, ids = CASES[name]
     vectors = vectors.clone().requires_grad_()
-    found = hardest_negative(vectors, stride, ids)
+    found = hardest_negative(vectors, stride, ids, implementation=implementation)
     # Not a product with 0: 0 * -inf is NaN.
     total = torch.where(found == -torch.inf, 0, found * weights_for(found)).sum()
     return found.detach(), torch.autograd.grad(total, vectors)[0]
@@ -118,16 +117,15 @@ def main():
         calls.append(arguments)
         return chosen(*arguments)
 
-    for module in ("hardest_negative", "ranking"):
-        importlib.import_module(f"adaptssr_plugin.functional.{module}").search = counted
+    triton_search.search = counted
     results = {"searches": {}, "ranking": {}, "hardest": {}, "interpreted": triton_search.is_interpreted()}
     for name, case in CASES.items():
         values, winners = chosen(*case, 7)
         dtypes = [str(values.dtype), str(winners.dtype)]
         results["searches"][name] = {"values": values.tolist(), "winners": winners.tolist(), "dtypes": dtypes}
     for name in LOSSES:
-        results["ranking"][name] = [x.tolist() for x in ranking_and_gradient(name)]
-        results["hardest"][name] = [x.tolist() for x in hardest_and_gradient(name)]
+        results["ranking"][name] = [x.tolist() for x in ranking_and_gradient(name, "triton")]
+        results["hardest"][name] = [x.tolist() for x in hardest_and_gradient(name, "triton")]
     results["searches_under_the_losses"] = len(calls)
     json.dump(results, sys.stdout)
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .hardest_negative import hardest_negative
+from .implementation import Implementation
 from .similarity import exclude_own_, full_precision, similarity_chunks
 
 _STRIDE = 1  # both views are anchors
@@ -94,7 +95,11 @@ def hardest_info_nce(
     temperature: float = 1.0,
     user_ids: Tensor | None = None,
     chunk_size: int | None = None,
+    implementation: Implementation = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """Eq. 8 for both anchors of every row; arguments and result as :func:`info_nce`."""
-    hardest = hardest_negative(vectors, _STRIDE, user_ids, chunk_size)
+    """Eq. 8 for both anchors of every row.
+
+    Arguments and result as :func:`info_nce`; ``implementation`` of the search as :func:`choose_search`.
+    """
+    hardest = hardest_negative(vectors, _STRIDE, user_ids, chunk_size, implementation)
     return _against_partner(hardest / temperature, vectors, temperature)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .implementation import Implementation, choose_search
 from .similarity import exclude_own_, full_precision, similarity_chunks
 
 _MIN_CLASSES = 32  # fewer do not fill a vector register's worth of work
@@ -90,8 +91,16 @@ class _HardestNegative(torch.autograd.Function):
     """Streamed search; see the module's docstring."""
 
     @staticmethod
-    def forward(ctx: Any, vectors: Tensor, stride: int, user_ids: Tensor | None, chunk_size: int | None) -> Tensor:
-        found, winners = search(vectors, stride, user_ids, chunk_size)
+    def forward(
+        ctx: Any,
+        vectors: Tensor,
+        stride: int,
+        user_ids: Tensor | None,
+        chunk_size: int | None,
+        implementation: Implementation,
+    ) -> Tensor:
+        chosen = choose_search(implementation, vectors.device)
+        found, winners = chosen(vectors, stride, user_ids, chunk_size)
         ctx.save_for_backward(vectors, winners)
         ctx.stride = stride
         return found
@@ -101,11 +110,15 @@ class _HardestNegative(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         vectors, winners = ctx.saved_tensors
         grad_vectors = torch.zeros(vectors.shape, dtype=vectors.dtype, device=vectors.device)
-        return scatter_to_winners_(grad_vectors, grad, vectors, ctx.stride, winners), None, None, None
+        return scatter_to_winners_(grad_vectors, grad, vectors, ctx.stride, winners), None, None, None, None
 
 
 def hardest_negative(
-    vectors: Tensor, stride: int, user_ids: Tensor | None = None, chunk_size: int | None = None
+    vectors: Tensor,
+    stride: int,
+    user_ids: Tensor | None = None,
+    chunk_size: int | None = None,
+    implementation: Implementation = "auto",
 ) -> Tensor:
     """Find the largest similarity of every anchor to an encoding of another user.
 
@@ -115,9 +128,10 @@ def hardest_negative(
         user_ids: integers ``(B,)`` or ``(B, k)``; rows with the same id in any column never count as negatives of
             each other.
         chunk_size: rows of the similarity matrix held at once; None chooses for the device.
+        implementation: of the search, as :func:`choose_search`.
 
     Returns:
         ``(B, m / stride)``; -inf where a row has no other user. Differentiable once, through the winners.
     """
-    found: Tensor = _HardestNegative.apply(vectors, stride, user_ids, chunk_size)  # type: ignore[no-untyped-call]
+    found: Tensor = _HardestNegative.apply(vectors, stride, user_ids, chunk_size, implementation)  # type: ignore[no-untyped-call]
     return found

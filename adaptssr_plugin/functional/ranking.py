@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .hardest_negative import hardest_negative, scatter_to_winners_, search
+from .hardest_negative import hardest_negative, scatter_to_winners_
+from .implementation import Implementation, choose_search
 from .similarity import exclude_own_, full_precision, similarity_chunks, valid_negatives
 
 _STRIDE = 2  # of a, a⁺, b, b⁺ every second is an anchor
@@ -107,8 +108,10 @@ class _HardestPairRanking(torch.autograd.Function):
         scale: float,
         user_ids: Tensor | None,
         chunk_size: int | None,
+        implementation: Implementation,
     ) -> tuple[Tensor, ...]:
         positive, semi = _implicit_and_augmented(own)
+        search = choose_search(implementation, units.device)
         hardest, winners = search(units, _STRIDE, user_ids, chunk_size)
         smallest, largest = semi.aminmax(dim=2)
         first, second = positive - largest, smallest - hardest  # (B, 2)
@@ -141,7 +144,7 @@ class _HardestPairRanking(torch.autograd.Function):
         with full_precision(units):
             grad_units = (own + own.mT) @ units  # (B, 4, d)
         scatter_to_winners_(grad_units, -for_smallest, units, _STRIDE, winners)
-        return grad_units, None, slope * difference, None, None, None
+        return grad_units, None, slope * difference, None, None, None, None
 
 
 def hardest_pair_ranking(
@@ -151,6 +154,7 @@ def hardest_pair_ranking(
     scale: float = 1.0,
     user_ids: Tensor | None = None,
     chunk_size: int | None = None,
+    implementation: Implementation = "auto",
 ) -> RankedPairs:
     """Eq. 6: L̂ᵢ = -log σ(λᵢ (P - max V) + (1 - λᵢ)(min V - max W)), and L̃ᵢ from the other view.
 
@@ -162,12 +166,14 @@ def hardest_pair_ranking(
         user_ids: integers ``(B,)`` or ``(B, k)``; rows with the same id in any column (say the user and the
             target item) are never negatives of each other. None: all rows are negatives of each other.
         chunk_size: rows of the similarity matrix held at once; None chooses for the device.
+        implementation: of the search for max W, as :func:`choose_search`.
 
     Returns:
         Of these only ``loss`` is differentiable, once, with respect to ``units`` and ``coefficient``.
     """
     weight = _as_coefficient(coefficient, units)
-    return RankedPairs(*_HardestPairRanking.apply(units, own.detach(), weight, scale, user_ids, chunk_size))  # type: ignore[no-untyped-call]
+    arguments = (units, own.detach(), weight, scale, user_ids, chunk_size, implementation)
+    return RankedPairs(*_HardestPairRanking.apply(*arguments))  # type: ignore[no-untyped-call]
 
 
 def _as_coefficient(coefficient: Tensor | float, units: Tensor) -> Tensor:
@@ -226,6 +232,7 @@ def all_pairs_ranking(
     scale: float = 1.0,
     user_ids: Tensor | None = None,
     chunk_size: int | None = None,
+    implementation: Implementation = "auto",
 ) -> RankedPairs:
     """Eq. 5: the mean over all v ∈ V, w ∈ W of -log σ(λᵢ (P - v) + (1 - λᵢ)(v - w)).
 
@@ -240,7 +247,7 @@ def all_pairs_ranking(
     n_pairs: Tensor | int = 8 * (len(units) - 1)  # |V| · |W|
     if user_ids is not None:
         n_pairs = 8 * valid_negatives(user_ids).clamp_min(1)[:, None]
-    hardest = hardest_negative(units.detach(), _STRIDE, user_ids, chunk_size)
+    hardest = hardest_negative(units.detach(), _STRIDE, user_ids, chunk_size, implementation)
     return RankedPairs(sums.sum(2) / n_pairs, positive, semi, hardest)
 
 

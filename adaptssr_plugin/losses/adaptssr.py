@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..functional import RankedPairs, all_pairs_ranking, hardest_pair_ranking, own_similarities, stacked_unit_vectors
+from ..functional.implementation import Implementation, check_implementation
 from .arguments import (
     Reduction,
     check_choice,
@@ -61,6 +62,9 @@ class AdaptSSRLoss(nn.Module):
         reduction: "mean" over rows that have a negative, "sum", or "none" for ``(B,)``.
         gather: negatives from every process; not available yet.
         chunk_size: rows of the similarity matrix held at once; None chooses for the device.
+        implementation: of the search for the hardest negative: "torch", on any device; "triton", a CUDA kernel that
+            keeps none of the similarity matrix in memory, tested through Triton's interpreter but **on no
+            hardware yet**; "auto": "torch".
 
     Raises:
         InputError: an argument outside of the above.
@@ -80,6 +84,7 @@ class AdaptSSRLoss(nn.Module):
         reduction: Reduction = "mean",
         gather: bool = False,
         chunk_size: int | None = None,
+        implementation: Implementation = "auto",
     ) -> None:
         super().__init__()
         if fusion is None:
@@ -94,6 +99,8 @@ class AdaptSSRLoss(nn.Module):
         check_choice("reduction", reduction, ("mean", "sum", "none"))
         check_gather(gather)
         check_chunk_size(chunk_size)
+        check_implementation(implementation)
+        self.implementation = implementation
         self.fusion = fusion
         self.negatives = negatives
         self.scale = check_positive("scale", scale)
@@ -169,7 +176,8 @@ class AdaptSSRLoss(nn.Module):
         own = own_similarities(units.detach() if without_gradient else units)  # (B, 4, 4)
         coefficient = self._coefficient(own, (u1, u1_pos), (u2, u2_pos))
         ranking = hardest_pair_ranking if self.negatives == "hardest" else all_pairs_ranking
-        return ranking(units, own, coefficient, self.scale, user_ids, self.chunk_size), coefficient
+        pairs = ranking(units, own, coefficient, self.scale, user_ids, self.chunk_size, self.implementation)
+        return pairs, coefficient
 
     def _coefficient(self, own: Tensor, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Tensor | float:
         """λ ``(B, 2)``, from the similarities at hand unless a subclass wants the encodings."""

@@ -4,7 +4,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from ..errors import InputError
 from ..functional import hardest_info_nce, info_nce, stacked_unit_vectors
+from ..functional.implementation import Implementation, check_implementation
 from ..functional.similarity import stacked_vectors
 from .arguments import (
     Reduction,
@@ -36,6 +38,8 @@ class InfoNCELoss(nn.Module):
         chunk_size: rows of the similarity matrix held at once; None chooses for the device.
         similarity: "cosine": Eq. 9; "dot": the dot product of the encodings as they are, which the originals of
             CL4SRec and DuoRec take with τ = 1 (spec 2.1).
+        implementation: of the search for the hardest negative, "auto", "torch" or "triton": see
+            :class:`AdaptSSRLoss`. The sum over all negatives has torch's alone.
 
     Raises:
         InputError: an argument outside of the above.
@@ -49,6 +53,7 @@ class InfoNCELoss(nn.Module):
         gather: bool = False,
         chunk_size: int | None = None,
         similarity: Literal["cosine", "dot"] = "cosine",
+        implementation: Implementation = "auto",
     ) -> None:
         super().__init__()
         check_choice("negatives", negatives, ("all", "hardest"))
@@ -56,6 +61,10 @@ class InfoNCELoss(nn.Module):
         check_gather(gather)
         check_chunk_size(chunk_size)
         check_choice("similarity", similarity, ("cosine", "dot"))
+        check_implementation(implementation)
+        if implementation == "triton" and negatives == "all":
+            raise InputError("implementation: expected 'auto' or 'torch' with negatives='all', got 'triton'")
+        self.implementation = implementation
         self.temperature = check_positive("temperature", temperature)
         self.negatives = negatives
         self.reduction = reduction
@@ -81,8 +90,11 @@ class InfoNCELoss(nn.Module):
         check_encodings(user_ids, z1=z1, z2=z2)
         stacked = stacked_unit_vectors if self.similarity == "cosine" else stacked_vectors
         vectors = stacked(z1, z2)  # (B, 2, d)
-        contrast = info_nce if self.negatives == "all" else hardest_info_nce
-        per_anchor, valid = contrast(vectors, self.temperature, user_ids, self.chunk_size)
+        arguments = (vectors, self.temperature, user_ids, self.chunk_size)
+        if self.negatives == "all":
+            per_anchor, valid = info_nce(*arguments)
+        else:
+            per_anchor, valid = hardest_info_nce(*arguments, self.implementation)
         return reduce_rows(per_anchor, None if user_ids is None else valid, self.reduction)
 
     def extra_repr(self) -> str:
