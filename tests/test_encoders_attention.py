@@ -85,11 +85,19 @@ def test_attention_without_dropout_is_that_of_torch(drawn):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_goes_torchs_way(drawn, dtype):
+@pytest.mark.parametrize("autocast", [False, True])
+def test_half_precision_draws_the_same_masks(dtype, autocast):
     blocks = length_blocks(torch.tensor([3, 7, 7]))
-    projected = torch.randn(1, sum(block.size for block in blocks), 12, dtype=dtype)
-    assert attention.attend_in_blocks(projected, blocks, 2, Dropout(0.5)).dtype == dtype
-    assert drawn == []
+    projected = torch.randn(1, sum(block.size for block in blocks), 12).to(dtype).requires_grad_()
+    found = []
+    for values in (projected, projected.double()):
+        torch.manual_seed(3)
+        with torch.autocast("cpu", dtype, enabled=autocast):
+            found.append(attention.attend_in_blocks(values, blocks, 2, Dropout(0.5)))
+    assert found[0].dtype == dtype
+    assert_close(found[0].double(), found[1], rtol=0.01, atol=0.01)
+    gradients = [torch.autograd.grad(one.sum(), projected)[0].double() for one in found]
+    assert_close(*gradients, rtol=0.02, atol=0.02)
 
 
 class TestBlocks:

@@ -41,9 +41,12 @@ def attend_in_blocks(projected: Tensor, blocks: Sequence[Block], n_heads: int, d
         n_heads: must divide d.
         dropout: on the attention weights, every copy with a mask of its own.
     """
-    if draws_packed(dropout, projected) and projected.dtype in _EXACT:
-        dropped: Tensor = _DroppedAttention.apply(projected, blocks, n_heads, dropout.p)  # type: ignore[no-untyped-call]
-        return dropped
+    if draws_packed(dropout, projected):
+        # Half precision is computed in float32, with the masks that float32 gets from the same seed.
+        exact = projected if projected.dtype in _EXACT else projected.float()
+        with torch.autocast("cpu", enabled=False):
+            dropped: Tensor = _DroppedAttention.apply(exact, blocks, n_heads, dropout.p)  # type: ignore[no-untyped-call]
+        return dropped.to(projected.dtype)
     contexts = []
     for block, part in zip(blocks, torch.split(projected, [block.size for block in blocks], 1), strict=True):
         copies, _, width = part.shape
