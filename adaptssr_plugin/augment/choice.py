@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -102,9 +103,9 @@ def _offers(min_lengths: tuple[int, ...], width: int) -> tuple[Array, Array]:
         (L + 1,) int64, and (L + 1, K + 1) int64: the operators in order, then -1.
     """
     none = len(min_lengths)
-    is_offered = torch.arange(width + 1)[:, None] >= torch.tensor((*min_lengths, width + 1))  # (L + 1, K + 1)
-    in_order = torch.where(is_offered, torch.arange(none + 1), none).sort(dim=1).values
-    return is_offered.sum(1).numpy(), torch.where(in_order < none, in_order, -1).numpy()
+    is_offered = np.arange(width + 1)[:, None] >= np.array((*min_lengths, width + 1))  # (L + 1, K + 1)
+    in_order = np.sort(np.where(is_offered, np.arange(none + 1), none), axis=1)
+    return is_offered.sum(1), np.where(in_order < none, in_order, -1)
 
 
 def apply_chosen(
