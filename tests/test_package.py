@@ -30,7 +30,7 @@ FOR_ALL = {"errors", "seeding", "progress"}  # modules beside the rooms; none im
 THIRD_PARTIES = {
     "functional": {"torch", "triton"},
     "losses": {"torch"},
-    "augment": {"torch"},
+    "augment": {"torch", "numpy"},
     "encoders": {"torch"},
     "corpus": {"torch", "numpy", "pyarrow", "scipy", "safetensors"},
     "training": {"torch", "numpy", "safetensors"},

@@ -253,7 +253,8 @@ def test_mixed_precision_by_recboles_own_switches(source, tmp_path):
     made = recipe(options={**TINY, "amp_dtype": "float16", "clip_grad_norm": 1.0})
     model = pretrain(mixed, made, tmp_path / "run", show_progress=False)
     assert all(np.isfinite(epoch["loss"]) for stage in model.stages for epoch in stage.history)
-    assert load_checkpoint(tmp_path / "run" / "adaptssr" / "last.pt")["scaler"]["_growth_tracker"] > 0
+    # A step whose gradient overflows is left out and halves the scale: it did not happen at every one of the six.
+    assert 2**16 >= load_checkpoint(tmp_path / "run" / "adaptssr" / "last.pt")["scaler"]["scale"] > 2**16 / 2**6
     assert all(tensor.dtype == torch.float32 for tensor in model.encoder.state_dict().values())
 
 
