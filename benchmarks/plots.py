@@ -37,11 +37,14 @@ def hardware(row: Mapping[str, str]) -> str:
     return f"{where}, torch {row['torch']}, commit {row['commit']}"
 
 
-def line_chart(path: Path, lines: Mapping[str, Sequence[Point]], *, title: str, x_label: str, y_label: str) -> None:
+def line_chart(
+    path: Path, lines: Mapping[str, Sequence[Point]], *, title: str, x_label: str, y_label: str, from_zero: bool = False
+) -> None:
     """Draw lines over two logarithmic axes, with a band from ``low`` to ``high``, and save them as PNG.
 
-    The first line is the thickest. One without points is not drawn, but the others look as if it were: so the same
-    candidates look the same in several pictures.
+    With ``from_zero`` the vertical axis is linear and begins at 0, for what hardly changes. The first line is the
+    thickest. One without points is not drawn, but the others look as if it were: so the same candidates look the same
+    in several pictures.
     """
     figure = _figure(8.5, 4.8)
     axes = figure.subplots()
@@ -59,15 +62,26 @@ def line_chart(path: Path, lines: Mapping[str, Sequence[Point]], *, title: str, 
         lows = [point.y if point.low is None else point.low for point in points]
         highs = [point.y if point.high is None else point.high for point in points]
         axes.fill_between(xs, lows, highs, color=colour, alpha=0.2, linewidth=0)
-    places = [point.x for points in lines.values() for point in points]
-    axes.set_xscale("log", base=4 if max(places) > 64 * min(places) else 2)  # few enough labels to stand apart
-    axes.set_yscale("log")
+    places = sorted({point.x for points in lines.values() for point in points})
+    axes.set_xscale("log", base=4 if places[-1] > 64 * places[0] else 2)  # few enough labels to stand apart
+    if len(places) <= 2:
+        axes.set_xticks(places)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:.4g}")
+    if from_zero:
+        axes.set_ylim(0, None)
+    else:
+        axes.set_yscale("log")
+        low, high = axes.get_ylim()
+        axes.yaxis.set_minor_formatter(_plain if high < 100 * low else "")
+    axes.yaxis.set_major_formatter(_plain)
     axes.set(xlabel=x_label, ylabel=y_label)
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small", frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     _save(figure, title, path)
+
+
+def _plain(value: float, _: object) -> str:
+    return f"{value:,.0f}" if value >= 1 else f"{value:.4g}"
 
 
 def bar_chart(path: Path, bars: Mapping[str, float], *, title: str, x_label: str) -> None:

@@ -124,6 +124,7 @@ def plot(output: Path) -> None:
         title=f"Pre-training, {int(first['n_items']) - 1:,} items: {first['processor']}, {first['threads']} threads",
         x_label="users in the corpus",
         y_label="sequences per second",
+        from_zero=True,
     )
 
 
