@@ -14,7 +14,7 @@ from adaptssr_plugin import ItemCrop, ItemInsert, ItemMask, ItemReorder, ItemSub
 from benchmarks.lengths import ttl_lengths
 from benchmarks.measure import added_memory_mb, conditions, default_device, quantiles, side_by_side, write_csv
 from benchmarks.per_user import PerUser, PerUserArrays, RecBole, Views
-from benchmarks.plots import Point, hardware, line_chart, read_csv
+from benchmarks.plots import Point, hardware, line_chart, median_point, read_csv
 
 N_ITEMS = 50_000
 SEED = 0
@@ -171,7 +171,6 @@ def plot(output: Path) -> None:
     lines: dict[str, list[Point]] = {}
     for row in rows:
         if row["what"] == "pair" and int(row["L"]) == width:
-            median, low, high = (float(row[name]) for name in ("median_ms", "q20_ms", "q80_ms"))
-            lines.setdefault(CANDIDATES[row["candidate"]], []).append(Point(float(row["B"]), median, low, high))
+            lines.setdefault(CANDIDATES[row["candidate"]], []).append(median_point(row, "B"))
     title = f"A pair of views of every user, histories of TTL's lengths cut at L = {width}\n{hardware(rows[0])}"
     line_chart(output / "augment.png", lines, title=title, x_label="users B", y_label="milliseconds")

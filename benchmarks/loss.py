@@ -32,7 +32,7 @@ from benchmarks.measure import (
     timed,
     write_csv,
 )
-from benchmarks.plots import Point, hardware, line_chart, read_csv
+from benchmarks.plots import Point, hardware, line_chart, median_point, read_csv
 
 DIM = 64
 SEED = 0
@@ -192,8 +192,7 @@ def plot(output: Path) -> None:
     rows = [row for row in read_csv(output / "loss.csv") if row["phase"] == "full" and row["median_ms"]]
     lines: dict[str, list[Point]] = {name: [] for name in CANDIDATES}
     for row in rows:
-        values = (float(row[key]) for key in ("median_ms", "q20_ms", "q80_ms"))
-        lines[row["candidate"]].append(Point(int(row["B"]), *values))
+        lines[row["candidate"]].append(median_point(row, "B"))
     line_chart(
         output / "loss.png", lines,
         title=f"Forward and backward of a batch, d = {rows[0]['d']}\n{hardware(rows[0])}",

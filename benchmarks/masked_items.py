@@ -22,7 +22,7 @@ from benchmarks.measure import (
     timed,
     write_csv,
 )
-from benchmarks.plots import Point, hardware, line_chart, read_csv
+from benchmarks.plots import Point, hardware, line_chart, median_point, read_csv
 
 ROWS = 1_400  # masked positions in a batch
 DIM = 64
@@ -140,8 +140,7 @@ def plot(output: Path) -> None:
     rows = [row for row in read_csv(output / "masked_items.csv") if row["phase"] == "full" and row["median_ms"]]
     lines: dict[str, list[Point]] = {name: [] for name in FORMS}
     for row in rows:
-        values = (float(row[key]) for key in ("median_ms", "q20_ms", "q80_ms"))
-        lines[row["candidate"]].append(Point(int(row["n"]), *values))
+        lines[row["candidate"]].append(median_point(row, "n"))
     shape = f"{rows[0]['M']} masked positions, d = {rows[0]['d']}\n{hardware(rows[0])}"
     line_chart(
         output / "masked_items.png", lines, title=f"Cross-entropy over all items, forward and backward: {shape}",

@@ -31,6 +31,11 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def median_point(row: Mapping[str, str], x: str) -> Point:
+    """Read a row's median and quantiles in milliseconds, at the number in its column ``x``."""
+    return Point(float(row[x]), float(row["median_ms"]), float(row["q20_ms"]), float(row["q80_ms"]))
+
+
 def hardware(row: Mapping[str, str]) -> str:
     """Say in one line on what a row was measured: the last line of a title."""
     where = f"{row['processor']}, {row['threads']} threads" if row["device"] == "cpu" else row["device"]
@@ -82,19 +87,6 @@ def line_chart(
 
 def _plain(value: float, _: object) -> str:
     return f"{value:,.0f}" if value >= 1 else f"{value:.4g}"
-
-
-def bar_chart(path: Path, bars: Mapping[str, float], *, title: str, x_label: str) -> None:
-    """Draw horizontal bars from the top down, each with its value, and save them as PNG."""
-    figure = _figure(7.5, 1.2 + 0.4 * len(bars))
-    axes = figure.subplots()
-    drawn = axes.barh(list(bars), list(bars.values()), color=_COLOURS[0])
-    axes.bar_label(drawn, fmt=lambda value: f"{value:,.3g}", padding=3)
-    axes.invert_yaxis()
-    axes.margins(x=0.12)
-    axes.set(xlabel=x_label)
-    axes.spines[["top", "right"]].set_visible(False)
-    _save(figure, title, path)
 
 
 def _figure(width: float, height: float) -> "Figure":

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.lengths import TTL_MEAN_LENGTH
 from benchmarks.measure import conditions, quantiles, write_csv
-from benchmarks.plots import Point, line_chart, read_csv
+from benchmarks.plots import Point, hardware, line_chart, read_csv
 
 USERS = (10_000, 100_000, 1_000_000, 1_500_000)
 N_ITEMS = 645_973  # the paper's TTL, and the padding
@@ -121,7 +121,7 @@ def plot(output: Path) -> None:
     line_chart(
         output / "scale.png",
         {"AdaptSSR, B = 128, L = 100": points},
-        title=f"Pre-training, {int(first['n_items']) - 1:,} items: {first['processor']}, {first['threads']} threads",
+        title=f"Pre-training over {int(first['n_items']) - 1:,} items\n{hardware(first)}",
         x_label="users in the corpus",
         y_label="sequences per second",
         from_zero=True,

@@ -1,9 +1,7 @@
 """Whole pre-training steps, augment, encode, loss, backward and Adam, at the paper's settings, by the phase."""
 
 import random
-import time
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,8 @@ from adaptssr_plugin.corpus import Batch
 from adaptssr_plugin.training import PairwiseStage, Streams
 from benchmarks import usual_way
 from benchmarks.lengths import ttl_lengths
-from benchmarks.measure import added_memory_mb, conditions, quantiles, write_csv
-from benchmarks.plots import Point, line_chart, read_csv
+from benchmarks.measure import Stamps, added_memory_mb, conditions, default_device, quantiles, write_csv
+from benchmarks.plots import Point, hardware, line_chart, median_point, read_csv
 
 N_ITEMS = 50_000
 SIZES: dict[str, Any] = {"dim": 64, "n_layers": 2, "n_heads": 2, "dropout": 0.1}
@@ -25,30 +23,6 @@ LENGTHS = (100, 256)
 SEED = 0
 PHASES = ("augment", "forward", "backward", "optimiser", "full")
 _SETUP = "from benchmarks import step"
-
-
-class Stamps:
-    """When the phases of a step ended: by the clock, or by events of the device."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._events = device.type == "cuda"
-        self._times: list[Any] = []
-
-    def mark(self) -> None:
-        """Note that a phase ends here, or that the first one begins."""
-        if self._events:
-            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-            event.record()
-            self._times.append(event)
-        else:
-            self._times.append(time.perf_counter())
-
-    def seconds(self) -> list[float]:
-        """Return how long each phase took."""
-        if self._events:
-            torch.cuda.synchronize()
-            return [1e-3 * one.elapsed_time(other) for one, other in pairwise(self._times)]
-        return [other - one for one, other in pairwise(self._times)]
 
 
 class Data:
@@ -137,10 +111,10 @@ CANDIDATES: dict[str, Callable[[Data], Callable[[], list[float]]]] = {
 
 def run(output: Path, quick: bool) -> None:
     """Measure, print and write ``step.csv`` and ``step-memory.csv``."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     n_rows, n_items, lengths = (16, 500, (8, 20)) if quick else (128, N_ITEMS, LENGTHS)
     rows: list[dict[str, object]] = []
-    circumstances = {"device": device.type, **conditions(SEED)}
+    circumstances = conditions(SEED)
     for length in lengths:
         repeats = 3 if quick else 60 if length <= 100 else 25
         measured = _measure(Data(n_rows, length, n_items, device), repeats)
@@ -196,13 +170,11 @@ def plot(output: Path) -> None:
     rows = [row for row in read_csv(output / "step.csv") if row["phase"] == "full"]
     lines: dict[str, list[Point]] = {}
     for row in rows:
-        values = (float(row[key]) for key in ("median_ms", "q20_ms", "q80_ms"))
-        lines.setdefault(row["candidate"], []).append(Point(int(row["L"]), *values))
-    first = rows[0]
+        lines.setdefault(row["candidate"], []).append(median_point(row, "L"))
     line_chart(
         output / "step.png",
         lines,
-        title=f"A pre-training step: B = {first['B']}, {first['processor']}, {first['threads']} threads",
+        title=f"A pre-training step, B = {rows[0]['B']}\n{hardware(rows[0])}",
         x_label="L, the longest sequence",
         y_label="ms per step",
     )

@@ -1,16 +1,15 @@
 """CCL by its scored curriculum, from the recipe to the weights: options, stages over epochs, whole and resumed runs."""
 
-import copy
-
 import pytest
 import torch
 from readbacks import count_readbacks
 from training_cases import (
     TINY,
+    assert_generator_left_alone,
     assert_same_weights,
     batch_of,
-    corpus_of,
     encoder_of,
+    source_with_generator,
     streams,
     write_profiled_dataset,
 )
@@ -20,19 +19,11 @@ from adaptssr_plugin.augment import ScoredFillPair
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.methods import recipe
 from adaptssr_plugin.methods.plan import stage_plans
-from adaptssr_plugin.methods.views import UserHistories, make_views
+from adaptssr_plugin.methods.views import make_views
 from adaptssr_plugin.recbole.pretrain import Source, pretrain
-from adaptssr_plugin.training import MaskedItemFiller, MaskedItemStage
 
 SCORED = {"curriculum": "scored"}
 SHORT = {**TINY, **SCORED, "curriculum_candidates": 3, "epochs": 4, "fill_ratio": 0.6, "select": "last"}
-
-
-def source_with_generator():
-    source = UserHistories(corpus_of(5, 3, 7), max_len=10)
-    stage = MaskedItemStage(encoder_of(UserEncoder))
-    source.generator = MaskedItemFiller(stage.encoder, stage.head)
-    return source
 
 
 def own_stage(source=None, **options):
@@ -102,19 +93,7 @@ def test_what_goes_together(options):
 
 def test_the_generator_is_neither_trained_nor_kept_by_the_stage():
     source = source_with_generator()
-    stage = own_stage(source)
-    assert {name.split(".")[0] for name in stage.state_dict()} == {"encoder"}
-    before = copy.deepcopy(source.generator.state_dict())
-    stage.train()
-    optimizer = torch.optim.Adam(stage.parameters(), lr=0.1)
-    stage.set_epoch(0)
-    stage.step(batch_of(5, 3, 7), streams()).loss.backward()
-    optimizer.step()
-    stage.validate([batch_of(5, 3, 7)], streams())
-    assert_same_weights(source.generator.state_dict(), before)
-    assert not any(module.training for module in source.generator.modules())
-    stage.to("meta")
-    assert next(source.generator.parameters()).is_meta
+    assert_generator_left_alone(own_stage(source), source.generator)
 
 
 def test_the_views_of_a_step_do_not_depend_on_what_is_trained_and_those_of_a_validation_not_on_the_epoch():

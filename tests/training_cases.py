@@ -1,12 +1,15 @@
 """Small corpora, encoders, recipes and a RecBole dataset with profiles, for the tests of training."""
 
+import copy
+
 import numpy as np
 import torch
 from recbole_cases import write_table
 
 from adaptssr_plugin import ItemCrop, ItemMask, ItemReorder, RandomPair, UserEncoder
 from adaptssr_plugin.corpus import Batch, BatchLoader, BehaviourCorpus
-from adaptssr_plugin.training import Streams
+from adaptssr_plugin.methods.views import UserHistories
+from adaptssr_plugin.training import MaskedItemFiller, MaskedItemStage, Streams
 
 N_ITEMS = 12
 CPU = torch.device("cpu")
@@ -93,6 +96,29 @@ def write_profiled_dataset(folder, n_users=24, n_items=9, least=4, most=12, seed
     write_table(folder / f"{folder.name}.inter", "user_id:token item_id:token timestamp:float", rows)
     write_table(folder / f"{folder.name}.user", "user_id:token gender:token job:token age:token", users)
     return folder
+
+
+def source_with_generator(*lengths):
+    source = UserHistories(corpus_of(*(lengths or (5, 3, 7))), max_len=10)
+    stage = MaskedItemStage(encoder_of(UserEncoder))
+    source.generator = MaskedItemFiller(stage.encoder, stage.head)
+    return source
+
+
+def assert_generator_left_alone(stage, generator):
+    """A trained and validated stage neither trains the frozen generator of its views nor keeps it, but moves it."""
+    assert {name.split(".")[0] for name in stage.state_dict()} == {"encoder"}
+    before = copy.deepcopy(generator.state_dict())
+    stage.train()
+    optimizer = torch.optim.Adam(stage.parameters(), lr=0.1)
+    stage.set_epoch(0)
+    stage.step(batch_of(5, 3, 7), streams()).loss.backward()
+    optimizer.step()
+    stage.validate([batch_of(5, 3, 7)], streams())
+    assert_same_weights(generator.state_dict(), before)
+    assert not any(module.training for module in generator.modules())
+    stage.to("meta")
+    assert next(generator.parameters()).is_meta
 
 
 def assert_same_weights(ours, theirs):
