@@ -66,6 +66,15 @@ def test_same_epoch_twice_is_the_same_pass_and_passes_do_not_disturb_each_other(
     assert order([interleaved[1], *second]) == expected
 
 
+@pytest.mark.parametrize("step", [0, 1, 4, 5, 9])
+def test_the_rest_of_an_epoch(step):
+    batches = loader()
+    batches.set_epoch(3)
+    expected, rest = list(batches)[step:], list(batches.from_step(step))
+    assert [batch.user_ids.tolist() for batch in rest] == [batch.user_ids.tolist() for batch in expected]
+    assert all(torch.equal(ours.item_seq, theirs.item_seq) for ours, theirs in zip(rest, expected, strict=True))
+
+
 def test_order_does_not_touch_global_random_state():
     legacy = np.random.get_state
     before = legacy()[1].copy(), torch.get_rng_state()

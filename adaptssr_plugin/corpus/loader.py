@@ -69,10 +69,14 @@ class BatchLoader:
         return -(-len(self.rows) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
+        return self.from_step(0)
+
+    def from_step(self, step: int) -> Iterator[Batch]:
+        """Go through the epoch's batches from one of them on, counted from 0: the rest of an interrupted epoch."""
         order = np.arange(len(self.rows))
         if self.shuffle:
             order = np.random.default_rng(stream_seed(self.seed, self.name, self.epoch)).permutation(order)
-        for start in range(0, len(order), self.batch_size):
+        for start in range(step * self.batch_size, len(order), self.batch_size):
             yield self._batch(order[start : start + self.batch_size])
 
     def _batch(self, chosen: npt.NDArray[np.int64]) -> Batch:
