@@ -1,9 +1,16 @@
-"""``python -m benchmarks NAME``: measure on this machine, and write CSV and pictures to ``benchmarks/results/``."""
+"""``python -m benchmarks NAME``: measure on this machine, and write CSV and pictures to ``benchmarks/results/``.
+
+Where there is a CUDA device it is measured instead of the processor, and the files go to ``benchmarks/results/cuda/``.
+"""
 
 import argparse
 import importlib
 import time
 from pathlib import Path
+
+import torch
+
+from benchmarks import measure
 
 RESULTS = Path(__file__).parent / "results"
 # Name, module, function, and what it measures. Those of ALL run one after the other as `all`.
@@ -26,16 +33,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("name", choices=(*BENCHMARKS, "all"), help=f"{listed}; all: {', '.join(ALL)}")
     parser.add_argument("--quick", action="store_true", help="small sizes, few repeats: shows that it runs")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for CSV and pictures")
+    parser.add_argument("--output", type=Path, help="folder for CSV and pictures")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="what is measured; CUDA where there is any")
+    parser.add_argument("--limit", type=float, metavar="SECONDS", help="of each benchmark: no case begins later")
     parser.add_argument("--plot", action="store_true", help="measure nothing, draw again from the CSV files there are")
     arguments = parser.parse_args()
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device: there is no CUDA device here")
+    measure.use_device(arguments.device)
+    device = measure.default_device().type
+    output = arguments.output or (RESULTS if device == "cpu" else RESULTS / device)
+    output.mkdir(parents=True, exist_ok=True)
     for name in ALL if arguments.name == "all" else (arguments.name,):
-        _one(name, arguments.output, arguments.quick, arguments.plot)
-    if arguments.name == "all":
+        measure.limit_seconds(arguments.limit)
+        _one(name, output, arguments.quick, arguments.plot)
+    if arguments.name == "all" and device == "cpu":  # what is asked for is asked of a processor
         from benchmarks import summary
 
-        summary.run(arguments.output)
+        summary.run(output)
 
 
 def _one(name: str, output: Path, quick: bool, only_plot: bool) -> None:
@@ -43,7 +58,7 @@ def _one(name: str, output: Path, quick: bool, only_plot: bool) -> None:
     module = importlib.import_module(f"benchmarks.{module_name}")
     started = time.perf_counter()
     if not only_plot:
-        print(f"== {name}", flush=True)
+        print(f"== {name}, on {measure.default_device()}", flush=True)
         getattr(module, function)(output, quick=quick)
     if hasattr(module, "plot") and function == "run":
         module.plot(output)

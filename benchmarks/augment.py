@@ -12,7 +12,18 @@ from torch import Tensor
 
 from adaptssr_plugin import ItemCrop, ItemInsert, ItemMask, ItemReorder, ItemSubstitute, RandomPair
 from benchmarks.lengths import ttl_lengths
-from benchmarks.measure import added_memory_mb, conditions, default_device, quantiles, side_by_side, write_csv
+from benchmarks.measure import (
+    Phased,
+    added_cuda_memory_mb,
+    added_memory_mb,
+    conditions,
+    default_device,
+    is_over,
+    phases_side_by_side,
+    quantiles,
+    synchronize,
+    write_csv,
+)
 from benchmarks.per_user import PerUser, PerUserArrays, RecBole, Views
 from benchmarks.plots import Point, hardware, line_chart, median_point, read_csv
 
@@ -108,6 +119,8 @@ def run(output: Path, quick: bool) -> None:
         for batch in (16, 48) if quick else (128, 512, 4096, 65536):
             given = data(batch, width)
             for what in WHAT:
+                if is_over(f"{what:10s}  B = {batch:5d}  L = {width:3d}"):
+                    continue
                 if what == "pair" or batch <= SINGLE_MOST[0] or width == SINGLE_MOST[1]:
                     rows += [{**row, **found} for row in _measure(what, given, quick)]
             write_csv(output / "augment.csv", rows)  # as it goes: a run that is stopped leaves what it has
@@ -116,23 +129,28 @@ def run(output: Path, quick: bool) -> None:
 
 def _measure(what: str, given: Data, quick: bool) -> list[dict[str, object]]:
     batch, width = given.item_seq.shape
-    ready = {name: make_call(name, what, given) for name in CANDIDATES if _takes_part(name, what, batch)}
-    repeats = _FEWEST
+    device = default_device()
+    ready = {name: make_call(name, what, given, device) for name in CANDIDATES if _takes_part(name, what, batch)}
+    repeats = dict.fromkeys(ready, _FEWEST)
+    _seconds_of(ready, device)  # the first calls build tables
     if not quick and batch <= RECBOLE_MOST:
-        _seconds_of(ready)  # the first calls build tables
-        repeats = min(_MOST, max(_FEWEST, round(_SECONDS / _seconds_of(ready))))
-    measured = {name: quantiles(values) for name, values in side_by_side(ready, repeats).items()}
+        repeats = dict.fromkeys(ready, min(_MOST, max(_FEWEST, round(_SECONDS / _seconds_of(ready, device)))))
+    if not quick and device.type == "cuda":
+        repeats[BATCHED] = _MOST  # a thousandth of what the others take
+    calls = {name: Phased(call, None) for name, call in ready.items()}  # type: ignore[arg-type]
+    measured = {name: quantiles(parts["full"]) for name, parts in phases_side_by_side(calls, repeats, device).items()}
     rows: list[dict[str, object]] = []
     for name, numbers in measured.items():
         times = numbers["median_ms"] / measured[BATCHED]["median_ms"]
         per_second = batch / (1e-3 * numbers["median_ms"])
         print(
             f"{what:10s}  B = {batch:5d}  L = {width:3d}  {name:14s} {numbers['median_ms']:9.2f} ms"
-            f"  {per_second:11,.0f} sequences/s  {times:6.2f} x batched  ({repeats} times)",
+            f"  {per_second:11,.0f} sequences/s  {times:6.2f} x batched  ({repeats[name]} times)",
             flush=True,
         )
-        row = {"what": what, "candidate": name, "B": batch, "L": width, "phase": "full", **numbers, "repeats": repeats}
-        rows.append({**row, "sequences_per_s": round(per_second), "times_batched": times})
+        row = {"what": what, "candidate": name, "B": batch, "L": width, "phase": "full", **numbers}
+        row |= {"repeats": repeats[name], "sequences_per_s": round(per_second), "times_batched": times}
+        rows.append(row)
     return rows
 
 
@@ -142,25 +160,40 @@ def _takes_part(candidate: str, what: str, batch: int) -> bool:
     return what in RECBOLE_HAS and batch <= RECBOLE_MOST and importlib.util.find_spec("recbole") is not None
 
 
-def _seconds_of(calls: dict[str, Callable[[], object]]) -> float:
+def _seconds_of(calls: dict[str, Callable[[], object]], device: torch.device) -> float:
     """Time one round."""
+    synchronize(device)
     started = time.perf_counter()
     for call in calls.values():
         call()
+    synchronize(device)
     return time.perf_counter() - started
 
 
 def _memory(output: Path, batch: int, width: int) -> None:
+    device = default_device()
     rows: list[dict[str, object]] = []
     for name in MEMORY_OF:
-        small, call = (f"augment.make_call({name!r}, 'pair', augment.data({n}, {width}))" for n in (8, batch))
-        added = added_memory_mb(f"from benchmarks import augment\n{small}()\ncall = {call}", "call()")
+        if is_over(f"{name}: memory"):
+            break
+        added = _added_mb(name, batch, width, device)
         print(
             f"pair        B = {batch:5d}  L = {width:3d}  {name:14s} adds {added:6.0f} MB at its peak, views included"
         )
         row = {"what": "pair", "candidate": name, "B": batch, "L": width, "added_mb": round(added, 1)}
         rows.append({**row, **conditions(SEED)})
-    write_csv(output / "augment-memory.csv", rows)
+        write_csv(output / "augment-memory.csv", rows)
+
+
+def _added_mb(name: str, batch: int, width: int, device: torch.device) -> float:
+    """Peak memory of the device: what is made user by user takes memory of the processor besides, not counted."""
+    if device.type == "cuda":
+        make_call(name, "pair", data(8, width), device)()
+        return added_cuda_memory_mb(make_call(name, "pair", data(batch, width), device))
+    small, call = (
+        f"augment.make_call({name!r}, 'pair', augment.data({n}, {width}), torch.device('cpu'))" for n in (8, batch)
+    )
+    return added_memory_mb(f"import torch\nfrom benchmarks import augment\n{small}()\ncall = {call}", "call()")
 
 
 def plot(output: Path) -> None:

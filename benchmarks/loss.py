@@ -1,5 +1,6 @@
 """The loss at B from 32 to 65,536, against other ways to write it, other losses and other packages; and its memory."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from benchmarks.loss_peers import (
     PACKAGES,
     PRODUCT,
     STRAIGHTFORWARD,
+    TRITON,
     available,
     inputs,
     once,
@@ -22,11 +24,12 @@ from benchmarks.loss_peers import (
 from benchmarks.measure import (
     Phased,
     added_cuda_memory_mb,
-    added_memory_mb,
     conditions,
     default_device,
     fitted_exponent,
     free_bytes,
+    is_over,
+    peak_of_process,
     phases_side_by_side,
     quantiles,
     timed,
@@ -47,13 +50,16 @@ MEMORY_SIZES: dict[str, tuple[int, ...]] = {
     "pytorch-metric-learning": (64, 128, 256),
     "info-nce-pytorch": (1024, 2048, 4096, 8192),
     "lightly": (1024, 2048, 4096, 8192),
+    TRITON: (4096, 8192, 16384, 65536),
 }
 QUICK_MEMORY_SIZES = {OURS: (256, 512)}
 FREE_SHARE = 0.85  # of the free memory that a candidate may take
 SECONDS_PER_CALL = 90.0  # longer ones are left out
-SECONDS_EACH = 2.0  # for each candidate at each B, within the fewest and the most repeats
-WARM_UP_SECONDS = 5.0  # calls that take longer are not warmed up: those at a smaller B did that
+SECONDS_EACH = 1.5  # for each candidate at each B, within the fewest and the most repeats
+SLOW_SECONDS = 5.0  # calls that take longer are made once, not warmed up: those at a smaller B did that
 MOST_REPEATS = 300
+
+Seconds = dict[str, float]  # of every phase of a call
 
 
 class _Ready(NamedTuple):
@@ -63,15 +69,21 @@ class _Ready(NamedTuple):
 
 
 def run(output: Path, quick: bool) -> None:
-    """Measure, print and write ``loss.csv``, as it goes, and ``loss-memory.csv``."""
+    """Measure, print and write ``loss-memory.csv`` and ``loss.csv``, as it goes."""
     device = default_device()
     found = {**conditions(SEED, PACKAGES), "d": DIM}
+    names = available(quick, device.type)
+    alone = _memory(output, QUICK_MEMORY_SIZES if quick else MEMORY_SIZES, device, names, found)
     latest: dict[str, tuple[int, float]] = {}
     rows: list[dict[str, object]] = []
     for size in QUICK_SIZES if quick else SIZES:
-        ready, reasons = _get_ready(size, device, quick, latest)
+        if is_over(f"B = {size:5d}"):
+            break
+        known = {name: seconds for (name, of), seconds in alone.items() if of == size and _is_slow(name, seconds)}
+        ready, reasons = _get_ready(size, device, quick, latest, known)
         repeats = {name: 3 if quick else _repeats(one.seconds) for name, one in ready.items()}
         seconds = phases_side_by_side({name: one.call for name, one in ready.items()}, repeats, device)
+        seconds |= {name: {phase: [value] for phase, value in parts.items()} for name, parts in known.items()}
         latest.update({name: (size, sum(parts["full"]) / len(parts["full"])) for name, parts in seconds.items()})
         measured = {name: {key: quantiles(part) for key, part in parts.items()} for name, parts in seconds.items()}
         for name, phases in measured.items():
@@ -79,24 +91,34 @@ def run(output: Path, quick: bool) -> None:
                 row = {"candidate": name, "phase": phase, "B": size, "products": CANDIDATES[name].products, **numbers}
                 ours = measured.get(OURS, {}).get(phase)
                 ratio = numbers["median_ms"] / ours["median_ms"] if ours else ""
-                row |= {"repeats": repeats[name], "warm_up": ready[name].warm_up, "times_adaptssr": ratio, "note": ""}
-                rows.append({**row, **found})
-            _print(size, name, measured, repeats[name])
+                note = "timed with its memory, in a process of its own" if name in known else ""
+                row |= {"repeats": len(seconds[name]["full"]), "warm_up": 0 if name in known else ready[name].warm_up}
+                rows.append({**row, "times_adaptssr": ratio, "note": note, **found})
+            _print(size, name, measured, len(seconds[name]["full"]))
         for name, reason in reasons.items():
             print(f"B = {size:5d}  {name:25s} left out: {reason}")
             row = {"candidate": name, "phase": "full", "B": size, "products": CANDIDATES[name].products}
             rows.append({**dict.fromkeys(rows[0], ""), **row, "repeats": 0, "note": f"left out: {reason}", **found})
         write_csv(output / "loss.csv", rows)
-    _memory(output, QUICK_MEMORY_SIZES if quick else MEMORY_SIZES, device, available(quick), found)
+
+
+def _is_slow(name: str, seconds: Seconds) -> bool:
+    return seconds.get("full", 0.0) > SLOW_SECONDS and name != COMPILED
 
 
 def _get_ready(
-    size: int, device: torch.device, quick: bool, latest: Mapping[str, tuple[int, float]]
+    size: int,
+    device: torch.device,
+    quick: bool,
+    latest: Mapping[str, tuple[int, float]],
+    known: Mapping[str, object] | None = None,
 ) -> tuple[dict[str, _Ready], dict[str, str]]:
-    """Warm up all candidates that time and memory allow at this B; and say why not of the others."""
+    """Warm up all candidates that time and memory allow at this B, the known ones aside; say why not of the others."""
     ready, reasons = {}, {}
     views = inputs(size, DIM, SEED, device)
-    for name in available(quick):
+    for name in available(quick, device.type):
+        if name in (known or {}):
+            continue
         smaller, seconds = latest.get(name, (size, 0.0))
         expected = seconds * (size / smaller) ** CANDIDATES[name].power
         reason = _no_memory(name, size, device)
@@ -107,7 +129,7 @@ def _get_ready(
             continue
         try:
             ready[name] = _warm_up(phased(name, views), device, expected, must=name == COMPILED)
-        except (RuntimeError, MemoryError) as error:  # out of memory all the same, or no compiler
+        except Exception as error:  # out of memory all the same, no compiler, no Triton for this device
             reasons[name] = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
     return ready, reasons
 
@@ -121,16 +143,18 @@ def _no_memory(name: str, size: int, device: torch.device) -> str:
 
 def _warm_up(call: Phased, device: torch.device, expected: float, must: bool) -> _Ready:
     """Call a fast candidate twice (the first call may compile or load), a slower one once, the slowest not at all."""
-    if expected > WARM_UP_SECONDS and not must:
+    if expected > SLOW_SECONDS and not must:
         return _Ready(call, expected, 0)
     seconds = timed(call, device)["full"]
     if seconds > 1 and not must:
         return _Ready(call, seconds, 1)
+    if must and expected > 1:  # compiled by now; not called once more
+        return _Ready(call, expected, 1)
     return _Ready(call, timed(call, device)["full"], 2)
 
 
 def _repeats(seconds: float) -> int:
-    fewest = 5 if seconds < 3 else 2 if seconds < 8 else 1
+    fewest = 5 if seconds < 1 else 3 if seconds < 4 else 1
     return min(MOST_REPEATS, max(fewest, round(SECONDS_EACH / max(seconds, 1e-6))))
 
 
@@ -152,20 +176,28 @@ def _memory(
     device: torch.device,
     names: tuple[str, ...],
     found: Mapping[str, object],
-) -> None:
-    """Peak memory that one call adds, and the exponent that fits it, over all sizes of a candidate."""
+) -> dict[tuple[str, int], Seconds]:
+    """Peak memory that one call adds, and the exponent that fits it over all sizes of a candidate.
+
+    Returns:
+        Seconds of these calls by candidate and B, where each had a process of its own.
+    """
     rows: list[dict[str, object]] = []
+    alone: dict[tuple[str, int], Seconds] = {}
     for name in (name for name in sizes if name in names):
+        if is_over(f"{name}: memory"):
+            break
         added: dict[int, float] = {}
         of_this: list[dict[str, object]] = []
         for size in sizes[name]:
             reason = _no_memory(name, size, device)
             if not reason:
                 try:
-                    added[size] = round(_added_mb(name, size, device), 1)
+                    added_mb, alone[name, size] = _added_mb(name, size, device)
+                    added[size] = round(added_mb, 1)
                     print(f"B = {size:5d}  {name:25s} adds {added[size]:8.1f} MB to peak memory, encodings included")
-                except RuntimeError as error:
-                    reason = str(error)
+                except Exception as error:  # as where it is timed
+                    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             if reason:
                 print(f"B = {size:5d}  {name:25s} left out: {reason}")
             note = f"left out: {reason}" if reason else ""
@@ -177,14 +209,16 @@ def _memory(
             print(f"{name}: memory grows as B to the power {exponent}", flush=True)
         rows += [{**row, "exponent": exponent, **found} for row in of_this]
         write_csv(output / "loss-memory.csv", rows)
+    return alone
 
 
-def _added_mb(name: str, size: int, device: torch.device) -> float:
-    if device.type == "cuda":
+def _added_mb(name: str, size: int, device: torch.device) -> tuple[float, Seconds]:
+    if device.type == "cuda":  # in this process, whose call at 8 users comes first: its time would say nothing
         once(name, 8, DIM, SEED, "cuda")
-        return added_cuda_memory_mb(lambda: once(name, size, DIM, SEED, "cuda"))
-    setup = f"from benchmarks.loss_peers import once\nonce({name!r}, 8, {DIM}, {SEED}, 'cpu')"
-    return added_memory_mb(setup, f"once({name!r}, {size}, {DIM}, {SEED}, 'cpu')")
+        return added_cuda_memory_mb(lambda: once(name, size, DIM, SEED, "cuda")), {}
+    setup = f"import json\nfrom benchmarks.loss_peers import once\nonce({name!r}, 8, {DIM}, {SEED}, 'cpu')"
+    added, printed = peak_of_process(setup, f"print(json.dumps(once({name!r}, {size}, {DIM}, {SEED}, 'cpu')))")
+    return added, json.loads(printed[-1])
 
 
 def plot(output: Path) -> None:

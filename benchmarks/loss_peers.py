@@ -10,10 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adaptssr_plugin import AdaptSSRLoss, InfoNCELoss
-from benchmarks.measure import Phased
+from adaptssr_plugin.functional import stacked_unit_vectors
+from adaptssr_plugin.functional.implementation import Implementation, choose_search
+from benchmarks.measure import Phased, timed
 from tests.oracle import straightforward_adaptssr
 
 OURS = "AdaptSSRLoss"
+TRITON = "AdaptSSRLoss, triton"
+SEARCHES = {"torch": "search alone, torch", "triton": "search alone, triton"}  # of the hardest negative
 PRODUCT = "bare product"
 STRAIGHTFORWARD = "straightforward"
 COMPILED = "straightforward, compiled"
@@ -43,6 +47,8 @@ class Candidate(NamedTuple):
     differentiable: bool = True
     quick: bool = True
     """Measured by ``--quick`` too."""
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    """Where it is measured."""
 
 
 def nt_xent(z1: Tensor, z2: Tensor, temperature: float = 0.5) -> Tensor:
@@ -65,6 +71,17 @@ def bare_product(*views: Tensor) -> Tensor:
         for chunk in anchors.split(step):
             torch.mm(chunk, keys, out=buffer[: len(chunk)])
     return buffer
+
+
+def _search(implementation: Implementation) -> Callable[..., Tensor]:
+    """Make the search for the hardest negative alone, without gradients, of encodings taken as unit vectors."""
+
+    def call(*views: Tensor) -> Tensor:
+        search = choose_search(implementation, views[0].device)
+        with torch.no_grad():
+            return search(stacked_unit_vectors(*views), 2, None, None)[0]
+
+    return call
 
 
 def _compiled() -> Callable[..., Tensor]:
@@ -115,14 +132,25 @@ CANDIDATES: dict[str, Candidate] = {
         "B x B: one direction, an eighth of 2B x 4B", lambda n: 4 * 4 * n**2, _info_nce_pytorch, paired=True
     ),
     "lightly": Candidate("2B x 2B", lambda n: 7 * 16 * n**2, _lightly, paired=True),
+    TRITON: Candidate(
+        "2B x 4B", lambda n: 2.5e4 * n + 1e8, lambda: AdaptSSRLoss(implementation="triton"), devices=("cuda",)
+    ),
+    SEARCHES["torch"]: Candidate(
+        "2B x 4B", lambda n: 2.5e4 * n + 1e8, lambda: _search("torch"), differentiable=False, devices=("cuda",)
+    ),
+    SEARCHES["triton"]: Candidate(
+        "2B x 4B", lambda n: 2.5e4 * n + 1e8, lambda: _search("triton"), differentiable=False, devices=("cuda",)
+    ),
 }
 
 
 @functools.cache
-def available(quick: bool) -> tuple[str, ...]:
+def available(quick: bool, device: str = "cpu") -> tuple[str, ...]:
     """Names of the candidates that can be measured here; says in one line what keeps any other from it."""
     names = []
     for name, candidate in CANDIDATES.items():
+        if device not in candidate.devices:
+            continue
         if quick and not candidate.quick:
             print(f"{name}: left out by --quick")
             continue
@@ -153,9 +181,7 @@ def phased(name: str, views: Views) -> Phased:
     return Phased(lambda: loss(*taken), lambda made: torch.autograd.grad(made, taken))
 
 
-def once(name: str, batch_size: int, dim: int, seed: int, device: str) -> None:
-    """Compute a loss and its gradient once, encodings included: what peak memory is read of."""
-    call = phased(name, inputs(batch_size, dim, seed, torch.device(device)))
-    made = call.forward()
-    if call.backward is not None:
-        call.backward(made)
+def once(name: str, batch_size: int, dim: int, seed: int, device: str) -> dict[str, float]:
+    """Compute a loss and its gradient once, encodings included: what peak memory is read of; seconds of each phase."""
+    on = torch.device(device)
+    return timed(phased(name, inputs(batch_size, dim, seed, on)), on)

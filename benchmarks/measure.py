@@ -1,6 +1,7 @@
 """Timing side by side, peak memory, and what a result has to say of its machine."""
 
 import csv
+import gc
 import importlib.metadata
 import os
 import platform
@@ -19,6 +20,13 @@ from torch import Tensor
 
 ROOT = Path(__file__).parent.parent
 PHASES = ("forward", "backward", "full")
+
+
+class _Settings:
+    """What ``python -m benchmarks`` was told."""
+
+    device: torch.device | None = None
+    ends: float | None = None
 
 
 class Phased(NamedTuple):
@@ -53,9 +61,33 @@ class Stamps:
         return [other - one for one, other in pairwise(self._times)]
 
 
+def use_device(name: str | None) -> None:
+    """Measure on the device of this name from now on; None: CUDA where there is any."""
+    _Settings.device = None if name is None else torch.device(name)
+
+
 def default_device() -> torch.device:
-    """Return the device that is measured: CUDA where there is any."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Return the device that is measured."""
+    return _Settings.device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def limit_seconds(seconds: float | None) -> None:
+    """Begin no case later than so many seconds from now; None: no limit."""
+    _Settings.ends = None if seconds is None else time.perf_counter() + seconds
+
+
+def is_over(what: str = "") -> bool:
+    """Tell whether the time of :func:`limit_seconds` is over, and print that ``what`` is left out if so."""
+    over = _Settings.ends is not None and time.perf_counter() > _Settings.ends
+    if over and what:
+        print(f"{what}: left out, the time is over", flush=True)
+    return over
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for all that was asked of the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def side_by_side(
@@ -108,8 +140,7 @@ def phases_side_by_side(
 
 def timed(candidate: Phased, device: torch.device) -> dict[str, float]:
     """Call once; seconds of every phase."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()  # what was asked for before is not this candidate's
+    synchronize(device)  # what was asked for before is not this candidate's
     stamps = Stamps(device)
     stamps.mark()
     made = candidate.forward()
@@ -145,6 +176,11 @@ def free_bytes(device: torch.device) -> int:
 
 def added_memory_mb(setup: str, statement: str) -> float:
     """Peak memory that ``statement`` adds in a fresh process after ``setup``, in MB (10^6 bytes), on Linux."""
+    return peak_of_process(setup, statement)[0]
+
+
+def peak_of_process(setup: str, statement: str) -> tuple[float, list[str]]:
+    """Return what :func:`added_memory_mb` does, and the lines that the process printed."""
     # VmHWM and not ru_maxrss: the latter is inherited from the process that starts this one. Writing 5 to clear_refs
     # sets VmHWM back to what is held now, so that a peak of the setup hides nothing; some kernels do not have it.
     program = f"""
@@ -168,11 +204,13 @@ print((peak() - before) * 1024 / 1e6)
     )  # fmt: skip
     if done.returncode:
         raise RuntimeError((done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1])
-    return float(done.stdout.splitlines()[-1])
+    *printed, added = done.stdout.splitlines()
+    return float(added), printed
 
 
 def added_cuda_memory_mb(call: Callable[[], object]) -> float:
-    """Peak memory that ``call`` adds on the CUDA device, in MB (10^6 bytes)."""
+    """Peak memory that ``call`` adds on the CUDA device, in MB (10^6 bytes): tensors, not what the allocator keeps."""
+    gc.collect()  # what an earlier call left in cycles would be freed in this one
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
@@ -189,7 +227,7 @@ def fitted_exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
 
 
 def conditions(seed: int, packages: Sequence[str] = ()) -> dict[str, object]:
-    """Hardware, versions, commit, threads and seed of a measurement.
+    """Hardware, versions, commit, threads and seed of a measurement on :func:`default_device`.
 
     Args:
         seed: of all that is random.
@@ -198,12 +236,13 @@ def conditions(seed: int, packages: Sequence[str] = ()) -> dict[str, object]:
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False, cwd=ROOT
     )
+    device = default_device()
     versions = {"packages": "; ".join(f"{name} {package_version(name)}" for name in packages)} if packages else {}
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "python": platform.python_version(),
         "torch": torch.__version__,
         **versions,

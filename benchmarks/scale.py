@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from benchmarks.lengths import TTL_MEAN_LENGTH
-from benchmarks.measure import conditions, quantiles, write_csv
+from benchmarks.measure import conditions, default_device, is_over, quantiles, synchronize, write_csv
 from benchmarks.plots import Point, hardware, line_chart, read_csv
 
 USERS = (10_000, 100_000, 1_000_000, 1_500_000)
@@ -28,11 +28,14 @@ def run(output: Path, quick: bool) -> None:
     found: dict[int, list[dict[str, float | list[float]]]] = {size: [] for size in users}
     for _ in range(rounds):
         for size in users:
-            program = f"from benchmarks import scale; scale.measure({size}, {n_items}, {steps})"
+            if is_over(f"{size:9,d} users"):
+                continue
+            device = default_device().type
+            program = f"from benchmarks import scale; scale.measure({size}, {n_items}, {steps}, {device!r})"
             done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
             found[size].append(json.loads(done.stdout.splitlines()[-1]))
     rows = []
-    for size, results in found.items():
+    for size, results in ((size, results) for size, results in found.items() if results):
         seconds = [value for result in results for value in result.pop("steps")]  # type: ignore[union-attr]
         numbers = quantiles(seconds)
         row: dict[str, object] = {"candidate": "adaptssr", "phase": "full", "users": size, "n_items": n_items}
@@ -48,22 +51,26 @@ def run(output: Path, quick: bool) -> None:
         write_csv(output / "scale.csv", rows)
 
 
-def measure(n_users: int, n_items: int, n_steps: int) -> None:
-    """Make a corpus and take steps on it; prints what they took as JSON. To be called in a fresh process."""
+def measure(n_users: int, n_items: int, n_steps: int, device_name: str = "cpu") -> None:
+    """Make a corpus and take steps on it; prints what they took as JSON. To be called in a fresh process.
+
+    The memory of the model and of the steps is that of the device, the memory of the corpus always the processor's.
+    """
     from adaptssr_plugin import AdaptSSRLoss, ItemCrop, ItemMask, ItemReorder, RandomPair, UserEncoder
     from adaptssr_plugin.corpus import BatchLoader
     from adaptssr_plugin.training import PairwiseStage, Streams
 
     torch.manual_seed(SEED)
+    device = torch.device(device_name)
     before = _resident_mb()
     corpus = make_corpus(n_users, n_items)
     with_corpus = _resident_mb()
     views = RandomPair([ItemMask(0.6, mask_id=n_items), ItemCrop(0.4), ItemReorder(0.6)])
-    stage = PairwiseStage(UserEncoder(n_items, max_len=MAX_LEN), views, AdaptSSRLoss()).train()
+    stage = PairwiseStage(UserEncoder(n_items, max_len=MAX_LEN), views, AdaptSSRLoss()).to(device).train()
     optimizer = torch.optim.Adam(stage.parameters(), lr=2e-4, fused=True)
 
     def step(number: int) -> None:
-        result = stage.step(next(batches), Streams(torch.device("cpu"), (SEED, "step", 0, number)))
+        result = stage.step(next(batches).to(device), Streams(device, (SEED, "step", 0, number)))
         optimizer.zero_grad(set_to_none=True)
         result.loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -78,16 +85,17 @@ def measure(n_users: int, n_items: int, n_steps: int) -> None:
             batches = iter(BatchLoader(corpus, batch_size=BATCH_SIZE, max_len=MAX_LEN, seed=SEED))
         started = time.perf_counter()
         step(number)
+        synchronize(device)
         seconds.append(time.perf_counter() - started)
     # Weights, gradients and Adam's two moments.
     model_mb = 4 * sum(weight.numel() * weight.element_size() for weight in stage.parameters()) / 1e6
-    peak = _status_mb("VmHWM")
+    peak_mb = torch.cuda.max_memory_allocated() / 1e6 if device.type == "cuda" else _status_mb("VmHWM") - with_corpus
     result = {
         "behaviours": int(corpus.offsets[-1]),
         "corpus_mb": with_corpus - before,
         "start_seconds": start_seconds,
         "model_mb": model_mb,
-        "steps_mb": peak - with_corpus - model_mb,
+        "steps_mb": peak_mb - model_mb,
         "steps": seconds[2:],  # Adam's state is made in the first
     }
     print(json.dumps(result))

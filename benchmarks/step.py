@@ -14,7 +14,17 @@ from adaptssr_plugin.corpus import Batch
 from adaptssr_plugin.training import PairwiseStage, Streams
 from benchmarks import usual_way
 from benchmarks.lengths import ttl_lengths
-from benchmarks.measure import Stamps, added_memory_mb, conditions, default_device, quantiles, write_csv
+from benchmarks.measure import (
+    Stamps,
+    added_cuda_memory_mb,
+    added_memory_mb,
+    conditions,
+    default_device,
+    is_over,
+    quantiles,
+    synchronize,
+    write_csv,
+)
 from benchmarks.plots import Point, hardware, line_chart, median_point, read_csv
 
 N_ITEMS = 50_000
@@ -116,7 +126,9 @@ def run(output: Path, quick: bool) -> None:
     rows: list[dict[str, object]] = []
     circumstances = conditions(SEED)
     for length in lengths:
-        repeats = 3 if quick else 60 if length <= 100 else 25
+        if is_over(f"L = {length:3d}"):
+            break
+        repeats = 3 if quick else 40 if length <= 100 or device.type == "cuda" else 15
         measured = _measure(Data(n_rows, length, n_items, device), repeats)
         reference = quantiles(measured["adaptssr"]["full"])["median_ms"]
         sizes = {"B": n_rows, "L": length, "d": SIZES["dim"], "n_items": n_items}
@@ -130,7 +142,7 @@ def run(output: Path, quick: bool) -> None:
             shown = "  ".join(f"{phase} {quantiles(phases[phase])['median_ms']:7.1f}" for phase in PHASES)
             print(f"L = {length:3d}  {name:9s}  {shown} ms  {ratio:5.2f} x adaptssr")
         write_csv(output / "step.csv", rows)
-    _memory(output, n_rows, n_items, lengths)
+    _memory(output, n_rows, n_items, lengths, device)
 
 
 def _measure(data: Data, repeats: int) -> dict[str, dict[str, list[float]]]:
@@ -140,6 +152,7 @@ def _measure(data: Data, repeats: int) -> dict[str, dict[str, list[float]]]:
     for step in steps.values():
         for _ in range(2):  # Adam's state is made in the first
             step()
+    synchronize(data.device)
     for _ in range(repeats):
         for name, step in steps.items():
             seconds = step()
@@ -148,21 +161,28 @@ def _measure(data: Data, repeats: int) -> dict[str, dict[str, list[float]]]:
     return measured
 
 
-def first_step(name: str, n_rows: int, length: int, n_items: int) -> None:
-    """Take one step of a candidate, its model, gradients and optimiser included: what a process's peak is read of."""
-    CANDIDATES[name](Data(n_rows, length, n_items, torch.device("cpu")))()
+def first_step(name: str, n_rows: int, length: int, n_items: int, device: str = "cpu") -> None:
+    """Take one step of a candidate, its model, gradients and optimiser included: what peak memory is read of."""
+    CANDIDATES[name](Data(n_rows, length, n_items, torch.device(device)))()
 
 
-def _memory(output: Path, n_rows: int, n_items: int, lengths: tuple[int, ...]) -> None:
+def _memory(output: Path, n_rows: int, n_items: int, lengths: tuple[int, ...], device: torch.device) -> None:
     rows, circumstances = [], conditions(SEED)
     for length in lengths:
         for name in CANDIDATES:
-            setup = f"{_SETUP}\nstep.first_step({name!r}, 2, 4, 10)"
-            added = added_memory_mb(setup, f"step.first_step({name!r}, {n_rows}, {length}, {n_items})")
+            added = _added_mb(name, n_rows, length, n_items, device)
             print(f"L = {length:3d}  {name:9s}  adds {added:6.0f} MB to peak memory, model and Adam's state included")
             row = {"candidate": name, "B": n_rows, "L": length, "d": SIZES["dim"], "n_items": n_items}
             rows.append({**row, "added_mb": round(added, 1), **circumstances})
     write_csv(output / "step-memory.csv", rows)
+
+
+def _added_mb(name: str, n_rows: int, length: int, n_items: int, device: torch.device) -> float:
+    if device.type == "cuda":
+        first_step(name, 2, 4, 10, "cuda")
+        return added_cuda_memory_mb(lambda: first_step(name, n_rows, length, n_items, "cuda"))
+    setup = f"{_SETUP}\nstep.first_step({name!r}, 2, 4, 10)"
+    return added_memory_mb(setup, f"step.first_step({name!r}, {n_rows}, {length}, {n_items})")
 
 
 def plot(output: Path) -> None:

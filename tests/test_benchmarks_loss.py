@@ -76,12 +76,12 @@ def test_pictures_are_drawn(quick, name):
 
 def test_a_candidate_without_room_is_left_out_with_its_reason(monkeypatch, tmp_path, capsys):
     ours, other = loss_peers.OURS, loss_peers.STRAIGHTFORWARD
-    monkeypatch.setattr(loss, "available", lambda quick: (ours, other))
+    monkeypatch.setattr(loss, "available", lambda quick, device: (ours, other))
     monkeypatch.setattr(loss, "free_bytes", lambda device: 1.5e8)  # the other one's bound at 2,048 is 335 MB
     monkeypatch.setattr(loss, "QUICK_SIZES", (16, 2048))
     monkeypatch.setattr(loss, "QUICK_MEMORY_SIZES", {other: (16, 64, 2048)})
     monkeypatch.setattr(loss, "default_device", lambda: CPU)
-    monkeypatch.setattr(loss, "_added_mb", lambda name, size, device: size**2)
+    monkeypatch.setattr(loss, "_added_mb", lambda name, size, device: (size**2, {}))
     monkeypatch.setitem(loss.CANDIDATES, ours, loss.CANDIDATES[ours]._replace(bytes_needed=lambda n: n))
     loss.run(tmp_path, quick=True)
     note = "left out: would need about 0.3 GB, more than 85% of what is free, 0.1 GB"
@@ -95,7 +95,7 @@ def test_a_candidate_without_room_is_left_out_with_its_reason(monkeypatch, tmp_p
 
 
 def test_a_candidate_that_would_take_too_long_is_left_out(monkeypatch):
-    monkeypatch.setattr(loss, "available", lambda quick: (loss_peers.NT_XENT, "InfoNCELoss"))
+    monkeypatch.setattr(loss, "available", lambda quick, device: (loss_peers.NT_XENT, "InfoNCELoss"))
     ready, reasons = loss._get_ready(16, CPU, False, {loss_peers.NT_XENT: (4, 6.0), "InfoNCELoss": (4, 1e-3)})
     assert list(ready) == ["InfoNCELoss"]
     assert reasons == {loss_peers.NT_XENT: "would take about 96 s a call, more than 90"}
@@ -105,7 +105,7 @@ def test_a_candidate_that_fails_is_left_out_with_its_first_line(monkeypatch):
     def fails(*views):
         raise RuntimeError("can't allocate\nmemory")
 
-    monkeypatch.setattr(loss, "available", lambda quick: (loss_peers.NT_XENT,))
+    monkeypatch.setattr(loss, "available", lambda quick, device: (loss_peers.NT_XENT,))
     candidate = loss.CANDIDATES[loss_peers.NT_XENT]._replace(make=lambda: fails)
     monkeypatch.setitem(loss.CANDIDATES, loss_peers.NT_XENT, candidate)
     assert loss._get_ready(16, CPU, False, {}) == ({}, {loss_peers.NT_XENT: "RuntimeError: can't allocate"})
@@ -154,3 +154,42 @@ def test_the_bare_product_multiplies_all_pairs_in_chunks(batch_size, monkeypatch
     assert sum(one[0] for one, _ in shapes) == 2 * batch_size
     assert {other for _, other in shapes} == {(5, 4 * batch_size)}
     assert len(shapes) == (1 if batch_size == 3 else 4)
+
+
+def test_the_triton_search_is_a_candidate_of_cuda_alone():
+    on_cuda = {loss_peers.TRITON, *loss_peers.SEARCHES.values()}
+    assert {name for name, one in loss_peers.CANDIDATES.items() if "cpu" not in one.devices} == on_cuda
+    assert not on_cuda & set(loss_peers.available(False, "cpu"))
+    pytest.importorskip("triton")
+    assert on_cuda < set(loss_peers.available(False, "cuda"))
+
+
+def test_the_search_alone_finds_the_largest_similarity_to_another_user():
+    views = loss_peers.inputs(9, 5, 3, CPU)
+    units = torch.nn.functional.normalize(torch.stack(views, 1), dim=-1).detach()  # (B, 4, d)
+    scores = torch.einsum("iad,jbd->iajb", units[:, ::2], units)
+    scores[torch.arange(9), :, torch.arange(9)] = -torch.inf
+    found = loss_peers.phased(loss_peers.SEARCHES["torch"], views).forward()
+    assert_close(found, scores.flatten(2).amax(-1))
+    assert not found.requires_grad
+
+
+def test_a_slow_call_is_timed_where_its_memory_is_measured(monkeypatch, tmp_path):
+    monkeypatch.setattr(loss, "available", lambda quick, device: (loss_peers.OURS,))
+    monkeypatch.setattr(loss, "QUICK_SIZES", (8, 16))
+    monkeypatch.setattr(loss, "QUICK_MEMORY_SIZES", {loss_peers.OURS: (8, 16)})
+    monkeypatch.setattr(loss, "default_device", lambda: CPU)
+    seconds = {8: {"forward": 1.0, "backward": 2.0, "full": 3.0}, 16: {"forward": 4.0, "backward": 5.0, "full": 9.0}}
+    monkeypatch.setattr(loss, "_added_mb", lambda name, size, device: (1.0, seconds[size]))
+    loss.run(tmp_path, quick=True)
+    rows = {(row["B"], row["phase"]): row for row in read(tmp_path / "loss.csv")}
+    assert [float(rows["16", phase]["median_ms"]) for phase in ("forward", "backward", "full")] == [4000, 5000, 9000]
+    assert (rows["16", "full"]["repeats"], rows["16", "full"]["warm_up"]) == ("1", "0")
+    assert rows["16", "full"]["note"] == "timed with its memory, in a process of its own"
+    assert (rows["8", "full"]["repeats"], rows["8", "full"]["note"]) == ("3", "")
+
+
+def test_seconds_come_with_the_memory():
+    added, seconds = loss._added_mb(loss_peers.OURS, 64, CPU)
+    assert added > 0
+    assert seconds["full"] == seconds["forward"] + seconds["backward"] > 0

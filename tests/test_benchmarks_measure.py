@@ -6,6 +6,7 @@ import time
 import pytest
 import torch
 
+from benchmarks import __main__ as command
 from benchmarks import measure
 from benchmarks.measure import Phased
 
@@ -86,3 +87,52 @@ def test_versions_of_packages_stand_in_one_column():
     assert found["packages"] == f"torch {torch.__version__}; no-such-package absent"
     assert (found["seed"], found["threads"]) == (7, torch.get_num_threads())
     assert "packages" not in measure.conditions(7)
+
+
+@pytest.fixture
+def settings():
+    yield
+    measure.use_device(None)
+    measure.limit_seconds(None)
+
+
+def test_no_case_begins_when_the_time_is_over(settings, capsys):
+    assert not measure.is_over("none")
+    measure.limit_seconds(60)
+    assert not measure.is_over("some")
+    measure.limit_seconds(-1)
+    assert measure.is_over()
+    assert capsys.readouterr().out == ""
+    assert measure.is_over("B = 16")
+    assert capsys.readouterr().out == "B = 16: left out, the time is over\n"
+
+
+def test_cuda_is_measured_where_there_is_any_and_the_processor_where_it_is_asked_for(settings, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"card of {device}")
+    assert measure.default_device().type == "cuda"
+    assert measure.conditions(0)["device"] == "card of cuda"
+    measure.use_device("cpu")
+    assert measure.default_device().type == "cpu"
+    assert measure.conditions(0)["device"] == "cpu"
+
+
+@pytest.mark.parametrize(("device", "folder"), [("cpu", "."), ("cuda", "cuda")])
+def test_results_of_cuda_have_a_folder_of_their_own(device, folder, settings, monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(command, "RESULTS", tmp_path)
+    monkeypatch.setattr(command, "_one", lambda name, output, *_: seen.append((name, output)))
+    monkeypatch.setattr("sys.argv", ["benchmarks", "loss", "--device", device, "--limit", "5"])
+    command.main()
+    assert seen == [("loss", tmp_path / folder)]
+    assert (tmp_path / folder).is_dir()
+    assert not measure.is_over()
+
+
+def test_cuda_where_there_is_none_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("sys.argv", ["benchmarks", "loss", "--device", "cuda"])
+    with pytest.raises(SystemExit, match="2"):
+        command.main()
+    assert capsys.readouterr().err.endswith("error: --device: there is no CUDA device here\n")
