@@ -12,6 +12,7 @@ from ..errors import InputError, TrainingDivergedError
 from ..methods import available, presets
 from .convert import convert
 from .describe import describe
+from .embed import embed, export
 from .options import FINE_TUNING, PRETRAINING, given, recbole_options, recipe_options
 
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -29,6 +30,7 @@ def cli() -> None:
     adaptssr finetune DIR --task gender        the second half, for any column of the dataset's .user file
     adaptssr run SASRec ml-100k --ssl_loss=adaptssr   a RecBole model with the self-supervised loss beside its own
     adaptssr convert KIND FILE --output DIR    other forms of data to RecBole's files; describe: what is in them
+    adaptssr embed DIR --output FILE.parquet   vectors of any users; export: the encoder for torch alone
     """  # noqa: D301 - \b keeps click from wrapping the lines
 
 
@@ -181,6 +183,8 @@ def run(words: tuple[str, ...], config_files: str | None, show_config: bool) -> 
 
 cli.add_command(convert)
 cli.add_command(describe)
+cli.add_command(embed)
+cli.add_command(export)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

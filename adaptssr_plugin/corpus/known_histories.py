@@ -1,0 +1,190 @@
+"""Histories of any users, new ones too, in the item ids of a trained model: read in chunks, never all at once.
+
+Behaviours with items that the model does not know are left out, and so are users whom that leaves with none; both are
+counted. Needs pyarrow: users keep the type that a Parquet file gives them.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import InputError
+from ..progress import progress_bar
+from .behaviours import BehaviourCorpus, StrArray
+from .converters import _one_line, _parquet_columns
+from .dataset_writer import file_sizes, numbered_lines
+
+_CHUNK = 8192  # users in memory at once
+
+
+class KnownHistories(NamedTuple):
+    """Some users, and what a model can read of their histories."""
+
+    users: Any
+    """``pyarrow.Array`` of shape (U,): what the source calls the users with a known item."""
+    corpus: BehaviourCorpus
+    """Their histories, in ids of the model; rows as ``users``."""
+    behaviours: int
+    """Behaviours that were read of all users."""
+    unknown: int
+    """How many of them the model does not know."""
+    skipped: int
+    """Users without a known item, who are not among ``users``."""
+
+
+def known_lines(
+    paths: Sequence[str | Path], item_tokens: StrArray, *, show_progress: bool = True
+) -> Iterator[KnownHistories]:
+    """Read text with one line per user: the user, then its items, oldest first, separated by blanks.
+
+    Args:
+        paths: UTF-8 text files, one after the other; blank lines are passed over.
+        item_tokens: ``(n_items,)``, the model's items, the padding first.
+        show_progress: a progress bar on standard error.
+
+    Yields:
+        Users in the order of the files.
+
+    Raises:
+        InputError: a file that cannot be read.
+    """
+    import pyarrow as pa
+
+    files = [Path(path) for path in paths]
+    numbers = _numbers(item_tokens)
+    users: list[str] = []
+    lengths: list[int] = []
+    ids: list[int] = []
+    with progress_bar(file_sizes(files), "embed", show_progress, "B") as bar:
+        bar.unit_scale = True
+        for path in files:
+            with path.open("rb") as file:
+                for _, line in numbered_lines(file, path, bar):
+                    user, *tokens = line.split() or [""]
+                    if user:
+                        users.append(user)
+                        lengths.append(len(tokens))
+                        ids += [numbers.get(token, 0) for token in tokens]
+                    if len(users) == _CHUNK:
+                        yield _known(pa.array(users), np.array(ids, np.int64), np.array(lengths), item_tokens)
+                        users, lengths, ids = [], [], []
+    yield _known(pa.array(users, pa.string()), np.array(ids, np.int64), np.array(lengths, np.int64), item_tokens)
+
+
+def known_parquet(
+    paths: Sequence[str | Path],
+    item_tokens: StrArray,
+    *,
+    user_column: str = "user_id",
+    items_column: str = "item_id",
+    show_progress: bool = True,
+) -> Iterator[KnownHistories]:
+    """Read Parquet with one row per user, whose items are a list, oldest first; null is none.
+
+    Args:
+        paths: Parquet files, one after the other.
+        item_tokens: ``(n_items,)``, the model's items, the padding first.
+        user_column: integers or strings.
+        items_column: lists of integers or strings.
+        show_progress: a progress bar on standard error.
+
+    Yields:
+        Users in the order of the files.
+
+    Raises:
+        InputError: a file that cannot be read, a missing column or one of another type, a user that is null.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    files = [Path(path) for path in paths]
+    file_sizes(files)
+    total = sum(_parquet_columns(path, user_column, items_column, ())[0] for path in files)
+    known_items = pa.array(item_tokens[1:].tolist(), pa.string())
+    with progress_bar(total, "embed", show_progress, "user") as bar:
+        for path in files:
+            row = 0
+            try:
+                with parquet.ParquetFile(path) as file:
+                    for batch in file.iter_batches(_CHUNK, columns=[user_column, items_column]):
+                        users = _plain(batch.column(user_column))
+                        if users.null_count:
+                            raise InputError(f"{path}: expected a user in every row, got null after row {row}")
+                        ids, lengths = _list_ids(batch.column(items_column), known_items)
+                        yield _known(users, ids, lengths, item_tokens)
+                        row += len(batch)
+                        bar.update(len(batch))
+            except (pa.ArrowException, OSError) as error:
+                raise InputError(f"{path}: cannot be read after row {row} ({_one_line(error)})") from None
+
+
+def known_corpus(
+    corpus: BehaviourCorpus, item_tokens: StrArray, *, show_progress: bool = True
+) -> Iterator[KnownHistories]:
+    """Go through a corpus, whose items may be numbered otherwise than the model's.
+
+    Args:
+        corpus: the users.
+        item_tokens: ``(n_items,)``, the model's items, the padding first.
+        show_progress: a progress bar on standard error.
+
+    Yields:
+        Users in the order of the corpus.
+    """
+    import pyarrow as pa
+
+    numbers = _numbers(item_tokens)
+    ids = np.array([0, *(numbers.get(token, 0) for token in corpus.item_tokens[1:].tolist())], dtype=np.int64)
+    with progress_bar(len(corpus), "embed", show_progress, "user") as bar:
+        for start in range(0, len(corpus), _CHUNK):
+            offsets = corpus.offsets[start : start + _CHUNK + 1]
+            users = pa.array(corpus.user_tokens[start : start + _CHUNK].tolist(), pa.string())
+            yield _known(users, ids[corpus.items[offsets[0] : offsets[-1]]], np.diff(offsets), item_tokens)
+            bar.update(len(users))
+
+
+def _numbers(item_tokens: StrArray) -> dict[str, int]:
+    """Number the items; the padding is none."""
+    return {token: number for number, token in enumerate(item_tokens.tolist()) if number}
+
+
+def _plain(column: Any) -> Any:
+    """Decode what is stored as a dictionary."""
+    from pyarrow import types
+
+    return column.dictionary_decode() if types.is_dictionary(column.type) else column
+
+
+def _list_ids(lists: Any, known_items: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Give the ids of all lists' items one after the other, 0 for unknown ones, and the length of each list."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    lengths = compute.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+    tokens = _plain(compute.list_flatten(lists)).cast(pa.string())
+    found = compute.index_in(tokens, value_set=known_items)
+    return found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64) + 1, lengths
+
+
+def _known(
+    users: Any, ids: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], item_tokens: StrArray
+) -> KnownHistories:
+    """Leave out unknown items, which have id 0, and users without another."""
+    import pyarrow as pa
+
+    known = ids > 0
+    owner = np.repeat(np.arange(len(users)), lengths)
+    counts = np.bincount(owner[known], minlength=len(users))
+    some = counts > 0
+    kept = users.filter(pa.array(some, pa.bool_()))
+    corpus = BehaviourCorpus(
+        items=ids[known],
+        offsets=np.append(0, np.cumsum(counts[some])).astype(np.int64),
+        n_items=len(item_tokens),
+        user_tokens=np.array(kept.cast(pa.string()).to_pylist(), dtype=np.str_),
+        item_tokens=item_tokens,
+    )
+    return KnownHistories(kept, corpus, len(ids), int((~known).sum()), int((~some).sum()))

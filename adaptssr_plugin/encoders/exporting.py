@@ -1,0 +1,94 @@
+"""An encoder as a graph that torch runs by itself, without this package: :mod:`torch.export`."""
+
+import warnings
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from ..errors import InputError
+
+_TOLERANCE = 1e-5
+
+
+def export_encoder(encoder: nn.Module, n_items: int, max_len: int) -> ExportedProgram:
+    """Trace an encoder for any number of users and any length.
+
+    The graph takes ``item_seq`` and ``item_seq_len`` as the encoder does, B of at least 1 and L from 1 to ``max_len``,
+    and gives the same user vectors: checked here on random sequences, to 1e-5 of the largest number. An encoder that
+    torch can trace for one length only (:class:`GRUEncoder`) is traced for ``max_len``, and pads its input to it.
+
+    Args:
+        encoder: ``(item_seq, item_seq_len) -> (B, d)``, in evaluation mode, on the device that the graph is to run on.
+        n_items: items, the padding id 0 included.
+        max_len: the longest sequence.
+
+    Raises:
+        InputError: an encoder in training mode, one that torch cannot trace, or whose graph gives other numbers.
+    """
+    if any(module.training for module in encoder.modules()):
+        raise InputError("encoder: expected one in evaluation mode, got one in training mode")
+    device = next((parameter.device for parameter in encoder.parameters()), torch.device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+
+    def batch(n_rows: int, length: int) -> tuple[Tensor, Tensor]:
+        """Make random sequences, ``(B, L)`` and ``(B,)``."""
+        item_seq_len = torch.randint(1, length + 1, (n_rows,), generator=generator)
+        item_seq = torch.randint(1, max(n_items, 2), (n_rows, length), generator=generator)
+        item_seq = item_seq.masked_fill(torch.arange(length) >= item_seq_len[:, None], 0)
+        return item_seq.to(device), item_seq_len.to(device)
+
+    program = _program(encoder, batch(3, max_len), max_len)
+    traced = program.module()
+    for n_rows, length in ((1, 1), (5, (max_len + 1) // 2), (2, max_len)):
+        _check_same(encoder, traced, *batch(n_rows, length))
+    return program
+
+
+def _program(encoder: nn.Module, example: tuple[Tensor, Tensor], max_len: int) -> ExportedProgram:
+    if not any(isinstance(module, nn.RNNBase) for module in encoder.modules()):  # known to need one length
+        try:
+            return _trace(encoder, example, max_len)
+        except Exception:  # torch has a dozen classes for what it cannot trace
+            pass
+    try:
+        return _trace(_Padded(encoder, max_len).eval(), example, max_len)
+    except Exception as error:
+        first = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"encoder: expected one that torch.export can trace, got {type(encoder).__name__} ({first})"
+        ) from None
+
+
+def _trace(encoder: nn.Module, example: tuple[Tensor, Tensor], max_len: int) -> ExportedProgram:
+    rows = Dim("batch", min=1)
+    columns = {1: Dim("length", min=1, max=max_len)} if max_len > 1 else {}
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # torch's, on its own recurrent layers
+        return torch.export.export(encoder, example, dynamic_shapes=({0: rows, **columns}, {0: rows}), strict=False)
+
+
+class _Padded(nn.Module):
+    """An encoder that always sees ``max_len`` positions: encodings do not depend on padding."""
+
+    def __init__(self, encoder: nn.Module, max_len: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.max_len = max_len
+
+    def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+        vectors: Tensor = self.encoder(F.pad(item_seq, (0, self.max_len - item_seq.shape[1])), item_seq_len)
+        return vectors
+
+
+def _check_same(encoder: nn.Module, traced: nn.Module, item_seq: Tensor, item_seq_len: Tensor) -> None:
+    """Compare the graph with the encoder; an encoder that branches on values is traced for those of the example."""
+    with torch.no_grad():
+        expected, came = encoder(item_seq, item_seq_len), traced(item_seq, item_seq_len)
+    difference = float((came - expected).abs().max()) if came.shape == expected.shape else float("inf")
+    if not difference <= _TOLERANCE * max(1.0, float(expected.abs().max())):
+        raise InputError(
+            f"encoder: expected one whose graph gives its own numbers, got {type(encoder).__name__}, "
+            f"off by {difference:.1e} for shape {tuple(item_seq.shape)}"
+        )

@@ -1,0 +1,193 @@
+"""A finished pre-training put to use: vectors of users and items as Parquet, the encoder as a graph of torch's."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .. import __version__
+from ..corpus import BatchLoader, BehaviourCorpus
+from ..corpus.known_histories import KnownHistories
+from ..corpus.vector_file import VectorWriter
+from ..encoders import UserEncoder, make_encoder
+from ..encoders.exporting import export_encoder
+from ..errors import InputError
+from .artefacts import Artefact, load_artefact
+from .checkpoints import write_atomically
+
+_ITEMS_AT_ONCE = 16384
+
+
+@dataclass(frozen=True)
+class UserModel:
+    """A pre-trained encoder with what is known of it.
+
+    Attributes:
+        encoder: on the CPU, in evaluation mode, without gradients.
+        artefact: its files as loaded.
+        folder: where they are.
+    """
+
+    encoder: UserEncoder
+    artefact: Artefact
+    folder: Path
+
+    @property
+    def max_len(self) -> int:
+        """How many of the newest behaviours the encoder reads."""
+        return int(self.artefact.encoder_arguments["max_len"])
+
+    def about(self) -> dict[str, str]:
+        """Say in a few words which model it is."""
+        card = self.artefact.card
+        known = {str(name): str(card[name]) for name in ("dataset", "finished") if name in card}
+        return {"adaptssr_plugin": __version__, "model": str(self.folder)} | known
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What was written.
+
+    Attributes:
+        rows: vectors in the file.
+        dim: length of a vector.
+        behaviours: how many were read of all users.
+        unknown: how many of them were left out, since the model does not know the item.
+        skipped: users who were left out, since the model knows no item of theirs.
+    """
+
+    rows: int
+    dim: int
+    behaviours: int = 0
+    unknown: int = 0
+    skipped: int = 0
+
+
+def load_user_model(folder: str | Path) -> UserModel:
+    """Load a finished pre-training; needs safetensors, and not RecBole.
+
+    Raises:
+        InputError: a folder without a finished run, or damaged files.
+    """
+    artefact = load_artefact(Path(folder))
+    try:
+        encoder = make_encoder(**artefact.encoder_arguments)
+        encoder.load_state_dict(artefact.weights)
+    except (RuntimeError, TypeError, InputError) as error:
+        raise InputError(f"model: the files in {folder} do not fit: {str(error).splitlines()[-1].strip()}") from None
+    return UserModel(encoder.eval().requires_grad_(False), artefact, Path(folder))
+
+
+def user_vectors(
+    encoder: UserEncoder, corpus: BehaviourCorpus, max_len: int, batch_size: int, device: torch.device | str = "cpu"
+) -> np.ndarray:
+    """Encode the users of a corpus: ``(U, d)`` float32, in its order, from the newest ``max_len`` behaviours of each.
+
+    Args:
+        encoder: on ``device``, in evaluation mode.
+        corpus: in the item ids of the encoder.
+        max_len: at most that of the encoder.
+        batch_size: users that are encoded at once.
+        device: where.
+    """
+    if len(corpus) == 0:
+        return np.zeros((0, encoder.out_dim), dtype=np.float32)
+    loader = BatchLoader(corpus, batch_size=batch_size, max_len=max_len, seed=0, shuffle=False)
+    parts = []
+    with torch.inference_mode():
+        for batch in loader:
+            moved = batch.to(device)
+            parts.append(encoder(moved.item_seq, moved.item_seq_len).float().cpu())
+    return torch.cat(parts).numpy()
+
+
+def embed_users(
+    model: UserModel,
+    chunks: Iterable[KnownHistories],
+    output: str | Path,
+    batch_size: int = 512,
+    device: torch.device | str = "cpu",
+) -> Embedded:
+    """Write the vectors of users as Parquet: ``user_id`` as the source calls them, and ``vector``.
+
+    One chunk of users is in memory at a time.
+
+    Args:
+        model: from :func:`load_user_model`.
+        chunks: their histories in the model's ids, from :mod:`adaptssr_plugin.corpus.known_histories`.
+        output: the file, replaced if it is there.
+        batch_size: users that are encoded at once.
+        device: where they are encoded.
+
+    Raises:
+        InputError: no user with an item that the model knows; nothing is written then.
+    """
+    encoder = model.encoder.to(device)
+    behaviours = unknown = skipped = 0
+    with VectorWriter(Path(output), "user_id", encoder.out_dim, model.about()) as writer:
+        for chunk in chunks:
+            if len(chunk.users):
+                writer.write(chunk.users, user_vectors(encoder, chunk.corpus, model.max_len, batch_size, device))
+            behaviours += chunk.behaviours
+            unknown += chunk.unknown
+            skipped += chunk.skipped
+        if writer.rows == 0:
+            raise InputError(
+                f"input: expected a user with an item that the model knows, got {skipped} users with none "
+                f"({unknown} behaviours of unknown items)"
+            )
+    return Embedded(writer.rows, encoder.out_dim, behaviours, unknown, skipped)
+
+
+def embed_items(model: UserModel, output: str | Path) -> Embedded:
+    """Write the item table as Parquet: ``item_id``, and ``vector``, without padding and [MASK].
+
+    Raises:
+        InputError: an encoder without a table of items.
+    """
+    import pyarrow as pa
+
+    table: torch.Tensor | None = getattr(model.encoder, "item_weight", None)
+    if table is None:
+        raise InputError(f"model: expected an encoder with item_weight, got {type(model.encoder).__name__}")
+    tokens = model.artefact.item_tokens
+    with VectorWriter(Path(output), "item_id", table.shape[1], model.about()) as writer:
+        for start in range(1, len(tokens), _ITEMS_AT_ONCE):
+            names = pa.array(tokens[start : start + _ITEMS_AT_ONCE].tolist(), pa.string())
+            writer.write(names, table[start : start + _ITEMS_AT_ONCE].detach().float().cpu().numpy())
+    return Embedded(writer.rows, table.shape[1])
+
+
+def export_model(model: UserModel, output: str | Path) -> Path:
+    """Write the encoder as a graph that torch loads and runs without this package (:func:`export_encoder`).
+
+    Beside the graph, the file holds ``items.json``, the token of every item id, and ``model.json``, how the model was
+    made: ``extra_files`` of ``torch.export.load``.
+
+    Args:
+        model: from :func:`load_user_model`, on the device that the graph is to run on.
+        output: the file, whose name ends in ``.pt2``, as torch wants it; replaced if it is there.
+
+    Raises:
+        InputError: another name, or an encoder that cannot be traced.
+    """
+    output = Path(output)
+    if output.suffix != ".pt2" or output.is_dir():
+        raise InputError(f"output: expected the name of a file that ends in .pt2, got {output}")
+    artefact = model.artefact
+    program = export_encoder(model.encoder, len(artefact.item_tokens), model.max_len)
+    extra: dict[str, Any] = {
+        "items.json": json.dumps(artefact.item_tokens.tolist(), ensure_ascii=False),
+        "model.json": json.dumps({"encoder": artefact.encoder_arguments, **artefact.card}, ensure_ascii=False),
+    }
+
+    def write(path: Path) -> None:
+        with path.open("wb") as file:  # by its name, torch would complain of the temporary file's ending
+            torch.export.save(program, file, extra_files=extra)
+
+    write_atomically(output, write)
+    return output
