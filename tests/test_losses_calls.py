@@ -45,6 +45,9 @@ CONSTRUCTIONS = [
     (InfoNCELoss, "similarity", True),
     (InfoNCELoss, "reduction", "avg"),
     (InfoNCELoss, "chunk_size", 0),
+    (AdaptSSRLoss, "gather", 1),
+    (AdaptSSRLoss, "gather", None),
+    (InfoNCELoss, "gather", "all"),
     (AugmentationAdaptiveFusion, "granularity", "user"),
     (AugmentationAdaptiveFusion, "terms", 3),
 ]
@@ -76,9 +79,11 @@ def test_right_fusions_are_taken(fusion):
     assert AdaptSSRLoss(fusion=fusion)(*torch.randn(4, 3, 2)).isfinite()
 
 
-@pytest.mark.parametrize("module", [AdaptSSRLoss, InfoNCELoss])
-def test_gather_is_refused_until_it_is_exact(module):
-    assert message_of(lambda: module(gather=True)).startswith("gather: ")
+@pytest.mark.parametrize(("module", "options"), [(AdaptSSRLoss, {}), (InfoNCELoss, {"negatives": "hardest"})])
+def test_no_triton_over_processes(module, options, monkeypatch):
+    monkeypatch.setattr("adaptssr_plugin.functional.triton_search.is_installed", lambda: True)
+    message = message_of(lambda: module(gather=True, implementation="triton", **options))
+    assert message == "implementation: expected 'auto' or 'torch' with gather=True, got 'triton'"
 
 
 ENCODINGS = [
@@ -193,6 +198,7 @@ class TestBatch:
 
 
 def test_arguments_that_are_shown():
+    assert repr(AdaptSSRLoss(fusion=0.5, gather=True)).endswith("reduction='mean', gather=True)")
     assert repr(InfoNCELoss(0.5, similarity="dot")) == (
         "InfoNCELoss(temperature=0.5, negatives='all', reduction='mean', similarity='dot')"
     )

@@ -24,11 +24,12 @@ SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg", encoding="utf-8")
 
 # Rooms in the order in which they may import one another: only from the left.
-ROOMS = ["functional", "losses", "augment", "encoders", "corpus", "training", "methods", "downstream", "recbole"]
-ROOMS += ["experiments", "cli"]
+ROOMS = ["functional", "distributed", "losses", "augment", "encoders", "corpus", "training", "methods", "downstream"]
+ROOMS += ["recbole", "experiments", "cli"]
 FOR_ALL = {"errors", "seeding", "progress"}  # modules beside the rooms; none imports a room
 THIRD_PARTIES = {
     "functional": {"torch", "triton"},
+    "distributed": {"torch"},
     "losses": {"torch"},
     "augment": {"torch", "numpy"},
     "encoders": {"torch"},
@@ -45,7 +46,17 @@ THIRD_PARTIES = {
     "__init__": set(),
     "__main__": set(),
 }
-CORE_ROOMS = ["functional", "losses", "augment", "encoders", "corpus", "training", "methods", "downstream"]
+CORE_ROOMS = [
+    "functional",
+    "distributed",
+    "losses",
+    "augment",
+    "encoders",
+    "corpus",
+    "training",
+    "methods",
+    "downstream",
+]
 
 
 def modules():

@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from .hardest_negative import hardest_negative
 from .implementation import Implementation
-from .similarity import exclude_own_, full_precision, similarity_chunks
+from .similarity import exclude_own_, full_precision, rows_of, similarity_chunks
 
 _STRIDE = 1  # both views are anchors
 
@@ -29,15 +29,20 @@ class _LogSumExpOverNegatives(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, vectors: Tensor, temperature: float, user_ids: Tensor | None, chunk_size: int | None
+        ctx: Any,
+        vectors: Tensor,
+        temperature: float,
+        user_ids: Tensor | None,
+        chunk_size: int | None,
+        rows: slice | None,
     ) -> Tensor:
-        total = vectors.new_empty(vectors.shape[:2])  # (B, 2)
+        total = vectors.new_empty(rows_of(vectors, rows).shape[:2])  # (n, 2)
         with full_precision(vectors):
-            for users, scores in similarity_chunks(vectors, _STRIDE, chunk_size):
+            for users, scores in similarity_chunks(vectors, _STRIDE, chunk_size, rows):
                 scores /= temperature
-                total[users] = exclude_own_(scores, users, user_ids, -torch.inf).logsumexp((2, 3))
+                total[users] = exclude_own_(scores, users, user_ids, -torch.inf, rows).logsumexp((2, 3))
         ctx.save_for_backward(vectors, total, user_ids)
-        ctx.temperature, ctx.chunk_size = temperature, chunk_size
+        ctx.temperature, ctx.chunk_size, ctx.rows = temperature, chunk_size, rows
         return total
 
     @staticmethod
@@ -46,18 +51,19 @@ class _LogSumExpOverNegatives(torch.autograd.Function):
         vectors, total, user_ids = ctx.saved_tensors
         grad_vectors = torch.zeros_like(vectors)
         flat, grad_flat = vectors.flatten(0, 1), grad_vectors.view(-1, vectors.shape[-1])
+        anchors, grad_anchors = rows_of(vectors, ctx.rows), rows_of(grad_vectors, ctx.rows)
         # A row without negatives has total = -inf; any finite number in its place makes its weights 0.
         total = torch.where(total == -torch.inf, 0, total)
         grad = grad / ctx.temperature
         with full_precision(vectors):
-            for users, scores in similarity_chunks(vectors, _STRIDE, ctx.chunk_size):
+            for users, scores in similarity_chunks(vectors, _STRIDE, ctx.chunk_size, ctx.rows):
                 scores /= ctx.temperature
-                exclude_own_(scores, users, user_ids, -torch.inf)
+                exclude_own_(scores, users, user_ids, -torch.inf, ctx.rows)
                 scores.sub_(total[users, :, None, None]).exp_().mul_(grad[users, :, None, None])
-                rows = scores.flatten(0, 1).flatten(1)  # (anchors, 2B)
-                grad_vectors[users] += (rows @ flat).view_as(vectors[users])
-                grad_flat.addmm_(rows.t(), vectors[users].flatten(0, 1))
-        return grad_vectors, None, None, None
+                weights = scores.flatten(0, 1).flatten(1)  # (anchors, 2B)
+                grad_anchors[users] += (weights @ flat).view_as(anchors[users])
+                grad_flat.addmm_(weights.t(), anchors[users].flatten(0, 1))
+        return grad_vectors, None, None, None, None
 
 
 def _against_partner(negative: Tensor, vectors: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
@@ -73,6 +79,7 @@ def info_nce(
     temperature: float = 1.0,
     user_ids: Tensor | None = None,
     chunk_size: int | None = None,
+    rows: slice | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Eq. 9 for both anchors of every row.
 
@@ -82,12 +89,14 @@ def info_nce(
         user_ids: integers ``(B,)`` or ``(B, k)``; rows with the same id in any column (say the user and the
             target item) are never negatives of each other. None: all rows are negatives of each other.
         chunk_size: rows of the similarity matrix held at once; None chooses for the device.
+        rows: users whose encodings are anchors (in a gathered batch, those of this process), n of them; None: all B.
 
     Returns:
-        The loss ``(B, 2)`` and which rows have a negative, bool ``(B,)``.
+        The loss ``(n, 2)`` and which rows have a negative, bool ``(n,)``.
     """
-    total: Tensor = _LogSumExpOverNegatives.apply(vectors, temperature, user_ids, chunk_size)  # type: ignore[no-untyped-call]
-    return _against_partner(total, vectors, temperature)
+    arguments = (vectors, temperature, user_ids, chunk_size, rows)
+    total: Tensor = _LogSumExpOverNegatives.apply(*arguments)  # type: ignore[no-untyped-call]
+    return _against_partner(total, rows_of(vectors, rows), temperature)
 
 
 def hardest_info_nce(
@@ -96,10 +105,11 @@ def hardest_info_nce(
     user_ids: Tensor | None = None,
     chunk_size: int | None = None,
     implementation: Implementation = "auto",
+    rows: slice | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Eq. 8 for both anchors of every row.
 
     Arguments and result as :func:`info_nce`; ``implementation`` of the search as :func:`choose_search`.
     """
-    hardest = hardest_negative(vectors, _STRIDE, user_ids, chunk_size, implementation)
-    return _against_partner(hardest / temperature, vectors, temperature)
+    hardest = hardest_negative(vectors, _STRIDE, user_ids, chunk_size, implementation, rows)
+    return _against_partner(hardest / temperature, rows_of(vectors, rows), temperature)

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .implementation import Implementation, choose_search
-from .similarity import exclude_own_, full_precision, similarity_chunks
+from ..errors import InputError
+from .implementation import Implementation, check_implementation, choose_search
+from .similarity import exclude_own_, full_precision, rows_of, similarity_chunks
 
 _MIN_CLASSES = 32  # fewer do not fill a vector register's worth of work
 _FEW_COLUMNS = 128  # up to here torch's own maximum costs no more than the several operations of ours
@@ -48,42 +49,69 @@ def _row_maximum(scores: Tensor) -> tuple[Tensor, Tensor]:
     return best, torch.where(which < classes, index, which + (whole - classes))
 
 
-def search(vectors: Tensor, stride: int, user_ids: Tensor | None, chunk_size: int | None) -> tuple[Tensor, Tensor]:
+def search(
+    vectors: Tensor, stride: int, user_ids: Tensor | None, chunk_size: int | None, rows: slice | None = None
+) -> tuple[Tensor, Tensor]:
     """Find every anchor's largest similarity to another user, without autograd.
 
     Arguments as :func:`hardest_negative`.
 
     Returns:
-        The similarities ``(B, m / stride)``, and the winners ``(B * m / stride,)``: row numbers in the
+        The similarities ``(n, m / stride)``, and the winners ``(n * m / stride,)``: row numbers in the
         ``(B * m, d)`` encodings.
     """
-    values = vectors.new_empty(vectors[:, ::stride].shape[:2])
+    values = vectors.new_empty(rows_of(vectors, rows)[:, ::stride].shape[:2])
     winners = torch.empty_like(values, dtype=torch.int64)
     with full_precision(vectors):
-        for users, scores in similarity_chunks(vectors, stride, chunk_size):
-            exclude_own_(scores, users, user_ids, -torch.inf)
+        for users, scores in similarity_chunks(vectors, stride, chunk_size, rows):
+            exclude_own_(scores, users, user_ids, -torch.inf, rows)
             value, winner = _row_maximum(scores.flatten(0, 1).flatten(1))
             values[users], winners[users] = value.view_as(values[users]), winner.view_as(winners[users])
     return values, winners.flatten()
 
 
-def scatter_to_winners_(grad_vectors: Tensor, grad: Tensor, vectors: Tensor, stride: int, winners: Tensor) -> Tensor:
+def find_winners(
+    vectors: Tensor,
+    stride: int,
+    user_ids: Tensor | None,
+    chunk_size: int | None,
+    implementation: Implementation,
+    rows: slice | None,
+) -> tuple[Tensor, Tensor]:
+    """Run :func:`search` or another implementation of it.
+
+    Raises:
+        InputError: as :func:`choose_search`; "triton" with ``rows``, which its kernel does not know.
+    """
+    if rows is None:
+        return choose_search(implementation, vectors.device)(vectors, stride, user_ids, chunk_size)
+    check_implementation(implementation)
+    if implementation == "triton":
+        raise InputError("implementation: expected 'auto' or 'torch' with rows of a gathered batch, got 'triton'")
+    return search(vectors, stride, user_ids, chunk_size, rows)
+
+
+def scatter_to_winners_(
+    grad_vectors: Tensor, grad: Tensor, vectors: Tensor, stride: int, winners: Tensor, rows: slice | None = None
+) -> Tensor:
     """Add the gradient of :func:`search` to that of the encodings, in place.
 
     Args:
         grad_vectors: ``(B, m, d)``, contiguous.
-        grad: gradient of the similarities ``(B, m / stride)``.
+        grad: gradient of the similarities ``(n, m / stride)``.
         vectors: as given to :func:`search`.
         stride: as given to :func:`search`.
         winners: as returned by :func:`search`.
+        rows: as given to :func:`search`.
 
     Returns:
         ``grad_vectors``.
     """
-    anchors = vectors[:, ::stride]
+    anchors = rows_of(vectors, rows)[:, ::stride]
     grad = grad[..., None]
     grad_vectors.flatten(0, 1).index_add_(0, winners, (grad * anchors).flatten(0, 1))
-    grad_vectors[:, ::stride].addcmul_(grad, vectors.flatten(0, 1).index_select(0, winners).view_as(anchors))
+    won = vectors.flatten(0, 1).index_select(0, winners).view_as(anchors)
+    rows_of(grad_vectors, rows)[:, ::stride].addcmul_(grad, won)
     return grad_vectors
 
 
@@ -98,11 +126,11 @@ class _HardestNegative(torch.autograd.Function):
         user_ids: Tensor | None,
         chunk_size: int | None,
         implementation: Implementation,
+        rows: slice | None,
     ) -> Tensor:
-        chosen = choose_search(implementation, vectors.device)
-        found, winners = chosen(vectors, stride, user_ids, chunk_size)
+        found, winners = find_winners(vectors, stride, user_ids, chunk_size, implementation, rows)
         ctx.save_for_backward(vectors, winners)
-        ctx.stride = stride
+        ctx.stride, ctx.rows = stride, rows
         return found
 
     @staticmethod
@@ -110,7 +138,8 @@ class _HardestNegative(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         vectors, winners = ctx.saved_tensors
         grad_vectors = torch.zeros(vectors.shape, dtype=vectors.dtype, device=vectors.device)
-        return scatter_to_winners_(grad_vectors, grad, vectors, ctx.stride, winners), None, None, None, None
+        grad_vectors = scatter_to_winners_(grad_vectors, grad, vectors, ctx.stride, winners, ctx.rows)
+        return grad_vectors, None, None, None, None, None
 
 
 def hardest_negative(
@@ -119,6 +148,7 @@ def hardest_negative(
     user_ids: Tensor | None = None,
     chunk_size: int | None = None,
     implementation: Implementation = "auto",
+    rows: slice | None = None,
 ) -> Tensor:
     """Find the largest similarity of every anchor to an encoding of another user.
 
@@ -129,9 +159,11 @@ def hardest_negative(
             each other.
         chunk_size: rows of the similarity matrix held at once; None chooses for the device.
         implementation: of the search, as :func:`choose_search`.
+        rows: users whose encodings are anchors (in a gathered batch, those of this process), n of them; None: all B.
 
     Returns:
-        ``(B, m / stride)``; -inf where a row has no other user. Differentiable once, through the winners.
+        ``(n, m / stride)``; -inf where a row has no other user. Differentiable once, through the winners.
     """
-    found: Tensor = _HardestNegative.apply(vectors, stride, user_ids, chunk_size, implementation)  # type: ignore[no-untyped-call]
+    arguments = (vectors, stride, user_ids, chunk_size, implementation, rows)
+    found: Tensor = _HardestNegative.apply(*arguments)  # type: ignore[no-untyped-call]
     return found

@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .hardest_negative import hardest_negative, scatter_to_winners_
-from .implementation import Implementation, choose_search
-from .similarity import exclude_own_, full_precision, similarity_chunks, valid_negatives
+from .hardest_negative import find_winners, hardest_negative, scatter_to_winners_
+from .implementation import Implementation
+from .similarity import exclude_own_, full_precision, rows_of, similarity_chunks, valid_negatives
 
 _STRIDE = 2  # of a, a⁺, b, b⁺ every second is an anchor
 
@@ -109,10 +109,10 @@ class _HardestPairRanking(torch.autograd.Function):
         user_ids: Tensor | None,
         chunk_size: int | None,
         implementation: Implementation,
+        rows: slice | None,
     ) -> tuple[Tensor, ...]:
         positive, semi = _implicit_and_augmented(own)
-        search = choose_search(implementation, units.device)
-        hardest, winners = search(units, _STRIDE, user_ids, chunk_size)
+        hardest, winners = find_winners(units, _STRIDE, user_ids, chunk_size, implementation, rows)
         smallest, largest = semi.aminmax(dim=2)
         first, second = positive - largest, smallest - hardest  # (B, 2)
         if user_ids is not None:
@@ -123,7 +123,7 @@ class _HardestPairRanking(torch.autograd.Function):
         else:
             bracket = torch.lerp(second, first, coefficient)  # λ · first + (1 - λ) · second
         ctx.save_for_backward(units, semi, coefficient, first - second, bracket, winners)
-        ctx.scale = scale
+        ctx.scale, ctx.rows = scale, rows
         ctx.mark_non_differentiable(positive, semi, hardest)
         return -F.logsigmoid(scale * bracket), positive, semi, hardest
 
@@ -135,16 +135,19 @@ class _HardestPairRanking(torch.autograd.Function):
         for_positive = coefficient * slope  # (B, 2)
         for_smallest = slope - for_positive
         first_is_largest = semi[..., 0] >= semi[..., 1]
-        own = units.new_zeros(len(units), 4, 4)  # G
+        own = units.new_zeros(len(semi), 4, 4)  # G
         own_positive, own_semi = _implicit_and_augmented(own)
         own_positive.copy_(for_positive)
         for_largest = -for_positive
         own_semi[..., 0] = torch.where(first_is_largest, for_largest, for_smallest)
         own_semi[..., 1] = torch.where(first_is_largest, for_smallest, for_largest)
         with full_precision(units):
-            grad_units = (own + own.mT) @ units  # (B, 4, d)
-        scatter_to_winners_(grad_units, -for_smallest, units, _STRIDE, winners)
-        return grad_units, None, slope * difference, None, None, None, None
+            grad_units = (own + own.mT) @ rows_of(units, ctx.rows)  # (n, 4, d)
+        if ctx.rows is not None:
+            grad_own, grad_units = grad_units, torch.zeros_like(units)
+            grad_units[ctx.rows] = grad_own
+        scatter_to_winners_(grad_units, -for_smallest, units, _STRIDE, winners, ctx.rows)
+        return grad_units, None, slope * difference, None, None, None, None, None
 
 
 def hardest_pair_ranking(
@@ -155,32 +158,34 @@ def hardest_pair_ranking(
     user_ids: Tensor | None = None,
     chunk_size: int | None = None,
     implementation: Implementation = "auto",
+    rows: slice | None = None,
 ) -> RankedPairs:
     """Eq. 6: L̂ᵢ = -log σ(λᵢ (P - max V) + (1 - λᵢ)(min V - max W)), and L̃ᵢ from the other view.
 
     Args:
         units: unit vectors ``(B, 4, d)`` in the order a, a⁺, b, b⁺; B ≥ 2.
-        own: :func:`own_similarities` of ``units``.
-        coefficient: λ, a number or of a shape that broadcasts to ``(B, 2)``.
+        own: :func:`own_similarities` of the anchors' users, ``(n, 4, 4)``.
+        coefficient: λ, a number or of a shape that broadcasts to ``(n, 2)``.
         scale: multiplies the bracket before the sigmoid.
         user_ids: integers ``(B,)`` or ``(B, k)``; rows with the same id in any column (say the user and the
             target item) are never negatives of each other. None: all rows are negatives of each other.
         chunk_size: rows of the similarity matrix held at once; None chooses for the device.
         implementation: of the search for max W, as :func:`choose_search`.
+        rows: users whose encodings are anchors (in a gathered batch, those of this process), n of them; None: all B.
 
     Returns:
-        Of these only ``loss`` is differentiable, once, with respect to ``units`` and ``coefficient``.
+        For n rows. Only ``loss`` is differentiable, once, with respect to ``units`` and ``coefficient``.
     """
-    weight = _as_coefficient(coefficient, units)
-    arguments = (units, own.detach(), weight, scale, user_ids, chunk_size, implementation)
+    weight = _as_coefficient(coefficient, own)
+    arguments = (units, own.detach(), weight, scale, user_ids, chunk_size, implementation, rows)
     return RankedPairs(*_HardestPairRanking.apply(*arguments))  # type: ignore[no-untyped-call]
 
 
-def _as_coefficient(coefficient: Tensor | float, units: Tensor) -> Tensor:
-    """Expand λ to ``(B, 2)`` in the dtype and on the device of ``units``."""
+def _as_coefficient(coefficient: Tensor | float, own: Tensor) -> Tensor:
+    """Expand λ to ``(n, 2)`` in the dtype and on the device of ``own``."""
     if not isinstance(coefficient, Tensor):
-        return units.new_full((len(units), 2), coefficient)
-    return coefficient.to(units.dtype).expand(len(units), 2)
+        return own.new_full((len(own), 2), coefficient)
+    return coefficient.to(own.dtype).expand(len(own), 2)
 
 
 class _SumOverNegatives(torch.autograd.Function):
@@ -188,17 +193,23 @@ class _SumOverNegatives(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, units: Tensor, offset: Tensor, slope: Tensor, user_ids: Tensor | None, chunk_size: int | None
+        ctx: Any,
+        units: Tensor,
+        offset: Tensor,
+        slope: Tensor,
+        user_ids: Tensor | None,
+        chunk_size: int | None,
+        rows: slice | None,
     ) -> Tensor:
-        sums = torch.empty_like(offset)  # (B, 2, 2)
+        sums = torch.empty_like(offset)  # (n, 2, 2)
         with full_precision(units):
-            for users, scores in similarity_chunks(units, _STRIDE, chunk_size):
+            for users, scores in similarity_chunks(units, _STRIDE, chunk_size, rows):
                 scores *= slope[users, :, None, None]
                 for v in range(2):
                     terms = F.logsigmoid(-offset[users, :, v, None, None] - scores)
-                    sums[users, :, v] = -exclude_own_(terms, users, user_ids, 0).sum((2, 3))
+                    sums[users, :, v] = -exclude_own_(terms, users, user_ids, 0, rows).sum((2, 3))
         ctx.save_for_backward(units, offset, slope, user_ids)
-        ctx.chunk_size = chunk_size
+        ctx.chunk_size, ctx.rows = chunk_size, rows
         return sums
 
     @staticmethod
@@ -208,21 +219,21 @@ class _SumOverNegatives(torch.autograd.Function):
         grad_units = torch.zeros_like(units)
         grad_offset, grad_slope = torch.empty_like(offset), torch.empty_like(slope)
         flat, grad_flat = units.flatten(0, 1), grad_units.view(-1, units.shape[-1])
+        anchors, grad_anchors = (rows_of(x, ctx.rows)[:, ::_STRIDE] for x in (units, grad_units))  # (n, 2, d)
         with full_precision(units):
-            for users, scores in similarity_chunks(units, _STRIDE, ctx.chunk_size):
+            for users, scores in similarity_chunks(units, _STRIDE, ctx.chunk_size, ctx.rows):
                 weights = torch.zeros_like(scores)
                 for v in range(2):
                     exponent = offset[users, :, v, None, None] + slope[users, :, None, None] * scores
-                    share = exclude_own_(exponent.sigmoid_(), users, user_ids, 0)
+                    share = exclude_own_(exponent.sigmoid_(), users, user_ids, 0, ctx.rows)
                     grad_offset[users, :, v] = grad[users, :, v] * share.sum((2, 3))
                     weights += grad[users, :, v, None, None] * share
                 grad_slope[users] = (weights * scores).sum((2, 3))
                 weights *= slope[users, :, None, None]
-                rows = weights.flatten(0, 1).flatten(1)  # (anchors, 4B)
-                anchors = units[users, ::_STRIDE]
-                grad_units[users, ::_STRIDE] += (rows @ flat).view_as(anchors)
-                grad_flat.addmm_(rows.t(), anchors.flatten(0, 1))
-        return grad_units, grad_offset, grad_slope, None, None
+                flat_weights = weights.flatten(0, 1).flatten(1)  # (anchors, 4B)
+                grad_anchors[users] += (flat_weights @ flat).view_as(anchors[users])
+                grad_flat.addmm_(flat_weights.t(), anchors[users].flatten(0, 1))
+        return grad_units, grad_offset, grad_slope, None, None, None
 
 
 def all_pairs_ranking(
@@ -233,6 +244,7 @@ def all_pairs_ranking(
     user_ids: Tensor | None = None,
     chunk_size: int | None = None,
     implementation: Implementation = "auto",
+    rows: slice | None = None,
 ) -> RankedPairs:
     """Eq. 5: the mean over all v ∈ V, w ∈ W of -log σ(λᵢ (P - v) + (1 - λᵢ)(v - w)).
 
@@ -240,14 +252,15 @@ def all_pairs_ranking(
     """
     positive, semi = _implicit_and_augmented(own)
     # The exponent -κ[λ(P - v) + (1 - λ)(v - w)] is linear in w: offset + slope · w.
-    weight = _as_coefficient(coefficient, units)
+    weight = _as_coefficient(coefficient, own)
     slope = scale * (1 - weight)  # (B, 2)
     offset = -scale * weight[..., None] * (positive[..., None] - semi) - slope[..., None] * semi  # (B, 2, 2)
-    sums: Tensor = _SumOverNegatives.apply(units, offset, slope, user_ids, chunk_size)  # type: ignore[no-untyped-call]
+    arguments = (units, offset, slope, user_ids, chunk_size, rows)
+    sums: Tensor = _SumOverNegatives.apply(*arguments)  # type: ignore[no-untyped-call]
     n_pairs: Tensor | int = 8 * (len(units) - 1)  # |V| · |W|
     if user_ids is not None:
-        n_pairs = 8 * valid_negatives(user_ids).clamp_min(1)[:, None]
-    hardest = hardest_negative(units.detach(), _STRIDE, user_ids, chunk_size, implementation)
+        n_pairs = 8 * valid_negatives(user_ids, rows).clamp_min(1)[:, None]
+    hardest = hardest_negative(units.detach(), _STRIDE, user_ids, chunk_size, implementation, rows)
     return RankedPairs(sums.sum(2) / n_pairs, positive, semi, hardest)
 
 

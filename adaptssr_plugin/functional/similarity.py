@@ -87,36 +87,47 @@ def _users_at_once(n_users: int, n_anchors: int, n_keys: int, device: torch.devi
     if chunk_size is None:
         elements = _CPU_CHUNK_ELEMENTS if device.type == "cpu" else _DEVICE_CHUNK_ELEMENTS
         chunk_size = max(_MIN_CHUNK_ROWS, elements // n_keys)
-    return min(n_users, max(1, chunk_size // n_anchors))
+    return max(1, min(n_users, chunk_size // n_anchors))
 
 
-def similarity_chunks(vectors: Tensor, stride: int, chunk_size: int | None) -> Iterator[tuple[slice, Tensor]]:
+def rows_of(vectors: Tensor, rows: slice | None) -> Tensor:
+    """Pick the users whose encodings are anchors, as a view; None: all."""
+    return vectors if rows is None else vectors[rows]
+
+
+def similarity_chunks(
+    vectors: Tensor, stride: int, chunk_size: int | None, rows: slice | None = None
+) -> Iterator[tuple[slice, Tensor]]:
     """Visit the similarities of all anchors to all encodings of the batch, a few users at a time.
 
     Args:
         vectors: ``(B, m, d)``; every ``stride``-th of a user is an anchor, the first included.
         stride: a divisor of m.
         chunk_size: rows (anchors) of the matrix held at once, at least one user's; None chooses for the device.
+        rows: users whose encodings are anchors (in a gathered batch, those of this process), n of them; None: all.
 
     Yields:
-        The users, and the similarities of their anchors ``(users, m / stride, B, m)``: contiguous, and free to
-        be written to, but the next chunk overwrites it. (A fresh tensor per chunk would lie between the small
-        results that a caller keeps, and the heap could grow to the size of the whole matrix.)
+        The users, counted from the first of ``rows``, and the similarities of their anchors
+        ``(users, m / stride, B, m)``: contiguous, and free to be written to, but the next chunk overwrites it. (A
+        fresh tensor per chunk would lie between the small results that a caller keeps, and the heap could grow to
+        the size of the whole matrix.)
     """
     batch_size, per_user, _ = vectors.shape
     keys = vectors.flatten(0, 1).t().contiguous()  # (d, B * m); products with the copy take less time
-    anchors = vectors[:, ::stride]
-    n_anchors = anchors.shape[1]
-    step = _users_at_once(batch_size, n_anchors, keys.shape[1], vectors.device, chunk_size)
+    anchors = rows_of(vectors, rows)[:, ::stride]
+    n_users, n_anchors = anchors.shape[:2]
+    step = _users_at_once(n_users, n_anchors, keys.shape[1], vectors.device, chunk_size)
     buffer = vectors.new_empty(step * n_anchors, keys.shape[1])
-    for start in range(0, batch_size, step):
-        users = slice(start, min(start + step, batch_size))
+    for start in range(0, n_users, step):
+        users = slice(start, min(start + step, n_users))
         chunk = anchors[users].flatten(0, 1)
         scores = torch.mm(chunk, keys, out=buffer[: len(chunk)])  # (users * anchors, B * m)
         yield users, scores.view(-1, n_anchors, batch_size, per_user)
 
 
-def exclude_own_(scores: Tensor, users: slice, user_ids: Tensor | None, value: float) -> Tensor:
+def exclude_own_(
+    scores: Tensor, users: slice, user_ids: Tensor | None, value: float, rows: slice | None = None
+) -> Tensor:
     """Overwrite, in place, what belongs to pairs of rows that are no negatives of each other.
 
     Args:
@@ -125,10 +136,13 @@ def exclude_own_(scores: Tensor, users: slice, user_ids: Tensor | None, value: f
         user_ids: integers ``(B,)`` or ``(B, k)``; rows with the same id in any column are no negatives of each
             other. None: only a row and itself.
         value: what to write.
+        rows: as given to :func:`similarity_chunks`.
 
     Returns:
         ``scores``.
     """
+    if rows is not None:
+        users = slice(users.start + rows.start, users.stop + rows.start)
     if user_ids is None:
         scores[:, :, users].diagonal(dim1=0, dim2=2).fill_(value)
         return scores
@@ -146,27 +160,29 @@ def _share_an_id(users: slice, user_ids: Tensor) -> Tensor:
     return same
 
 
-def valid_negatives(user_ids: Tensor) -> Tensor:
+def valid_negatives(user_ids: Tensor, rows: slice | None = None) -> Tensor:
     """Count, for every row, the rows of the batch that are negatives of it: int64 ``(B,)``.
 
     Args:
         user_ids: integers ``(B,)`` or ``(B, k)``; rows with the same id in any column are no negatives of each
             other. Memory is linear in B.
+        rows: count for these n alone, ``(n,)``; None: for all.
     """
     if user_ids.dim() == 1:
-        return len(user_ids) - _equal_rows(user_ids)[0]
+        return rows_of(len(user_ids) - _equal_rows(user_ids)[0], rows)
     first, *others = user_ids.unbind(1)
     if not others:
-        return valid_negatives(first)
+        return valid_negatives(first, rows)
     if len(others) == 1:
         # |A or B| = |A| + |B| - |A and B|. A pair of ids becomes one number by the place of each in its order.
         in_first, first_place = _equal_rows(first)
         in_second, second_place = _equal_rows(others[0])
         in_both, _ = _equal_rows(first_place * len(user_ids) + second_place)
-        return len(user_ids) - (in_first + in_second - in_both)
-    counts = []
-    for start in range(0, len(user_ids), _COUNTED_AT_ONCE):
-        users = slice(start, min(start + _COUNTED_AT_ONCE, len(user_ids)))
+        return rows_of(len(user_ids) - (in_first + in_second - in_both), rows)
+    counts = [torch.empty(0, dtype=torch.int64, device=user_ids.device)]
+    begin, end = (0, len(user_ids)) if rows is None else (rows.start, rows.stop)
+    for start in range(begin, end, _COUNTED_AT_ONCE):
+        users = slice(start, min(start + _COUNTED_AT_ONCE, end))
         counts.append((~_share_an_id(users, user_ids)).sum(1))
     return torch.cat(counts)
 

@@ -6,7 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..functional import RankedPairs, all_pairs_ranking, hardest_pair_ranking, own_similarities, stacked_unit_vectors
+from ..functional import (
+    RankedPairs,
+    all_pairs_ranking,
+    hardest_pair_ranking,
+    own_similarities,
+    stacked_unit_vectors,
+    unit_vectors,
+)
 from ..functional.implementation import Implementation, check_implementation
 from .arguments import (
     Reduction,
@@ -15,6 +22,8 @@ from .arguments import (
     check_encodings,
     check_gather,
     check_positive,
+    gathered_rows,
+    reduce_gathered_rows,
     reduce_rows,
 )
 from .fusion import AugmentationAdaptiveFusion
@@ -41,6 +50,13 @@ class RankingTerms(NamedTuple):
     """Largest similarity to another user; -inf where the batch has none."""
 
 
+class _Ranked(NamedTuple):
+    pairs: RankedPairs
+    coefficient: Tensor | float
+    n_rows: int
+    """B, or N of all processes together."""
+
+
 class AdaptSSRLoss(nn.Module):
     r"""Augmentation-adaptive self-supervised ranking (AdaptSSR, NeurIPS 2023).
 
@@ -60,11 +76,17 @@ class AdaptSSRLoss(nn.Module):
         negatives: "hardest": Eq. 6; "all": Eq. 5, the mean over all 8(B - 1) pairs of V and W, streamed as well.
         scale: κ > 0, multiplies the bracket before the sigmoid; the paper has none (1).
         reduction: "mean" over rows that have a negative, "sum", or "none" for ``(B,)``.
-        gather: negatives from every process; not available yet.
+        gather: negatives from every process of torch's default process group, gradients included; every process
+            makes the same calls. Rows and ids may differ in number from process to process, down to none. Losses
+            are of this process's own rows: "sum" so that gradients summed over the processes, and "mean" so that
+            gradients **averaged** over them, as DistributedDataParallel does, are those of the whole batch; so the
+            mean of all rows is the average of what the processes get. ``granularity="batch"`` is of the whole
+            batch. What travels: see :func:`adaptssr_plugin.distributed.gather_rows`; for the mean with ids, one
+            number besides. Without a process group, or in a group of one, it changes nothing.
         chunk_size: rows of the similarity matrix held at once; None chooses for the device.
         implementation: of the search for the hardest negative: "torch", on any device; "triton", a CUDA kernel that
             keeps none of the similarity matrix in memory, tested through Triton's interpreter but **on no
-            hardware yet**; "auto": "torch".
+            hardware yet**, and not with ``gather``; "auto": "torch".
 
     Raises:
         InputError: an argument outside of the above.
@@ -97,14 +119,15 @@ class AdaptSSRLoss(nn.Module):
             fusion = float(fusion)
         check_choice("negatives", negatives, ("hardest", "all"))
         check_choice("reduction", reduction, ("mean", "sum", "none"))
-        check_gather(gather)
         check_chunk_size(chunk_size)
         check_implementation(implementation)
+        check_gather(gather, implementation)
         self.implementation = implementation
         self.fusion = fusion
         self.negatives = negatives
         self.scale = check_positive("scale", scale)
         self.reduction = reduction
+        self.gather = gather
         self.chunk_size = chunk_size
 
     @classmethod
@@ -137,12 +160,15 @@ class AdaptSSRLoss(nn.Module):
             A scalar, or ``(B,)`` for ``reduction="none"``; float32 for half-precision input.
 
         Raises:
-            InputError: shapes, dtypes or devices that do not agree; fewer than two rows.
+            InputError: shapes, dtypes or devices that do not agree; fewer than two rows, with ``gather`` on all
+                processes together.
         """
-        pairs, _ = self._rank(u1, u1_pos, u2, u2_pos, user_ids)
+        ranked = self._rank(u1, u1_pos, u2, u2_pos, user_ids)
         # Without ids every row has B - 1 other users.
-        valid = None if user_ids is None else pairs.hardest[:, 0] != -torch.inf
-        return reduce_rows(pairs.loss, valid, self.reduction)
+        valid = None if user_ids is None else ranked.pairs.hardest[:, 0] != -torch.inf
+        if self.gather:
+            return reduce_gathered_rows(ranked.pairs.loss, valid, self.reduction, ranked.n_rows)
+        return reduce_rows(ranked.pairs.loss, valid, self.reduction)
 
     def terms(
         self, u1: Tensor, u1_pos: Tensor, u2: Tensor, u2_pos: Tensor, user_ids: Tensor | None = None
@@ -151,7 +177,7 @@ class AdaptSSRLoss(nn.Module):
 
         Pass the result to :meth:`reduce` for the tensor that :meth:`forward` returns.
         """
-        pairs, coefficient = self._rank(u1, u1_pos, u2, u2_pos, user_ids)
+        pairs, coefficient, _ = self._rank(u1, u1_pos, u2, u2_pos, user_ids)
         if isinstance(coefficient, float):
             coefficient = pairs.positive.new_full(pairs.positive.shape, coefficient)
         return RankingTerms(
@@ -164,22 +190,33 @@ class AdaptSSRLoss(nn.Module):
 
     def reduce(self, terms: RankingTerms) -> Tensor:
         """Reduce the loss of ``terms`` as :meth:`forward` does."""
-        return reduce_rows(terms.loss, terms.hardest != -torch.inf, self.reduction)
+        reduced = reduce_gathered_rows if self.gather else reduce_rows
+        return reduced(terms.loss, terms.hardest != -torch.inf, self.reduction)
 
-    def _rank(
-        self, u1: Tensor, u1_pos: Tensor, u2: Tensor, u2_pos: Tensor, user_ids: Tensor | None
-    ) -> tuple[RankedPairs, Tensor | float]:
-        check_encodings(user_ids, u1=u1, u1_pos=u1_pos, u2=u2, u2_pos=u2_pos)
-        units = stacked_unit_vectors(u1, u1_pos, u2, u2_pos)  # (B, 4, d)
+    def _rank(self, u1: Tensor, u1_pos: Tensor, u2: Tensor, u2_pos: Tensor, user_ids: Tensor | None) -> "_Ranked":
+        rows = None
+        encodings: tuple[Tensor, ...] = (u1, u1_pos, u2, u2_pos)
+        if self.gather:
+            gathered = gathered_rows(user_ids, u1=u1, u1_pos=u1_pos, u2=u2, u2_pos=u2_pos)
+            user_ids, rows = gathered.user_ids, gathered.rows
+            units = unit_vectors(gathered.vectors)  # (N, 4, d)
+            encodings = gathered.vectors.unbind(1)
+        else:
+            check_encodings(user_ids, u1=u1, u1_pos=u1_pos, u2=u2, u2_pos=u2_pos)
+            units = stacked_unit_vectors(*encodings)  # (B, 4, d)
         # Eq. 6 needs no gradient of its own similarities; it has a closed form.
         without_gradient = self.negatives == "hardest" and (isinstance(self.fusion, float) or self.fusion.detach)
         own = own_similarities(units.detach() if without_gradient else units)  # (B, 4, 4)
-        coefficient = self._coefficient(own, (u1, u1_pos), (u2, u2_pos))
+        coefficient = self._coefficient(own, encodings[:2], encodings[2:])
+        if rows is not None:
+            # λ is of the whole batch as far as a batch scalar, or a subclass, makes it so; what follows is of its rows.
+            own = own[rows]
+            coefficient = coefficient[rows] if isinstance(coefficient, Tensor) else coefficient
         ranking = hardest_pair_ranking if self.negatives == "hardest" else all_pairs_ranking
-        pairs = ranking(units, own, coefficient, self.scale, user_ids, self.chunk_size, self.implementation)
-        return pairs, coefficient
+        pairs = ranking(units, own, coefficient, self.scale, user_ids, self.chunk_size, self.implementation, rows)
+        return _Ranked(pairs, coefficient, len(units))
 
-    def _coefficient(self, own: Tensor, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Tensor | float:
+    def _coefficient(self, own: Tensor, first: tuple[Tensor, ...], second: tuple[Tensor, ...]) -> Tensor | float:
         """λ ``(B, 2)``, from the similarities at hand unless a subclass wants the encodings."""
         fusion = self.fusion
         if isinstance(fusion, float):
@@ -191,4 +228,5 @@ class AdaptSSRLoss(nn.Module):
     def extra_repr(self) -> str:
         """Show the arguments when printed."""
         fusion = f"fusion={self.fusion}, " if isinstance(self.fusion, float) else ""
-        return f"{fusion}negatives={self.negatives!r}, scale={self.scale}, reduction={self.reduction!r}"
+        gather = ", gather=True" if self.gather else ""
+        return f"{fusion}negatives={self.negatives!r}, scale={self.scale}, reduction={self.reduction!r}{gather}"

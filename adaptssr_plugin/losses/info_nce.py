@@ -5,7 +5,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..functional import hardest_info_nce, info_nce, stacked_unit_vectors
+from ..functional import hardest_info_nce, info_nce, stacked_unit_vectors, unit_vectors
 from ..functional.implementation import Implementation, check_implementation
 from ..functional.similarity import stacked_vectors
 from .arguments import (
@@ -15,6 +15,8 @@ from .arguments import (
     check_encodings,
     check_gather,
     check_positive,
+    gathered_rows,
+    reduce_gathered_rows,
     reduce_rows,
 )
 
@@ -34,7 +36,7 @@ class InfoNCELoss(nn.Module):
         negatives: "all": Eq. 9; "hardest": Eq. 8, the nearest negative alone in place of their sum.
         reduction: "mean" over rows that have a negative, "sum", or "none" for ``(B,)``; the loss of a row is
             the mean over its two anchors.
-        gather: negatives from every process; not available yet.
+        gather: negatives from every process, gradients included, as :class:`AdaptSSRLoss`.
         chunk_size: rows of the similarity matrix held at once; None chooses for the device.
         similarity: "cosine": Eq. 9; "dot": the dot product of the encodings as they are, which the originals of
             CL4SRec and DuoRec take with τ = 1 (spec 2.1).
@@ -58,16 +60,17 @@ class InfoNCELoss(nn.Module):
         super().__init__()
         check_choice("negatives", negatives, ("all", "hardest"))
         check_choice("reduction", reduction, ("mean", "sum", "none"))
-        check_gather(gather)
         check_chunk_size(chunk_size)
         check_choice("similarity", similarity, ("cosine", "dot"))
         check_implementation(implementation)
+        check_gather(gather, implementation)
         if implementation == "triton" and negatives == "all":
             raise InputError("implementation: expected 'auto' or 'torch' with negatives='all', got 'triton'")
         self.implementation = implementation
         self.temperature = check_positive("temperature", temperature)
         self.negatives = negatives
         self.reduction = reduction
+        self.gather = gather
         self.chunk_size = chunk_size
         self.similarity = similarity
 
@@ -85,21 +88,30 @@ class InfoNCELoss(nn.Module):
             A scalar, or ``(B,)`` for ``reduction="none"``; float32 for half-precision input.
 
         Raises:
-            InputError: shapes, dtypes or devices that do not agree; fewer than two rows.
+            InputError: shapes, dtypes or devices that do not agree; fewer than two rows, with ``gather`` on all
+                processes together.
         """
-        check_encodings(user_ids, z1=z1, z2=z2)
-        stacked = stacked_unit_vectors if self.similarity == "cosine" else stacked_vectors
-        vectors = stacked(z1, z2)  # (B, 2, d)
+        rows = None
+        if self.gather:
+            vectors, user_ids, rows = gathered_rows(user_ids, z1=z1, z2=z2)  # (N, 2, d)
+            vectors = unit_vectors(vectors) if self.similarity == "cosine" else vectors
+        else:
+            check_encodings(user_ids, z1=z1, z2=z2)
+            stacked = stacked_unit_vectors if self.similarity == "cosine" else stacked_vectors
+            vectors = stacked(z1, z2)  # (B, 2, d)
         arguments = (vectors, self.temperature, user_ids, self.chunk_size)
         if self.negatives == "all":
-            per_anchor, valid = info_nce(*arguments)
+            per_anchor, valid = info_nce(*arguments, rows)
         else:
-            per_anchor, valid = hardest_info_nce(*arguments, self.implementation)
-        return reduce_rows(per_anchor, None if user_ids is None else valid, self.reduction)
+            per_anchor, valid = hardest_info_nce(*arguments, self.implementation, rows)
+        counted = None if user_ids is None else valid
+        if self.gather:
+            return reduce_gathered_rows(per_anchor, counted, self.reduction, len(vectors))
+        return reduce_rows(per_anchor, counted, self.reduction)
 
     def extra_repr(self) -> str:
         """Show the arguments when printed."""
         return (
             f"temperature={self.temperature}, negatives={self.negatives!r}, reduction={self.reduction!r}, "
-            f"similarity={self.similarity!r}"
+            f"similarity={self.similarity!r}" + (", gather=True" if self.gather else "")
         )

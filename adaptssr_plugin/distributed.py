@@ -1,0 +1,227 @@
+"""What processes that train together exchange: rows with their gradients, sizes, agreement.
+
+Everything goes through torch's default process group, on any backend that serves the device. Where no group is
+initialised, or a group of one, each function is the identity and nothing travels. All are collective calls: every
+process makes the same ones in the same order, or the others wait for it.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .errors import InputError
+
+__all__ = [
+    "GatheredRows",
+    "all_agree",
+    "announce_refusal",
+    "gather_rows",
+    "rank",
+    "sum_over_processes",
+    "total",
+    "world_size",
+]
+
+# What a process says of its gradients.
+_NO_GRAPH, _WITHOUT, _WITH = range(3)
+_REFUSED = -1  # in place of the number of rows: this process raises for its own arguments
+# In this order it travels; the names appear in messages.
+_HEADER = ("rows", "encodings per row", "dimension", "dtype", "columns of user_ids", "gradient")
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+class GatheredRows(NamedTuple):
+    """The rows of all processes, in the order of their ranks, and which of them are this process's own."""
+
+    vectors: Tensor
+    """``(N, m, d)``; its gradient reaches the process that each row comes from."""
+    user_ids: Tensor | None
+    """int64 ``(N, k)``."""
+    rows: slice | None
+    """This process's rows among the N; None where there is one process alone."""
+
+
+def world_size() -> int:
+    """Count the processes that train together; 1 without a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Give this process's number among them, from 0."""
+    return dist.get_rank() if world_size() > 1 else 0
+
+
+def total(number: int) -> int:
+    """Add up an integer over all processes (say the rows of a batch); the result is the same everywhere.
+
+    One all-gather of one integer, on the CPU where the group has a backend for it (``"cpu:gloo,cuda:nccl"``).
+    """
+    return number if world_size() == 1 else sum(values[0] for values in _integers_of_all([number]))
+
+
+def all_agree(here: bool) -> bool:
+    """Tell whether ``here`` holds on every process; travels as :func:`total`."""
+    return total(int(not here)) == 0
+
+
+def sum_over_processes(number: Tensor) -> Tensor:
+    """Add up a tensor over all processes, without gradient and without reading it back: one all-reduce."""
+    summed = number.detach()
+    if world_size() > 1:
+        summed = summed.clone()
+        dist.all_reduce(summed)
+    return summed
+
+
+def announce_refusal() -> None:
+    """Take part in the next :func:`gather_rows` of the other processes, to tell them that this one is about to raise.
+
+    So they raise as well, instead of waiting for it.
+    """
+    if world_size() > 1:
+        _integers_of_all([_REFUSED] * len(_HEADER))
+
+
+def gather_rows(vectors: Tensor, user_ids: Tensor | None = None, minimum: int = 1) -> GatheredRows:
+    """Gather the rows of every process, with gradients.
+
+    A row's gradient is the sum of what every process's loss says of it, neither scaled nor averaged: as if one
+    process had added up the losses of all.
+
+    What travels: six integers per process (sizes, and what processes have to agree on); then, in one all-gather,
+    the rows in their own dtype with their ids packed behind them; in the backward, in one reduce-scatter, the
+    gradient of all N rows in the dtype of the result. Processes with fewer rows send padding.
+
+    Args:
+        vectors: this process's rows, floating ``(n, m, d)``; n may differ between processes and be 0.
+        user_ids: integers ``(n,)`` or ``(n, k)``, on the same device, on every process or on none.
+        minimum: the smallest number of rows of all processes together, at least 1.
+
+    Returns:
+        All rows in at least float32, and where this process's stand. A single process gets back what it gave.
+
+    Raises:
+        InputError: on every process: too few rows, or processes that disagree in anything but how many they have.
+    """
+    if world_size() == 1:
+        _check_rows(len(vectors), minimum)
+        return GatheredRows(vectors.to(_at_least_float32(vectors.dtype)), user_ids, None)
+    columns = None if user_ids is None else user_ids.reshape(len(vectors), -1 if len(vectors) else _width(user_ids))
+    header, served = _header(vectors, columns), _served_devices()
+    if vectors.device.type not in served:
+        announce_refusal()
+        raise InputError(f"gather: expected encodings on {' or '.join(served)}, by the backend, got {vectors.device}")
+    headers = _integers_of_all(header)
+    _check_agreement(headers)
+    sizes = [other[0] for other in headers]
+    _check_rows(sum(sizes), minimum)
+    if header[-1] == _WITHOUT and any(other[-1] == _WITH for other in headers):
+        vectors = vectors.detach().requires_grad_()  # this process, too, must take part in the backward
+    gathered, ids = _GatherRows.apply(vectors, columns, sizes)  # type: ignore[no-untyped-call]
+    first = sum(sizes[: rank()])
+    return GatheredRows(gathered, ids, slice(first, first + len(vectors)))
+
+
+def _check_rows(n_rows: int, minimum: int) -> None:
+    if n_rows < minimum:
+        raise InputError(f"batch: expected at least {minimum} rows to compare, got {n_rows} on all processes together")
+
+
+def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def _width(user_ids: Tensor) -> int:
+    return user_ids.shape[1] if user_ids.dim() == 2 else 1
+
+
+def _header(vectors: Tensor, columns: Tensor | None) -> list[int]:
+    """What is told to the other processes, in the order of ``_HEADER``."""
+    gradient = _NO_GRAPH
+    if torch.is_grad_enabled():
+        gradient = _WITH if vectors.requires_grad else _WITHOUT
+    n_columns = 0 if columns is None else columns.shape[1]
+    return [*vectors.shape, _DTYPES.index(vectors.dtype), n_columns, gradient]
+
+
+def _check_agreement(headers: list[list[int]]) -> None:
+    """Raise, on every process alike, where one refuses or two differ."""
+    for number, header in enumerate(headers):
+        if header[0] == _REFUSED:
+            raise InputError(f"gather: expected encodings from every process, got a refusal from rank {number}")
+    for place, what in list(enumerate(_HEADER))[1:-1]:
+        for number, header in enumerate(headers):
+            if header[place] != headers[0][place]:
+                first, other = (_DTYPES[i] if what == "dtype" else i for i in (headers[0][place], header[place]))
+                raise InputError(f"gather: expected {what} {first} as rank 0, got {other} from rank {number}")
+    gradients = [header[-1] for header in headers]
+    if _WITH in gradients and _NO_GRAPH in gradients:
+        raise InputError(
+            f"gather: expected a graph on every process or on none, got none from rank {gradients.index(_NO_GRAPH)}"
+        )
+
+
+def _served_devices() -> list[str]:
+    """Types of device that the group has a backend for, such as ``["cpu", "cuda"]``."""
+    return [part.partition(":")[0] for part in str(dist.get_backend_config()).split(",")]
+
+
+def _integers_of_all(numbers: list[int]) -> list[list[int]]:
+    """Exchange as many integers per process; on the CPU if the group serves it, so that no device is waited for."""
+    served = _served_devices()
+    device = torch.device("cpu" if "cpu" in served else served[0])
+    own = torch.tensor(numbers, dtype=torch.int64, device=device)
+    return _all_gather(own).view(world_size(), -1).tolist()
+
+
+def _all_gather(own: Tensor) -> Tensor:
+    """Stack a tensor of every process, of one size, along its first dimension."""
+    gathered = own.new_empty(world_size() * len(own), *own.shape[1:])
+    all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # its name before torch 2.13
+    all_gather(gathered, own)
+    return gathered
+
+
+def _reduce_scatter(whole: Tensor) -> Tensor:
+    """Add up a tensor over all processes; each gets its own part of the first dimension."""
+    own = whole.new_empty(len(whole) // world_size(), *whole.shape[1:])
+    reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+    reduce_scatter(own, whole)
+    return own
+
+
+class _GatherRows(torch.autograd.Function):
+    """One all-gather of rows and ids as bytes; one reduce-scatter of gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, columns: Tensor | None, sizes: list[int]) -> tuple[Tensor, Tensor | None]:
+        ctx.sizes, ctx.dtype = sizes, vectors.dtype
+        n_rows, per_row, dim = vectors.shape
+        width = per_row * dim * vectors.element_size()
+        packed = [vectors.contiguous().view(n_rows, per_row * dim).view(torch.uint8)]  # (n, bytes)
+        if columns is not None:
+            packed.append(columns.long().contiguous().view(torch.uint8))
+        own = vectors.new_zeros(max(sizes), sum(part.shape[1] for part in packed), dtype=torch.uint8)
+        own[:n_rows] = torch.cat(packed, 1)
+        padded = _all_gather(own).view(len(sizes), max(sizes), -1)
+        rows = torch.cat([part[:size] for part, size in zip(padded, sizes, strict=True)])  # (N, bytes)
+        gathered = rows[:, :width].contiguous().view(vectors.dtype).view(-1, per_row, dim)
+        gathered = gathered.to(_at_least_float32(vectors.dtype))
+        if columns is None:
+            return gathered, None
+        ids = rows[:, width:].contiguous().view(torch.int64)
+        ctx.mark_non_differentiable(ids)
+        return gathered, ids
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+        sizes = ctx.sizes
+        padded = grad.new_zeros(len(sizes), max(sizes), *grad.shape[1:])
+        for part, rows in zip(padded, torch.split(grad, sizes), strict=True):
+            part[: len(rows)] = rows
+        own = _reduce_scatter(padded.flatten(0, 1))
+        return own[: sizes[rank()]].to(ctx.dtype), None, None
