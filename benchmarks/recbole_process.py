@@ -1,19 +1,22 @@
-"""One RecBole run in a process of its own: ``python -m benchmarks.recbole_process stock|ours JSON``.
+"""One RecBole run in a process of its own: ``python -m benchmarks.recbole_process stock|ours run|steps JSON``.
 
 ``stock`` is RecBole as pip installs it, with only the mends without which it does not start on today's numpy and
-torch; this package is not imported. Prints one line of JSON: seconds of every training epoch, losses and metrics.
+torch; this package is not imported. ``run`` prints one line of JSON: seconds of every training epoch, losses and
+metrics. ``steps`` trains so many steps of the first epoch as each line of the standard input says, answers each with a
+line of JSON, and ends with the input.
 """
 
 import importlib
 import json
+import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
 
-def stock(options: dict[str, Any]) -> Any:
+def stock(options: dict[str, Any], watch: "Watch") -> Any:
     """Run RecBole, mended just enough to start."""
     import numpy as np
     import torch
@@ -33,18 +36,22 @@ def stock(options: dict[str, Any]) -> Any:
     quick_start = importlib.import_module("recbole.quick_start.quick_start")
     from recbole.trainer import Trainer
 
-    return _timed(Trainer, lambda: quick_start.run_recbole(config_dict=options))
+    return watch(Trainer, lambda: quick_start.run_recbole(config_dict=options))
 
 
-def ours(options: dict[str, Any]) -> Any:
+def ours(options: dict[str, Any], watch: "Watch") -> Any:
     """Run the same through this package."""
     from adaptssr_plugin.recbole import run_recbole
     from adaptssr_plugin.recbole.recommender_trainer import RecommenderTrainer
 
-    return _timed(RecommenderTrainer, lambda: run_recbole(config_dict=options))
+    return watch(RecommenderTrainer, lambda: run_recbole(config_dict=options))
 
 
-def _timed(trainer: Any, run: Callable[[], Any]) -> dict[str, Any]:
+Watch = Callable[[Any, Callable[[], Any]], Any]
+"""Takes the class of the trainer and the call that trains; returns what is to be printed."""
+
+
+def timed_epochs(trainer: Any, run: Callable[[], Any]) -> dict[str, Any]:
     """Run, and note how long each training epoch took and what its loss was."""
     train_epoch = trainer._train_epoch
     epochs: list[dict[str, Any]] = []
@@ -60,7 +67,65 @@ def _timed(trainer: Any, run: Callable[[], Any]) -> dict[str, Any]:
     return {"epochs": epochs, "valid": result["best_valid_result"], "test": result["test_result"]}
 
 
+def steps_on_demand(trainer: Any, run: Callable[[], Any]) -> None:
+    """Run, but for the first epoch's steps wait until they are asked for; never returns."""
+    train_epoch = trainer._train_epoch
+
+    def watched(self: Any, train_data: Any, *args: Any, **kwargs: Any) -> Any:
+        return train_epoch(self, OnDemand(train_data, self), *args, **kwargs)
+
+    trainer._train_epoch = watched
+    run()
+
+
+class OnDemand:
+    """Batches of training, handed out so many at a time as the standard input says, and how long they took."""
+
+    def __init__(self, batches: Any, trainer: Any) -> None:
+        self._batches, self._device = batches, trainer.device
+        self._losses: list[Any] = []
+        calculate_loss = trainer.model.calculate_loss
+
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            losses = calculate_loss(*args, **kwargs)
+            self._losses.append(losses[0] if isinstance(losses, tuple) else losses)
+            return losses
+
+        trainer.model.calculate_loss = noted
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batches, name)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        _say({"steps_per_epoch": len(self._batches)})
+        batches = iter(self._batches)
+        for line in sys.stdin:
+            started = self._now()
+            for _ in range(int(line)):
+                yield next(batches)
+            # Asked for the next batch, the trainer is done with the last one.
+            seconds = self._now() - started
+            _say({"seconds": seconds, "losses": [float(loss.detach()) for loss in self._losses]})
+            self._losses.clear()
+        os._exit(0)  # what is left of the run is not wanted
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            import torch
+
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+def _say(answer: dict[str, Any]) -> None:
+    print("RESULT " + json.dumps(answer), flush=True)
+
+
 if __name__ == "__main__":
-    which, text = sys.argv[1:]
+    which, how, text = sys.argv[1:]
     sys.argv = sys.argv[:1]  # RecBole reads the command line of whatever runs it
-    print("RESULT " + json.dumps({"stock": stock, "ours": ours}[which](json.loads(text))))
+    watch: Watch = {"run": timed_epochs, "steps": steps_on_demand}[how]
+    _say({"stock": stock, "ours": ours}[which](json.loads(text), watch))

@@ -1,16 +1,19 @@
-"""Training epochs of SASRec on ml-100k: RecBole as it comes against this package, with the flag off and on."""
+"""Training steps of SASRec on ml-100k: RecBole as it comes against this package, with the flag off and on."""
 
-import csv
+import importlib.util
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import conditions, write_csv
+from benchmarks.measure import conditions, default_device, is_over, quantiles, write_csv
 
 SEED = 2020  # RecBole's own
 RUNS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -24,34 +27,104 @@ _QUICK = {"MAX_ITEM_LIST_LENGTH": 5, "hidden_size": 8, "inner_size": 8, "train_b
 
 
 def run(output: Path, quick: bool) -> None:
-    """Measure, print and write ``recbole.csv``: a row per run and round, each written as soon as it is there.
+    """Measure, print and write ``recbole.csv``, as it goes.
 
-    Started again, it goes on after the rows that the file holds of this commit.
+    An epoch of RecBole alone takes minutes on a processor. So every run has a process of its own, which trains its
+    first epoch a step at a time, when its turn comes: each round lets every run take one step, in another order, so
+    that a machine that slows down slows all of them. Seconds per epoch are not measured but computed, as the number of
+    its steps times the median seconds of a step; the last batch of an epoch, which is smaller, counts as a whole one.
     """
-    path = output / "recbole.csv"
-    rounds, epochs = 1, 1  # a round takes a quarter of an hour on two cores; remove the file for another
-    rows = _rows_of_this_commit(path)
-    for number in range(rounds):
+    if importlib.util.find_spec("recbole") is None:
+        print("recbole: left out, RecBole is not installed")
+        return
+    warm_up, rounds = (1, 2) if quick else (2, 15)
+    sizes = _QUICK if quick else {}
+    with ExitStack() as stack:
+        runs = {}
         for name, (which, options) in RUNS.items():
-            if any(row["run"] == name and int(row["round"]) == number for row in rows):
-                continue
-            done = _process(which, {**(_QUICK if quick else {}), **options, "epochs": epochs})
-            rows.append(
-                {
-                    "run": name,
-                    "round": number,
-                    "epochs": epochs,
-                    "seconds_per_epoch": round(statistics.median(epoch["seconds"] for epoch in done["epochs"]), 2),
-                    "first_loss": json.dumps(done["epochs"][0]["loss"]),
-                    "last_loss": json.dumps(done["epochs"][-1]["loss"]),
-                    "valid": json.dumps(done["valid"]),
-                    "test": json.dumps(done["test"]),
-                    **conditions(SEED),
-                }
-            )
-            write_csv(path, rows)
-            print(f"round {number + 1}  {name:30s} {rows[-1]['seconds_per_epoch']:8.1f} s per epoch", flush=True)
-    _compare(rows)
+            runs[name] = stack.enter_context(_stepwise(which, {**sizes, **options, "epochs": 1}))
+            runs[name].take(warm_up)
+            print(f"{name}: started, {warm_up} steps to warm up", flush=True)
+        order = random.Random(SEED)
+        for number in range(rounds):
+            if number > 1 and is_over(f"round {number + 1}"):
+                break
+            for name in order.sample(list(runs), len(runs)):
+                runs[name].take(1)
+            _write(output / "recbole.csv", runs, warm_up, number + 1)
+    for name, row in _rows(runs, warm_up, len(next(iter(runs.values())).seconds) - 1).items():
+        print(
+            f"{name:30s} {row['median_ms']:8.0f} ms per step  {row['computed_seconds_per_epoch']:7.1f} s per epoch  "
+            f"{row['times_as_fast_as_recbole']:5.2f} x as fast as RecBole  its losses: {row['losses_as_recbole']}"
+        )
+
+
+class _Steps:
+    """A run that takes steps when it is told."""
+
+    def __init__(self, process: "subprocess.Popen[str]", errors: Path) -> None:
+        self._process, self._errors = process, errors
+        self.steps_per_epoch: int = self._answer()["steps_per_epoch"]
+        self.seconds: list[float] = []
+        self.losses: list[float] = []
+
+    def take(self, steps: int) -> None:
+        """Take steps, and note how long each took on the average."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{steps}\n")
+        self._process.stdin.flush()
+        answer = self._answer()
+        self.seconds.append(answer["seconds"] / steps)
+        self.losses += answer["losses"]
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith("RESULT "):
+                answer: dict[str, Any] = json.loads(line.removeprefix("RESULT "))
+                return answer
+        said = self._errors.read_text(encoding="utf-8").strip()[-2000:]
+        raise SystemExit(f"a run of RecBole ended with {self._process.wait()}: {said}")
+
+
+@contextmanager
+def _stepwise(which: str, options: dict[str, Any]) -> Iterator[_Steps]:
+    """Start a run in a process and a working directory of its own."""
+    with tempfile.TemporaryDirectory() as directory:
+        errors = Path(directory) / "errors.txt"
+        with errors.open("w", encoding="utf-8") as file:
+            process = subprocess.Popen(
+                _command(which, "steps", options), cwd=directory, env=_environment(),
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, text=True,
+            )  # fmt: skip
+        try:
+            yield _Steps(process, errors)
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def _write(path: Path, runs: dict[str, _Steps], warm_up: int, rounds: int) -> None:
+    write_csv(path, [{**row, **conditions(SEED)} for row in _rows(runs, warm_up, rounds).values()])
+
+
+def _rows(runs: dict[str, _Steps], warm_up: int, rounds: int) -> dict[str, dict[str, Any]]:
+    measured = {name: quantiles(run.seconds[1:]) for name, run in runs.items()}  # the first are those to warm up
+    stock = next(iter(runs))
+    return {
+        name: {
+            "run": name,
+            **measured[name],
+            "steps": rounds,
+            "warm_up": warm_up,
+            "steps_per_epoch": run.steps_per_epoch,
+            "computed_seconds_per_epoch": round(run.steps_per_epoch * measured[name]["median_ms"] / 1e3, 2),
+            "times_as_fast_as_recbole": round(measured[stock]["median_ms"] / measured[name]["median_ms"], 3),
+            "losses_as_recbole": "yes" if run.losses == runs[stock].losses else "no",
+            "note": "median_ms: of a step; seconds of an epoch computed from it",
+        }
+        for name, run in runs.items()
+    }
 
 
 def metrics_over_seeds(output: Path, quick: bool) -> None:
@@ -78,22 +151,12 @@ def metrics_over_seeds(output: Path, quick: bool) -> None:
         print(f"{number:15s} {means}, Welch's p = {ttest_ind(*sides, equal_var=False).pvalue:.2f}")
 
 
-def _compare(rows: list[dict[str, Any]]) -> None:
-    seconds = {name: statistics.median(float(row["seconds_per_epoch"]) for row in rows if row["run"] == name)
-               for name in RUNS}  # fmt: skip
-    for name, median in seconds.items():
-        print(f"{name:30s} {median:8.1f} s per epoch  {seconds['RecBole'] / median:5.2f} x as fast as RecBole")
-
-
 def _process(which: str, options: dict[str, Any]) -> dict[str, Any]:
     """Run in a process and a working directory of its own, where RecBole leaves its files."""
-    settings = {"model": "SASRec", "dataset": "ml-100k", "train_neg_sample_args": None, "show_progress": False,
-                "state": "error", "seed": SEED, **options}  # fmt: skip
-    root = str(Path(__file__).parent.parent)
     with tempfile.TemporaryDirectory() as directory:
         done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.recbole_process", which, json.dumps(settings)],
-            cwd=directory, env={**os.environ, "PYTHONPATH": root}, capture_output=True, text=True, check=False,
+            _command(which, "run", options), cwd=directory, env=_environment(),
+            capture_output=True, text=True, check=False,
         )  # fmt: skip
     for line in done.stdout.splitlines():
         if line.startswith("RESULT "):
@@ -102,8 +165,12 @@ def _process(which: str, options: dict[str, Any]) -> dict[str, Any]:
     raise SystemExit(f"{which} {options}: {done.stderr[-2000:]}")
 
 
-def _rows_of_this_commit(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [dict(row) for row in csv.DictReader(file) if row["commit"] == conditions(SEED)["commit"]]
+def _command(which: str, how: str, options: dict[str, Any]) -> list[str]:
+    settings = {"model": "SASRec", "dataset": "ml-100k", "train_neg_sample_args": None, "show_progress": False,
+                "state": "error", "seed": SEED, "use_gpu": default_device().type == "cuda", **options}  # fmt: skip
+    return [sys.executable, "-m", "benchmarks.recbole_process", which, how, json.dumps(settings)]
+
+
+def _environment() -> dict[str, str]:
+    path = os.pathsep.join(filter(None, (str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path}
