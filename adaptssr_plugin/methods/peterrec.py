@@ -7,6 +7,7 @@ encoder, whose states see no later behaviour, it is the next item instead, as in
 from typing import Literal
 
 from ..encoders import UserEncoder, encoder_kind
+from ..errors import InputError
 from ..training import MaskedItemStage, NextItemStage, Stage
 from .recipe import Recipe
 from .registry import Method, register
@@ -17,8 +18,10 @@ def masked_items(recipe: Recipe, encoder: UserEncoder, _source: ViewSource, name
     """Predict the items at masked positions; with a causal encoder, the next ones."""
     softmax: Literal["full", "sampled"] = "sampled" if recipe.mlm_softmax == "sampled" else "full"
     if encoder_kind(recipe.encoder).causal:
+        if recipe.mlm_pooled:
+            raise InputError(f"mlm_pooled: expected 0 for encoder {recipe.encoder}, got {recipe.mlm_pooled}")
         return NextItemStage(encoder, name, softmax, recipe.mlm_sample_share)
-    return MaskedItemStage(encoder, recipe.mlm_ratio, name, softmax, recipe.mlm_sample_share)
+    return MaskedItemStage(encoder, recipe.mlm_ratio, name, softmax, recipe.mlm_sample_share, recipe.mlm_pooled)
 
 
 METHOD = register(Method("peterrec", "masked items: AdaptSSR's code", stage=masked_items))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..encoders import InterestPooling, UserEncoder, encoder_kind
 from ..errors import InputError
-from ..training import MLM_TO_RANKING, PairwiseStage, Stage
+from ..training import MLM_TO_RANKING, WHOLE_ENCODER, PairwiseStage, Stage
 from .comparison import pairwise_loss
 from .peterrec import masked_items
 from .recipe import Recipe
@@ -80,10 +80,17 @@ def stage_plans(recipe: Recipe) -> list[StagePlan]:
                 learning_rate=recipe.learning_rate,
                 dropout=recipe.dropout,
                 select=recipe.select,
-                takes=MLM_TO_RANKING if recipe.warm_start == "mlm" else (),
+                takes=_from_warm_up(recipe),
             )
         )
     return plans
+
+
+def _from_warm_up(recipe: Recipe) -> tuple[str, ...]:
+    """Say which parts the warm-up hands on: the pooling query only where it was trained."""
+    if recipe.warm_start != "mlm":
+        return ()
+    return WHOLE_ENCODER if recipe.mlm_pooled else MLM_TO_RANKING
 
 
 def _own_stage(method: Method, recipe: Recipe, encoder: UserEncoder, source: ViewSource) -> Stage:

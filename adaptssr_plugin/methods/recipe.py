@@ -60,6 +60,12 @@ class Recipe(UserLevelOptions):
         "full", ("full", "sampled"), "Masked items against the whole catalogue, or a sample drawn in every step."
     )
     mlm_sample_share: float = share(0.2, "Share of the catalogue that mlm_softmax sampled draws (as PeterRec).")
+    mlm_pooled: float = option(
+        0.0,
+        "Share of the masked items' loss that predicts them from the user vector too (the paper: 0).",
+        lambda value: 0 <= value <= 1,
+        "in [0, 1]",
+    )
     mlm_select: str = _select("Which epoch of masked items moves on: best (validation accuracy), last or epoch:K.")
 
     loss: str = choice("adaptssr", ("adaptssr", "infonce"), "Loss on the two views: the ranking, or InfoNCE.")
