@@ -9,5 +9,24 @@ class InputError(ValueError):
     """
 
 
+class DamagedCheckpointError(InputError):
+    """A checkpoint that is half there, or was written by something else. The one before it may be whole."""
+
+
 class TrainingDivergedError(RuntimeError):
-    """A loss was NaN or infinite. The message names stage, epoch, step and the last good checkpoint."""
+    """A step gave NaN or infinity. The message names stage, epoch, step, batch and the last good checkpoint."""
+
+
+class TrainingStoppedError(SystemExit):
+    """SIGTERM ended a training that can go on: it has written a checkpoint first, and said so in one line.
+
+    A SystemExit, so that nobody takes it for one failed run among many and begins the next: a process in which
+    nobody catches it ends with status 143, as one does that SIGTERM has killed.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(143)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message

@@ -244,6 +244,7 @@ class TestWrongCalls:
     def test_a_damaged_checkpoint(self, call, file):
         path = call.folder / "run" / file
         path.write_bytes(path.read_bytes()[:1000])
+        (path.parent / "previous.pt").unlink()
         assert_one_line(
             pretrain(call, output="run"), f"checkpoint: expected one written by this package, got run/{file}, which"
         )
@@ -292,9 +293,8 @@ class TestWrongCalls:
 
     def test_divergence_is_no_fault_of_the_call_but_gives_one_line_too(self, call):
         result = pretrain(call, "--mlm-learning-rate", "1e30")
-        assert_one_line(
-            result, "mlm: the loss was not finite at epoch 1, step 2; last good checkpoint: none yet", status=1
-        )
+        place = "mlm: the loss was not finite at epoch 1, step 2, users u22, u17, u14, u2, u6 and 3 more"
+        assert_one_line(result, f"{place}; last good checkpoint: none yet", status=1)
 
     @pytest.mark.parametrize(
         ("error", "status", "message"),

@@ -26,7 +26,14 @@ from adaptssr_plugin.errors import InputError, TrainingDivergedError
 from adaptssr_plugin.methods.plan import StagePlan
 from adaptssr_plugin.recbole.pretrain import Source
 from adaptssr_plugin.recbole.trainer import StageTrainer
-from adaptssr_plugin.training import MaskedItemStage, PairwiseStage, Stage, StepResult, load_checkpoint
+from adaptssr_plugin.training import (
+    MaskedItemStage,
+    PairwiseStage,
+    Stage,
+    StepResult,
+    load_checkpoint,
+    write_checkpoint,
+)
 
 STEPS = 3  # of an epoch of the scripted stage: five users in batches of two
 
@@ -70,6 +77,8 @@ class Scripted(Stage):
                 raise KeyboardInterrupt
             if self.how == "loss":
                 loss = loss * torch.nan
+            if self.how == "huge gradient":  # whose square is infinite
+                loss = loss * 1e30
             if self.how == "gradient":  # a finite value with an infinite slope
                 loss = (self.weight - self.weight.detach()).sqrt().sum()
         return StepResult(loss, {"loss": loss.detach()})
@@ -190,14 +199,16 @@ class TestOptimiser:
 
 
 class TestDivergence:
-    @pytest.mark.parametrize(("spoil", "kept"), [((1, 2), None), ((3, 1), 2), ((2, 3), 1)])
-    def test_a_bad_loss_stops_the_run_and_names_the_place(self, config, tmp_path, spoil, kept):
+    @pytest.mark.parametrize(
+        ("spoil", "users", "kept"), [((1, 2), "2, 1", None), ((3, 1), "1, 4", 2), ((2, 3), "4", 1)]
+    )
+    def test_a_bad_loss_stops_the_run_and_names_the_place(self, config, tmp_path, spoil, users, kept):
         trainer = scripted(config, [1, 2, 3], tmp_path, spoil=spoil)
         with pytest.raises(TrainingDivergedError) as stopped:
             run(trainer)
         last = tmp_path / "last.pt"
         assert str(stopped.value) == (
-            f"scripted: the loss was not finite at epoch {spoil[0]}, step {spoil[1]}; "
+            f"scripted: the loss was not finite at epoch {spoil[0]}, step {spoil[1]}, users {users}; "
             f"last good checkpoint: {last if kept else 'none yet'}"
         )
         assert last.exists() is (kept is not None)
@@ -225,8 +236,31 @@ class TestDivergence:
 
     def test_a_late_bad_step_is_named_in_spite_of_the_log_interval(self, config):
         trainer = scripted(config, [1], spoil=(1, 53))
-        with pytest.raises(TrainingDivergedError, match=r"epoch 1, step 53; last good checkpoint: none yet$"):
+        with pytest.raises(
+            TrainingDivergedError, match=r"epoch 1, step 53, users 110, 25; last good checkpoint: none yet$"
+        ):
             run(trainer, n_train=130)
+
+    def test_of_a_large_batch_some_users_are_named(self, config):
+        with pytest.raises(TrainingDivergedError, match=r"step 1, users \d, \d, \d, \d, \d and 2 more; last"):
+            run(scripted(config, [1], spoil=(1, 1)), n_train=7, batch_size=20)
+
+    @pytest.mark.parametrize("how", ["loss", "gradient"])
+    def test_no_checkpoint_within_an_epoch_is_of_weights_after_the_bad_step(self, config, tmp_path, how):
+        trainer = scripted(config, [1, 2], tmp_path, spoil=(2, 2), how=how, checkpoint_minutes=0.0)
+        with pytest.raises(TrainingDivergedError, match=rf"step 2.*; last good checkpoint: {tmp_path}/last\.pt$"):
+            run(trainer)
+        for name, steps in (("last.pt", STEPS + 1), ("previous.pt", STEPS)):
+            assert load_checkpoint(tmp_path / name)["state_dict"]["weight"].item() == steps
+
+    def test_an_infinite_moment_of_adam_is_found_though_the_weights_are_finite(self, config, tmp_path):
+        """Its weight would never move again."""
+        stage = Scripted([1.0], spoil=(1, 2), how="huge gradient")
+        with pytest.raises(
+            TrainingDivergedError, match=r"the optimiser's moments were not finite after epoch 1, step 3"
+        ):
+            run(StageTrainer(config, stage, plan(1), tmp_path, seed=0))
+        assert stage.weight.isfinite().all()
 
 
 class TestGoingOn:
@@ -244,7 +278,7 @@ class TestGoingOn:
         assert timeless[0] == timeless[1]
         assert resumed.selected_epoch == whole.selected_epoch == 2
         assert resumed.start_epoch == spoil[0] - 1
-        for name in ("last.pt", "best.pt"):
+        for name in ("last.pt", "previous.pt", "best.pt"):
             states = [load_checkpoint(tmp_path / folder / name) for folder in ("whole", "cut")]
             assert_same_weights(*(state.pop("state_dict") for state in states))
             timeless = [{**state, "history": None} for state in states]
@@ -260,13 +294,85 @@ class TestGoingOn:
         assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == files
 
     @pytest.mark.parametrize("content", [b"", b"no checkpoint"])
-    def test_a_damaged_checkpoint_is_refused(self, config, tmp_path, content):
-        run(scripted(config, [1, 2], tmp_path))
+    def test_a_damaged_checkpoint_gives_way_to_the_one_before(self, config, tmp_path, content, caplog):
+        run(scripted(config, [1, 2, 3], tmp_path))
         (tmp_path / "last.pt").write_bytes(content)
-        with pytest.raises(
-            InputError, match=r"^checkpoint: expected one written by this package, got .*last\.pt, which"
-        ):
+        again = run(scripted(config, [1, 2, 3], tmp_path))
+        assert (again.start_epoch, again.stage.weight.item()) == (2, 3 * STEPS)
+        (line,) = [record.getMessage() for record in caplog.records]
+        assert line == (
+            f"scripted: checkpoint: expected one written by this package, got {tmp_path}/last.pt, which is damaged or "
+            f"foreign; going on from {tmp_path}/previous.pt, the one before it"
+        )
+        for name, epoch in (("last.pt", 2), ("previous.pt", 1)):  # the damaged one took nobody's place
+            assert load_checkpoint(tmp_path / name)["epoch"] == epoch
+
+    @pytest.mark.parametrize("previous", [True, False])
+    def test_without_any_that_is_whole_it_stops(self, config, tmp_path, previous):
+        run(scripted(config, [1, 2], tmp_path))
+        (tmp_path / "last.pt").write_bytes(b"no checkpoint")
+        (tmp_path / "previous.pt").write_bytes(b"") if previous else (tmp_path / "previous.pt").unlink()
+        other = "as is the one before it" if previous else "and there is none before it"
+        with pytest.raises(InputError) as refused:
             run(scripted(config, [1, 2], tmp_path))
+        assert str(refused.value) == (
+            f"checkpoint: expected one written by this package, got {tmp_path}/last.pt, which is damaged or foreign, "
+            f"{other}; remove {tmp_path} to begin its training anew"
+        )
+
+    @pytest.mark.parametrize("damage", [b"no checkpoint", None])
+    def test_selected_weights_that_are_damaged_or_gone_are_missed_before_training_goes_on(
+        self, config, tmp_path, damage
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            run(scripted(config, [1, 2, 3], tmp_path, spoil=(3, 2), how="interrupt"))
+        (tmp_path / "best.pt").unlink() if damage is None else (tmp_path / "best.pt").write_bytes(damage)
+        with pytest.raises(InputError, match=r"^checkpoint: expected .*, got .*best\.pt, which"):
+            run(scripted(config, [1, 2, 3], tmp_path, spoil=(3, 1), how="interrupt"))
+
+    def test_selected_weights_of_an_earlier_epoch_are_refused(self, config, tmp_path):
+        run(scripted(config, [1, 2, 3], tmp_path))
+        state = load_checkpoint(tmp_path / "best.pt")
+        write_checkpoint(tmp_path / "best.pt", {**state, "epoch": 1})
+        with pytest.raises(InputError, match=r"^checkpoint: expected epoch 3 in .*best\.pt, got epoch 2$"):
+            run(scripted(config, [1, 2, 3], tmp_path))
+
+    def test_a_better_epoch_that_did_not_come_out_as_good_again_is_selected(self, config, tmp_path):
+        """As on a GPU, where an epoch that is run again may come out a little different."""
+        assert run(scripted(config, [2, 1, 1], tmp_path)).selected_epoch == 1
+        # What a first try leaves that was killed between best.pt and last.pt.
+        write_checkpoint(tmp_path / "best.pt", {**load_checkpoint(tmp_path / "best.pt"), "epoch": 1})
+        assert run(scripted(config, [2, 1, 1], tmp_path)).selected_epoch == 2
+
+    @pytest.mark.parametrize(
+        ("changed", "named"),
+        [
+            ({"seed": 1}, "seed: 0 there, 1 here"),
+            ({"clip_grad_norm": 0.5}, "clip_grad_norm: 0.0 there, 0.5 here"),
+            ({"run": {"recipe": {"mask_ratio": 0.5}}}, "mask_ratio: 0.6 there, 0.5 here"),
+        ],
+    )
+    @pytest.mark.parametrize("name", ["last.pt", "best.pt"])
+    def test_a_checkpoint_of_another_run_is_refused(self, config, tmp_path, name, changed, named):
+        options = {"seed": 0, "run": {"recipe": {"mask_ratio": 0.6}}}
+        for folder, more in (("ours", options), ("theirs", {**options, **changed})):
+            run(scripted(config, [1, 2], tmp_path / folder, **more))
+        (tmp_path / "theirs" / name).write_bytes((tmp_path / "ours" / name).read_bytes())
+        with pytest.raises(InputError) as refused:
+            run(scripted(config, [1, 2], tmp_path / "theirs", **{**options, **changed}))
+        assert str(refused.value) == f"checkpoint: {tmp_path}/theirs/{name} is of another run ({named})"
+
+    def test_a_checkpoint_of_other_batches_is_refused(self, config, tmp_path):
+        run(scripted(config, [1, 2], tmp_path))
+        with pytest.raises(InputError, match=r"is of another run \(steps: 3 there, 4 here\)$"):
+            run(scripted(config, [1, 2], tmp_path), n_train=7)
+
+    def test_another_version_is_mentioned(self, config, tmp_path, caplog):
+        run(scripted(config, [1, 2], tmp_path))
+        state = load_checkpoint(tmp_path / "last.pt")
+        write_checkpoint(tmp_path / "last.pt", {**state, "versions": {**state["versions"], "torch": "1.0"}})
+        run(scripted(config, [1, 2], tmp_path))
+        assert "last.pt was written with other versions of torch; weights may" in caplog.text
 
     def test_a_checkpoint_of_another_stage_or_model_is_refused(self, config, tmp_path):
         run(scripted(config, [1, 2], tmp_path))
@@ -276,7 +382,7 @@ class TestGoingOn:
         stage = Scripted([1, 2])
         stage.weight = nn.Parameter(torch.zeros(2))
         with pytest.raises(InputError, match=r"^checkpoint: .*last\.pt does not fit this model: size mismatch"):
-            run(StageTrainer(config, stage, plan(2), tmp_path, seed=0))
+            run(StageTrainer(with_options(config, learner="sgd"), stage, plan(2), tmp_path, seed=0))
 
 
 def masked_items(**options):

@@ -88,8 +88,9 @@ def test_the_folder_holds_the_model_and_a_folder_per_stage(pretrained):
     _, folder, *_ = pretrained
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if "tensorboard" not in path.parts}
     assert names == {
-        "run.json", "model.safetensors", "model.json", "items.json",
-        "mlm", "mlm/best.pt", "mlm/last.pt", "adaptssr", "adaptssr/best.pt", "adaptssr/last.pt",
+        "run.json", "model.safetensors", "model.json", "items.json", "MODEL_CARD.md",
+        "mlm", "mlm/best.pt", "mlm/last.pt", "mlm/previous.pt",
+        "adaptssr", "adaptssr/best.pt", "adaptssr/last.pt", "adaptssr/previous.pt",
     }  # fmt: skip
 
 
@@ -193,7 +194,7 @@ def test_validation_users_are_a_tenth_that_does_not_depend_on_the_seed(source, t
 
     seen = {}
 
-    def note(config, made, plan, encoder, source_of_views, folder, loaders, show_progress):
+    def note(config, made, plan, encoder, source_of_views, folder, loaders, *_):
         seen[made.seed, made.split_seed] = [loader.rows.tolist() for loader in loaders]
         raise KeyboardInterrupt
 
@@ -221,8 +222,11 @@ def test_options_of_the_recipe_reach_the_trainers(source, tmp_path, monkeypatch)
     monkeypatch.setattr(module, "StageTrainer", Noted)
     options = {"mlm_dropout": 0.4, "dropout": 0.2, "clip_grad_norm": 0.5, "amp_dtype": "bfloat16", "stopping_step": 3}
     changed = {**TINY, **options, "seed": 9, "mlm_learning_rate": 0.01, "learning_rate": 0.02, "mlm_epochs": 1}
-    pretrain(source, recipe(options=changed), tmp_path / "run", show_progress=False)
+    pretrain(source, recipe(options=changed), tmp_path / "run", show_progress=False, checkpoint_minutes=2)
     passed_on = {"seed": 9, "stopping_step": 3, "clip_grad_norm": 0.5, "amp_dtype": "bfloat16"}
+    run = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
+    assert run["recipe"]["learning_rate"] == 0.02
+    passed_on |= {"checkpoint_minutes": 2, "run": run}
     assert made == [({0.4}, 0.01, 1, passed_on), ({0.2}, 0.02, 2, passed_on)]
 
 
@@ -296,6 +300,11 @@ class TestRefusals:
     def test_a_refused_call_may_be_corrected_in_the_same_folder(self, source, tmp_path):
         assert self.refusal(source, tmp_path, valid_share=0.001).startswith("dataset: expected at least two users")
         pretrain(source, recipe(options={**TINY, "mlm_epochs": 1, "epochs": 0}), tmp_path, show_progress=False)
+
+    @pytest.mark.parametrize("minutes", [-1, float("nan"), float("inf"), True])
+    def test_checkpoint_minutes_out_of_range(self, source, tmp_path, minutes):
+        with pytest.raises(InputError, match=r"^checkpoint_minutes: expected a number of at least 0, got"):
+            pretrain(source, recipe(options=TINY), tmp_path, False, checkpoint_minutes=minutes)
 
     def test_a_file_in_place_of_the_folder(self, source, tmp_path):
         (tmp_path / "file").touch()

@@ -66,6 +66,14 @@ def quickstart(output: Path, seeds: int, quiet: bool, **options: Any) -> None:
 @click.option("--config", "configs", type=_PATH, multiple=True, help="YAML file of the options below; may be repeated.")
 @click.option("--recbole-config", type=_PATH, multiple=True, help="RecBole YAML file (columns, filters, device …).")
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="RecBole option, e.g. enable_amp=True.")
+@click.option(
+    "--checkpoint-minutes",
+    type=float,
+    metavar="X",
+    default=5.0,
+    show_default=True,
+    help="Minutes of training between two checkpoints within an epoch; 0: one after every step.",
+)
 @click.option("--quiet", is_flag=True, help="No progress bars.")
 @recipe_options(PRETRAINING)
 def pretrain(
@@ -76,13 +84,15 @@ def pretrain(
     configs: Sequence[Path],
     recbole_config: Sequence[Path],
     pairs: tuple[str, ...],
+    checkpoint_minutes: float,
     quiet: bool,
     **options: Any,
 ) -> None:
     """Pre-train a user model on the training histories of a RecBole dataset.
 
     Items that RecBole's split (eval_args) keeps for validation and test are not seen. Of the users, 90 % train
-    and 10 % choose the epoch. The folder gets checkpoints, TensorBoard curves and the model as safetensors.
+    and 10 % choose the epoch. The folder gets checkpoints, TensorBoard curves and the model as safetensors. A run
+    that was killed, or that SIGTERM stopped (exit status 143), goes on where it was when the command is given again.
 
     \b
     adaptssr pretrain --dataset ml-100k --output adaptssr-run --epochs 5
@@ -94,7 +104,7 @@ def pretrain(
 
     plan = recipe(method, preset, given(options), configs)
     source = Source(_absolute(dataset), recbole_options(pairs), [str(path.resolve()) for path in recbole_config])
-    model = run(source, plan, output, show_progress=not quiet)
+    model = run(source, plan, output, show_progress=not quiet, checkpoint_minutes=checkpoint_minutes)
     for stage in model.stages:
         numbers = stage.history[stage.selected_epoch - 1]
         shown = ", ".join(f"{name} {value:.4f}" for name, value in numbers.items() if name.startswith("valid_"))

@@ -4,6 +4,7 @@ Evidence: operators, ItemCF-IUF and the rule for short sequences verified agains
 padding and its crops that never reach the newest item are not reproduced (spec §1.4).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -65,6 +66,7 @@ class _Refreshed(_Padded):
         self.memory = memory
         self.hybrid = hybrid
         self.warmup = warmup
+        self._neighbours = _first(memory)
 
     def set_epoch(self, epoch: int | None, encoder: Any) -> None:
         """Correlate by memory, or by the encoder's item table from the end of the warm-up on."""
@@ -76,7 +78,19 @@ class _Refreshed(_Padded):
             correlation = ItemCorrelation.hybrid(self.memory, encoder.item_weight.detach())
         else:
             correlation = ItemCorrelation.from_item_weight(encoder.item_weight.detach())
-        replace_neighbours(self.views, _first(correlation))
+        self._correlate(_first(correlation))
+
+    def epoch_state(self) -> dict[str, Tensor]:
+        """Give the neighbours of this epoch, for one that is interrupted."""
+        return {"neighbours": self._neighbours}
+
+    def load_epoch_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take them back."""
+        self._correlate(state["neighbours"])
+
+    def _correlate(self, neighbours: Tensor) -> None:
+        self._neighbours = neighbours
+        replace_neighbours(self.views, neighbours)
 
 
 def _first(correlation: ItemCorrelation) -> Tensor:

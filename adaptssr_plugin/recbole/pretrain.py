@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import recbole
 import torch
 from recbole.config import Config
 
-from .. import __version__
 from ..corpus import BatchLoader, BehaviourCorpus
 from ..encoders import UserEncoder, make_encoder
 from ..errors import InputError
@@ -25,8 +22,9 @@ from ..seeding import stream_seed
 from ..training import MaskedItemFiller, MaskedItemStage, Stage, load_artefact, save_artefact, transfer
 from ..training.artefacts import write_json
 from .config import build_config
-from .trainer import StageTrainer, UserModel
+from .trainer import CHECKPOINT_MINUTES, StageTrainer, UserModel
 from .user_sequences import load_user_sequences
+from .versions import versions as versions  # also from here, where users look for it
 
 # RecBole's options that would be without effect, since stages have their own.
 _OPTIONS_OF_A_RECIPE = {
@@ -104,7 +102,13 @@ class PretrainedModel:
     warm_up: UserEncoder | None = None
 
 
-def pretrain(source: Source, recipe: Recipe, folder: str | Path, show_progress: bool = True) -> PretrainedModel:
+def pretrain(
+    source: Source,
+    recipe: Recipe,
+    folder: str | Path,
+    show_progress: bool = True,
+    checkpoint_minutes: float = CHECKPOINT_MINUTES,
+) -> PretrainedModel:
     """Run the stages of a recipe, or go on where an interrupted run of the same recipe stopped.
 
     Nine tenths of the users are trained on, by ``valid_share``; the rest choose the epoch. The folder gets a
@@ -117,16 +121,22 @@ def pretrain(source: Source, recipe: Recipe, folder: str | Path, show_progress: 
         recipe: method and options; ``none`` gives the random initialisation.
         folder: where the files go; made if missing.
         show_progress: a progress bar per stage, on standard error.
+        checkpoint_minutes: of training between two checkpoints within an epoch; 0: after every step. The last two
+            checkpoints are kept, and those of the epochs that are selected.
 
     Raises:
         InputError: anything the caller can put right, a folder that holds another run among it.
         TrainingDivergedError: NaN or infinity in a step.
+        TrainingStoppedError: SIGTERM came in training, which has written a checkpoint.
+        OSError: a full disk or the like; what was written before is whole.
     """
+    if isinstance(checkpoint_minutes, bool) or not 0 <= checkpoint_minutes < float("inf"):
+        raise InputError(f"checkpoint_minutes: expected a number of at least 0, got {checkpoint_minutes!r}")
     folder = Path(folder)
     config = source.config(recipe.max_len)
     users = load_user_sequences(config)
     begin = _beginning(recipe, users.corpus)
-    _claim(folder, source, recipe, users.corpus)
+    run = _claim(folder, source, recipe, users.corpus)
     for half_written in (*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")):  # by a run that was killed
         half_written.unlink()
     train_rows, valid_rows = _split(len(users.corpus), recipe)
@@ -142,7 +152,8 @@ def pretrain(source: Source, recipe: Recipe, folder: str | Path, show_progress: 
                         name=name, shuffle=name == "train")
             for name, rows in (("train", train_rows), ("valid", valid_rows))
         ]  # fmt: skip
-        result, stage = _run_stage(config, recipe, plan, encoder, source_of_views, folder, loaders, show_progress)
+        kept = {"checkpoint_minutes": checkpoint_minutes, "run": run}
+        result, stage = _run_stage(config, recipe, plan, encoder, source_of_views, folder, loaders, show_progress, kept)
         results.append(result)
         if plan.generates:
             source_of_views.generator = _generator(stage, recipe)
@@ -210,8 +221,9 @@ def _run_stage(
     folder: Path,
     loaders: list[BatchLoader],
     show_progress: bool,
+    kept: Mapping[str, Any],
 ) -> tuple[StageResult, Stage]:
-    """Run a stage; the stage has the weights of its selected epoch then."""
+    """Run a stage; the stage has the weights of its selected epoch then. ``kept``: of the trainer's checkpoints."""
     with torch.random.fork_rng([]):
         torch.default_generator.manual_seed(stream_seed(recipe.seed, plan.name, "init"))
         stage = plan.make(encoder, source)
@@ -224,6 +236,7 @@ def _run_stage(
         stopping_step=recipe.stopping_step,
         clip_grad_norm=recipe.clip_grad_norm,
         amp_dtype=recipe.amp_dtype,
+        **kept,
     )
     train_data, valid_data = loaders
     trainer.run(train_data, valid_data, show_progress)
@@ -242,9 +255,9 @@ def _split(n_users: int, recipe: Recipe) -> tuple[Any, Any]:
     return np.sort(order[n_valid:]), np.sort(order[:n_valid])
 
 
-def _claim(folder: Path, source: Source, recipe: Recipe, corpus: BehaviourCorpus) -> None:
-    """Note in the folder which run it belongs to, or check that it is this one."""
-    run = {
+def _claim(folder: Path, source: Source, recipe: Recipe, corpus: BehaviourCorpus) -> dict[str, Any]:
+    """Note in the folder which run it belongs to, or check that it is this one; returns what the run is."""
+    asked = {
         "recipe": dataclasses.asdict(recipe),
         "source": {
             "dataset": source.dataset,
@@ -253,14 +266,15 @@ def _claim(folder: Path, source: Source, recipe: Recipe, corpus: BehaviourCorpus
         },
         "corpus": {"users": len(corpus), "items": corpus.n_items, "behaviours": len(corpus.items)},
     }
-    run = json.loads(json.dumps(run, default=str))
+    run: dict[str, Any] = json.loads(json.dumps(asked, default=str))
     manifest = folder / "run.json"
     # A run that was refused before its first epoch left nothing, and may be corrected in the same folder.
-    if not any(folder.glob("*/last.pt")) and not (folder / "model.json").exists():
+    kept = ("*/last.pt", "*/previous.pt", "model.json")
+    if not any(path for pattern in kept for path in folder.glob(pattern)):
         if folder.exists() and not folder.is_dir():
             raise InputError(f"output: expected a folder, got the file {folder}")
         write_json(manifest, run)
-        return
+        return run
     try:
         there = json.loads(manifest.read_text(encoding="utf-8"))
         known = {part: dict(there[part]) for part in run}
@@ -273,6 +287,7 @@ def _claim(folder: Path, source: Source, recipe: Recipe, corpus: BehaviourCorpus
                     f"output: {folder} holds another run ({name}: {known[part].get(name)!r} there, "
                     f"{value!r} here); choose another folder"
                 )
+    return run
 
 
 def _card(source: Source, recipe: Recipe, corpus: BehaviourCorpus, results: list[StageResult]) -> dict[str, Any]:
@@ -285,15 +300,4 @@ def _card(source: Source, recipe: Recipe, corpus: BehaviourCorpus, results: list
         "stages": [dataclasses.asdict(result) for result in results],
         "versions": versions(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
-    return {
-        "adaptssr_plugin": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "recbole": recbole.__version__,
     }

@@ -2,13 +2,14 @@
 
 RecBole's own ``fit`` turns the crank: epochs, best-epoch selection, early stopping, TensorBoard. What differs
 from its training step: no value is read back from the device in a step, gradients are clipped after they are
-unscaled, one GradScaler lives as long as the run, and checkpoints are atomic and load with ``weights_only``.
+unscaled, one GradScaler lives as long as the run, and checkpoints are atomic, load with ``weights_only``, and are
+written within an epoch too, so that a run that is killed goes on from a few minutes before, to the same weights.
 """
 
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,27 @@ from recbole.trainer import trainer as recbole_trainer
 from recbole.utils import ModelType
 from torch import Tensor
 
-from ..corpus import BatchLoader
-from ..errors import InputError, TrainingDivergedError
+from ..corpus import Batch, BatchLoader
+from ..errors import InputError, TrainingDivergedError, TrainingStoppedError
 from ..methods.plan import StagePlan
 from ..progress import progress_bar
-from ..training import Stage, StepResult, Streams, load_checkpoint, write_checkpoint
+from ..training import (
+    EpochPosition,
+    LastTwo,
+    RunMark,
+    Stage,
+    StepResult,
+    StopRequest,
+    Streams,
+    load_checkpoint,
+    write_checkpoint,
+)
 from ..training.stage import dropout_seeded
 from .mends import mended, tensorboard_into
+from .versions import versions
 
 _LOG_EVERY = 50  # steps between two looks at the device
+CHECKPOINT_MINUTES = 5.0  # of training between two checkpoints within an epoch
 _FUSED = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 _LEARNERS = (*_FUSED, "sgd", "adagrad", "rmsprop")  # RecBole's, but for sparse_adam, which takes no dense gradients
 _AMP_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -51,7 +64,10 @@ class UserModel(AbstractRecommender):
 
 
 class StageTrainer(Trainer):
-    """Train one stage, with its files in one folder: ``last.pt``, ``best.pt`` and TensorBoard's curves.
+    """Train one stage, with its files in one folder: ``last.pt``, ``previous.pt``, ``best.pt``, TensorBoard's curves.
+
+    The last two checkpoints are written at the end of every epoch, every so many minutes within one, and when
+    SIGTERM comes. A run that is started again in the same folder goes on at the very next step.
 
     Args:
         config: from :func:`build_config`; RecBole's own switches for device, AMP (``enable_amp``,
@@ -63,6 +79,9 @@ class StageTrainer(Trainer):
         stopping_step: epochs without a better one after which to stop.
         clip_grad_norm: largest norm of the gradient; 0: no clipping.
         amp_dtype: bfloat16, float16, or auto for torch's default on the device.
+        checkpoint_minutes: of training between two checkpoints within an epoch; 0: after every step.
+        run: what the run was asked for, in named parts of plain values; kept in every checkpoint. One of a run that
+            was asked for anything else is refused.
     """
 
     def __init__(
@@ -76,6 +95,8 @@ class StageTrainer(Trainer):
         stopping_step: int = 10,
         clip_grad_norm: float = 0.0,
         amp_dtype: str = "auto",
+        checkpoint_minutes: float = CHECKPOINT_MINUTES,
+        run: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         config = copy.copy(config)
         config.final_config_dict = dict(config.final_config_dict)
@@ -95,29 +116,57 @@ class StageTrainer(Trainer):
         self.amp_dtype = _AMP_DTYPES.get(amp_dtype) or torch.get_autocast_dtype(self.device.type)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=bool(config["enable_scaler"]))
         self.saved_model_file = str(directory / "best.pt") if directory else ""
+        self.checkpoints = LastTwo(directory) if directory else None
+        self.checkpoint_seconds = 60 * checkpoint_minutes
+        steps = {"seed": seed, "learning_rate": plan.learning_rate, "clip_grad_norm": clip_grad_norm,
+                 "amp_dtype": amp_dtype, "learner": str(config["learner"]), "weight_decay": config["weight_decay"],
+                 "enable_amp": bool(config["enable_amp"]), "enable_scaler": bool(config["enable_scaler"])}  # fmt: skip
+        self.mark = RunMark(plan.name, {"steps": steps, **(run or {})}, versions())
         self.history: list[dict[str, float]] = []
         self.best_epoch = 0
         self._best_state: dict[str, Tensor] = {}
-        self._steps = 0  # of an epoch
+        self._position: EpochPosition | None = None  # in the epoch under way, its validation included
+        self._stop = StopRequest(listens=False)
+        self._saved_at = time.monotonic()
         self._bar = progress_bar(0, plan.name, show=False)
 
     # --- the crank -------------------------------------------------------------------------------------------
 
     def run(self, train_data: BatchLoader, valid_data: BatchLoader, show_progress: bool = True) -> None:
-        """Train to the end, from ``last.pt`` if there is one, and leave the selected epoch's weights in the stage.
+        """Train to the end, from the last checkpoint if there is one, and leave the selected weights in the stage.
 
         Raises:
             TrainingDivergedError: NaN or infinity in a step.
-            InputError: a checkpoint in the folder that is damaged or of another run.
+            TrainingStoppedError: SIGTERM, after a checkpoint; only where it would kill, in the main thread.
+            InputError: checkpoints in the folder that are damaged or of another run.
+            OSError: a full disk or the like; the checkpoints that were there are whole.
         """
-        if self.directory is not None and (self.directory / "last.pt").exists():
-            self.resume_checkpoint(self.directory / "last.pt")
+        order = {"order": f"{train_data.name} {train_data.seed}", "steps": len(train_data)}
+        self.mark.config["batches"] = {"batch_size": train_data.batch_size, "max_len": train_data.max_len, **order}
+        if self.checkpoints is not None:
+            found = self.checkpoints.load(self.device, self._say)
+            if found is not None:
+                self._resume(*found)
         if self.start_epoch < self.epochs and self.cur_step <= self.stopping_step:
-            steps = len(train_data) * self.epochs
-            with mended(), self._curves(), progress_bar(steps, self.plan.name, show_progress) as self._bar:
-                self._bar.update(len(train_data) * self.start_epoch)
-                self.fit(train_data, valid_data, verbose=False, saved=True, callback_fn=self._end_of_epoch)
+            try:
+                with StopRequest(listens=self.checkpoints is not None) as self._stop:
+                    self._fit(train_data, valid_data, show_progress)
+                if self._stop.noted:
+                    raise self._stopped()
+            except TrainingStoppedError as stopped:
+                self._say(str(stopped))
+                raise
         self.stage.load_state_dict(self._selected_state())
+
+    def _fit(self, train_data: BatchLoader, valid_data: BatchLoader, show_progress: bool) -> None:
+        steps = len(train_data) * self.epochs
+        with mended(), self._curves(), progress_bar(steps, self.plan.name, show_progress) as self._bar:
+            self._bar.update(len(train_data) * self.start_epoch + (self._position.steps if self._position else 0))
+            self._saved_at = time.monotonic()
+            self.fit(train_data, valid_data, verbose=False, saved=True, callback_fn=self._end_of_epoch)
+
+    def _say(self, line: str) -> None:
+        self.logger.warning(f"{self.plan.name}: {line}")
 
     @contextmanager
     def _curves(self) -> Iterator[None]:
@@ -132,10 +181,28 @@ class StageTrainer(Trainer):
     def _selected_state(self) -> dict[str, Tensor]:
         """Weights of the epoch that the plan selects, if training came that far."""
         state: dict[str, Tensor] = self.stage.state_dict()
-        if self.plan.select == "best":
-            state = self._best_state or load_checkpoint(Path(self.saved_model_file), self.device)["state_dict"]
-        elif self.plan.select.startswith("epoch:"):
-            state = load_checkpoint(self._selected_file(), self.device)["state_dict"]
+        if self.plan.select == "best" and self.directory is None:
+            state = self._best_state or state
+        elif self.plan.select != "last":
+            selected = self._load_selected()
+            state = selected["state_dict"]
+            # best.pt may be of a later epoch than the last checkpoint knows of, if a run was killed after writing
+            # it, and the epoch did not come out as good again, as may be on a GPU. The better one it was.
+            self.best_epoch = max(self.best_epoch, selected["epoch"])
+        return state
+
+    def _load_selected(self) -> dict[str, Any]:
+        """Load what training has selected so far.
+
+        Raises:
+            InputError: a file that is missing, damaged, of another run or of an earlier epoch.
+        """
+        path = self._selected_file()
+        state = load_checkpoint(path, self.device)
+        self.mark.check(path, state)
+        epoch = self.selected_epoch - 1
+        if state["epoch"] < epoch:
+            raise InputError(f"checkpoint: expected epoch {epoch + 1} in {path}, got epoch {state['epoch'] + 1}")
         return state
 
     @property
@@ -147,7 +214,8 @@ class StageTrainer(Trainer):
 
     def _selected_file(self) -> Path:
         assert self.directory is not None
-        return self.directory / f"epoch-{self.plan.select.removeprefix('epoch:')}.pt"
+        name = "best.pt" if self.plan.select == "best" else f"epoch-{self.plan.select.removeprefix('epoch:')}.pt"
+        return self.directory / name
 
     def _train_epoch(
         self,
@@ -156,25 +224,29 @@ class StageTrainer(Trainer):
         loss_func: Callable[..., Any] | None = None,
         show_progress: bool = False,
     ) -> float:
-        """Train one epoch; returns the mean loss of its steps."""
+        """Train one epoch, or the rest of one; returns the mean loss of its steps."""
+        if self._position is None or self._position.epoch != epoch_idx:
+            self._position = EpochPosition(epoch_idx, self.device)
+        position = self._position
         self.model.train()
         train_data.set_epoch(epoch_idx)
         self.stage.set_epoch(epoch_idx)
-        totals = _EpochTotals(self.device)
-        self._steps = len(train_data)
-        started = time.perf_counter()
         with dropout_seeded(self.device, self.seed, self.plan.name, epoch_idx):
-            for step, batch in enumerate(train_data):
+            position.begin(self.stage)
+            for step, batch in enumerate(train_data.from_step(position.steps), position.steps):
                 if self.stage.usable(batch):
                     streams = Streams(self.device, (self.seed, self.plan.name, epoch_idx, step))
-                    totals.add(step, self._step(batch.to(self.device, non_blocking=True), streams))
+                    position.totals.add(step, self._step(batch.to(self.device, non_blocking=True), streams))
                     if (step + 1) % _LOG_EVERY == 0:
-                        self._watch(totals, epoch_idx)
+                        self._watch(position, train_data)
+                position.steps = step + 1
                 self._bar.update(1)
-        self._watch(totals, epoch_idx)
-        seconds = time.perf_counter() - started
-        means = totals.means()
-        self.history.append({"epoch": epoch_idx + 1, "seconds": seconds, **means})
+                if self._checkpoint_due():
+                    self._watch(position, train_data)
+                    self._write_within()
+        self._watch(position, train_data)
+        means = position.totals.means()
+        self.history.append({"epoch": epoch_idx + 1, "seconds": position.end(), **means})
         for name, value in means.items():
             self.tensorboard.add_scalar(f"train/{name}", value, epoch_idx)
         return means.get("loss", 0.0)
@@ -191,27 +263,38 @@ class StageTrainer(Trainer):
         self.scaler.update()
         return result
 
-    def _watch(self, totals: "_EpochTotals", epoch_idx: int) -> None:
+    def _watch(self, position: EpochPosition, train_data: BatchLoader) -> None:
         """Look at the device: stop if a step went bad, else show the loss."""
-        bad = totals.first_bad_step()
+        bad, epoch = position.totals.first_bad_step(), position.epoch + 1
         if bad is not None:
-            raise self._diverged(f"the loss was not finite at epoch {epoch_idx + 1}, step {bad + 1}")
-        self._bar.set_postfix_str(f"epoch {epoch_idx + 1}/{self.epochs}, loss {totals.means().get('loss', 0.0):.4f}")
+            users = _named(next(train_data.from_step(bad)), train_data)
+            raise self._diverged(f"the loss was not finite at epoch {epoch}, step {bad + 1}, users {users}")
+        loss = position.totals.means().get("loss", 0.0)
+        self._bar.set_postfix_str(f"epoch {epoch}/{self.epochs}, loss {loss:.4f}")
+
+    def _require_finite(self) -> None:
+        """Stop if weights or optimiser are spoilt: a step that did it in its backward pass has no loss to show it.
+
+        Otherwise they would become a checkpoint, or, being infinite moments of Adam, still those that they belong to.
+        """
+        tensors = [parameter.detach() for parameter in self.model.parameters()]
+        kept = [value for state in self.optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
+        for what, group in (("weights", tensors), ("optimiser's moments", kept)):
+            on_device = [tensor.isfinite().all() for tensor in group if tensor.device.type == self.device.type]
+            if on_device and not torch.stack(on_device).all():
+                assert self._position is not None
+                epoch, steps = self._position.epoch + 1, self._position.steps
+                raise self._diverged(f"the {what} were not finite after epoch {epoch}, step {steps}")
 
     def _diverged(self, what: str) -> TrainingDivergedError:
-        kept = "none yet"
-        if self.directory is not None and (self.directory / "last.pt").exists():
-            kept = str(self.directory / "last.pt")
-        return TrainingDivergedError(f"{self.plan.name}: {what}; last good checkpoint: {kept}")
+        kept = self.checkpoints.newest if self.checkpoints is not None else None
+        return TrainingDivergedError(f"{self.plan.name}: {what}; last good checkpoint: {kept or 'none yet'}")
 
     def _valid_epoch(self, valid_data: BatchLoader, show_progress: bool = False) -> tuple[float, dict[str, float]]:
         """Compute the criterion and all other validation numbers, with the same random streams every epoch."""
-        # An epoch whose very last step spoilt the weights has no loss to show it, and must not become last.pt.
-        finite = torch.stack([parameter.detach().isfinite().all() for parameter in self.model.parameters()])
-        if not finite.all():
-            raise self._diverged(f"the weights were not finite after epoch {len(self.history)}, step {self._steps}")
+        self._require_finite()
         streams = Streams(self.device, (self.seed, self.plan.name, "valid"))
-        result = self.stage.validate((batch.to(self.device) for batch in valid_data), streams)
+        result = self.stage.validate(self._valid_batches(valid_data), streams)
         for name, value in result.items():
             self.tensorboard.add_scalar(f"valid/{name}", value, len(self.history) - 1)
             self.history[-1][f"valid_{name}"] = value
@@ -223,14 +306,24 @@ class StageTrainer(Trainer):
             score = math.nextafter(score, -math.inf if self.valid_metric_bigger else math.inf)
         return score, result
 
+    def _valid_batches(self, valid_data: BatchLoader) -> Iterator[Batch]:
+        """Give the batches of a validation; a run that is stopped among them goes on before the first of them."""
+        for batch in valid_data:
+            if self._checkpoint_due():
+                self._write_within()
+            yield batch.to(self.device)
+
     def _end_of_epoch(self, epoch_idx: int, valid_score: float) -> None:
         """Write what a resumed run needs; RecBole calls it after its own book-keeping of the best epoch."""
-        if self.directory is None:
+        self._position = None
+        if self.checkpoints is None:
             return
         self.tensorboard.flush()  # so that the curves of a killed run reach as far as its checkpoint
         if self.plan.select == f"epoch:{epoch_idx + 1}":
-            write_checkpoint(self._selected_file(), {"state_dict": self.stage.state_dict(), "epoch": epoch_idx})
-        write_checkpoint(self.directory / "last.pt", self._state(epoch_idx))
+            write_checkpoint(self._selected_file(), self._selection(epoch_idx))
+        self._write(epoch_idx)
+        if self._stop.noted:
+            raise self._stopped()
 
     def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
         """Make RecBole's optimiser, Adam as one fused kernel: faster on a CPU, and no read-back for a GradScaler."""
@@ -247,18 +340,52 @@ class StageTrainer(Trainer):
 
     # --- checkpoints -----------------------------------------------------------------------------------------
 
+    def _checkpoint_due(self) -> bool:
+        """Whether to write a checkpoint in the middle of an epoch: it is time, or SIGTERM came."""
+        if self.checkpoints is None:
+            return False
+        return self._stop.noted or time.monotonic() - self._saved_at >= self.checkpoint_seconds
+
+    def _write_within(self) -> None:
+        """Write a checkpoint in the middle of an epoch, whose steps so far were good, and stop if asked to."""
+        assert self._position is not None
+        self._require_finite()
+        self._write(self._position.epoch - 1)
+        if self._stop.noted:
+            raise self._stopped()
+
+    def _write(self, epoch: int) -> None:
+        """Write a checkpoint of what comes after an epoch: the next one, or the position in it."""
+        assert self.checkpoints is not None
+        self.checkpoints.write(self._state(epoch))
+        self._saved_at = time.monotonic()
+
+    def _stopped(self) -> TrainingStoppedError:
+        assert self.checkpoints is not None
+        place = f"after epoch {len(self.history)}"
+        if self._position is not None:
+            place = f"in epoch {self._position.epoch + 1}, after step {self._position.steps}"
+        return TrainingStoppedError(
+            f"stopped by SIGTERM {place}; {self.checkpoints.last} is written, and the same call again goes on from it"
+        )
+
     def _state(self, epoch: int) -> dict[str, Any]:
         return {
-            "stage": self.plan.name,
+            **self.mark.state_dict(),
             "epoch": epoch,
+            "within": None if self._position is None else self._position.state_dict(self.stage),
             "best_epoch": self.best_epoch,
             "cur_step": self.cur_step,
             "best_valid_score": float(self.best_valid_score),
             "state_dict": self.stage.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "history": self.history,
+            "history": self.history[: epoch + 1],
         }
+
+    def _selection(self, epoch: int) -> dict[str, Any]:
+        """Give the weights of an epoch, and what run they are of."""
+        return {**self.mark.state_dict(), "epoch": epoch, "state_dict": self.stage.state_dict()}
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
         """Keep the weights of the best epoch so far; RecBole calls it when the criterion improves."""
@@ -266,53 +393,40 @@ class StageTrainer(Trainer):
         if self.directory is None:
             self._best_state = {name: tensor.clone() for name, tensor in self.stage.state_dict().items()}
         else:
-            write_checkpoint(Path(self.saved_model_file), {"state_dict": self.stage.state_dict(), "epoch": epoch})
+            write_checkpoint(Path(self.saved_model_file), self._selection(epoch))
 
     def resume_checkpoint(self, resume_file: str | Path) -> None:
-        """Go on after the epoch of a ``last.pt``.
+        """Go on where a checkpoint was written.
 
         Raises:
-            InputError: a file that is damaged, or of another stage or model.
+            InputError: a file that is damaged, or of another stage, run or model.
         """
-        state = load_checkpoint(Path(resume_file), self.device)
-        if state.get("stage") != self.plan.name:
-            raise InputError(f"checkpoint: expected one of stage {self.plan.name} in {resume_file}, got another")
+        self._resume(Path(resume_file), load_checkpoint(Path(resume_file), self.device))
+
+    def _resume(self, path: Path, state: dict[str, Any]) -> None:
+        self.mark.check(path, state)
         try:
             self.stage.load_state_dict(state["state_dict"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
-        except (KeyError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[-1].strip()
-            raise InputError(f"checkpoint: {resume_file} does not fit this model: {reason}") from None
-        self.start_epoch, self.best_epoch = state["epoch"] + 1, state["best_epoch"]
-        self.cur_step, self.best_valid_score = state["cur_step"], state["best_valid_score"]
-        self.history = state["history"]
+            self.start_epoch, self.best_epoch = state["epoch"] + 1, state["best_epoch"]
+            self.cur_step, self.best_valid_score = state["cur_step"], state["best_valid_score"]
+            self.history = state["history"]
+            if state.get("within") is not None:
+                self._position = EpochPosition(self.start_epoch, self.device)
+                self._position.load_state_dict(state["within"])
+        except (KeyError, ValueError, RuntimeError, TypeError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[-1].strip()
+            raise InputError(f"checkpoint: {path} does not fit this model: {reason}") from None
+        if self.plan.select != "last" and self.selected_epoch <= len(self.history):
+            self._load_selected()  # to say today that it is damaged, and not when training is over
+        changed = self.mark.changed_versions(state)
+        if changed:
+            self._say(f"{path} was written with other versions of {', '.join(changed)}; weights may differ slightly")
 
 
-class _EpochTotals:
-    """Sums over the steps of an epoch, kept on the device until somebody looks."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._steps = 0
-        self._first_bad = torch.full((), -1, dtype=torch.int64, device=device)
-
-    def add(self, step: int, result: StepResult) -> None:
-        """Add the logs of a step, and note it if it is the first whose loss is not finite."""
-        for name, value in result.logs.items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
-        bad = ~torch.isfinite(result.loss.detach()) & (self._first_bad < 0)
-        self._first_bad = torch.where(bad, step, self._first_bad)
-        self._steps += 1
-
-    def first_bad_step(self) -> int | None:
-        """Read back the first step whose loss was NaN or infinite; None if there was none."""
-        step = int(self._first_bad)
-        return None if step < 0 else step
-
-    def means(self) -> dict[str, float]:
-        """Read back the means over steps."""
-        if not self._sums:
-            return {}
-        totals: list[float] = torch.stack([total.float() for total in self._sums.values()]).tolist()
-        return {name: total / self._steps for name, total in zip(self._sums, totals, strict=True)}
+def _named(batch: Batch, train_data: BatchLoader, most: int = 5) -> str:
+    """Name the users of a batch, as their source calls them."""
+    rows = batch.user_ids.tolist()
+    names = ", ".join(str(train_data.corpus.user_tokens[row]) for row in rows[:most])
+    return names if len(rows) <= most else f"{names} and {len(rows) - most} more"

@@ -4,28 +4,35 @@ No loop over epochs lives here: RecBole's trainer turns the crank (:mod:`adaptss
 """
 
 from .artefacts import Artefact, load_artefact, save_artefact
-from .checkpoints import load_checkpoint, write_atomically, write_checkpoint
+from .checkpoints import LastTwo, load_checkpoint, write_atomically, write_checkpoint
 from .generator import MaskedItemFiller
 from .masked_items import MaskedItemStage
 from .negative_items import NegativeItems
 from .next_behaviours import NextBehaviourStage
 from .next_items import NextItemStage
 from .pairwise import PairwiseStage
+from .position import EpochPosition
+from .run_mark import RunMark
 from .stage import Stage, StepResult, Streams
+from .stopping import StopRequest
 from .transfer import MLM_TO_RANKING, WHOLE_ENCODER, TransferReport, transfer
 
 __all__ = [
     "MLM_TO_RANKING",
     "WHOLE_ENCODER",
     "Artefact",
+    "EpochPosition",
+    "LastTwo",
     "MaskedItemFiller",
     "MaskedItemStage",
     "NegativeItems",
     "NextBehaviourStage",
     "NextItemStage",
     "PairwiseStage",
+    "RunMark",
     "Stage",
     "StepResult",
+    "StopRequest",
     "Streams",
     "TransferReport",
     "load_artefact",

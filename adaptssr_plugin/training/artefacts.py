@@ -1,7 +1,7 @@
 """A pre-trained user model as files that other systems can read.
 
-A folder holds ``model.safetensors`` (weights), ``model.json`` (sizes of the encoder and how it was made) and
-``items.json`` (the token of every item id, [PAD] first).
+A folder holds ``model.safetensors`` (weights), ``model.json`` (sizes of the encoder and how it was made),
+``items.json`` (the token of every item id, [PAD] first), and ``MODEL_CARD.md``, which says the same to people.
 """
 
 import json
@@ -14,9 +14,11 @@ import numpy.typing as npt
 
 from ..encoders import UserEncoder
 from ..errors import InputError
-from .checkpoints import write_atomically, write_text
+from .card import model_card
+from .checkpoints import system_error_of, write_text, write_together
 
 _WEIGHTS, _CARD, _ITEMS = "model.safetensors", "model.json", "items.json"
+_FOR_PEOPLE = "MODEL_CARD.md"
 
 
 @dataclass(frozen=True)
@@ -43,14 +45,38 @@ def save_artefact(
     card: dict[str, Any],
     item_tokens: npt.NDArray[np.str_],
 ) -> list[Path]:
-    """Write a model's files into ``folder``, each atomically; returns their paths. Arguments as :class:`Artefact`."""
+    """Write a model's files into ``folder``; returns their paths. Arguments as :class:`Artefact`.
+
+    All or none: the files of a model that is there already are replaced when those of this one are whole, and at no
+    moment is there a card beside weights or items that are not its own.
+
+    Raises:
+        OSError: a full disk or the like; the files are as they were.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
-    write_atomically(folder / _WEIGHTS, lambda path: save_file(weights, path, metadata={"format": "pt"}))
-    write_json(folder / _CARD, {"encoder": encoder_arguments, **card})
-    write_json(folder / _ITEMS, [str(token) for token in item_tokens])
-    return [folder / name for name in (_WEIGHTS, _CARD, _ITEMS)]
+
+    def write_weights(path: Path) -> None:
+        try:
+            save_file(weights, path, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise system_error_of(error) from None
+
+    def write_items(path: Path) -> None:
+        path.write_text(_json([str(token) for token in item_tokens]), encoding="utf-8")
+
+    def write_card(path: Path) -> None:
+        path.write_text(_json({"encoder": encoder_arguments, **card}), encoding="utf-8")
+
+    def write_text_for_people(path: Path) -> None:
+        path.write_text(model_card(encoder_arguments, card), encoding="utf-8")
+
+    writers = (write_weights, write_text_for_people, write_items, write_card)
+    names = (_WEIGHTS, _FOR_PEOPLE, _ITEMS, _CARD)
+    write_together({folder / name: write for name, write in zip(names, writers, strict=True)})
+    return [folder / name for name in (_WEIGHTS, _CARD, _ITEMS, _FOR_PEOPLE)]
 
 
 def load_artefact(folder: Path) -> Artefact:
@@ -78,4 +104,8 @@ def load_artefact(folder: Path) -> Artefact:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically."""
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_text(path, _json(content))
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"

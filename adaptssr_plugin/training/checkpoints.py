@@ -1,32 +1,91 @@
 """Checkpoints that are either whole or not there, and that load without executing anything."""
 
+import contextlib
 import os
+import re
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
-from ..errors import InputError
+from ..errors import DamagedCheckpointError, InputError
+
+_OUT_OF_MEMORY = (MemoryError, torch.cuda.OutOfMemoryError)  # says nothing of the file
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], None], keep: Path | None = None) -> None:
     """Write a file beside ``path`` and put it in place in one move, so that no reader sees half of it.
 
     Args:
         path: the file to make or replace.
         write: writes to the path that it is given.
+        keep: where the file goes that is there now; None: nowhere.
+
+    Raises:
+        OSError: a full disk or the like; ``path`` and ``keep`` are as they were.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    write_together({path: write}, keep)
+
+
+def write_together(files: Mapping[Path, Callable[[Path], None]], keep: Path | None = None) -> None:
+    """Write files that belong together: all of them beside their places first, then moved there one by one.
+
+    The last one is taken away before any other is replaced, and comes last: files of which it is one are of one kind.
+
+    Args:
+        files: the files of one folder, each with what writes it to the path that it is given.
+        keep: where the last one goes that is there now; None: nowhere.
+
+    Raises:
+        OSError: a full disk or the like; all files are as they were.
+    """
+    *_, last = files
+    last.parent.mkdir(parents=True, exist_ok=True)
+    temporaries = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in files}
+    try:
+        for path, write in files.items():
+            _write_whole(path, temporaries[path], write)
+        if keep is not None and last.exists():
+            last.replace(keep)
+        elif len(files) > 1:
+            last.unlink(missing_ok=True)
+        for path, temporary in temporaries.items():
+            temporary.replace(path)
+        _sync_folder(last.parent)
+    finally:
+        for temporary in temporaries.values():
+            temporary.unlink(missing_ok=True)
+
+
+def _write_whole(path: Path, temporary: Path, write: Callable[[Path], None]) -> None:
+    """Write a temporary file down to the disk; an error of the system's names the file that it was to become."""
     try:
         write(temporary)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        reason = f"cannot be written ({os.strerror(error.errno)}); what was there before is whole"
+        raise OSError(error.errno, reason, str(path)) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Let moves within a folder outlive a power failure, where the system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def system_error_of(error: Exception) -> Exception:
+    """Give the system's error that a library of Rust reports in words, ``... (os error 28)``, or the error itself."""
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return error if found is None else OSError(int(found[1]), os.strerror(int(found[1])))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -38,16 +97,44 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, write)
 
 
-def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write tensors and plain values; the result loads with ``weights_only=True``."""
-    write_atomically(path, lambda temporary: torch.save(dict(state), temporary))
+def write_checkpoint(path: Path, state: Mapping[str, Any], keep: Path | None = None) -> None:
+    """Write tensors and plain values, which load with ``weights_only=True``; else as :func:`write_atomically`."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            noted = _NotingErrors(file)
+            try:
+                torch.save(dict(state), noted)  # type: ignore[arg-type]
+            except RuntimeError:
+                raise noted.error or RuntimeError(f"{path}: torch could not write it") from None
+
+    write_atomically(path, write, keep)
+
+
+class _NotingErrors:
+    """A file that knows why writing to it failed: all that torch says of a full disk is that some position is off."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Load a checkpoint, without executing anything that a file may contain.
 
     Raises:
-        InputError: a file that is missing, damaged, or holds more than tensors and plain values.
+        DamagedCheckpointError: a file that is damaged, or holds more than tensors and plain values.
+        InputError: a file that is missing or may not be read.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -56,10 +143,69 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         state = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
         raise InputError(f"checkpoint: expected a file, got {path}, which does not exist") from None
+    except PermissionError as error:
+        raise InputError(f"checkpoint: cannot read {path}: {error.strerror}") from None
+    except _OUT_OF_MEMORY:
+        raise
     except Exception:  # a foreign file makes torch's unpickler raise IndexError, TypeError, AssertionError and more
-        raise InputError(
+        raise DamagedCheckpointError(
             f"checkpoint: expected one written by this package, got {path}, which is damaged or foreign"
         ) from None
     if not isinstance(state, dict):
-        raise InputError(f"checkpoint: expected a dictionary in {path}, got {type(state).__name__}")
+        raise DamagedCheckpointError(f"checkpoint: expected a dictionary in {path}, got {type(state).__name__}")
     return state
+
+
+class LastTwo:
+    """The last two checkpoints in a folder: ``last.pt``, and ``previous.pt``, the one before it.
+
+    Whatever happens while one is written, one of the two is whole.
+
+    Attributes:
+        last: the newest one's path.
+        previous: the path of the one before.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.last = folder / "last.pt"
+        self.previous = folder / "previous.pt"
+        self._last_is_whole = False  # one that is damaged never takes the place of a whole one
+
+    @property
+    def newest(self) -> Path | None:
+        """The newest one there is, whole or not."""
+        return next((path for path in (self.last, self.previous) if path.exists()), None)
+
+    def write(self, state: Mapping[str, Any]) -> None:
+        """Write the next one; errors as :func:`write_checkpoint`."""
+        write_checkpoint(self.last, state, self.previous if self._last_is_whole else None)
+        self._last_is_whole = True
+
+    def load(self, device: torch.device | str, say: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
+        """Load the newest one that is whole, with its path; None where there is none at all.
+
+        Args:
+            device: where the tensors go.
+            say: is told, in one line, of a newest one that is damaged.
+
+        Raises:
+            DamagedCheckpointError: there is none but damaged ones.
+            InputError: one that may not be read.
+        """
+        damaged: list[DamagedCheckpointError] = []
+        for path in (self.last, self.previous):
+            if not path.exists():  # a run that was killed between two moves has only the one before
+                continue
+            try:
+                state = load_checkpoint(path, device)
+            except DamagedCheckpointError as error:
+                damaged.append(error)
+                continue
+            if damaged:
+                say(f"{damaged[0]}; going on from {path}, the one before it")
+            self._last_is_whole = path == self.last
+            return path, state
+        if damaged:
+            other = " as is the one before it" if len(damaged) > 1 else " and there is none before it"
+            raise DamagedCheckpointError(f"{damaged[0]},{other}; remove {self.last.parent} to begin its training anew")
+        return None

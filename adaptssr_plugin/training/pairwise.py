@@ -1,22 +1,27 @@
 """Objectives that compare two views of every user: AdaptSSR's ranking, and InfoNCE in its place."""
 
-from collections.abc import Callable, Iterable, Iterator
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..augment import Sequences, ViewPair
+from ..augment import ViewPair
 from ..corpus import Batch
+from ..distributed import total
 from ..errors import InputError
 from ..functional import OrderHits, order_hits, stacked_unit_vectors
 from ..losses import AdaptSSRLoss, InfoNCELoss
+from .gradient_cache import check_micro_batch, encode_in_micro_batches
 from .stage import Stage, StepResult, Streams, dropout_seeded
 
 # A view provider: (item_seq, item_seq_len, generator) -> two views of every row. One with ``needs_rows = True``
 # takes ``rows`` besides: int64 (B,), the numbers of the rows in the data that it was made of. One with a schedule
 # has ``set_epoch(epoch, encoder)``: called before every epoch, counted from 0, with the encoder that is trained, and
-# with None for the epoch before every validation, whose views should be the same in every epoch.
+# with None for the epoch before every validation, whose views should be the same in every epoch. One whose schedule
+# looks at the encoder has ``epoch_state()`` and ``load_epoch_state(state)`` besides, as a stage has.
 Views = Callable[..., ViewPair]
 
 _BOTH = "encode_twice", "forward"
@@ -30,6 +35,10 @@ class PairwiseStage(Stage):
     With :class:`AdaptSSRLoss` each view is encoded twice under different dropout masks, four encodings in one
     stacked forward pass; with :class:`InfoNCELoss` once. The loss knows nothing of where the views come from.
 
+    With a criterion that gathers, the processes of a group train one batch together: each calls :meth:`usable` and
+    :meth:`step` for its own rows of it, however few, at the same time as the others. :meth:`validate` gathers
+    nothing, whoever calls it.
+
     Args:
         encoder: anything ``(item_seq, item_seq_len) -> (B, d)``, as a rule a module, whose weights are then the
             stage's; for AdaptSSR with active dropout.
@@ -38,9 +47,11 @@ class PairwiseStage(Stage):
         name: of the stage.
         penalty: gives a scalar that is added to the loss, and logged besides; None adds nothing.
         mask_same_key: rows of the same key item are no negatives of each other; for views with ``keys_of(rows)``.
+        micro_batch: users encoded at once, both views of each, by gradient caching
+            (:func:`encode_in_micro_batches`); 0: all.
 
     Raises:
-        InputError: ``mask_same_key`` with views that have no keys.
+        InputError: ``mask_same_key`` with views that have no keys; ``micro_batch`` no integer of 0 or more.
     """
 
     def __init__(
@@ -51,8 +62,10 @@ class PairwiseStage(Stage):
         name: str = "adaptssr",
         penalty: Callable[[], Tensor] | None = None,
         mask_same_key: bool = False,
+        micro_batch: int = 0,
     ) -> None:
         super().__init__()
+        check_micro_batch(micro_batch)
         if mask_same_key and not hasattr(views, "keys_of"):
             raise InputError(f"mask_same_key: expected views with key items (duorec), got {type(views).__name__}")
         self.name = name
@@ -61,6 +74,7 @@ class PairwiseStage(Stage):
         self.loss = criterion
         self.penalty = penalty
         self.mask_same_key = mask_same_key
+        self.micro_batch = micro_batch
         self.ranks = isinstance(criterion, AdaptSSRLoss)
         self.criterion = "order_accuracy" if self.ranks else "loss"
         self.bigger_is_better = self.ranks
@@ -73,9 +87,19 @@ class PairwiseStage(Stage):
         if hasattr(self.views, "set_epoch"):
             self.views.set_epoch(epoch, self.encoder)
 
+    def epoch_state(self) -> dict[str, Any]:
+        """Give what a view provider made of the encoder when the epoch began."""
+        state: dict[str, Any] = self.views.epoch_state() if hasattr(self.views, "epoch_state") else {}
+        return state
+
+    def load_epoch_state(self, state: Mapping[str, Any]) -> None:
+        """Give it back to the view provider."""
+        if state:
+            self.views.load_epoch_state(state)  # type: ignore[attr-defined]
+
     def usable(self, batch: Batch) -> bool:
-        """Whether there are two users to compare."""
-        return len(batch) > 1
+        """Whether there are two users to compare; where the loss gathers, a question to all processes together."""
+        return (total(len(batch)) if self.loss.gather else len(batch)) > 1
 
     def step(self, batch: Batch, streams: Streams) -> StepResult:
         """Loss of the batch, its penalty included; for AdaptSSR also what it compared, and quantiles of λ."""
@@ -95,7 +119,10 @@ class PairwiseStage(Stage):
             "sim_augmented": terms.semi.mean(),
             "sim_hardest_negative": terms.hardest.mean(),
         }
-        quantiles = torch.quantile(terms.coefficient, self.quantiles_at)
+        if len(batch):
+            quantiles = torch.quantile(terms.coefficient, self.quantiles_at)
+        else:  # of a gathered batch
+            quantiles = torch.full_like(self.quantiles_at, torch.nan)
         return StepResult(loss, logs | dict(zip(_QUANTILES, quantiles.unbind(), strict=True)))
 
     @torch.no_grad()
@@ -109,16 +136,18 @@ class PairwiseStage(Stage):
         losses: list[Tensor] = []
         coefficients: list[Tensor] = []
         self.set_epoch(None)
+        criterion = copy.copy(self.loss)
+        criterion.gather = False  # the same numbers on one process and on each of several
         with _dropout_kept_on(self), dropout_seeded(streams.device, *streams.key):
             for number, batch in enumerate(batches):
-                if not self.usable(batch):
+                if len(batch) < 2:
                     continue
                 encodings = self._encode(batch, Streams(streams.device, (*streams.key, number)))
-                losses.append(self.loss(*encodings, self._ids(batch)))
-                if isinstance(self.loss, AdaptSSRLoss):
+                losses.append(criterion(*encodings, self._ids(batch)))
+                if isinstance(criterion, AdaptSSRLoss):
                     hits.append(order_hits(stacked_unit_vectors(*encodings), self._ids(batch)))
                     u1, u1_pos, u2, u2_pos = encodings
-                    coefficients.append(self.loss.terms(u1, u1_pos, u2, u2_pos, self._ids(batch)).coefficient)
+                    coefficients.append(criterion.terms(u1, u1_pos, u2, u2_pos, self._ids(batch)).coefficient)
         if not losses:
             raise InputError("validation users: expected at least two in a batch, got fewer; raise valid_share")
         loss, parts = self._penalised(torch.stack(losses).mean())
@@ -139,7 +168,13 @@ class PairwiseStage(Stage):
         if getattr(self.views, "needs_rows", False):
             rows["rows"] = _rows(batch)
         pair = self.views(batch.item_seq, batch.item_seq_len, streams.generator("views"), **rows)
-        views = Sequences(*(torch.cat(parts) for parts in zip(pair.first, pair.second, strict=True)))  # 2B rows
+        parts = (*pair.first, *pair.second)
+        return encode_in_micro_batches(self._encode_views, *parts, micro_batch=self.micro_batch, module=self)
+
+    def _encode_views(
+        self, first_seq: Tensor, first_len: Tensor, second_seq: Tensor, second_len: Tensor
+    ) -> tuple[Tensor, ...]:
+        views = torch.cat((first_seq, second_seq)), torch.cat((first_len, second_len))  # 2B rows
         if not self.ranks:
             return self.encoder(*views).chunk(2)
         encodings, others = _encode_twice(self.encoder, *views)  # each (2B, d)
@@ -162,6 +197,8 @@ class PairwiseStage(Stage):
 
     def _require_dropout(self, encodings: tuple[Tensor, ...]) -> None:
         """Refuse, at the first step, an encoder that gives the same vector twice: there is no implicit view then."""
+        if not len(encodings[0]):
+            return  # of a gathered batch
         if not self._dropout_seen and torch.equal(encodings[0], encodings[1]):
             raise InputError(
                 "encoder: expected active dropout, so that the same sequence is encoded differently twice, "

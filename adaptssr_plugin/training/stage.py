@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +66,16 @@ class Stage(nn.Module):
 
     def set_epoch(self, epoch: int) -> None:
         """Learn which epoch begins, counted from 0; a trainer says so before every one, resumed runs included."""
+
+    def epoch_state(self) -> dict[str, Any]:
+        """Give what :meth:`set_epoch` made of the weights as they were then, as tensors and plain values.
+
+        A run that goes on in the middle of an epoch has other weights by then, and cannot make it again.
+        """
+        return {}
+
+    def load_epoch_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what :meth:`epoch_state` gave; a trainer does so after :meth:`set_epoch`."""
 
     def usable(self, batch: Batch) -> bool:
         """Whether a batch has anything to learn from; decided on the CPU. Others are skipped."""

@@ -1,0 +1,49 @@
+"""What run a checkpoint is of, so that none of another is taken for one's own."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+
+_MAY_CHANGE = ("source",)  # where the data lie: folders may move
+
+
+class RunMark:
+    """What a stage of a run writes into all of its checkpoints.
+
+    Args:
+        stage: its name.
+        config: what the run was asked for, in named parts of plain values; the part ``source`` is kept, not compared.
+        versions: of the software.
+    """
+
+    def __init__(self, stage: str, config: Mapping[str, Mapping[str, Any]], versions: Mapping[str, str]) -> None:
+        self.stage = stage
+        self.config = {part: dict(values) for part, values in config.items()}
+        self.versions = dict(versions)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give what goes into a checkpoint."""
+        return {"stage": self.stage, "config": self.config, "versions": self.versions}
+
+    def check(self, path: Path, state: Mapping[str, Any]) -> None:
+        """Refuse the checkpoint of another stage or run; what one of the two does not name may be anything.
+
+        Raises:
+            InputError: one that is of another; the message names the first value that differs.
+        """
+        if state.get("stage", self.stage) != self.stage or "state_dict" not in state:
+            raise InputError(f"checkpoint: expected one of stage {self.stage} in {path}, got another")
+        for part, values in state.get("config", {}).items():
+            ours = {} if part in _MAY_CHANGE else self.config.get(part, {})
+            for name in values:
+                if name in ours and values[name] != ours[name]:
+                    raise InputError(
+                        f"checkpoint: {path} is of another run ({name}: {values[name]!r} there, {ours[name]!r} here)"
+                    )
+
+    def changed_versions(self, state: Mapping[str, Any]) -> list[str]:
+        """Name the software that a checkpoint was written with in another version."""
+        there = state.get("versions", {})
+        return [name for name, version in self.versions.items() if there.get(name, version) != version]
