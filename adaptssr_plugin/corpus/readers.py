@@ -90,7 +90,7 @@ def read_interactions(
         rows.append(users.setdefault(user, len(users)))
         items.append(numbers[item])
         if time_column:
-            times.append(_time(values[time_column[0]], f"{path}, line {line_number}: {time_field}"))
+            times.append(parse_time(values[time_column[0]], path, line_number, time_field))
     if not users:
         raise InputError(f"{path}: expected at least one interaction, got none below the header")
     user_rows = _int32(rows)
@@ -127,13 +127,14 @@ def _lines(path: str | Path) -> Iterator[tuple[int, str]]:
         raise InputError(f"{path}: expected UTF-8 text, got a byte that is none ({error.reason})") from error
 
 
-def _time(text: str, place: str) -> float:
+def parse_time(text: str, path: str | Path, line_number: int, field: str | None) -> float:
+    """Read a number to sort by; raise InputError for anything else."""
     try:
         time = float(text)
     except ValueError:
         time = math.nan
     if math.isnan(time):  # would sort anywhere
-        raise InputError(f"{place}: expected a number, got {text!r}")
+        raise InputError(f"{path}, line {line_number}: {field}: expected a number, got {text!r}")
     return time
 
 

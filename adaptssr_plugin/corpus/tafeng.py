@@ -21,6 +21,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..progress import progress_bar
+from .corpus_writer import make_writer
 from .dataset_writer import Converted, DatasetWriter, file_sizes, numbered_lines
 
 __all__ = ["convert_tafeng", "fetch_tafeng"]
@@ -39,6 +40,7 @@ def convert_tafeng(
     *,
     name: str | None = None,
     overwrite: bool = False,
+    corpus: bool = False,
     show_progress: bool = True,
 ) -> Converted:
     """Convert Ta-Feng, each customer's purchases in the order of days, of a day in that of the file.
@@ -51,6 +53,7 @@ def convert_tafeng(
         folder: where the dataset goes.
         name: of the dataset; None: the folder's.
         overwrite: replace files of that name.
+        corpus: as for :func:`~adaptssr_plugin.corpus.converters.convert_lines`.
         show_progress: a progress bar on standard error.
 
     Raises:
@@ -58,7 +61,7 @@ def convert_tafeng(
             Nothing is written then.
     """
     file_sizes([Path(source)])
-    with DatasetWriter(Path(folder), name, overwrite) as writer:
+    with make_writer(folder, name, overwrite, corpus, [Path(source)], kind="tafeng") as writer:
         purchases = _Purchases(Path(source), show_progress)
         writer.begin_labels(dict.fromkeys(_LABELS, "token"))
         purchases.write(writer)

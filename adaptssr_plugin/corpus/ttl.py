@@ -28,6 +28,7 @@ import numpy.typing as npt
 from ..errors import InputError
 from ..progress import progress_bar
 from .converters import fingerprint
+from .corpus_writer import make_writer
 from .dataset_writer import Converted, DatasetWriter, file_sizes, numbered_lines
 
 __all__ = ["convert_ttl"]
@@ -43,6 +44,7 @@ def convert_ttl(
     *,
     name: str | None = None,
     overwrite: bool = False,
+    corpus: bool = False,
     show_progress: bool = True,
 ) -> Converted:
     """Convert TTL's files: the sequences, and any number of files with labels of them.
@@ -57,6 +59,7 @@ def convert_ttl(
         folder: where the dataset goes.
         name: of the dataset; None: the folder's.
         overwrite: replace files of that name.
+        corpus: as for :func:`~adaptssr_plugin.corpus.converters.convert_lines`.
         show_progress: a progress bar on standard error.
 
     Returns:
@@ -74,7 +77,7 @@ def convert_ttl(
         total *= 2
     with progress_bar(total, "convert", show_progress, "B") as bar:
         bar.unit_scale = True
-        with DatasetWriter(Path(folder), name, overwrite) as writer:
+        with make_writer(folder, name, overwrite, corpus, [histories], kind="ttl") as writer:
             marks, lines = _write_histories(histories, histories in labelled.values(), writer, bar)
             columns = {column: _read_labels(path, bar) for column, path in labelled.items()}
             if columns:

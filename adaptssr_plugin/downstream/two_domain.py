@@ -1,5 +1,6 @@
 """Users active in two domains: pre-train on one, recommend items of the other that they have never seen there."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..corpus import BehaviourCorpus, read_sequence_lines
+from ..corpus.dataset_writer import Converted, DatasetWriter, file_sizes
 from ..errors import InputError
 from ..training.checkpoints import write_text
 from .cold import ColdRecommendationTask
@@ -79,6 +81,36 @@ def two_domains(path: str | Path, boundary: int, target: str = "low") -> TwoDoma
     asked = asked[np.sort(first)]
     rows = ColdRows(both.user_tokens[user[asked]], both.item_tokens[both.items[asked]], before[asked])
     return TwoDomains(Path(path).stem, _part(both, ~is_target), rows)
+
+
+def convert_two_domains(
+    path: str | Path,
+    folder: str | Path,
+    boundary: int,
+    target: str = "low",
+    *,
+    name: str | None = None,
+    overwrite: bool = False,
+) -> Converted:
+    """Convert a file of two domains to RecBole's files of the one and pairs of the other, as :meth:`TwoDomains.write`.
+
+    Args:
+        path: as for :func:`two_domains`.
+        folder: where the files go.
+        boundary: as for :func:`two_domains`.
+        target: as for :func:`two_domains`.
+        name: of the dataset; None: the folder's.
+        overwrite: replace files of that name.
+
+    Raises:
+        InputError: as :func:`two_domains`, a name that is none, or files that are there already.
+    """
+    name = DatasetWriter(Path(folder), name, overwrite).name  # which has looked for files that are there
+    file_sizes([Path(path)])
+    domains = dataclasses.replace(two_domains(path, boundary, target), name=name)
+    files, source = domains.write(folder), domains.source
+    labelled = {"cold": len(np.unique(domains.rows.users))}
+    return Converted(Path(folder), tuple(files), len(source), source.n_items - 1, len(source.items), labelled)
 
 
 def _integers_of(tokens: npt.NDArray[np.str_], path: str | Path) -> npt.NDArray[np.int64]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..corpus.behaviours import BehaviourCorpus
+from ..corpus import BehaviourCorpus, is_corpus
 from ..corpus.dataset_writer import MISSING
 from ..errors import InputError
 from ..recbole.atomic_files import atomic_columns
@@ -128,7 +128,8 @@ def describe(
     """
     config = source.config(max_len)
     whole = config
-    if not config["benchmark_filename"]:  # files that were split beforehand have no other split
+    # Files that were split beforehand have no other split, a corpus of ours has none at all.
+    if not config["benchmark_filename"] and not is_corpus(source.dataset):
         whole = dataclasses.replace(source, options={**source.options, "eval_args": _ALL}).config(max_len)
     corpus = load_user_sequences(whole).corpus
     statistics = _statistics(source.name, corpus, label_statistics(config, corpus.user_tokens))

@@ -8,6 +8,7 @@ from typing import Any
 from recbole.config import Config
 from recbole.utils import ModelType
 
+from adaptssr_plugin.corpus.on_disk import corpus_name, is_corpus, is_unfinished_corpus
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.recbole.atomic_files import atomic_columns, locate
 from adaptssr_plugin.recbole.mends import mended
@@ -37,7 +38,8 @@ def build_config(
     Args:
         model_class: a model class of RecBole's sequential type; its name becomes ``config["model"]``.
         dataset: ``ml-100k``, the name of a folder under the option ``data_path``, or a folder that holds
-            ``<folder's name>.inter`` or else a single ``.inter`` file.
+            ``<folder's name>.inter`` or else a single ``.inter`` file; or the path of a folder that
+            :func:`~adaptssr_plugin.corpus.open_corpus` reads, for which RecBole's options of datasets mean nothing.
         options: RecBole's ``config_dict``.
         config_files: yaml files, later ones before earlier ones.
 
@@ -71,7 +73,10 @@ class _UserModelConfig(SafeConfig):
         parts = external.get("benchmark_filename")
         if parts is not None and (not parts or not isinstance(parts, list | tuple)):
             raise InputError(f"benchmark_filename: expected a list such as ['train', 'valid', 'test'], got {parts!r}")
-        self._folder, name = locate(dataset, external.get("data_path", "dataset/"), parts)
+        if is_corpus(dataset) or is_unfinished_corpus(dataset):
+            self._folder, name = Path(dataset), corpus_name(dataset)
+        else:
+            self._folder, name = locate(dataset, external.get("data_path", "dataset/"), parts)
         return model.__name__, model, name
 
     def _get_final_config_dict(self) -> dict[str, Any]:
@@ -88,7 +93,19 @@ class _UserModelConfig(SafeConfig):
     def _set_default_parameters(self) -> None:
         super()._set_default_parameters()
         self.final_config_dict["data_path"] = str(self._folder)
-        _settle_columns(self)
+        if is_corpus(self._folder):
+            _refuse_options_of_datasets(self)
+        else:
+            _settle_columns(self)
+
+
+def _refuse_options_of_datasets(config: Config) -> None:
+    """Raise InputError for options that say how RecBole reads, filters and splits files, where it reads none."""
+    meaningless = {*config.parameters["Dataset"], "eval_args"} - {"MAX_ITEM_LIST_LENGTH"}
+    for name in config.external_config_dict:
+        if name in meaningless:
+            folder = config["data_path"]
+            raise InputError(f"{name}: expected with RecBole's files alone, got it with the corpus {folder}")
 
 
 def refuse_several_processes(options: Mapping[str, Any]) -> None:

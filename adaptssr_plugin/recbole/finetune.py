@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from recbole.config import Config
 
-from ..corpus import BatchLoader, BehaviourCorpus, read_interactions
+from ..corpus import BatchLoader, BehaviourCorpus, is_corpus, open_corpus, read_interactions
 from ..downstream import LabelledRows, ProfileTask, Task
 from ..downstream.tuning import trained_share, tune
 from ..encoders import UserEncoder
@@ -66,9 +66,13 @@ def profile_task(
 def whole_histories(config: Config) -> BehaviourCorpus:
     """Read every behaviour in the dataset's ``.inter`` file: unsplit, unfiltered, under item ids of its own.
 
+    A corpus that is mapped into memory is that already.
+
     Raises:
         InputError: a file that is missing or odd.
     """
+    if is_corpus(config["data_path"]):
+        return open_corpus(config["data_path"])
     return read_interactions(
         Path(config["data_path"]) / f"{config['dataset']}.inter",
         user_field=config["USER_ID_FIELD"],

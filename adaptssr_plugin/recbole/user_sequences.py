@@ -9,7 +9,7 @@ from recbole.config import Config
 from recbole.data.dataset import SequentialDataset
 from recbole.data.interaction import Interaction
 
-from adaptssr_plugin.corpus.behaviours import BehaviourCorpus
+from adaptssr_plugin.corpus import BehaviourCorpus, is_corpus, open_corpus
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.recbole.mends import mended
 from adaptssr_plugin.recbole.safe_config import one_line
@@ -37,6 +37,8 @@ class UserSequences:
 def load_user_sequences(config: Config) -> UserSequences:
     """Load a sequential dataset as one row per user, with RecBole's own filtering, ids and split.
 
+    A corpus that is mapped into memory (:func:`~adaptssr_plugin.corpus.open_corpus`) is given as it is, whole.
+
     A row is the longest of the prefixes that RecBole would train on, followed by its target, and not cut to
     ``MAX_ITEM_LIST_LENGTH``. RecBole never predicts a user's first interaction, so that it belongs to no part of the
     split: it stays, and is all there is of a user with one interaction. Where the split goes by time over all users
@@ -51,6 +53,8 @@ def load_user_sequences(config: Config) -> UserSequences:
     Raises:
         InputError: the files cannot be read, nothing is left after filtering, or the split is none of RecBole's.
     """
+    if is_corpus(config["data_path"]):
+        return UserSequences(open_corpus(config["data_path"]), held_out=0, left_out=0)
     try:
         if config["benchmark_filename"]:
             return _PresplitHistories(config).user_sequences()
