@@ -6,6 +6,7 @@ No loop over epochs lives here: RecBole's trainer turns the crank (:mod:`adaptss
 from .artefacts import Artefact, load_artefact, save_artefact
 from .checkpoints import LastTwo, load_checkpoint, write_atomically, write_checkpoint
 from .generator import MaskedItemFiller
+from .gradient_cache import encode_in_micro_batches
 from .masked_items import MaskedItemStage
 from .negative_items import NegativeItems
 from .next_behaviours import NextBehaviourStage
@@ -35,6 +36,7 @@ __all__ = [
     "StopRequest",
     "Streams",
     "TransferReport",
+    "encode_in_micro_batches",
     "load_artefact",
     "load_checkpoint",
     "save_artefact",
