@@ -20,6 +20,7 @@ BENCHMARKS = {
     "masked_items": ("masked_items", "run", "cross-entropy over up to a million items"),
     "step": ("step", "run", "whole pre-training steps against the usual way of writing one"),
     "scale": ("scale", "run", "pre-training from corpora of ten thousand to 1.5 million users"),
+    "corpus": ("corpus", "run", "converting, opening and reading a corpus of 1.5 million users on disk"),
     "recbole": ("recbole_runs", "run", "steps of SASRec on ml-100k by RecBole as it comes and by this package"),
     "recbole_metrics": ("recbole_runs", "metrics_over_seeds", "what faster_layers does to the metrics, over seeds"),
     "methods": ("methods_table", "run", "every pre-training method under its losses on ml-100k"),
