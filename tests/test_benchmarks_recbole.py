@@ -56,7 +56,7 @@ def test_a_run_that_breaks_says_what_it_said():
         pass
 
 
-def test_steps_are_asked_for_in_another_order_each_round(monkeypatch, tmp_path):
+def test_steps_are_asked_for_in_another_order_each_round(monkeypatch, tmp_path, capsys):
     taken = []
 
     class Named:
@@ -78,6 +78,11 @@ def test_steps_are_asked_for_in_another_order_each_round(monkeypatch, tmp_path):
     monkeypatch.setattr(recbole_runs, "RUNS", {name: (name, {}) for name in "abc"})
     monkeypatch.setattr(recbole_runs, "_stepwise", lambda which, options: Named(which))
     monkeypatch.setattr(recbole_runs.importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setattr(recbole_runs, "free_bytes", lambda device: 1e9)
+    recbole_runs.run(tmp_path, quick=False)
+    assert taken == []
+    assert capsys.readouterr().out == "recbole: left out, its processes need some 8 GB together, 1 are free\n"
+    monkeypatch.setattr(recbole_runs, "free_bytes", lambda device: 1e10)
     recbole_runs.run(tmp_path, quick=False)
     assert taken[:3] == [("a", 2), ("b", 2), ("c", 2)]
     rounds = ["".join(name for name, _ in taken[i : i + 3]) for i in range(3, len(taken), 3)]
@@ -85,3 +90,7 @@ def test_steps_are_asked_for_in_another_order_each_round(monkeypatch, tmp_path):
     assert {"".join(sorted(one)) for one in rounds} == {"abc"}
     assert len(set(rounds)) > 1
     assert statistics.mode(steps for _, steps in taken) == 1
+    taken.clear()
+    monkeypatch.setattr(recbole_runs, "_SECONDS", 0.0)
+    recbole_runs.run(tmp_path, quick=False)
+    assert len(taken) == 3 + 3 * 5
