@@ -7,7 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from adaptssr_plugin.downstream.significance import accuracy_standard_error, auc_standard_error, paired_interval
+from adaptssr_plugin.downstream.significance import (
+    accuracy_standard_error,
+    auc_standard_error,
+    paired,
+    paired_interval,
+    welch,
+)
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.experiments import (
     PAPER_ROWS,
@@ -18,7 +24,7 @@ from adaptssr_plugin.experiments import (
     what_the_spread_allows,
     write_records,
 )
-from adaptssr_plugin.experiments.tables import Column
+from adaptssr_plugin.experiments.tables import PLAIN_BASELINES, Column, best_baseline_footer, latex_text
 
 FULL = Record(
     "ml-100k", "age", "adaptssr", "paper", "mlm", 0.6, 0.1, 3, "accuracy", "test", 0.1 + 0.2, 4, 17, 12.25, 512.5
@@ -108,6 +114,35 @@ def test_markdown_table():
     )
 
 
+def test_latex_table():
+    table = table_2(RECORDS, ROWS, footer=["100 % of R&D_users; p < .01†"])
+    assert table.latex() == (
+        "% needs the package booktabs\n"
+        "\\begin{tabular}{lrrrr}\n"
+        "\\toprule\n"
+        "Method & gender (AUC) & Impr \\% & age (accuracy) & Impr \\% \\\\\n"
+        "\\midrule\n"
+        "TF-IDF + LR & - & - & \\textbf{39.68} & $+4.42$ \\\\\n"
+        "None & 74.00$\\pm$1.00 & - & 38.00$\\pm$1.00 & - \\\\\n"
+        "AdaptSSR & \\textbf{76.00$\\pm$1.00} & $+2.70$ & 39.00$\\pm$1.00 & $+2.63$ \\\\\n"
+        "\\bottomrule\n"
+        "\\end{tabular}\n"
+        "\\par\\smallskip\n"
+        "{\\footnotesize\n"
+        "100 \\% of R\\&D\\_users; p $<$ .01$^\\dagger$\\par\n"
+        "}\n"
+    )
+    assert "footnotesize" not in table_2(RECORDS, ROWS).latex()
+
+
+def test_latex_escapes_every_sign_that_it_would_obey():
+    assert latex_text("a_b#1 {50 %} $x~y^2 \\z") == (
+        "a\\_b\\#1 \\{50 \\%\\} \\$x\\textasciitilde{}y\\textasciicircum{}2 \\textbackslash{}z"
+    )
+    records = results("age_10 & more", "accuracy", "none", [0.5, 0.5])
+    assert "& age\\_10 \\& more (accuracy) &" in table_2(records).latex()
+
+
 def test_summary_csv():
     lines = list(csv.reader(io.StringIO(table_2(RECORDS, ROWS).csv())))
     assert lines == [
@@ -155,6 +190,85 @@ def test_tables_refuse_what_they_would_have_to_guess():
         table_2([*RECORDS, replace(RECORDS[10], preset="official_code")], ROWS)
     with pytest.raises(InputError, match="records: expected at least one with split test, got none"):
         table_2([replace(FULL, split="valid")])
+
+
+OURS, BEST = [0.571, 0.569, 0.574], [0.564, 0.566, 0.561]
+TESTS = "p: two-sided t-tests over seeds; † significant at .01."
+
+
+def test_footer_compares_with_the_best_baseline_and_with_plain_ones():
+    records = [
+        *results("age", "accuracy", "adaptssr", OURS),
+        *results("age", "accuracy", "none", [0.55, 0.54, 0.55]),
+        *results("age", "accuracy", "cl4srec", BEST),
+        replace(BARE, dataset="ml-100k", method="TF-IDF + LR", value=0.548),
+    ]
+    assert f"{welch(OURS, BEST):.3f}" == "0.020"
+    assert f"{paired(OURS, BEST):.2f}" == "0.12"
+    assert f"{paired(OURS, [0.548] * 3):.3f}" == "0.004"
+    assert best_baseline_footer(records) == [
+        "age (accuracy): AdaptSSR 57.13 against the best baseline CL4SRec 56.37: +1.35 %, Welch p = .020, "
+        "paired p = .12",
+        "age (accuracy): AdaptSSR 57.13 against TF-IDF + LR 54.80: +4.25 %, one-sample p = .004†",
+        TESTS,
+    ]
+
+
+def test_footer_says_where_the_method_lies_below_or_level():
+    records = [
+        *results("age", "accuracy", "adaptssr", BEST),
+        *results("age", "accuracy", "cl4srec", [value + 0.1 for value in BEST]),
+        *results("gender", "AUC", "adaptssr", BEST),
+        *results("gender", "AUC", "duorec", BEST),
+    ]
+    assert best_baseline_footer(records) == [
+        "age (accuracy): AdaptSSR 56.37 below the best baseline CL4SRec 66.37: −15.07 %, Welch p < .001†, "
+        "paired p < .001†",
+        "gender (AUC): AdaptSSR 56.37 level with the best baseline DuoRec 56.37: +0.00 %, Welch p = 1.00, "
+        "paired p = 1.00",
+        TESTS,
+    ]
+
+
+def test_footer_makes_no_test_that_the_seeds_do_not_allow():
+    one = results("age", "accuracy", "adaptssr", [0.57]) + results("age", "accuracy", "none", [0.55, 0.56])
+    assert best_baseline_footer(one) == [
+        "age (accuracy): AdaptSSR 57.00 against the best baseline None 55.50: +2.70 %, one seed, no test"
+    ]
+    other = results("age", "accuracy", "adaptssr", OURS) + results("age", "accuracy", "none", [0.55])
+    assert best_baseline_footer(other)[0].endswith(": +3.87 %, one seed of the baseline, no test")
+    apart = [*results("age", "accuracy", "adaptssr", OURS)]
+    apart += [replace(record, method="none", seed=record.seed + 2, value=0.5) for record in apart]
+    assert best_baseline_footer(apart)[0].endswith("p < .001†, no paired test (fewer than two seeds in common)")
+
+
+def test_footer_pairs_by_seed_and_not_by_order():
+    ours = results("age", "accuracy", "adaptssr", OURS)
+    theirs = results("age", "accuracy", "none", BEST)[::-1]
+    assert best_baseline_footer([*ours, *theirs])[0].endswith("paired p = .12")
+
+
+def test_footer_takes_only_rows_named_and_not_excluded_for_baselines():
+    records = [
+        *results("age", "accuracy", "adaptssr", OURS),
+        *results("age", "accuracy", "AdaptSSR, λ = 0", [0.6, 0.6, 0.6]),
+        *results("age", "accuracy", "clue", [0.4, 0.5, 0.4]),
+        *results("age", "accuracy", "none", [0.3, 0.4, 0.3]),
+        *results("job", "accuracy", "none", [0.3, 0.4, 0.3]),
+    ]
+    rows = [*PAPER_ROWS, "AdaptSSR, λ = 0"]
+    assert "best baseline CLUE" in best_baseline_footer(records)[0]
+    assert "below the best baseline AdaptSSR, λ = 0 60.00" in best_baseline_footer(records, among=rows)[0]
+    assert "best baseline CLUE" in best_baseline_footer(records, among=rows, excluded=rows[-1:])[0]
+    assert "best baseline None" in best_baseline_footer(records, excluded=["clue"])[0]
+    assert len(best_baseline_footer(records)) == 2  # no line for the task that AdaptSSR has no value on
+    assert best_baseline_footer(records, method="ptum") == []
+
+
+def test_plain_baselines_are_named_as_where_they_are_measured():
+    from adaptssr_plugin.experiments.task_runs import MAJORITY, POPULARITY, TFIDF
+
+    assert set(PLAIN_BASELINES) == {MAJORITY, TFIDF, POPULARITY}
 
 
 # 190 test users: 55 and 135.

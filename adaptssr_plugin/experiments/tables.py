@@ -3,15 +3,17 @@
 import csv
 import io
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from adaptssr_plugin.downstream.significance import Summary, relative_improvement, summarise
+from adaptssr_plugin.downstream.significance import Summary, paired, relative_improvement, summarise, welch
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.experiments.records import PAPER_NAMES, Record, paper_name
 
 PAPER_ROWS = tuple(PAPER_NAMES.values())
+PLAIN_BASELINES = ("TF-IDF + LR", "Majority class", "Popularity")  # rows that need no encoder
 
 
 class Column(NamedTuple):
@@ -20,6 +22,10 @@ class Column(NamedTuple):
     dataset: str
     task: str
     metric: str
+
+    def heading(self, one_dataset: bool) -> str:
+        """``age (accuracy)``, the dataset before it where there are several."""
+        return f"{self.task if one_dataset else f'{self.dataset} {self.task}'} ({self.metric})"
 
 
 Values = dict[int | None, float]  # a row's test values on one task, by seed
@@ -82,23 +88,16 @@ class Table2:
 
     def text(self) -> str:
         """Aligned plain text; the best of a column is marked with ``*``."""
-        lines = self._strings(lambda cell: f"{cell}*")
-        widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-        drawn = [
-            "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-        ]
-        rule = "-" * max(len(line) for line in drawn)
-        below = ["", *self.footer] if self.footer else []
-        return "\n".join([drawn[0], rule, *drawn[1:], *below]) + "\n"
+        return aligned_text(self._strings(lambda cell: f"{cell}*"), self.footer)
 
     def markdown(self) -> str:
         """A Markdown table; the best of a column is bold."""
-        head, *body = self._strings(lambda cell: f"**{cell.strip()}**")
-        lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
-        drawn = ["| " + " | ".join(cell.strip().replace("|", "\\|") for cell in line) + " |" for line in lines]
-        # A blank line between footer lines keeps them apart in Markdown.
-        below = [part for line in self.footer for part in ("", line)]
-        return "\n".join([*drawn, *below]) + "\n"
+        return markdown_table(self._strings(lambda cell: f"**{cell.strip()}**"), self.footer)
+
+    def latex(self) -> str:
+        """A LaTeX tabular for the package booktabs, the footer below it; the best of a column is bold."""
+        # Marked as in Markdown, since what is to be bold must not be escaped.
+        return latex_table(self._strings(lambda cell: f"**{cell.strip()}**"), self.footer)
 
     def csv(self) -> str:
         """Summary form: a line for each column and row; mean, std and Impr in percent, two decimals."""
@@ -118,8 +117,7 @@ class Table2:
         one_dataset = len({column.dataset for column in self.columns}) == 1
         head = ["Method"]
         for column in self.columns:
-            task = column.task if one_dataset else f"{column.dataset} {column.task}"
-            head += [f"{task} ({column.metric})", "Impr %"]
+            head += [column.heading(one_dataset), "Impr %"]
         lines = [head]
         for row in self.rows:
             line = [row]
@@ -170,3 +168,147 @@ def _cell(summary: Summary | None) -> str:
         return "-"
     mean = f"{100 * summary.mean:5.2f}"
     return mean if math.isnan(summary.std) else f"{mean}±{100 * summary.std:.2f}"
+
+
+def best_baseline_footer(
+    records: Iterable[Record],
+    method: str = "AdaptSSR",
+    among: Sequence[str] = PAPER_ROWS,
+    excluded: Sequence[str] = (),
+    plain: Sequence[str] = PLAIN_BASELINES,
+) -> list[str]:
+    """Compare a method with the best of its baselines on each column, for the footer of Table 2 (spec 4.2, 4.4).
+
+    The gain in percent is of the means as printed, as Impr; p-values are two-sided t-tests over seeds, Welch's and
+    paired by the seeds that both rows have. A baseline with one value that no seed enters is tested against by
+    the one-sample test.
+
+    Args:
+        records: results; only test values count.
+        method: the row to judge.
+        among: the rows that may be the best baseline; of rows that print alike the one named first.
+        excluded: rows among them that are no baselines, e.g. other variants of the method.
+        plain: rows that need no encoder, each compared with in lines of its own.
+
+    Returns:
+        For each column with a value of ``method`` one line against the best baseline, then one against each plain
+        one; at the end what the tests are, if there were any.
+    """
+    values, method = values_by_seed(records), paper_name(method)
+    left_out = {method, *map(paper_name, [*excluded, *plain])}
+    baselines = [row for row in map(paper_name, among) if row not in left_out]
+    columns = list(dict.fromkeys(column for row, column in values if row == method))
+    one_dataset = len({column.dataset for column in columns}) == 1
+    contests: list[tuple[Column, str, str]] = []
+    for column in columns:
+        rows = [row for row in baselines if (row, column) in values]
+        if rows:
+            best = max(rows, key=lambda row: _printed(values[row, column]))
+            contests.append((column, best, f"the best baseline {best}"))
+    contests += [(column, row, row) for row in plain for column in columns if (row, column) in values]
+    lines = [
+        f"{column.heading(one_dataset)}: {method} {_contest(values[method, column], values[row, column], name)}"
+        for column, row, name in contests
+    ]
+    if any(" p " in line for line in lines):
+        lines.append("p: two-sided t-tests over seeds; † significant at .01.")
+    return lines
+
+
+def _contest(ours: Values, theirs: Values, name: str) -> str:
+    """Say what one row's values are against another's: means, gain in percent and p-values."""
+    mean, other = _printed(ours), _printed(theirs)
+    joint = "against" if mean > other else "level with" if mean == other else "below"
+    impr = relative_improvement(mean / 100, other / 100)
+    gain = "no percentage of 0" if math.isnan(impr) else f"{impr:+.2f} %".replace("-", "−")
+    return f"{mean:.2f} {joint} {name} {other:.2f}: {gain}, {_tests(ours, theirs)}"
+
+
+def _tests(ours: Values, theirs: Values) -> str:
+    """The p-values that the seeds allow."""
+    if len(ours) < 2:
+        return "one seed, no test"
+    if list(theirs) == [None]:
+        return f"one-sample {_p_value(paired(list(ours.values()), [theirs[None]] * len(ours)))}"
+    if len(theirs) < 2:
+        return "one seed of the baseline, no test"
+    by_welch = f"Welch {_p_value(welch(list(ours.values()), list(theirs.values())))}"
+    seeds = [seed for seed in ours if seed in theirs]
+    if len(seeds) < 2:
+        return f"{by_welch}, no paired test (fewer than two seeds in common)"
+    by_pairs = paired([ours[seed] for seed in seeds], [theirs[seed] for seed in seeds])
+    return f"{by_welch}, paired {_p_value(by_pairs)}"
+
+
+def _p_value(p: float) -> str:
+    """``p = .03``: as many digits as it takes to see on which side of .01 and .05 it lies; † below .01."""
+    if p < 0.001:
+        return "p < .001†"
+    shown = f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+    return f"p = {shown.removeprefix('0')}{'†' if p < 0.01 else ''}"
+
+
+def _printed(values: Values) -> float:
+    """The mean in percent as the table prints it."""
+    return float(f"{100 * summarise(list(values.values())).mean:.2f}")
+
+
+# --- a grid of strings, headings first, in three forms ---------------------------------------------------------
+
+
+def aligned_text(lines: Sequence[Sequence[str]], footer: Sequence[str] = ()) -> str:
+    """Plain text in aligned columns; the footer below an empty line."""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    drawn = ["  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    rule = "-" * max(len(line) for line in drawn)
+    return "\n".join([drawn[0], rule, *drawn[1:], *(["", *footer] if footer else [])]) + "\n"
+
+
+def markdown_table(lines: Sequence[Sequence[str]], footer: Sequence[str] = (), left: int = 1) -> str:
+    """A Markdown table; numbers, that is all but the ``left`` first columns, aligned to the right."""
+    head, *body = lines
+    rows = [head, [*["---"] * left, *["---:"] * (len(head) - left)], *body]
+    drawn = ["| " + " | ".join(cell.strip().replace("|", "\\|") for cell in row) + " |" for row in rows]
+    # A blank line between footer lines keeps them apart in Markdown.
+    return "\n".join([*drawn, *(part for line in footer for part in ("", line))]) + "\n"
+
+
+def latex_table(lines: Sequence[Sequence[str]], footer: Sequence[str] = (), left: int = 1) -> str:
+    """A LaTeX tabular with booktabs' rules, everything escaped; a cell between ``**`` is bold."""
+    head, *body = [" & ".join(map(_latex_cell, line)) + r" \\" for line in lines]
+    columns = "l" * left + "r" * (len(lines[0]) - left)
+    drawn = [
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+        head,
+        r"\midrule",
+        *body,
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    below = (
+        [r"\par\smallskip", r"{\footnotesize", *(rf"{latex_text(line)}\par" for line in footer), "}"] if footer else []
+    )
+    return "\n".join(["% needs the package booktabs", *drawn, *below]) + "\n"
+
+
+def _latex_cell(cell: str) -> str:
+    cell = cell.strip()
+    bold = len(cell) > 4 and cell.startswith("**") and cell.endswith("**")
+    text = latex_text(cell[2:-2] if bold else cell)
+    if re.fullmatch(r"[-+]\d[\d.,]*", cell):
+        text = f"${text}$"  # a minus, not a hyphen
+    return rf"\textbf{{{text}}}" if bold else text
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$",
+    "±": r"$\pm$", "−": "$-$", "×": r"$\times$", "†": r"$^\dagger$", "≥": r"$\ge$", "≤": r"$\le$",
+    "λ": r"$\lambda$", "ρ": r"$\rho$", "τ": r"$\tau$",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+}  # fmt: skip
+
+
+def latex_text(text: str) -> str:
+    """Escape what LaTeX would take for commands, and write the signs used in tables in mathematics."""
+    return "".join(_LATEX.get(character, character) for character in text)
