@@ -29,7 +29,7 @@ _GROUPS = {
         "ptum_negatives_from",
     ),
     "training": (
-        "epochs", "learning_rate", "dropout", "batch_size", "select", "valid_share", "stopping_step",
+        "epochs", "learning_rate", "dropout", "batch_size", "micro_batch", "select", "valid_share", "stopping_step",
         "clip_grad_norm", "amp_dtype", "seed", "split_seed",
     ),
     "fine-tuning": (

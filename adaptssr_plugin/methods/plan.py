@@ -99,7 +99,7 @@ def _own_stage(method: Method, recipe: Recipe, encoder: UserEncoder, source: Vie
     views = make_views(method.name, recipe, source)
     penalty = _interest_penalty(encoder, recipe.interest_penalty)
     criterion = pairwise_loss(recipe.loss, recipe)
-    return PairwiseStage(encoder, views, criterion, method.name, penalty, recipe.mask_same_key)
+    return PairwiseStage(encoder, views, criterion, method.name, penalty, recipe.mask_same_key, recipe.micro_batch)
 
 
 def _interest_penalty(encoder: UserEncoder, weight: float) -> Callable[[], Tensor] | None:

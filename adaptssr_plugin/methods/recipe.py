@@ -86,6 +86,7 @@ class Recipe(UserLevelOptions):
     learning_rate: float = positive(2e-4, "Adam's learning rate.")
     dropout: float = rate(0.1, "Dropout of the encoder; the implicit view lives by it.")
     batch_size: int = count(128, "Users in a batch.", least=2)
+    micro_batch: int = count(0, "Two views: users encoded at once, by gradient caching; 0: a whole batch.", least=0)
     select: str = _select("Which epoch becomes the model: best (validation criterion), last or epoch:K.")
     valid_share: float = option(
         0.1, "Share of users held out for validation.", lambda value: 0 < value < 1, "a number in (0, 1)"
