@@ -1,0 +1,228 @@
+"""The paper's Table 3 from measured runs: how long pre-training takes, and what it takes (spec 4.6)."""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from adaptssr_plugin.downstream.significance import Summary, summarise
+from adaptssr_plugin.errors import InputError
+from adaptssr_plugin.experiments.records import paper_name
+from adaptssr_plugin.experiments.tables import PAPER_ROWS, aligned_text, latex_table, markdown_table
+
+
+@dataclass(frozen=True)
+class Efficiency:
+    """What one pre-training run cost; several runs of a method on a dataset and device are repeats.
+
+    Attributes:
+        method: row of the table, e.g. "adaptssr".
+        dataset: name of the corpus.
+        hours: wall-clock time of the method's own stage, all its epochs; validation, warm-up and generator apart.
+        warm_up_hours: wall-clock time of the warm-up, validation excluded; None without one.
+        seconds_per_epoch: of the method's own stage, validation excluded.
+        sequences_per_second: training sequences in that time.
+        epochs_to_best: the epoch that was selected; None where none is, e.g. when the last is taken.
+        peak_memory_mb: peak memory in MB (10^6 bytes), of the device where there is one, else of the process.
+        device: its name, and how many cores or threads.
+        generator_hours: wall-clock time of training CCL's generator; None for other methods.
+    """
+
+    method: str
+    dataset: str
+    hours: float
+    warm_up_hours: float | None
+    seconds_per_epoch: float
+    sequences_per_second: float
+    epochs_to_best: int | None
+    peak_memory_mb: float | None
+    device: str
+    generator_hours: float | None = None
+
+
+class Block(NamedTuple):
+    """Runs whose times can be compared: those of one corpus on one device."""
+
+    dataset: str
+    device: str
+
+
+# What a run has, in the order of the columns; a heading in the CSV is the attribute's own name.
+_TIMES = {"hours": "training", "warm_up_hours": "warm-up", "generator_hours": "generator"}
+_OTHERS = {
+    "seconds_per_epoch": "s/epoch",
+    "sequences_per_second": "sequences/s",
+    "epochs_to_best": "epochs to best",
+    "peak_memory_mb": "peak memory (MB)",
+}
+_UNITS = (("h", 1.0), ("min", 60.0), ("s", 3600.0))
+
+_APART = {"warm_up_hours": "warm-up", "generator_hours": "CCL's generator"}
+
+DEFINITION = (
+    "Training: wall-clock time of the method's own pre-training stage over all its epochs, validation excluded{apart}. "
+    "s/epoch and sequences/s are of that stage; peak memory is the accelerator's, without one the process's."
+)
+
+
+@dataclass(frozen=True)
+class Table3:
+    """A table in the form of the paper's Table 3; :func:`table_3` makes one from runs.
+
+    Attributes:
+        rows: methods from top to bottom, within each block.
+        blocks: corpora and devices from top to bottom.
+        summaries: mean and spread over repeats, by (block, row) and attribute of :class:`Efficiency`.
+        repeats: number of runs by (block, row).
+        footer: lines to stand below the table, after the definition.
+    """
+
+    rows: tuple[str, ...]
+    blocks: tuple[Block, ...]
+    summaries: dict[tuple[Block, str], dict[str, Summary]]
+    repeats: dict[tuple[Block, str], int]
+    footer: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """Aligned plain text."""
+        return aligned_text(self._strings(), self._below())
+
+    def markdown(self) -> str:
+        """A Markdown table."""
+        return markdown_table(self._strings(), self._below(), left=self._labels())
+
+    def latex(self) -> str:
+        """A LaTeX tabular for the package booktabs, the footer below it."""
+        return latex_table(self._strings(), self._below(), left=self._labels())
+
+    def csv(self) -> str:
+        """A line for each corpus, device and method; mean and std of everything, in hours, seconds and MB."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        names = [*_TIMES, *_OTHERS]
+        writer.writerow(
+            ["dataset", "device", "method", "repeats", *(f"{n}{end}" for n in names for end in ("", "_std"))]
+        )
+        for (block, row), cell in self._cells():
+            numbers = [number for name in names for number in _mean_and_std(cell.get(name))]
+            shown = ["" if math.isnan(number) else f"{number:.6g}" for number in numbers]
+            writer.writerow([*block, row, self.repeats[block, row], *shown])
+        return out.getvalue()
+
+    def _cells(self) -> list[tuple[tuple[Block, str], dict[str, Summary]]]:
+        keys = [(block, row) for block in self.blocks for row in self.rows]
+        return [(key, self.summaries[key]) for key in keys if key in self.summaries]
+
+    def _labels(self) -> int:
+        """How many columns stand before the numbers."""
+        return len(self._differing()) + 1
+
+    def _differing(self) -> list[str]:
+        """What a block has to be named by: dataset, device, both or nothing."""
+        return [name for name in Block._fields if len({getattr(block, name) for block in self.blocks}) > 1]
+
+    def _named(self, block: Block) -> list[str]:
+        return [str(getattr(block, name)) for name in self._differing()]
+
+    def _strings(self) -> list[list[str]]:
+        """The table as strings, headings first; a column that nothing stands in is left out."""
+        present = {name for cell in self.summaries.values() for name in cell}
+        unit, factor = self._unit()
+        columns = [(name, f"{heading} ({unit})", factor) for name, heading in _TIMES.items() if name in present]
+        columns += [(name, heading, 1.0) for name, heading in _OTHERS.items() if name in present]
+        lines = [[*map(str.capitalize, self._differing()), "Method", *(heading for _, heading, _ in columns)]]
+        for (block, row), cell in self._cells():
+            lines.append([*self._named(block), row, *(_shown(cell.get(name), scale) for name, _, scale in columns)])
+        return lines
+
+    def _unit(self) -> tuple[str, float]:
+        """The largest unit of which the shortest training takes at least one."""
+        shortest = min((cell["hours"].mean for cell in self.summaries.values() if cell["hours"].mean), default=1.0)
+        return next(((unit, factor) for unit, factor in _UNITS if shortest * factor >= 1), _UNITS[-1])
+
+    def _below(self) -> list[str]:
+        """Corpus and device, definition and repeats, then the lines that were given."""
+        present = {name for cell in self.summaries.values() for name in cell}
+        same = [f"{name.capitalize()}: {getattr(self.blocks[0], name)}" for name in Block._fields]
+        where = [f"{line}." for name, line in zip(Block._fields, same, strict=True) if name not in self._differing()]
+        if "device" in self._differing():
+            where.append("Compare times of one device only.")
+        apart = [word for name, word in _APART.items() if name in present]
+        definition = DEFINITION.format(apart=f"; {' and '.join(apart)} apart" if apart else "")
+        return [" ".join(where), definition, self._repeats(), *self.footer]
+
+    def _repeats(self) -> str:
+        counts = set(self.repeats.values())
+        if counts == {1}:
+            return "One run of each method: no spread."
+        if len(counts) == 1:
+            return f"Mean±standard deviation over {counts.pop()} repeats."
+        named = [
+            f"{' '.join([*self._named(block), row])} {self.repeats[block, row]}" for (block, row), _ in self._cells()
+        ]
+        return f"Mean±standard deviation over repeats: {', '.join(named)}."
+
+
+def table_3(runs: Iterable[Efficiency], rows: Sequence[str] = PAPER_ROWS, footer: Sequence[str] = ()) -> Table3:
+    """Lay out what pre-training cost in the form of the paper's Table 3.
+
+    Runs on several devices stand in blocks of their own, since their times cannot be compared. Times are in hours,
+    minutes or seconds, whichever keeps them readable; the heading names the unit.
+
+    Args:
+        runs: one for each repeat.
+        rows: the order of the rows. One without runs is left out; every method that ran has to be named.
+        footer: further lines to stand below the table.
+
+    Raises:
+        InputError: no runs, a method that ``rows`` does not name, or a time that is not a number of at least 0.
+    """
+    gathered: dict[tuple[Block, str], list[Efficiency]] = {}
+    for run in runs:
+        _check(run)
+        gathered.setdefault((Block(run.dataset, run.device), paper_name(run.method)), []).append(run)
+    if not gathered:
+        raise InputError("runs: expected at least one, got none")
+    rows = [paper_name(row) for row in rows]
+    present = dict.fromkeys(row for _, row in gathered)
+    if strangers := [row for row in present if row not in rows]:
+        raise InputError(f"rows: expected to name every method among the runs, missing {strangers}")
+    return Table3(
+        rows=tuple(row for row in rows if row in present),
+        blocks=tuple(dict.fromkeys(block for block, _ in gathered)),
+        summaries={key: _summaries(of_row) for key, of_row in gathered.items()},
+        repeats={key: len(of_row) for key, of_row in gathered.items()},
+        footer=tuple(footer),
+    )
+
+
+def _check(run: Efficiency) -> None:
+    for name in (*_TIMES, *_OTHERS):
+        value = getattr(run, name)
+        if value is not None and not 0 <= value < math.inf:
+            raise InputError(f"{name}: expected a number of at least 0 for {run.method}, got {value}")
+
+
+def _summaries(runs: Sequence[Efficiency]) -> dict[str, Summary]:
+    """Summarise each quantity over the repeats that have it."""
+    values = {name: [v for run in runs if (v := getattr(run, name)) is not None] for name in (*_TIMES, *_OTHERS)}
+    return {name: summarise(of_name) for name, of_name in values.items() if of_name}
+
+
+def _mean_and_std(summary: Summary | None) -> tuple[float, float]:
+    if summary is None:
+        return math.nan, math.nan
+    # What equal values leave over is rounding, not a spread.
+    return summary.mean, 0.0 if summary.std <= 1e-12 * summary.mean else summary.std
+
+
+def _shown(summary: Summary | None, factor: float) -> str:
+    """``12.4±0.3``: at least three significant digits of the mean, the spread with as many decimals."""
+    if summary is None:
+        return "-"
+    mean, std = summary.mean * factor, summary.std * factor
+    decimals = max(0, 2 - math.floor(math.log10(mean))) if mean > 0 else 0
+    shown = f"{mean:,.{decimals}f}"
+    return shown if math.isnan(std) else f"{shown}±{std:,.{decimals}f}"
