@@ -2,6 +2,7 @@
 
 import math
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -519,6 +520,85 @@ class TestOneStep:
         run(trainer)
         same = [name for name, tensor in trainer.stage.state_dict().items() if torch.equal(tensor, before[name])]
         assert same == ["encoder.pooling.query"]
+
+
+class TestWithinAnEpoch:
+    """Checkpoints after every step; whole processes are killed in tests/test_recbole_kills.py."""
+
+    def trainer(self, config, make, directory, scaled=False, minutes=0.0, interrupted_at=None):
+        options = {"enable_amp": True, "enable_scaler": True} if scaled else {}
+        made = with_options(config, **options)
+        trainer = StageTrainer(
+            made,
+            make(),
+            plan(2, learning_rate=1e-2, name="stage"),
+            directory,
+            seed=0,
+            checkpoint_minutes=minutes,
+            amp_dtype="float16" if scaled else "auto",
+        )
+        if interrupted_at is not None:
+            step, steps = trainer._step, iter(range(interrupted_at))
+
+            def step_or_not(*args):
+                if next(steps, None) is None:
+                    raise KeyboardInterrupt
+                return step(*args)
+
+            trainer._step = step_or_not
+        return trainer
+
+    @STAGES
+    @pytest.mark.parametrize("scaled", [False, True], ids=["float32", "float16, scaled"])
+    def test_a_run_of_single_steps_ends_as_one_without_interruption(self, config, tmp_path, make, scaled):
+        whole = run(self.trainer(config, make, tmp_path / "whole", scaled, minutes=60.0), n_train=9, batch_size=3)
+        for _ in range(2 * STEPS - 1):
+            with pytest.raises(KeyboardInterrupt):
+                run(self.trainer(config, make, tmp_path / "cut", scaled, interrupted_at=1), n_train=9, batch_size=3)
+        cut = run(self.trainer(config, make, tmp_path / "cut", scaled, interrupted_at=1), n_train=9, batch_size=3)
+        assert_same_weights(cut.stage.state_dict(), whole.stage.state_dict())
+        timeless = [[{**epoch, "seconds": 0} for epoch in trainer.history] for trainer in (whole, cut)]
+        assert timeless[0] == timeless[1]
+        ends = [load_checkpoint(tmp_path / folder / "last.pt") for folder in ("whole", "cut")]
+        assert ends[0]["scaler"] == ends[1]["scaler"]
+        for number, ours in ends[1]["optimizer"]["state"].items():
+            assert_same_weights(ours, ends[0]["optimizer"]["state"][number])
+
+    def test_is_written_when_it_is_time(self, config, tmp_path, monkeypatch):
+        clock = iter(range(1000))  # every look at it takes a second
+        monkeypatch.setattr("adaptssr_plugin.recbole.trainer.time", SimpleNamespace(monotonic=lambda: next(clock)))
+        trainer = scripted(config, [1.0], tmp_path, checkpoint_minutes=4.5 / 60)
+        trainer.stage.scores = [1.0] * 9  # its weight grows beyond one epoch's
+        written = []
+        write = trainer.checkpoints.write
+        trainer.checkpoints.write = lambda state: (written.append(state["within"]), write(state))
+        run(trainer, n_train=24)
+        assert [within and within["steps"] for within in written] == [5, 10, None]
+        assert load_checkpoint(tmp_path / "previous.pt")["within"]["steps"] == 10
+
+    def test_a_steps_seconds_are_counted_once(self, config, tmp_path):
+        with pytest.raises(KeyboardInterrupt):
+            run(self.trainer(config, masked_items, tmp_path, interrupted_at=2), n_train=9, batch_size=3)
+        state = load_checkpoint(tmp_path / "last.pt")
+        assert 0 < state["within"]["seconds"] < 60
+        state["within"]["seconds"] = 1000.0
+        write_checkpoint(tmp_path / "last.pt", state)
+        trainer = run(self.trainer(config, masked_items, tmp_path), n_train=9, batch_size=3)
+        assert 1000 < trainer.history[0]["seconds"] < 1060
+        assert trainer.history[1]["seconds"] < 60
+
+    @STAGES
+    def test_an_epoch_reads_nothing_back_but_in_its_steps(self, config, tmp_path, make):
+        """The means of the epoch and whether a step was bad are read at its end, however many steps it has."""
+        reads = []
+        for steps in (4, 14):
+            trainer = self.trainer(config, make, tmp_path / str(steps), minutes=60.0)
+            train = loaders(n_train=3 * steps, batch_size=3)[0]
+            trainer._train_epoch(train, 0)  # in whose first step some look whether dropout is on
+            with count_readbacks() as counted:
+                trainer._train_epoch(train, 1)
+            reads.append(len(counted))
+        assert reads[1] - reads[0] <= 10  # one a step
 
 
 class TestBatchesThatAreSkipped:

@@ -1,14 +1,19 @@
 """Checkpoints are whole or not there, and loading one executes nothing."""
 
+import errno
 import math
+import os
 import pickle
+import signal
+import threading
 import zipfile
 
 import pytest
 import torch
 
-from adaptssr_plugin.errors import InputError
-from adaptssr_plugin.training import load_checkpoint, write_atomically, write_checkpoint
+from adaptssr_plugin.errors import DamagedCheckpointError, InputError
+from adaptssr_plugin.training import LastTwo, RunMark, StopRequest, load_checkpoint, write_atomically, write_checkpoint
+from adaptssr_plugin.training.checkpoints import system_error_of, write_together
 
 STATE = {"weights": {"a": torch.arange(600.0).view(30, 20)}, "epoch": 3, "score": -math.inf, "history": [{"loss": 0.5}]}
 
@@ -75,6 +80,197 @@ class TestAtomicity:
         with pytest.raises((AttributeError, pickle.PicklingError)):
             write_checkpoint(file, {"weights": torch.ones(3), "function": lambda: None})
         assert load_checkpoint(file)["epoch"] == 3
+
+
+def text(content):
+    return lambda path: path.write_text(content)
+
+
+def fail(path):
+    path.write_text("half")
+    raise OSError(errno.ENOSPC, "full", str(path))
+
+
+class TestFilesThatBelongTogether:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        write_together({tmp_path / "a": text("old a"), tmp_path / "b": text("old b"), tmp_path / "card": text("old")})
+        return tmp_path
+
+    def contents(self, folder):
+        return {path.name: path.read_text() for path in folder.iterdir()}
+
+    def test_are_all_replaced(self, folder):
+        write_together({folder / "a": text("new a"), folder / "b": text("new b"), folder / "card": text("new")})
+        assert self.contents(folder) == {"a": "new a", "b": "new b", "card": "new"}
+
+    @pytest.mark.parametrize("place", range(3))
+    def test_or_none_is(self, folder, place):
+        writers = [text("new"), text("new"), text("new")]
+        writers[place] = fail
+        with pytest.raises(OSError, match=r"cannot be written \(No space left on device\); what was there") as full:
+            write_together({folder / name: write for name, write in zip(("a", "b", "card"), writers, strict=True)})
+        assert full.value.filename == str(folder / ("a", "b", "card")[place])
+        assert self.contents(folder) == {"a": "old a", "b": "old b", "card": "old"}
+
+    def test_the_last_is_gone_while_others_are_replaced(self, folder, monkeypatch):
+        replace, seen = type(folder).replace, []
+
+        def look(path, target):
+            seen.append((target.name, (folder / "card").exists()))
+            return replace(path, target)
+
+        monkeypatch.setattr(type(folder), "replace", look)
+        write_together({folder / "a": text("new"), folder / "card": text("new")})
+        assert seen == [("a", False), ("card", False)]
+
+    def test_what_was_there_is_kept_elsewhere(self, folder):
+        for number in range(3):
+            write_atomically(folder / "card", text(str(number)), keep=folder / "before")
+        assert self.contents(folder) == {"a": "old a", "b": "old b", "card": "2", "before": "1"}
+
+
+class TestFullDisk:
+    @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")  # noqa: PTH110
+    def test_torch_gives_the_systems_reason(self, file):
+        with pytest.raises(OSError, match="No space left on device") as full:
+            write_checkpoint(file, {**STATE, "large": torch.zeros(10**6)}, keep=file.with_name("previous.pt"))
+        assert full.value.errno == errno.ENOSPC
+        assert full.value.filename == str(file)
+
+    @pytest.fixture
+    def file(self, file, monkeypatch):
+        """One beside which nothing more can be written."""
+        temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+        temporary.symlink_to("/dev/full")
+        yield file
+        assert [path.name for path in file.parent.iterdir()] == ["last.pt"]
+        assert load_checkpoint(file)["epoch"] == 3
+
+    @pytest.mark.parametrize(
+        ("words", "number"), [("I/O error: No space left on device (os error 28)", 28), ("invalid header", None)]
+    )
+    def test_the_words_of_another_library(self, words, number):
+        error = system_error_of(ValueError(words))
+        assert (error.errno if isinstance(error, OSError) else None) == number
+
+
+class TestLastTwo:
+    @pytest.fixture
+    def kept(self, tmp_path):
+        kept = LastTwo(tmp_path)
+        for epoch in range(3):
+            kept.write({"epoch": epoch})
+        return kept
+
+    def load(self, folder):
+        said = []
+        path, state = LastTwo(folder).load("cpu", said.append)
+        return path.name, state["epoch"], said
+
+    def test_are_the_last_two(self, kept, tmp_path):
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["last.pt", "previous.pt"]
+        assert [load_checkpoint(path)["epoch"] for path in (kept.last, kept.previous)] == [2, 1]
+        assert self.load(tmp_path) == ("last.pt", 2, [])
+        assert kept.newest == kept.last
+
+    def test_none_and_one(self, tmp_path):
+        assert LastTwo(tmp_path / "no").load("cpu", print) is None
+        assert LastTwo(tmp_path).newest is None
+        LastTwo(tmp_path).write({"epoch": 0})
+        assert self.load(tmp_path) == ("last.pt", 0, [])
+
+    def test_between_two_moves(self, kept, tmp_path):
+        kept.last.unlink()
+        assert self.load(tmp_path) == ("previous.pt", 1, [])  # nothing is wrong
+        assert kept.newest == kept.previous
+
+    @pytest.mark.parametrize("load_first", [True, False])
+    def test_a_damaged_one_never_takes_the_place_of_a_whole_one(self, kept, tmp_path, load_first):
+        kept.last.write_bytes(b"half")
+        again = LastTwo(tmp_path)
+        if load_first:
+            said = []
+            assert again.load("cpu", said.append)[1]["epoch"] == 1
+            assert said[0].endswith(f"damaged or foreign; going on from {kept.previous}, the one before it")
+        again.write({"epoch": 5})
+        assert [load_checkpoint(path)["epoch"] for path in (kept.last, kept.previous)] == [5, 1]
+        again.write({"epoch": 6})
+        assert [load_checkpoint(path)["epoch"] for path in (kept.last, kept.previous)] == [6, 5]
+
+    def test_two_damaged_ones(self, kept, tmp_path):
+        for path in (kept.last, kept.previous):
+            path.write_bytes(b"half")
+        with pytest.raises(DamagedCheckpointError, match=r"last\.pt, which .*, as is the one before it; remove"):
+            LastTwo(tmp_path).load("cpu", print)
+
+    @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+    def test_one_that_may_not_be_read_is_not_passed_over(self, kept, tmp_path):
+        kept.last.chmod(0)
+        with pytest.raises(InputError, match=r"^checkpoint: cannot read .*last\.pt: Permission denied$"):
+            LastTwo(tmp_path).load("cpu", print)
+
+
+class TestRunMark:
+    MARK = RunMark("mlm", {"recipe": {"seed": 1, "dim": 8}, "source": {"dataset": "here"}}, {"torch": "2.4"})
+
+    def refusal(self, **state):
+        with pytest.raises(InputError) as refused:
+            self.MARK.check("last.pt", {"state_dict": {}, **state})
+        return str(refused.value)
+
+    def test_its_own_is_taken(self):
+        self.MARK.check("last.pt", {"state_dict": {}, **self.MARK.state_dict()})
+        self.MARK.check("last.pt", {"state_dict": {}})  # as of a version that marked nothing
+
+    def test_data_may_move_and_options_may_be_new(self):
+        config = {"recipe": {"seed": 1, "gone": 3}, "source": {"dataset": "there"}, "more": {"a": 1}}
+        self.MARK.check("last.pt", {"state_dict": {}, "config": config})
+
+    def test_another_is_refused(self):
+        assert self.refusal(stage="own") == "checkpoint: expected one of stage mlm in last.pt, got another"
+        other = {"recipe": {"seed": 2, "dim": 8}}
+        assert self.refusal(config=other) == "checkpoint: last.pt is of another run (seed: 2 there, 1 here)"
+        with pytest.raises(InputError, match="got another"):
+            self.MARK.check("last.pt", {"weights": {}})
+
+    def test_versions(self):
+        assert self.MARK.changed_versions({}) == []
+        assert self.MARK.changed_versions({"versions": {"torch": "2.5", "other": "1"}}) == ["torch"]
+
+
+class TestStopRequest:
+    def test_notes_sigterm_and_puts_its_handling_back(self):
+        with StopRequest() as stop:
+            assert not stop.noted
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stop.noted
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+    def test_leaves_a_callers_handler_alone(self):
+        came = []
+        signal.signal(signal.SIGTERM, lambda *_: came.append(1))
+        try:
+            with StopRequest() as stop:
+                os.kill(os.getpid(), signal.SIGTERM)
+            assert (came, stop.noted) == ([1], False)
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def test_does_nothing_in_another_thread_or_unasked(self):
+        handlers = []
+
+        def look():
+            for listens in (True, False):
+                with StopRequest(listens):
+                    handlers.append(signal.getsignal(signal.SIGTERM))
+
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join()
+        with StopRequest(listens=False):
+            handlers.append(signal.getsignal(signal.SIGTERM))
+        assert handlers == [signal.SIG_DFL] * 3
 
 
 class TestForeignFiles:

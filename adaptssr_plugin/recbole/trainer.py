@@ -273,15 +273,14 @@ class StageTrainer(Trainer):
         self._bar.set_postfix_str(f"epoch {epoch}/{self.epochs}, loss {loss:.4f}")
 
     def _require_finite(self) -> None:
-        """Stop if weights or optimiser are spoilt: a step that did it in its backward pass has no loss to show it.
+        """Stop before spoilt weights become a checkpoint: the backward pass of the last step has no loss to show it.
 
-        Otherwise they would become a checkpoint, or, being infinite moments of Adam, still those that they belong to.
+        The same for the optimiser: a weight whose second moment in Adam is infinite would never move again.
         """
-        tensors = [parameter.detach() for parameter in self.model.parameters()]
+        weights = [parameter.detach() for parameter in self.model.parameters()]
         kept = [value for state in self.optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
-        for what, group in (("weights", tensors), ("optimiser's moments", kept)):
-            on_device = [tensor.isfinite().all() for tensor in group if tensor.device.type == self.device.type]
-            if on_device and not torch.stack(on_device).all():
+        for what, tensors in (("weights", weights), ("optimiser's moments", kept)):
+            if not _all_finite([tensor for tensor in tensors if tensor.device.type == self.device.type]):
                 assert self._position is not None
                 epoch, steps = self._position.epoch + 1, self._position.steps
                 raise self._diverged(f"the {what} were not finite after epoch {epoch}, step {steps}")
@@ -423,6 +422,13 @@ class StageTrainer(Trainer):
         changed = self.mark.changed_versions(state)
         if changed:
             self._say(f"{path} was written with other versions of {', '.join(changed)}; weights may differ slightly")
+
+
+def _all_finite(tensors: list[Tensor]) -> bool:
+    """Whether there is neither NaN nor infinity in any of them; one value is read back."""
+    # The largest value is NaN or infinite if any is, and finding it takes no second tensor of that size.
+    largest = [torch.linalg.vector_norm(tensor, torch.inf).float() for tensor in tensors if tensor.numel()]
+    return not largest or bool(torch.stack(largest).isfinite().all())
 
 
 def _named(batch: Batch, train_data: BatchLoader, most: int = 5) -> str:
