@@ -20,6 +20,7 @@ from core_only import EXTRA, ROOT, run_python, run_with_core_only
 import adaptssr_plugin
 
 PACKAGE = ROOT / "adaptssr_plugin"
+DOCS = PACKAGE / "docs"  # pages, and what builds them: no part of the package
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg", encoding="utf-8")
 
@@ -85,7 +86,7 @@ def imports_of(path):
 
 def rooms():
     """(room or module beside the rooms, names imported in it) for every file."""
-    for path in sorted(PACKAGE.rglob("*.py")):
+    for path in sorted({*PACKAGE.rglob("*.py")} - {*DOCS.rglob("*.py")}):
         yield path.relative_to(PACKAGE).parts[0].removesuffix(".py"), sorted(set(imports_of(path)))
 
 
@@ -225,7 +226,8 @@ def installed(wheel, tmp_path_factory):
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     patterns = ("*.py", "*.yaml", "py.typed")
-    expected = {path.relative_to(ROOT).as_posix() for pattern in patterns for path in PACKAGE.rglob(pattern)}
+    inside = {path for pattern in patterns for path in PACKAGE.rglob(pattern)} - {*DOCS.rglob("*")}
+    expected = {path.relative_to(ROOT).as_posix() for path in inside}
     about = f"adaptssr_plugin-{adaptssr_plugin.__version__}.dist-info"
     expected |= {f"{about}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "top_level.txt")}
     expected |= {f"{about}/licenses/LICENSE"}

@@ -9,7 +9,7 @@ from .embedding import INIT_STD
 
 
 class InterestPooling(nn.Module):
-    """u = concat_m u_m / |u_m|, u_m = Σ_t α_mt h_t with α_m = softmax_t(D_m · h_t): one vector per interest.
+    """u = concat_m u_m / ‖u_m‖, u_m = Σ_t α_mt h_t with α_m = softmax_t(D_m · h_t): one vector per interest.
 
     D_1 .. D_M are learned: the dictionary. Since every block is of length 1, the cosine of two concatenations is the
     mean of the M cosines of their blocks, so no loss needs to know of interests. IDICL's formula is not published
