@@ -55,8 +55,8 @@ MEMORY_SIZES: dict[str, tuple[int, ...]] = {
 QUICK_MEMORY_SIZES = {OURS: (256, 512)}
 FREE_SHARE = 0.85  # of the free memory that a candidate may take
 SECONDS_PER_CALL = 90.0  # longer ones are left out
-SECONDS_EACH = 1.5  # for each candidate at each B, within the fewest and the most repeats
-SLOW_SECONDS = 5.0  # calls that take longer are made once, not warmed up: those at a smaller B did that
+SECONDS_EACH = 1.0  # for each candidate at each B, within the fewest and the most repeats
+SLOW_SECONDS = 4.0  # calls that take longer are made once, not warmed up: those at a smaller B did that
 MOST_REPEATS = 300
 
 Seconds = dict[str, float]  # of every phase of a call

@@ -8,6 +8,7 @@ from host_cases import made, plain_logging, run, workplace, write_slice
 from oracle import literal_adaptssr, literal_info_nce
 from recbole.model.sequential_recommender.fearec import FEARec
 from recbole.model.sequential_recommender.sasrec import SASRec
+from recbole.trainer import Trainer
 
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.methods import view_methods
@@ -303,3 +304,19 @@ def test_user_level_stages_go_before_the_models_own_training(model, tmp_path):
     assert not torch.equal(pretrained["item_embedding.weight"], trained["item_embedding.weight"])
     if "ssl_mask" in fresh:
         assert not torch.equal(pretrained["ssl_mask"], fresh["ssl_mask"])
+
+
+def test_a_trainer_of_the_models_own_takes_joint_mode_and_is_refused_the_stages_before(monkeypatch):
+    epochs = []
+
+    class GRU4RecTrainer(Trainer):
+        def _train_epoch(self, *arguments, **options):
+            epochs.append(1)
+            return super()._train_epoch(*arguments, **options)
+
+    monkeypatch.setattr("recbole.trainer.GRU4RecTrainer", GRU4RecTrainer, raising=False)
+    assert run("GRU4Rec", **ADAPTSSR)["best_valid_score"] >= 0
+    assert epochs == [1]
+    with pytest.raises(InputError, match=r"^ssl_mode: expected joint for GRU4Rec, which GRU4RecTrainer trains, got"):
+        run("GRU4Rec", **ADAPTSSR, ssl_mode="pretrain")
+    assert epochs == [1]

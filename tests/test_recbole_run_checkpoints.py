@@ -173,7 +173,10 @@ def test_other_files_are_refused_with_the_reason(tmp_path, write, reason):
     assert "\n" not in message
     assert not (tmp_path / "executed").exists()
     if path.is_file() and "damaged" in reason:
-        assert message.endswith("if you made it yourself with RecBole alone, say trusted")
+        assert message.endswith(
+            "if you made it yourself with RecBole alone, say so: trusted_files=True among the options, trusted=True to "
+            "load_data_and_model"
+        )
 
 
 @pytest.mark.parametrize("name", ["half", "text", "empty", "missing", "list", "no config", "odd weights"])
@@ -186,7 +189,7 @@ def test_a_file_that_is_none_is_refused_though_trusted(tmp_path, name):
 
 def test_recboles_own_checkpoint_is_loaded_if_trusted(runs):
     result, trainer, path = runs["theirs"]
-    with pytest.raises(InputError, match=r"^checkpoint: .* say trusted$"):
+    with pytest.raises(InputError, match=r"^checkpoint: .* trusted=True to load_data_and_model$"):
         load_data_and_model(path)
     config, model, _, _, _, test_data = load_data_and_model(path, trusted=True)
     assert same_weights(model, trainer.model)
@@ -252,7 +255,7 @@ def test_checkpoints_of_other_models_sizes_and_items_are_not_resumed(runs, tmp_p
 def test_recboles_own_checkpoint_is_resumed_if_trusted(runs):
     path = runs["theirs"][2]
     options = {**BETTER, "resume": str(path), "epochs": 3}
-    with pytest.raises(InputError, match="say trusted"):
+    with pytest.raises(InputError, match="trusted_files=True among the options"):
         our_run("SASRec", options)
     _, resumed = our_run("SASRec", {**options, "trusted_files": True})
     assert max(resumed.train_loss_dict) == 2

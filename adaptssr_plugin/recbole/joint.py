@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from recbole.model.sequential_recommender.fearec import FEARec
 from recbole.model.sequential_recommender.sasrec import SASRec
+from recbole.trainer import Trainer
+from recbole.utils import get_trainer
 from torch import Tensor, nn
 
 from ..augment import ItemMask
@@ -138,11 +140,23 @@ def make_model(config: Any, dataset: Any, settings: SelfSupervision) -> Any:
     reason = refusal(model_class)
     if reason is not None:
         raise InputError(f"ssl_loss: {config.model} cannot have one: {reason}")
+    if settings.mode == "pretrain":
+        _check_trainer(config)
     model = _without_modules_in_checkpoint(_class(model_class.__name__, _Joint, model_class)(config, dataset))
     model.to(config["device"])  # where some models send what they make in forward
     # Past nn.Module, which would take it for a part of the model.
     object.__setattr__(model, "_ssl", SelfSupervisedTerm(settings, model, config, dataset))
     return model
+
+
+def _check_trainer(config: Any) -> None:
+    """Raise InputError for a model that RecBole trains by a trainer of its own, which would leave the stages out."""
+    trainer = get_trainer(config["MODEL_TYPE"], config["model"])
+    if trainer is not Trainer:
+        raise InputError(
+            f"ssl_mode: expected joint for {config.model}, which {trainer.__name__} trains, got pretrain: the stages "
+            "before go by this package's trainer"
+        )
 
 
 def self_supervised_term(model: Any) -> SelfSupervisedTerm | None:

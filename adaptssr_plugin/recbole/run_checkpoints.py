@@ -17,6 +17,11 @@ from .hosts import item_embedding
 from .run_config import plain
 from .training_rows import item_fingerprint
 
+# What a user can say of a file that RecBole itself wrote, which may execute code.
+_TRUSTED = (
+    "; if you made it yourself with RecBole alone, say so: trusted_files=True among the options, trusted=True to "
+    "load_data_and_model"
+)
 _USER_ENCODER_ITEMS = "items.weight"  # of the models that `adaptssr pretrain` writes
 
 
@@ -64,8 +69,7 @@ def load_run(path: str | Path, trusted: bool = False) -> dict[str, Any]:
         try:
             state = load_checkpoint(Path(path))
         except InputError as error:
-            hint = "; if you made it yourself with RecBole alone, say trusted" if Path(path).is_file() else ""
-            raise InputError(f"{error}{hint}") from None
+            raise InputError(f"{error}{_TRUSTED if Path(path).is_file() else ''}") from None
     for name, fits in (("config", _is_options), ("state_dict", _is_weights)):
         if not fits(state.get(name)):
             lack = "has none that is one" if name in state else "has none"
