@@ -1,4 +1,4 @@
-"""Drawing Figure 5 (spec 4.8). The only module that imports matplotlib, and only when it draws."""
+"""Drawing Figure 5 (spec 4.8), and how every figure is saved. matplotlib is imported only when something is drawn."""
 
 import csv
 from collections.abc import Mapping
@@ -52,11 +52,10 @@ def draw_similarity(
             f"got {sorted(conditions)}"
         )
     stem = Path(path_stem)
-    stem.parent.mkdir(parents=True, exist_ok=True)
     densities = {
         title: {name: density(sample) for name, sample in panel.curves.items()} for title, panel in panels.items()
     }
-    paths = _save(_figure(panels, densities, corpus), stem)
+    paths = save_figure(_figure(panels, densities, corpus), stem)
     curves, numbers = (stem.with_name(stem.name + ending) for ending in (".csv", "-numbers.csv"))
     _write_curves(curves, densities)
     _write_numbers(numbers, panels)
@@ -72,8 +71,8 @@ def _figure(
 
     columns = min(len(panels), 2 if len(panels) == 4 else 3)
     lines = -(-len(panels) // columns)
-    figure = Figure(figsize=(0.8 + 3.6 * columns, 1.3 + 2.7 * lines), layout="constrained")
-    axes = figure.subplots(lines, columns, squeeze=False)
+    figure = Figure(figsize=(0.8 + 3.6 * columns, 1.3 + 2.9 * lines), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False, gridspec_kw={"hspace": 0.06})
     for ax in axes.flat[len(panels) :]:
         ax.set_visible(False)
     for ax, (title, panel) in zip(axes.flat, panels.items(), strict=False):
@@ -106,10 +105,13 @@ def _draw_panel(ax: "Axes", title: str, panel: SimilarityDistributions, densitie
         ax.plot(GRID, densities[name], color=colour, linestyle=style, linewidth=1.8, label=name)
     ax.fill_between(GRID, densities["other"], color="0.9", zorder=0)
     numbers = panel.numbers()
-    separations = ", ".join(f"{name} {numbers[name]['separation']:.2f}" for name in ("masked", "cropped"))
-    ax.set_title(title, fontsize="medium", fontweight="bold", pad=18)
+    lines = [
+        f"{heading}: " + ", ".join(f"{name} {numbers[name][key]:.2f}" for name in ("masked", "cropped"))
+        for key, heading in (("overlap", "overlap"), ("separation", "separation (AUC)"))
+    ]
+    ax.set_title(title, fontsize="medium", fontweight="bold", pad=30)
     # Under the title, since a curve can be anywhere inside.
-    ax.text(0.5, 1.02, f"separation (AUC): {separations}", transform=ax.transAxes, ha="center", fontsize="small")
+    ax.text(0.5, 1.03, "\n".join(lines), transform=ax.transAxes, ha="center", fontsize="small")
     ax.set_xlabel("cosine similarity")
     ax.set_xlim(-1, 1)
     ax.set_xticks([-1, -0.5, 0, 0.5, 1])
@@ -132,11 +134,12 @@ def _draw_panel(ax: "Axes", title: str, panel: SimilarityDistributions, densitie
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def _save(figure: "Figure", stem: Path) -> list[Path]:
-    """Save as PNG and SVG without dates, versions or random ids in the files."""
+def save_figure(figure: "Figure", stem: Path) -> list[Path]:
+    """Save as ``STEM.png`` and ``STEM.svg`` without dates, versions or random ids in the files; its folder is made."""
     from matplotlib import rc_context
 
     png, svg = (stem.with_name(stem.name + ending) for ending in (".png", ".svg"))
+    stem.parent.mkdir(parents=True, exist_ok=True)
     with rc_context({"svg.hashsalt": "adaptssr"}):
         figure.savefig(png, dpi=150, metadata={"Software": None})
         figure.savefig(svg, metadata={"Date": None})
