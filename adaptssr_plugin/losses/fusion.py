@@ -21,7 +21,8 @@ class AugmentationAdaptiveFusion(nn.Module):
     is ``AugmentationAdaptiveFusion(granularity="batch", terms=2, clamp=False)``.
 
     Args:
-        granularity: "sample": a λ per user; "batch": one for all, the mean over the batch.
+        granularity: "sample": a λ per user; "batch": one for all, the mean over the batch (under a loss that gathers,
+            over the whole batch of all processes).
         terms: 4: all cross pairs of the two views; 2: those of the anchor alone, so that the two sides of the
             loss get different coefficients.
         clamp: max(·, 0) of every similarity, which keeps λ in [0, 1].
