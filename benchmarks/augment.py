@@ -123,7 +123,8 @@ def run(output: Path, quick: bool) -> None:
                     continue
                 if what == "pair" or batch <= SINGLE_MOST[0] or width == SINGLE_MOST[1]:
                     rows += [{**row, **found} for row in _measure(what, given, quick)]
-            write_csv(output / "augment.csv", rows)  # as it goes: a run that is stopped leaves what it has
+            if rows:
+                write_csv(output / "augment.csv", rows)  # as it goes: a run that is stopped leaves what it has
     _memory(output, 64 if quick else 65536, 9 if quick else 100)
 
 

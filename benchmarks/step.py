@@ -169,12 +169,14 @@ def first_step(name: str, n_rows: int, length: int, n_items: int, device: str = 
 def _memory(output: Path, n_rows: int, n_items: int, lengths: tuple[int, ...], device: torch.device) -> None:
     rows, circumstances = [], conditions(SEED)
     for length in lengths:
+        if is_over(f"L = {length:3d}: memory"):
+            break
         for name in CANDIDATES:
             added = _added_mb(name, n_rows, length, n_items, device)
             print(f"L = {length:3d}  {name:9s}  adds {added:6.0f} MB to peak memory, model and Adam's state included")
             row = {"candidate": name, "B": n_rows, "L": length, "d": SIZES["dim"], "n_items": n_items}
             rows.append({**row, "added_mb": round(added, 1), **circumstances})
-    write_csv(output / "step-memory.csv", rows)
+        write_csv(output / "step-memory.csv", rows)
 
 
 def _added_mb(name: str, n_rows: int, length: int, n_items: int, device: torch.device) -> float:

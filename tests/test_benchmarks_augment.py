@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 import torch
 
-from benchmarks import augment, per_user
+from benchmarks import augment, measure, per_user
 from benchmarks.lengths import TTL_MEAN_LENGTH, ttl_lengths
 
 HAS_RECBOLE = importlib.util.find_spec("recbole") is not None
@@ -38,6 +38,15 @@ def test_the_quick_run_measures_every_candidate_and_draws_them(tmp_path):
     assert [row["candidate"] for row in rows_of(tmp_path / "augment-memory.csv")] == list(augment.MEMORY_OF)
     augment.plot(tmp_path)
     assert (tmp_path / "augment.png").stat().st_size > 10_000
+
+
+def test_no_case_begins_when_the_time_is_over(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(measure._Settings, "ends", 0.0)
+    augment.run(tmp_path, quick=True)
+    assert not list(tmp_path.iterdir())
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 2 * len(augment.WHAT) + 1
+    assert all(line.endswith("left out, the time is over") for line in printed)
 
 
 def views_of(candidate, what, given):

@@ -35,6 +35,14 @@ def test_the_quick_run_measures_every_candidate_and_phase(tmp_path, monkeypatch)
     assert (tmp_path / "step.png").stat().st_size > 1000
 
 
+def test_on_cuda_the_memory_is_that_of_the_device(monkeypatch):
+    taken = []
+    monkeypatch.setattr(step, "first_step", lambda *arguments: taken.append(arguments))
+    monkeypatch.setattr(step, "added_cuda_memory_mb", lambda call: call() or 2.5)
+    assert step._added_mb("infonce", 4, 6, 8, torch.device("cuda")) == 2.5
+    assert taken == [("infonce", 2, 4, 10, "cuda"), ("infonce", 4, 6, 8, "cuda")]
+
+
 def usual_model_of(ours):
     """The usual model with our weights."""
     model = usual_way.UserModel(N_ITEMS, **SIZES).eval()
