@@ -14,6 +14,8 @@ from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.methods import view_methods
 from adaptssr_plugin.recbole import installed, load_data_and_model
 from adaptssr_plugin.recbole.joint import COMPARED_FIELD, self_supervised_term
+from adaptssr_plugin.recbole.recommender_trainer import RecommenderTrainer
+from adaptssr_plugin.recbole.trainer import StageTrainer
 from adaptssr_plugin.seeding import stream_generator
 
 NEED_GENERATOR = {"ccl"}  # views made by a trained model, which `adaptssr pretrain` lays before
@@ -304,6 +306,26 @@ def test_user_level_stages_go_before_the_models_own_training(model, tmp_path):
     assert not torch.equal(pretrained["item_embedding.weight"], trained["item_embedding.weight"])
     if "ssl_mask" in fresh:
         assert not torch.equal(pretrained["ssl_mask"], fresh["ssl_mask"])
+
+
+@pytest.mark.parametrize("warm_up", [0, 2])
+def test_the_warm_up_is_by_the_models_own_loss_and_comes_before_the_views(monkeypatch, warm_up, tmp_path):
+    happened = []
+
+    def noted(owner, name, what):
+        own = getattr(owner, name)
+
+        def call(*arguments, **options):
+            happened.append(what)
+            return own(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, call)
+
+    noted(RecommenderTrainer, "_train_epoch", "own loss")  # of which nothing else is a part in this mode
+    noted(StageTrainer, "run", "views")
+    options = {"ssl_warmup_epochs": warm_up, "ssl_epochs": 1, "ssl_batch_size": 16, "ssl_valid_share": 0.2}
+    run("GRU4Rec", **ADAPTSSR, ssl_mode="pretrain", checkpoint_dir=str(tmp_path), **options)
+    assert happened == ["own loss"] * warm_up + ["views", "own loss"]
 
 
 def test_a_trainer_of_the_models_own_takes_joint_mode_and_is_refused_the_stages_before(monkeypatch):
