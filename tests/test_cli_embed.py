@@ -257,6 +257,19 @@ def test_another_dataset_numbers_its_items_otherwise(run, call, tmp_path):
     assert vectors_in("users.parquet")[0] == chunk.users.to_pylist()
 
 
+def test_a_corpus_on_disk(run, call, tmp_path):
+    (tmp_path / "new.txt").write_text("zoe i3 i1\nann i2 what\nbob what\n")
+    assert call("convert", "lines", "new.txt", "--output", "mapped", "--corpus", "--quiet").exit_code == 0
+    words = ("--dataset", "mapped", "--set", "use_gpu=False", "--output", "users.parquet", "--quiet")
+    done = call("embed", run[0], *words)
+    names, vectors = vectors_in("users.parquet")
+    numbers = {token: number for number, token in enumerate(load_user_model(run[0]).artefact.item_tokens)}
+    assert names == ["zoe", "ann"]
+    expected = encoded(run[0], [numbers["i3"], numbers["i1"]], [numbers["i2"]])
+    np.testing.assert_allclose(vectors, expected, atol=1e-6)
+    assert "note: 1 of 3 users left out" in done.stdout
+
+
 # --- other programs --------------------------------------------------------------------------------------------------
 
 READER = """
@@ -302,6 +315,8 @@ def test_export(model, call):
     [
         (["--input", "a.txt", "--dataset", "ml-100k"], "--dataset: expected without --input, got both"),
         (["--input", "a.parquet", "--input", "b.txt"], "--input: expected files of one kind, got a.parquet beside"),
+        (["--input", "a.txt", "--input", "b.inter"],
+         "--input: expected Parquet or one line per user, got b.inter; --dataset takes its folder"),
         (["--input", "a.txt", "--whole"], "--whole: expected with a dataset alone, got it with other input"),
         (["--input", "a.txt", "--set", "a=b"], "--set: expected with a dataset alone, got it with other input"),
         (["--user-column", "who"], "--user-column: expected with Parquet alone, got it with other input"),
@@ -317,7 +332,7 @@ def test_export(model, call):
          "items_column: expected lists of integers or strings in 'n' of x.parquet, got int64"),
         (["--input", "x.parquet", "--user-column", "who", "--items-column", "what"],
          "x.parquet: expected a user in every row, got null after row 0"),
-        (["--input", "good.txt", "--device", "abacus"], "--device: expected one that torch has here, got 'abacus'"),
+        (["--input", "good.txt", "--device", "abacus"], "device: expected one that torch has here, got 'abacus'"),
         ([], "--dataset: expected one, or --input, since "),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

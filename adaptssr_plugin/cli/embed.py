@@ -73,7 +73,7 @@ def embed(
         chunks = _from_files(model, inputs, options["user_column"], options["items_column"], not quiet)
     else:
         chunks = _from_dataset(model, dataset, options, not quiet)
-    done = embed_users(model, chunks, output, batch_size, _device(device))
+    done = embed_users(model, chunks, output, batch_size, device)
     files = [output]
     if items is not None:
         embed_items(model, items)
@@ -102,6 +102,9 @@ def _check_options(context: click.Context, dataset: str | None, inputs: Sequence
     """Refuse options that the source of the histories does not have."""
     if inputs and dataset is not None:
         raise InputError("--dataset: expected without --input, got both")
+    atomic = [path for path in inputs if path.suffix == ".inter"]
+    if atomic:
+        raise InputError(f"--input: expected Parquet or one line per user, got {atomic[0]}; --dataset takes its folder")
     parquet = [path for path in inputs if path.suffix in _PARQUET]
     if parquet and len(parquet) != len(inputs):
         raise InputError(f"--input: expected files of one kind, got {parquet[0]} beside others")
@@ -146,19 +149,6 @@ def _from_dataset(
     config = Source(dataset, settings, files).config(model.max_len)
     corpus = whole_histories(config) if options["whole"] else load_user_sequences(config).corpus
     return known_corpus(corpus, model.artefact.item_tokens, show_progress=show_progress)
-
-
-def _device(name: str) -> Any:
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device: expected one that torch has here, got {name!r} ({error})") from None
-    return device
 
 
 def _report(done: "Embedded", seconds: float, files: Sequence[Path]) -> None:

@@ -44,7 +44,7 @@ class VectorWriter:
         """Write some rows.
 
         Args:
-            names: ``pyarrow.Array`` of shape (n,), of one type in all calls.
+            names: (n,), a ``pyarrow.Array`` of one type in all calls, or strings.
             vectors: ``(n, d)`` float32.
 
         Raises:
@@ -53,6 +53,7 @@ class VectorWriter:
         import pyarrow as pa
         from pyarrow import parquet
 
+        names = names if isinstance(names, pa.Array) else pa.array(names, pa.string())
         if self._writer is None:
             kinds = [(self._column, names.type), ("vector", pa.list_(pa.float32(), self._dim))]
             schema = pa.schema(kinds, metadata=self._about)

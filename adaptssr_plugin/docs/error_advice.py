@@ -20,7 +20,7 @@ SPECIFIC: list[tuple[str, str]] = [
         r"implementation: expected 'auto' or 'torch'",
         "Leave `implementation` at `auto`: the Triton kernel has no such case.",
     ),
-    (r"--device: |gpu_id: ", "Name a device that this machine has; `cpu` always works."),
+    (r"got ‹name› \(‹first›\)|gpu_id: ", "Name a device that this machine has; `cpu` always works."),
     (
         r"distributed\.py \|",
         "All processes have to make the same call, with encodings of one width, type and device. The message "

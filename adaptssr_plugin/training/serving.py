@@ -110,7 +110,7 @@ def embed_users(
     chunks: Iterable[KnownHistories],
     output: str | Path,
     batch_size: int = 512,
-    device: torch.device | str = "cpu",
+    device: str = "auto",
 ) -> Embedded:
     """Write the vectors of users as Parquet: ``user_id`` as the source calls them, and ``vector``.
 
@@ -121,17 +121,18 @@ def embed_users(
         chunks: their histories in the model's ids, from :mod:`adaptssr_plugin.corpus.known_histories`.
         output: the file, replaced if it is there.
         batch_size: users that are encoded at once.
-        device: where they are encoded.
+        device: where they are encoded: cpu, cuda, cuda:1 …; auto: cuda where there is one.
 
     Raises:
-        InputError: no user with an item that the model knows; nothing is written then.
+        InputError: no such device, or no user with an item that the model knows; nothing is written then.
     """
-    encoder = model.encoder.to(device)
+    where = _device(device)
+    encoder = model.encoder.to(where)
     behaviours = unknown = skipped = 0
     with VectorWriter(Path(output), "user_id", encoder.out_dim, model.about()) as writer:
         for chunk in chunks:
             if len(chunk.users):
-                writer.write(chunk.users, user_vectors(encoder, chunk.corpus, model.max_len, batch_size, device))
+                writer.write(chunk.users, user_vectors(encoder, chunk.corpus, model.max_len, batch_size, where))
             behaviours += chunk.behaviours
             unknown += chunk.unknown
             skipped += chunk.skipped
@@ -143,21 +144,31 @@ def embed_users(
     return Embedded(writer.rows, encoder.out_dim, behaviours, unknown, skipped)
 
 
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter where torch is built without CUDA
+        first = str(error).strip().partition("\n")[0]
+        raise InputError(f"device: expected one that torch has here, got {name!r} ({first})") from None
+    return device
+
+
 def embed_items(model: UserModel, output: str | Path) -> Embedded:
     """Write the item table as Parquet: ``item_id``, and ``vector``, without padding and [MASK].
 
     Raises:
         InputError: an encoder without a table of items.
     """
-    import pyarrow as pa
-
     table: torch.Tensor | None = getattr(model.encoder, "item_weight", None)
     if table is None:
         raise InputError(f"model: expected an encoder with item_weight, got {type(model.encoder).__name__}")
     tokens = model.artefact.item_tokens
     with VectorWriter(Path(output), "item_id", table.shape[1], model.about()) as writer:
         for start in range(1, len(tokens), _ITEMS_AT_ONCE):
-            names = pa.array(tokens[start : start + _ITEMS_AT_ONCE].tolist(), pa.string())
+            names = tokens[start : start + _ITEMS_AT_ONCE].tolist()
             writer.write(names, table[start : start + _ITEMS_AT_ONCE].detach().float().cpu().numpy())
     return Embedded(writer.rows, table.shape[1])
 
