@@ -160,3 +160,17 @@ def test_the_file_has_torch_s_ending(model, tmp_path, name):
     with pytest.raises(InputError, match=r"^output: expected the name of a file that ends in \.pt2, got "):
         export_model(load_user_model(model[0]), tmp_path / name)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.gpu
+def test_a_graph_for_a_gpu(model, tmp_path):
+    folder, encoder = model
+    graph = torch.export.load(export_model(load_user_model(folder), tmp_path / "encoder.pt2", "cuda")).module()
+    item_seq, item_seq_len = batch(random_lengths(33, 9), 9, n_items=31)
+    came = graph(item_seq.cuda(), item_seq_len.cuda())
+    torch.testing.assert_close(came.cpu(), encoder(item_seq, item_seq_len).detach(), atol=1e-5, rtol=0)
+
+
+def test_a_device_that_is_not_here(model, tmp_path):
+    with pytest.raises(InputError, match=r"^device: expected one that torch has here, got 'cuda:77' \(.+\)$"):
+        export_model(load_user_model(model[0]), tmp_path / "encoder.pt2", "cuda:77")

@@ -84,7 +84,8 @@ def embed(
 @click.command()
 @click.argument("folder", metavar="DIR", type=_PATH)
 @click.option("--output", type=_PATH, required=True, metavar="FILE.pt2", help="File of the graph.")
-def export(folder: Path, output: Path) -> None:
+@click.option("--device", default="cpu", show_default=True, help="Where the graph is to run; it runs nowhere else.")
+def export(folder: Path, output: Path, device: str) -> None:
     """Write the encoder in DIR as a graph (torch.export) that torch runs without this package.
 
     It takes item_seq, int64 (B, L), right-padded with 0, and item_seq_len, int64 (B,), for any B and any L up to the
@@ -95,7 +96,7 @@ def export(folder: Path, output: Path) -> None:
     """  # noqa: D301
     from ..training.serving import export_model, load_user_model
 
-    click.echo(f"Files:\n  {export_model(load_user_model(folder), output)}")
+    click.echo(f"Files:\n  {export_model(load_user_model(folder), output, device)}")
 
 
 def _check_options(context: click.Context, dataset: str | None, inputs: Sequence[Path]) -> None:

@@ -173,24 +173,25 @@ def embed_items(model: UserModel, output: str | Path) -> Embedded:
     return Embedded(writer.rows, table.shape[1])
 
 
-def export_model(model: UserModel, output: str | Path) -> Path:
+def export_model(model: UserModel, output: str | Path, device: str = "cpu") -> Path:
     """Write the encoder as a graph that torch loads and runs without this package (:func:`export_encoder`).
 
     Beside the graph, the file holds ``items.json``, the token of every item id, and ``model.json``, how the model was
     made: ``extra_files`` of ``torch.export.load``.
 
     Args:
-        model: from :func:`load_user_model`, on the device that the graph is to run on.
+        model: from :func:`load_user_model`.
         output: the file, whose name ends in ``.pt2``, as torch wants it; replaced if it is there.
+        device: where the graph is to run, as of :func:`embed_users`; it runs nowhere else.
 
     Raises:
-        InputError: another name, or an encoder that cannot be traced.
+        InputError: another name, no such device here, or an encoder that cannot be traced.
     """
     output = Path(output)
     if output.suffix != ".pt2" or output.is_dir():
         raise InputError(f"output: expected the name of a file that ends in .pt2, got {output}")
     artefact = model.artefact
-    program = export_encoder(model.encoder, len(artefact.item_tokens), model.max_len)
+    program = export_encoder(model.encoder.to(_device(device)), len(artefact.item_tokens), model.max_len)
     extra: dict[str, Any] = {
         "items.json": json.dumps(artefact.item_tokens.tolist(), ensure_ascii=False),
         "model.json": json.dumps({"encoder": artefact.encoder_arguments, **artefact.card}, ensure_ascii=False),
