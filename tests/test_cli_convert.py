@@ -84,7 +84,10 @@ def test_tafeng_from_a_file_and_fetched(call, monkeypatch):
         (["tafeng", "a", "--fetch"], "INPUT: expected no INPUT for tafeng with --fetch, got 1"),
         (["lines", "a", "--fetch"], "--fetch: expected with tafeng alone, got it with lines"),
         (["ttl", "a", "--label-column", "age"], "--label-column: expected with parquet alone, got it with ttl"),
-        (["lines", "a", "--user-column", "user_id"], "--user-column: expected with parquet or recbole, got it with lines"),
+        (
+            ["lines", "a", "--user-column", "user_id"],
+            "--user-column: expected with parquet or recbole, got it with lines",
+        ),
         (["lines", "absent.txt"], "input: expected a file, got absent.txt, which is none"),
     ],
 )

@@ -221,9 +221,11 @@ def _parquet_batches(paths: Sequence[Path], columns: Sequence[str]) -> Iterator[
         number = 0
         try:
             with parquet.ParquetFile(path) as file:
-                for batch in file.iter_batches(_BATCH, columns=list(columns)):
-                    yield path, number, batch
-                    number += len(batch)
+                # One after the other: pyarrow has no lists of dictionaries that reach from one group into the next.
+                for group in range(file.num_row_groups):
+                    for batch in file.iter_batches(_BATCH, row_groups=[group], columns=list(columns)):
+                        yield path, number, batch
+                        number += len(batch)
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{path}: cannot be read after row {number} ({_one_line(error)})") from None
 

@@ -80,14 +80,18 @@ class CorpusWriter(DatasetWriter):
     def __init__(
         self, folder: Path, name: str | None = None, overwrite: bool = False, *, source: Mapping[str, Any]
     ) -> None:
-        super().__init__(folder, name, overwrite)
         self._parts = Parts(folder / PARTS, source)
+        super().__init__(folder, name, overwrite)
         self._user_names: list[str] = []  # of the part that is being filled
         self._ids, self._counts = array("i"), array("q")
         self._passed_over = 0
 
     def _main_file(self) -> Path:
         return self.folder / MANIFEST
+
+    def _check_free(self, path: Path) -> None:
+        if not self._parts.are_there():  # else what lies there may come from a run that was killed at its very end
+            super()._check_free(path)
 
     def _temporary(self, path: Path) -> Path:
         self._temporaries[path] = self._parts.folder / f"{path.name}.tmp"
@@ -251,18 +255,19 @@ class InteractionsWriter(CorpusWriter):
         self._ids, self._rows, self._times = array("i"), array("i"), array("d")
 
     def _blocks(self) -> Iterator[Block]:
+        parts = [[part[name] for name in ("rows", "times", "items")] for part in self._parts]
         counts = np.zeros(self.users, dtype=np.int64)
-        for part in self._parts:
-            counts += np.bincount(part["rows"], minlength=self.users)
+        for rows, *_ in parts:
+            counts += np.bincount(rows, minlength=self.users)
         ends = np.cumsum(counts)
         start = 0
         while start < self.users:
             before = ends[start] - counts[start]
             stop = max(start + 1, int(np.searchsorted(ends, before + PART, side="right")))
             pieces = []
-            for part in self._parts:
-                inside = slice(*np.searchsorted(part["rows"], [start, stop]).tolist())
-                pieces.append([np.array(part[name][inside]) for name in ("rows", "times", "items")])
+            for columns in parts:
+                inside = slice(*np.searchsorted(columns[0], [start, stop]).tolist())
+                pieces.append([column[inside] for column in columns])
             rows, times, items = (np.concatenate(columns) for columns in zip(*pieces, strict=True))
             yield items[np.lexsort((times, rows))], counts[start:stop]
             start = stop
@@ -283,18 +288,21 @@ class Parts:
 
     def begin(self) -> None:
         """Take up the parts that are there, or clear those of another source away."""
-        path = self.folder / _SOURCE
-        try:
-            same = path.read_text(encoding="utf-8") == self._source
-        except (OSError, ValueError):
-            same = False
-        if not same:
+        if not self.are_there():
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir()
+            path = self.folder / _SOURCE
             path.write_text(self._source, encoding="utf-8")
             _synchronise(path)
         while (part := Part(self._place(len(self._parts)))).folder.is_dir():
             self._parts.append(part)
+
+    def are_there(self) -> bool:
+        """Tell whether a conversion of this source was broken off here."""
+        try:
+            return (self.folder / _SOURCE).read_text(encoding="utf-8") == self._source
+        except (OSError, ValueError):
+            return False
 
     def __iter__(self) -> Iterator["Part"]:
         return iter(self._parts)

@@ -9,6 +9,7 @@ from ..corpus import BehaviourCorpus
 from ..errors import InputError
 
 _TOTAL = 1 << 44  # what weights are scaled to add up to, near enough
+_USERS = 1 << 16  # whose behaviours are looked at together
 _RANDOM_BITS = 62  # of a draw; so no item is favoured by more than 2**-18 of its probability
 
 
@@ -39,10 +40,13 @@ class NegativeItems(nn.Module):
     @classmethod
     def from_histories(cls, corpus: BehaviourCorpus) -> "NegativeItems":
         """A random user, then a random behaviour of that user."""
-        lengths = corpus.lengths
-        shares = np.repeat(1.0 / lengths, lengths)
-        weights = np.bincount(corpus.items, weights=shares, minlength=corpus.n_items)
-        return cls(weights.astype(np.float64))
+        weights = np.zeros(corpus.n_items)
+        for start in range(0, len(corpus), _USERS):
+            offsets = corpus.offsets[start : start + _USERS + 1]
+            lengths = np.diff(offsets)
+            shares = np.repeat(1.0 / lengths, lengths)
+            weights += np.bincount(corpus.items[offsets[0] : offsets[-1]], weights=shares, minlength=corpus.n_items)
+        return cls(weights)
 
     @classmethod
     def uniform(cls, n_items: int) -> "NegativeItems":
