@@ -23,6 +23,7 @@ BENCHMARKS = {
     "corpus": ("corpus", "run", "converting, opening and reading a corpus of 1.5 million users on disk"),
     "recbole": ("recbole_runs", "run", "steps of SASRec on ml-100k by RecBole as it comes and by this package"),
     "recbole_metrics": ("recbole_runs", "metrics_over_seeds", "what faster_layers does to the metrics, over seeds"),
+    "kills": ("kills", "run", "a pre-training that is killed for half an hour against one left in peace"),
     "methods": ("methods_table", "run", "every pre-training method under its losses on ml-100k"),
 }
 ALL = ("loss", "augment", "masked_items", "step", "scale", "recbole")
@@ -37,6 +38,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="folder for CSV and pictures")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="what is measured; CUDA where there is any")
     parser.add_argument("--limit", type=float, metavar="SECONDS", help="of each benchmark: no case begins later")
+    parser.add_argument("--minutes", type=float, help="kills: how long there are any; 30 by default")
     parser.add_argument("--plot", action="store_true", help="measure nothing, draw again from the CSV files there are")
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
@@ -47,20 +49,21 @@ def main() -> None:
     output.mkdir(parents=True, exist_ok=True)
     for name in ALL if arguments.name == "all" else (arguments.name,):
         measure.limit_seconds(arguments.limit)
-        _one(name, output, arguments.quick, arguments.plot)
+        _one(name, output, arguments.quick, arguments.plot, arguments.minutes)
     if arguments.name == "all" and device == "cpu":  # what is asked for is asked of a processor
         from benchmarks import summary
 
         summary.run(output)
 
 
-def _one(name: str, output: Path, quick: bool, only_plot: bool) -> None:
+def _one(name: str, output: Path, quick: bool, only_plot: bool, minutes: float | None) -> None:
     module_name, function, _ = BENCHMARKS[name]
     module = importlib.import_module(f"benchmarks.{module_name}")
     started = time.perf_counter()
     if not only_plot:
         print(f"== {name}, on {measure.default_device()}", flush=True)
-        getattr(module, function)(output, quick=quick)
+        more = {"minutes": minutes} if name == "kills" and minutes else {}
+        getattr(module, function)(output, quick=quick, **more)
     if hasattr(module, "plot") and function == "run":
         module.plot(output)
     print(f"== {name}: {time.perf_counter() - started:.0f} s", flush=True)

@@ -4,6 +4,7 @@ Killed in a step, in the writing of a checkpoint, between two moves; stopped by 
 damaged. The runs are processes of their own (tests/kill_cases.py) that write a checkpoint after every step.
 """
 
+import csv
 import os
 import random
 import subprocess
@@ -13,6 +14,7 @@ from kill_cases import DONE, KILLED, STOPPED, assert_ended_alike, forked_runs, r
 from training_cases import TINY, write_profiled_dataset
 
 from adaptssr_plugin.training import load_checkpoint
+from benchmarks import kills as benchmark
 
 TRAINING = {name: value for name, value in TINY.items() if not name.startswith("ft_")}
 # Five steps an epoch, 25 in all.
@@ -211,3 +213,12 @@ def test_damaged_and_killed_in_turn(runs, undisturbed, tmp_path):
             os.truncate(last[-1], source.randrange(last[-1].stat().st_size))
     assert runs(folder, None) == [DONE]
     assert_ended_alike(folder, undisturbed)
+
+
+@pytest.mark.slow
+def test_the_benchmark_finds_equal_weights(tmp_path):
+    benchmark.run(tmp_path, quick=True)
+    with (tmp_path / "kills.csv").open(encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert row["equal"] == "True"
+    assert int(row["resumes"]) == int(row["kills"]) + int(row["stops"]) > 0
