@@ -147,8 +147,8 @@ def known_corpus(
 
 
 def _numbers(item_tokens: StrArray) -> dict[str, int]:
-    """Number the items; the padding is none."""
-    return {token: number for number, token in enumerate(item_tokens.tolist()) if number}
+    """Number the items; the padding is 0, as what is unknown."""
+    return {token: number for number, token in enumerate(item_tokens.tolist())}
 
 
 def _plain(column: Any) -> Any:
