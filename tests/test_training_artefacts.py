@@ -1,11 +1,14 @@
 """A pre-trained model as files: read back whole, readable without this package, refused in one line when damaged."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 from training_cases import assert_same_weights, encoder_of
 
 from adaptssr_plugin import UserEncoder
@@ -87,3 +90,22 @@ def test_a_missing_file_gives_one_line(saved, name):
     (folder / name).unlink()
     with pytest.raises(InputError, match=rf"^model: expected a folder with {name}, got .* \(has its pre-training"):
         load_artefact(folder)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("name", ["model.safetensors", "model.json", "items.json", "MODEL_CARD.md"])
+def test_a_full_disk_leaves_the_model_that_is_there(saved, name, monkeypatch):
+    _, folder, _ = saved
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    if name == "model.safetensors":  # whose library puts files of its own in place of links
+
+        def full(*_args, **_options):
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+        monkeypatch.setattr("safetensors.torch.save_file", full)
+    else:
+        (folder / f".{name}.{os.getpid()}.tmp").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"cannot be written \(No space left on device\); what") as refused:
+        save_artefact(folder, encoder_of(UserEncoder, seed=1, **SIZES), SIZES, {"dataset": "other"}, TOKENS)
+    assert refused.value.filename == str(folder / name)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
