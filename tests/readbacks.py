@@ -57,7 +57,8 @@ class _Methods(TorchFunctionMode):
         self.reads = reads
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func in (torch.Tensor.tolist, torch.Tensor.cpu):
+        # On a device the copy is dispatched too, and counted there.
+        if func in (torch.Tensor.tolist, torch.Tensor.cpu) and args[0].device.type == "cpu":
             self.reads.append(f"Tensor.{func.__name__}")
         return func(*args, **(kwargs or {}))
 

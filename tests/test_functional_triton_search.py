@@ -132,6 +132,7 @@ for name, dtype, dim, columns in (("fp32", torch.float32, 64, 2), ("fp64", torch
     types |= dict(n_anchors="i32", n_keys="i32", keys_per_share="i32")
     constants = dict(per_user=4, stride=2, dim=dim, n_columns=columns)
     constants |= dict(block_anchors=blocks.anchors, block_keys=blocks.keys, block_dim=blocks.dim)
+    constants |= dict(precision="tf32x3" if name == "fp32" else "ieee")
     signature = {n: types.get(n, "constexpr") for n in kernel.arg_names}
     at = {(kernel.arg_names.index(n),): value for n, value in constants.items()}
     source = ASTSource(kernel, signature, at)
@@ -148,12 +149,12 @@ def compiled(tmp_path_factory):
 
 
 @needs_triton
-def test_compiles_for_a_cuda_device_without_tf32(compiled):
+def test_compiles_for_a_cuda_device(compiled):
     for name in ("fp32", "fp64"):
         assert compiled[name]["binary"] > 0
-        assert compiled[name]["shared"] <= 48 * 1024  # what every device has
-        assert "tf32" not in compiled[name]["ptx"]
-    assert "fma.rn.f32" in compiled["fp32"]["ptx"]
+        assert compiled[name]["shared"] <= 99 * 1024  # what every device of compute capability 8 and above can give
+    assert "tf32" in compiled["fp32"]["ptx"]
+    assert "tf32" not in compiled["fp64"]["ptx"]
     assert "f64" in compiled["fp64"]["ptx"]
 
 
@@ -162,9 +163,23 @@ def test_compiles_for_a_cuda_device_without_tf32(compiled):
 
 @pytest.mark.parametrize("device", ["cpu", "cuda", "meta"])
 @pytest.mark.parametrize("implementation", ["auto", "torch"])
-def test_auto_is_torch_on_every_device(implementation, device):
+def test_auto_is_torch_where_there_is_no_cuda_device(implementation, device, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     check_implementation(implementation)
     assert choose_search(implementation, torch.device(device)) is search
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    ("major", "dtype", "is_kernel"),
+    [(9, torch.float32, True), (9, torch.bfloat16, True), (9, torch.float64, False), (8, torch.float32, False)],
+)
+def test_auto_is_the_kernel_where_it_was_measured(major, dtype, is_kernel, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (major, 0))
+    chosen = choose_search("auto", torch.device("cuda"), dtype)
+    assert chosen is (triton_search.search if is_kernel else search)
+    assert choose_search("torch", torch.device("cuda"), dtype) is search
 
 
 @pytest.mark.parametrize("wrong", ["cuda", "", None, True, 1])

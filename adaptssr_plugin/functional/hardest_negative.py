@@ -84,7 +84,7 @@ def find_winners(
         InputError: as :func:`choose_search`; "triton" with ``rows``, which its kernel does not know.
     """
     if rows is None:
-        return choose_search(implementation, vectors.device)(vectors, stride, user_ids, chunk_size)
+        return choose_search(implementation, vectors.device, vectors.dtype)(vectors, stride, user_ids, chunk_size)
     check_implementation(implementation)
     if implementation == "triton":
         raise InputError("implementation: expected 'auto' or 'torch' with rows of a gathered batch, got 'triton'")
