@@ -10,6 +10,7 @@ import click
 from .. import __version__
 from ..errors import InputError, TrainingDivergedError
 from ..methods import available, presets
+from .compare import compare
 from .convert import convert
 from .describe import describe
 from .embed import embed, export
@@ -29,6 +30,7 @@ def cli() -> None:
     adaptssr pretrain --dataset ml-100k        the first half, on any RecBole dataset
     adaptssr finetune DIR --task gender        the second half, for any column of the dataset's .user file
     adaptssr run SASRec ml-100k --ssl_loss=adaptssr   a RecBole model with the self-supervised loss beside its own
+    adaptssr compare --smoke                   methods x tasks x seeds: the paper's tables and figures
     adaptssr convert KIND FILE --output DIR    other forms of data to RecBole's files; describe: what is in them
     adaptssr embed DIR --output FILE.parquet   vectors of any users; export: the encoder for torch alone
     """  # noqa: D301 - \b keeps click from wrapping the lines
@@ -59,7 +61,9 @@ def quickstart(output: Path, seeds: int, quiet: bool, **options: Any) -> None:
 
 
 @cli.command()
-@click.option("--dataset", required=True, metavar="NAME|FOLDER", help="RecBole dataset, or a folder of atomic files.")
+@click.option(
+    "--dataset", required=True, metavar="NAME|FOLDER", help="RecBole dataset, or a folder of atomic files or a corpus."
+)
 @click.option("--method", type=str, default="adaptssr", show_default=True, help=f"One of {', '.join(available())}.")
 @click.option("--preset", type=str, default="paper", show_default=True, help=f"One of {', '.join(presets())}.")
 @click.option("--output", type=_PATH, required=True, help="Folder for the model; an interrupted run in it goes on.")
@@ -90,7 +94,8 @@ def pretrain(
 ) -> None:
     """Pre-train a user model on the training histories of a RecBole dataset.
 
-    Items that RecBole's split (eval_args) keeps for validation and test are not seen. Of the users, 90 % train
+    Items that RecBole's split (eval_args) keeps for validation and test are not seen; of a corpus that adaptssr
+    convert --corpus has written, everything is. Of the users, 90 % train
     and 10 % choose the epoch. The folder gets checkpoints, TensorBoard curves and the model as safetensors. A run
     that was killed, or that SIGTERM stopped (exit status 143), goes on where it was when the command is given again.
 
@@ -191,6 +196,7 @@ def run(words: tuple[str, ...], config_files: str | None, show_config: bool) -> 
     run_model(parse(words, config_files), show_config)
 
 
+cli.add_command(compare)
 cli.add_command(convert)
 cli.add_command(describe)
 cli.add_command(embed)

@@ -1,0 +1,83 @@
+"""``adaptssr compare``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import InputError
+from .options import recbole_options
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("plan", required=False, metavar="PLAN")
+@click.option("--smoke", is_flag=True, help="The packaged plan smoke, with every table and figure: minutes.")
+@click.option("--output", type=_PATH, default=Path("adaptssr-compare"), show_default=True, help="Folder for results.")
+@click.option("--dataset", metavar="NAME|FOLDER", help="Where the plan's dataset is.")
+@click.option("--table", "tables", multiple=True, type=click.Choice(["paper", "fair", "none"]), help="Default: both.")
+@click.option("--figure", "figures", multiple=True, type=click.Choice(["3", "4", "5", "7"]), help="May be repeated.")
+@click.option("--method", "methods", multiple=True, help="Rows, in place of the plan's; may be repeated.")
+@click.option("--seeds", type=click.IntRange(1), help="Runs of fine-tuning for a row, in place of the plan's.")
+@click.option("--pretrain-seeds", type=click.IntRange(1), help="Pre-trainings for a row, in place of the plan's.")
+@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="RecBole option, e.g. use_gpu=False.")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes; cores are shared out.")
+@click.option("--part", default="1/1", show_default=True, metavar="I/N", help="This machine's share of the cells.")
+@click.option("--quiet", is_flag=True, help="No progress line.")
+def compare(
+    plan: str | None,
+    smoke: bool,
+    output: Path,
+    dataset: str | None,
+    tables: Sequence[str],
+    figures: Sequence[str],
+    methods: Sequence[str],
+    seeds: int | None,
+    pretrain_seeds: int | None,
+    pairs: tuple[str, ...],
+    jobs: int,
+    part: str,
+    quiet: bool,
+) -> None:
+    """Compare pre-training methods: the paper's Table 2, its fair twin, Table 3 and Figures 3, 4, 5 and 7.
+
+    PLAN is a packaged plan (ml-100k, tenrec-qba, ...) or a YAML file: corpus, tasks, methods, options and seeds. Every
+    pre-training and every run of fine-tuning is a cell with a result file of its own under DIR/cells. A run that is
+    interrupted goes on from there, and what is changed in the plan computes anew only the cells that it touches.
+
+    In the fair twin all methods have the same start and the same epochs, and contrastive methods choose temperature
+    and strength of augmentation on validation rows. Several machines: --part 1/3, 2/3 and 3/3, then bring the files
+    of DIR/cells together and give the command once more.
+
+    \b
+    adaptssr compare --smoke
+    adaptssr compare ml-100k --output results --jobs 2
+    adaptssr compare tenrec-qba --dataset path/to/tenrec-qba --output results --table fair --figure 3
+    """  # noqa: D301
+    from ..experiments.compare import compare as run
+    from ..experiments.compare import read_plan
+    from ..experiments.compare.running import part_of
+
+    if smoke == (plan is not None):
+        raise InputError(
+            "plan: expected a plan or --smoke, and not both" if smoke else "plan: expected a plan, got none"
+        )
+    changes: dict[str, Any] = {
+        "dataset": dataset,
+        "methods": list(methods) or None,
+        "seeds": seeds,
+        "pretrain_seeds": pretrain_seeds,
+    }
+    chosen = read_plan(plan or "smoke", changes, recbole_options(pairs))
+    names = [name for name in ("paper", "fair") if not tables or name in tables]
+    numbers = (3, 4, 5, 7) if smoke and not figures else tuple(int(number) for number in figures)
+    done = run(chosen, output, names, numbers, jobs, part_of(part), show_progress=not quiet)
+    for name, text in done.tables.items():
+        click.echo(f"{name}\n\n{text}")
+    if done.unfinished:
+        click.echo(f"{done.unfinished} cells are left for other machines or a later run.")
+    click.echo(f"{done.computed} cells computed. Files:")
+    for path in done.files:
+        click.echo(f"  {path}")

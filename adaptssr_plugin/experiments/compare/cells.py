@@ -1,0 +1,332 @@
+"""The cells of the grid: what each depends on, and how it is computed."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...corpus import BehaviourCorpus
+from ...downstream import Task
+from ...errors import InputError
+from ...methods import Recipe
+from ...methods.registry import method_named
+from ...recbole import Config
+from ...recbole.finetune import fine_tune
+from ...recbole.pretrain import load_pretrained, pretrain, versions
+from ...recbole.user_sequences import load_user_sequences
+from ..similarity import similarity_distributions
+from ..task_runs import baseline_records
+from ..task_tables import make_task
+from .memory import PeakMemory
+from .plan import ComparePlan, TaskSpec
+
+# Options that say how a run is carried out and not what it computes, or that tables show by other means.
+_NOT_IN_KEYS = {"preset", "micro_batch", "checkpoint_minutes", "checkpoint_steps"}
+# RecBole's options that change nothing, or whose effect is in the fingerprint of the corpus.
+_NOT_IN_SETTINGS = {"use_gpu", "gpu_id", "eval_args", "data_path", "load_col", "field_separator"}
+_DEFAULTS = {one.name: one.default for one in dataclasses.fields(Recipe)}
+
+
+@dataclass(frozen=True)
+class Data:
+    """A plan's corpus, loaded once in a process."""
+
+    config: Config
+    corpus: BehaviourCorpus
+    fingerprint: str
+
+
+@lru_cache(maxsize=2)
+def _load(dataset: str, options: str, max_len: int) -> Data:
+    from ...recbole.pretrain import Source
+
+    config = Source(dataset, json.loads(options)).config(max_len)
+    corpus = load_user_sequences(config).corpus
+    digest = hashlib.sha256()
+    for array in (corpus.items, corpus.offsets):
+        digest.update(array.tobytes())
+    digest.update("\0".join(map(str, corpus.item_tokens)).encode())
+    digest.update("\0".join(map(str, corpus.user_tokens)).encode())
+    settings = {name: value for name, value in json.loads(options).items() if name not in _NOT_IN_SETTINGS}
+    digest.update(json.dumps(settings, sort_keys=True).encode())
+    return Data(config, corpus, digest.hexdigest()[:16])
+
+
+def load_data(plan: ComparePlan) -> Data:
+    """Load the corpus of a plan; errors as :func:`load_user_sequences`."""
+    options = json.dumps(dict(plan.recbole), sort_keys=True, default=str)
+    return _load(plan.dataset, options, plan.recipe("none", False).max_len)
+
+
+def options_of(recipe: Recipe, fine_tuning: bool | None = None) -> dict[str, Any]:
+    """Give the options of a recipe that differ from the defaults, so that an option added later changes no key.
+
+    Args:
+        recipe: the recipe.
+        fine_tuning: True: options of fine-tuning alone; False: all others; None: both.
+    """
+    return {
+        name: getattr(recipe, name)
+        for name, default in _DEFAULTS.items()
+        if name not in _NOT_IN_KEYS
+        and getattr(recipe, name) != default
+        and (fine_tuning is None or name.startswith("ft_") == fine_tuning)
+    }
+
+
+class Cell:
+    """One result: what it depends on, and how it is computed."""
+
+    kind: str
+
+    def spec(self) -> dict[str, Any]:
+        """Everything that the result depends on beside the corpus, as plain values."""
+        raise NotImplementedError
+
+    def needs(self) -> "Pretraining | None":
+        """Give the model that has to be there before."""
+        return None
+
+    def compute(self, plan: ComparePlan, models: Path) -> dict[str, Any]:
+        """Compute the result, as plain values; models are in folders under ``models``."""
+        raise NotImplementedError
+
+    def key(self, fingerprint: str) -> str:
+        """Hash what the result depends on."""
+        text = json.dumps({"corpus": fingerprint, "kind": self.kind, **self.spec()}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Pretraining(Cell):
+    """A pre-trained model. With ``warm_start: mlm`` the masked-item stage is a cell of its own, shared by methods."""
+
+    recipe: Recipe
+    kind = "pretraining"
+
+    def spec(self) -> dict[str, Any]:
+        """The options of pre-training, the seed among them."""
+        return {"options": options_of(self.recipe, fine_tuning=False)}
+
+    def needs(self) -> "Pretraining | None":
+        """Give the shared warm-up, where there is one."""
+        if self.recipe.warm_start != "mlm" or not self.recipe.epochs:
+            return None
+        return Pretraining(warm_up_of(self.recipe))
+
+    def compute(self, plan: ComparePlan, models: Path) -> dict[str, Any]:
+        """Pre-train; the result holds what Table 3 asks for."""
+        fingerprint = load_data(plan).fingerprint
+        recipe, warm_up = self.recipe, self.needs()
+        if warm_up is not None:
+            recipe = dataclasses.replace(recipe, warm_start=str(models / warm_up.key(fingerprint)))
+            if method_named(recipe.method).needs_generator:
+                # A finished model has no output bias: what fills views is the warm-up, trained on for a while.
+                recipe = dataclasses.replace(recipe, mlm_epochs=math.ceil(recipe.mlm_epochs / 10), mlm_select="last")
+        with PeakMemory(load_data(plan).config["device"]) as memory:
+            started = time.perf_counter()
+            model = pretrain(plan.source(), recipe, models / self.key(fingerprint), show_progress=False)
+            seconds = time.perf_counter() - started
+        trained = round(len(load_data(plan).corpus) * (1 - recipe.valid_share))
+        return {
+            "seconds": seconds,
+            "peak_memory_mb": memory.megabytes,
+            "users_trained_on": trained,
+            "stages": [
+                {
+                    "name": stage.name,
+                    "epochs": len(stage.history),
+                    "selected_epoch": stage.selected_epoch,
+                    "seconds": sum(epoch["seconds"] for epoch in stage.history),
+                    "first": stage.history[0],
+                    "last": stage.history[-1],
+                    "selected": stage.history[stage.selected_epoch - 1],
+                }
+                for stage in model.stages
+            ],
+        }
+
+
+def warm_up_of(recipe: Recipe) -> Recipe:
+    """Give the recipe of the masked-item stage alone, without options that have no part in it."""
+    kept = {
+        name: getattr(recipe, name)
+        for name in _DEFAULTS
+        if name.startswith("mlm_")
+        or name
+        in {"encoder", "dim", "n_layers", "n_heads", "ff_dim", "max_len", "embed_norm", "embed_dropout", "interests",
+            "batch_size", "valid_share", "stopping_step", "clip_grad_norm", "amp_dtype", "seed", "split_seed"}
+    }  # fmt: skip
+    return Recipe(method="adaptssr", warm_start="mlm", epochs=0, **kept)
+
+
+@dataclass(frozen=True)
+class FineTuning(Cell):
+    """One run of fine-tuning on a task.
+
+    Attributes:
+        start: the model; None: a random initialisation.
+        task: what to predict.
+        recipe: its ``ft_`` options, sizes and split hold.
+        seed: of the run.
+    """
+
+    start: Pretraining | None
+    task: TaskSpec
+    recipe: Recipe
+    seed: int
+    kind = "fine-tuning"
+
+    def spec(self) -> dict[str, Any]:
+        """The start's options, the task and the options of fine-tuning."""
+        sizes = {
+            name: value
+            for name, value in options_of(self.recipe, fine_tuning=False).items()
+            if name in {"max_len", "split_seed", "amp_dtype", "dim", "n_layers", "n_heads", "ff_dim", "encoder",
+                        "embed_norm", "embed_dropout", "interests"}
+        }  # fmt: skip
+        return {
+            "start": None if self.start is None else self.start.spec(),
+            "task": dataclasses.asdict(self.task),
+            "sizes": sizes,
+            "options": options_of(self.recipe, fine_tuning=True),
+            "seed": self.seed,
+        }
+
+    def needs(self) -> Pretraining | None:
+        """Give the model."""
+        return self.start
+
+    def compute(self, plan: ComparePlan, models: Path) -> dict[str, Any]:
+        """Fine-tune, and give all metrics of validation and test rows."""
+        data = load_data(plan)
+        encoder, epoch = None, None
+        if self.start is not None:
+            model = load_pretrained(models / self.start.key(data.fingerprint))
+            encoder, epoch = model.encoder, model.stages[-1].selected_epoch
+        with PeakMemory(data.config["device"]) as memory:
+            task = task_of(plan, self.task, self.recipe)
+            done = fine_tune(data.config, data.corpus, task, self.recipe, self.seed, encoder)
+        return {
+            "valid": dict(done.valid_metrics),
+            "test": dict(done.test_metrics),
+            "best_epoch": done.best_epoch,
+            "pretrain_epoch": epoch,
+            "seconds": done.seconds,
+            "peak_memory_mb": memory.megabytes,
+        }
+
+
+@dataclass(frozen=True)
+class Baselines(Cell):
+    """What needs no encoder, on a task."""
+
+    task: TaskSpec
+    recipe: Recipe
+    kind = "baselines"
+
+    def spec(self) -> dict[str, Any]:
+        """The task, its split and its input."""
+        recipe = self.recipe
+        splits = {"max_len": recipe.max_len, "split_seed": recipe.split_seed, "ties": recipe.ft_ties,
+                  "unit": recipe.ft_split_unit}  # fmt: skip
+        return {"task": dataclasses.asdict(self.task), "splits": splits}
+
+    def compute(self, plan: ComparePlan, models: Path) -> dict[str, Any]:  # noqa: ARG002 - as every cell's
+        """Fit them; a record for every value."""
+        started = time.perf_counter()
+        data = load_data(plan)
+        task = task_of(plan, self.task, self.recipe)
+        records = list(baseline_records(plan.name, data.corpus, [task], self.recipe))
+        return {
+            "records": [dataclasses.asdict(one) for one in records],
+            "size": task.size,
+            "rows": len(task),
+            "metric": task.metric_name,
+            "name": task.name,
+            "seconds": time.perf_counter() - started,
+        }
+
+
+@dataclass(frozen=True)
+class Similarities(Cell):
+    """The samples of Figure 5 for a model."""
+
+    start: Pretraining
+    kind = "similarities"
+
+    def spec(self) -> dict[str, Any]:
+        """The model's options."""
+        return {"start": self.start.spec()}
+
+    def needs(self) -> Pretraining | None:
+        """Give the model."""
+        return self.start
+
+    def compute(self, plan: ComparePlan, models: Path) -> dict[str, Any]:
+        """Sample; values to four decimals, which is finer than the grid of the figure."""
+        started = time.perf_counter()
+        data = load_data(plan)
+        recipe = self.start.recipe
+        encoder = load_pretrained(models / self.start.key(data.fingerprint)).encoder
+        found = similarity_distributions(encoder, data.corpus, seed=recipe.seed, max_len=recipe.max_len)
+        samples = {name: [round(float(value), 4) for value in sample] for name, sample in found.curves.items()}
+        return {
+            "samples": samples,
+            "mask_ratio": found.mask_ratio,
+            "crop_ratio": found.crop_ratio,
+            "seconds": time.perf_counter() - started,
+        }
+
+
+_tasks: dict[Any, Task] = {}
+
+
+def task_of(plan: ComparePlan, spec: TaskSpec, recipe: Recipe) -> Task:
+    """Make a task, once in a process; the file of ``cold:FILE`` may stand beside the dataset's.
+
+    Raises:
+        InputError: as :func:`make_task`.
+    """
+    data = load_data(plan)
+    key = data.fingerprint, spec, recipe.max_len, recipe.split_seed
+    if key not in _tasks:
+        form, colon, rest = spec.word.partition(":")
+        beside = form == "cold" and colon and not Path(rest).is_file()
+        word = f"cold:{Path(plan.dataset) / rest}" if beside else spec.word
+        _tasks[key] = make_task(word, data.config, data.corpus, recipe, spec.bins)
+    return _tasks[key]
+
+
+def conditions(plan: ComparePlan) -> Mapping[str, Any]:
+    """Where and with what a result is computed."""
+    device = torch.device(load_data(plan).config["device"])
+    return {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def check_ready(plan: ComparePlan) -> None:
+    """Load the corpus and make every task, so that a wrong plan is refused before anything is trained.
+
+    Raises:
+        InputError: whatever is wrong with data or tasks.
+    """
+    reference = plan.recipe("none", False)
+    names = [task_of(plan, spec, reference).name for spec in plan.tasks]
+    if len(set(names)) != len(names):
+        raise InputError(f"tasks: expected different names, got {', '.join(names)}")

@@ -1,0 +1,227 @@
+"""Which cells a table or a figure consists of, and what they came to; values are chosen on validation rows alone."""
+
+import dataclasses
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...methods import Recipe
+from ..records import paper_name
+from .cells import Cell, FineTuning, Pretraining, Similarities, warm_up_of
+from .plan import ComparePlan, TaskSpec
+from .store import Store
+
+TUNED = "AdaptSSR, tuned"
+WARM_UP = "MLM warm-up only"
+CONTRASTIVE = ("clue", "ccl", "idicl", "cl4srec", "coserec", "duorec")
+# The options that are a method's strength ρ of augmentation: a share that is changed (spec 4.5). Cropping keeps 1 - ρ.
+_STRENGTHS: Mapping[str, Sequence[str]] = {
+    "cl4srec": ("mask_ratio", "reorder_ratio", "crop_ratio"),
+    "coserec": ("mask_ratio", "reorder_ratio", "crop_ratio", "substitute_ratio", "insert_ratio"),
+    "ccl": ("fill_ratio",),
+    "adaptssr": ("mask_ratio", "reorder_ratio", "crop_ratio"),
+}
+ROBUSTNESS = ("cl4srec", "coserec", "ccl")
+
+
+def strength(method: str, rho: float) -> dict[str, float]:
+    """Options that give a method's operators the strength ρ; none for a method that has none."""
+    return {name: round(1 - rho, 6) if name == "crop_ratio" else rho for name in _STRENGTHS.get(method, ())}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table, a bar or a point: fine-tuning from models of one recipe.
+
+    Attributes:
+        name: as tables write it.
+        recipe: with the seed of the first pre-training; None where tuning has not come so far.
+        seeds: runs of fine-tuning.
+        pretrain_seeds: pre-trainings.
+        chosen: what was tuned, by name.
+    """
+
+    name: str
+    recipe: Recipe
+    seeds: int
+    pretrain_seeds: int = 1
+    chosen: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    def start(self, seed: int) -> Pretraining | None:
+        """Give the model that a run of fine-tuning starts from."""
+        if self.recipe.method == "none":
+            return None
+        own = self.recipe.seed + seed % self.pretrain_seeds
+        fresh: dict[str, Any] = {name: Recipe.__dataclass_fields__[name].default for name in _FINE_TUNING}
+        return Pretraining(dataclasses.replace(self.recipe, seed=own, **fresh))
+
+    def cell(self, task: TaskSpec, seed: int) -> FineTuning:
+        """Give the cell of one run on one task."""
+        return FineTuning(self.start(seed), task, self.recipe, seed)
+
+    def cells(self, tasks: Sequence[TaskSpec]) -> list[FineTuning]:
+        """All cells of the row."""
+        return [self.cell(task, seed) for seed in range(self.seeds) for task in tasks]
+
+
+_FINE_TUNING = [one.name for one in dataclasses.fields(Recipe) if one.name.startswith("ft_")]
+
+
+class Grid:
+    """Rows of tables and figures from a plan and what is finished.
+
+    Every method returns what results allow to say now. Cells that are needed for it are gathered as a side effect:
+    after asking for tables and figures, :attr:`cells` are all that can be named, :attr:`later` counts the others.
+    """
+
+    def __init__(self, plan: ComparePlan, store: Store) -> None:
+        self.plan = plan
+        self.store = store
+        self._cells: dict[str, Cell] = {}
+        self.later = 0
+
+    @property
+    def cells(self) -> list[Cell]:
+        """What was asked for so far, finished or not."""
+        return list(self._cells.values())
+
+    def ask(self, cells: Sequence[Cell]) -> bool:
+        """Note cells as needed; tells whether all of them are finished."""
+        for cell in cells:
+            self._cells.setdefault(cell.key(self.store.fingerprint), cell)
+        return all(self.store.get(cell) is not None for cell in cells)
+
+    # --- tables ------------------------------------------------------------------------------------------------
+
+    def table(self, fair: bool) -> list[Row]:
+        """Rows of Table 2, or of its fair twin; those whose tuning is not finished are left out."""
+        plan, rows = self.plan, []
+        for method in plan.methods:
+            recipe = plan.recipe(method, fair)
+            row = Row(paper_name(method), recipe, plan.seeds, plan.pretrain_seeds)
+            rows.append(self._tuned(row, fair and method in CONTRASTIVE, plan.temperatures, "temperature"))
+        if fair and "adaptssr" in plan.methods and plan.scales:
+            row = Row(TUNED, plan.recipe("adaptssr", True), plan.seeds, plan.pretrain_seeds)
+            rows.append(self._tuned(row, True, plan.scales, "scale"))
+        found = [row for row in rows if row is not None]
+        for row in found:
+            self.ask(row.cells(plan.tasks))
+        return found
+
+    def _tuned(self, row: Row, tune: bool, values: Sequence[float], option: str) -> Row | None:
+        """Choose one option, then ρ with it; None while that is under way."""
+        if not tune:
+            return row
+        plan, method = self.plan, row.recipe.method
+        chosen: dict[str, float] = {}
+        steps: list[tuple[str, list[tuple[float, dict[str, Any]]]]] = [
+            (option, [(value, {option: value}) for value in values])
+        ]
+        if method in _STRENGTHS and plan.strengths:
+            steps.append(("rho", [(rho, strength(method, rho)) for rho in plan.strengths]))
+        recipe = row.recipe
+        for number, (name, candidates) in enumerate(steps):
+            tried = [
+                (None, recipe),
+                *((value, dataclasses.replace(recipe, **options)) for value, options in candidates),
+            ]
+            if name != "rho":  # of the option itself only the values that were listed
+                tried = tried[1:]
+            scores = [self.validation(Row(row.name, one, plan.tuning_seeds)) for _, one in tried]
+            if any(score is None for score in scores):
+                rest = sum(len(candidates) for _, candidates in steps[number + 1 :]) * (
+                    plan.tuning_seeds * len(plan.tasks) + 1
+                )
+                self.later += rest + row.seeds * len(plan.tasks)
+                return None
+            best = max(range(len(tried)), key=lambda index: scores[index] or 0.0)
+            value, recipe = tried[best]
+            if value is not None:
+                chosen[name] = value
+        return dataclasses.replace(row, recipe=recipe, chosen=chosen)
+
+    def validation(self, row: Row) -> float | None:
+        """Mean over tasks and runs of what epochs are chosen by, on validation rows; None while unfinished."""
+        cells = row.cells(self.plan.tasks)
+        if not self.ask(cells):
+            return None
+        return statistics.fmean(self.values(cells, "valid"))
+
+    def values(self, cells: Sequence[FineTuning], split: str) -> list[float]:
+        """The metric that epochs are chosen by, of finished cells, in their order."""
+        return [
+            float(next(iter(result[split].values()))) for cell in cells if (result := self.store.get(cell)) is not None
+        ]
+
+    # --- figures -----------------------------------------------------------------------------------------------
+
+    def robustness(self) -> Iterator[tuple[str, str, float, Row]]:
+        """Points of Figures 3 and 7: method, loss, ρ, and the row; all from the fair start."""
+        plan = self.plan
+        tuned = {row.name: row for row in self.table(fair=True)}
+        for method in ROBUSTNESS:
+            if method not in plan.methods:
+                continue
+            base = tuned.get(paper_name(method))
+            if base is None:
+                self.later += 2 * len(plan.figure_strengths) * plan.figure_seeds * len(plan.tasks)
+                continue
+            same = {"curriculum": "none"} if method == "ccl" else {}
+            for loss, label in (("infonce", "original"), ("adaptssr", "AdaptSSR")):
+                for rho in plan.figure_strengths:
+                    options = {"loss": loss, **same, **strength(method, rho)}
+                    if loss == "infonce":
+                        options["temperature"] = base.recipe.temperature
+                    row = Row(f"{base.name} {label} {rho:g}", plan.recipe(method, True, **options), plan.figure_seeds)
+                    self.ask(row.cells(plan.tasks))
+                    yield paper_name(method), label, rho, row
+
+    def ablation(self) -> tuple[dict[str, list[Row]], dict[float, Row]]:
+        """Bars of Figure 4 by group, and the rows of the constant values of λ."""
+        plan = self.plan
+
+        def row(name: str, method: str = "adaptssr", **options: Any) -> Row:
+            made = Row(name, plan.recipe(method, True, **options), plan.ablation_seeds)
+            self.ask(made.cells(plan.tasks))
+            return made
+
+        lambdas = {value: row(f"λ = {value:g}", lambda_mode="const", lambda_value=value) for value in plan.lambdas}
+        scores = {value: self.validation(one) for value, one in lambdas.items()}
+        paper = [row("AdaptSSR"), row("w/o hard negatives", negatives="all")]
+        if lambdas and all(score is not None for score in scores.values()):
+            best = max(scores, key=lambda value: scores[value] or 0.0)
+            paper.append(dataclasses.replace(lambdas[best], name=f"w/o adaptive fusion (λ = {best:g})"))
+        paper.append(row("w/o ranking (InfoNCE)", loss="infonce"))
+        readings = [
+            row("λ per batch", lambda_mode="batch"),
+            row("λ of two terms", lambda_terms=2),
+            row("λ not clamped", lambda_clamp=False),
+            row("λ as the authors' code", lambda_mode="batch", lambda_terms=2, lambda_clamp=False),
+            row("gradient through λ", lambda_detach=False),
+            row("κ = 10", scale=10.0),
+            row("no warm-up", warm_start="none"),
+        ]
+        warm_up = dataclasses.replace(warm_up_of(plan.recipe("adaptssr", True)), **_ft_options(plan))
+        others = [
+            Row(WARM_UP, warm_up, plan.ablation_seeds),
+            row("implicit only (CLUE)", method="clue"),
+            row("hardest negative only (Eq. 8)", loss="infonce", negatives="hardest"),
+        ]
+        self.ask(others[0].cells(plan.tasks))
+        return {"paper": paper, "readings": readings, "for comparison": others}, lambdas
+
+    def similarities(self) -> dict[str, Similarities]:
+        """Panels of Figure 5: a model of each row of the fair table that has one."""
+        cells = {}
+        for row in self.table(fair=True):
+            start = row.start(0)
+            if start is not None:
+                cells[row.name] = Similarities(start)
+        self.ask(list(cells.values()))
+        return cells
+
+
+def _ft_options(plan: ComparePlan) -> dict[str, Any]:
+    recipe = plan.recipe("adaptssr", True)
+    return {name: getattr(recipe, name) for name in _FINE_TUNING}

@@ -1,0 +1,50 @@
+"""Peak memory of a piece of work."""
+
+import resource
+import sys
+from pathlib import Path
+from types import TracebackType
+
+import torch
+
+
+class PeakMemory:
+    """Largest memory while inside: of a CUDA device, else of the whole process; MB (10^6 bytes).
+
+    On Linux the process's own record is reset on entering; elsewhere it is the largest since the process began.
+
+    Args:
+        device: where the work is done.
+    """
+
+    def __init__(self, device: torch.device | str) -> None:
+        self.megabytes = 0.0
+        self._on_cuda = torch.device(device).type == "cuda"
+
+    def __enter__(self) -> "PeakMemory":
+        if self._on_cuda:
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            _reset()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.megabytes = torch.cuda.max_memory_allocated() / 1e6 if self._on_cuda else _peak()
+
+
+def _reset() -> None:
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:  # not Linux, or not allowed
+        return
+
+
+def _peak() -> float:
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e6
+    except (OSError, StopIteration):
+        largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return largest * (1.0 if sys.platform == "darwin" else 1024.0) / 1e6

@@ -1,0 +1,163 @@
+"""What is compared: a plan, read from YAML."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from ...errors import InputError
+from ...methods import Recipe, available, recipe
+from ...methods.options import read_yaml
+from ...recbole.pretrain import Source
+
+_PACKAGED = files(__package__) / "plans"
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """A task as ``adaptssr finetune --task`` reads it, and bins for a column of numbers."""
+
+    word: str
+    bins: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class ComparePlan:
+    """A comparison.
+
+    Attributes:
+        name: of the corpus, for tables.
+        dataset: a RecBole dataset by name, or a folder with its atomic files.
+        recbole: RecBole's own options.
+        tasks: what the models are fine-tuned on.
+        methods: rows of the tables, by the names of :func:`~adaptssr_plugin.methods.available`.
+        options: options of every recipe, over the paper's: what the size of the corpus asks for.
+        fair: options over those in the fair twin of Table 2, the same for all methods: the warm-up, as a rule.
+        seeds: runs of fine-tuning for a row.
+        pretrain_seeds: pre-trainings for a row; run s of fine-tuning starts from pre-training ``s % pretrain_seeds``.
+        tuning_seeds: runs of fine-tuning for a value that is tried out.
+        temperatures: values of τ that contrastive methods of the fair twin choose from, on validation rows.
+        strengths: values of ρ that methods of the fair twin choose from, τ being chosen; the method's own besides.
+        scales: values of κ in the row "AdaptSSR, tuned", which also chooses from ``strengths``; none: no such row.
+        figure_strengths: values of ρ in Figures 3 and 7.
+        figure_seeds: runs of fine-tuning for a point of them.
+        ablation_seeds: runs of fine-tuning for a bar of Figure 4.
+        lambdas: constant values of λ in Figure 4.
+        note: stands below every table.
+    """
+
+    name: str
+    dataset: str
+    tasks: tuple[TaskSpec, ...]
+    recbole: Mapping[str, Any] = field(default_factory=dict)
+    methods: tuple[str, ...] = tuple(available())
+    options: Mapping[str, Any] = field(default_factory=dict)
+    fair: Mapping[str, Any] = field(default_factory=lambda: {"warm_start": "mlm"})
+    seeds: int = 5
+    pretrain_seeds: int = 1
+    tuning_seeds: int = 2
+    temperatures: tuple[float, ...] = (0.05, 0.1, 0.2, 0.5, 1.0)
+    strengths: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
+    scales: tuple[float, ...] = ()
+    figure_strengths: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
+    figure_seeds: int = 3
+    ablation_seeds: int = 3
+    lambdas: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without the data.
+
+        Raises:
+            InputError: a value of the wrong type or out of range.
+        """
+        for name in ("seeds", "pretrain_seeds", "tuning_seeds", "figure_seeds", "ablation_seeds"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InputError(f"{name}: expected a positive integer, got {value!r}")
+        for name in ("temperatures", "strengths", "scales", "figure_strengths", "lambdas"):
+            value = getattr(self, name)
+            if not all(isinstance(one, int | float) and not isinstance(one, bool) for one in value):
+                raise InputError(f"{name}: expected a list of numbers, got {list(value)!r}")
+        for name in ("strengths", "figure_strengths"):
+            if not all(0 < one < 1 for one in getattr(self, name)):
+                raise InputError(f"{name}: expected numbers in (0, 1), got {list(getattr(self, name))!r}")
+        if not self.tasks:
+            raise InputError("tasks: expected one or more, got none")
+        if not self.methods:
+            raise InputError("methods: expected one or more, got none")
+        for method in self.methods:
+            self.recipe(method, fair=True)
+            self.recipe(method, fair=False)
+
+    def source(self) -> Source:
+        """Where behaviours come from."""
+        return Source(self.dataset, self.recbole)
+
+    def recipe(self, method: str, fair: bool, **options: Any) -> Recipe:
+        """Make the recipe of a row; ``none`` and what comes before a fair start stay what they are."""
+        merged = {**self.options, **(self.fair if fair and method != "none" else {}), **options}
+        return recipe(method, "paper", merged)
+
+
+def packaged_plans() -> list[str]:
+    """Names of the plans that come with the package."""
+    return sorted(path.name.removesuffix(".yaml") for path in _PACKAGED.iterdir() if path.name.endswith(".yaml"))
+
+
+def read_plan(
+    name_or_file: str, changes: Mapping[str, Any] | None = None, recbole: Mapping[str, Any] | None = None
+) -> ComparePlan:
+    """Read a packaged plan by its name, or one of the user's own.
+
+    Args:
+        name_or_file: one of :func:`packaged_plans`, or a path.
+        changes: fields that win over the file's; None values are left out.
+        recbole: RecBole's options, over the file's.
+
+    Raises:
+        InputError: no such plan, an unreadable file, an unknown field, or a value out of range.
+    """
+    if name_or_file in packaged_plans():
+        values = read_yaml(_PACKAGED / f"{name_or_file}.yaml")
+    elif Path(name_or_file).is_file():
+        values = read_yaml(Path(name_or_file))
+    else:
+        raise InputError(f"plan: expected one of {', '.join(packaged_plans())} or a YAML file, got {name_or_file!r}")
+    values |= {name: value for name, value in (changes or {}).items() if value is not None}
+    known = {one.name for one in dataclasses.fields(ComparePlan)}
+    if unknown := sorted(set(values) - known):
+        raise InputError(f"{unknown[0]}: expected a field of a plan ({', '.join(sorted(known))}), got an unknown name")
+    for required in ("name", "dataset", "tasks"):
+        if required not in values:
+            raise InputError(f"{required}: expected in the plan, got none")
+    values["tasks"] = tuple(_task(one) for one in _sequence("tasks", values["tasks"]))
+    for name in ("methods", "temperatures", "strengths", "scales", "figure_strengths", "lambdas"):
+        if name in values:
+            values[name] = tuple(_sequence(name, values[name]))
+    for name in ("recbole", "options", "fair"):
+        if not isinstance(values.get(name, {}), Mapping):
+            raise InputError(f"{name}: expected options by name, got {values[name]!r}")
+    values["recbole"] = {**values.get("recbole", {}), **(recbole or {})}
+    return ComparePlan(**values)
+
+
+def _sequence(name: str, value: Any) -> Sequence[Any]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise InputError(f"{name}: expected a list, got {value!r}")
+    return value
+
+
+def _task(value: Any) -> TaskSpec:
+    """Read ``age``, or ``{age: [18, 25]}`` for a column of numbers and its bins."""
+    if isinstance(value, TaskSpec):
+        return value
+    if isinstance(value, str):
+        return TaskSpec(value)
+    if isinstance(value, Mapping) and len(value) == 1:
+        [(word, bins)] = value.items()
+        if isinstance(word, str) and isinstance(bins, Sequence) and not isinstance(bins, str):
+            return TaskSpec(word, tuple(float(one) for one in bins))
+    raise InputError(f"tasks: expected a name, or a name with a list of bins, got {value!r}")

@@ -1,0 +1,407 @@
+"""Tables and figures of what is finished, and the command that runs the rest first."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import InputError
+from ...recbole.pretrain import versions
+from ...training.checkpoints import write_text
+from ..ablation_figure import Bar, draw_ablation
+from ..efficiency import Efficiency, table_3
+from ..figures import draw_similarity
+from ..records import Record, paper_name, write_records
+from ..robustness_figure import Curve, draw_robustness
+from ..similarity import SimilarityDistributions
+from ..tables import PAPER_ROWS, best_baseline_footer, table_2
+from ..task_runs import MAJORITY, POPULARITY, TFIDF
+from .cells import Baselines, FineTuning, check_ready, load_data, task_of
+from .grid import TUNED, Grid, Row
+from .plan import ComparePlan, TaskSpec
+from .running import Part, run_cells
+from .store import Store
+
+TABLES = ("paper", "fair")
+FIGURES = (3, 4, 5, 7)
+_PLAIN_ROWS = (MAJORITY, TFIDF, POPULARITY)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison leaves behind.
+
+    Attributes:
+        tables: text of each table, by name.
+        files: all files of tables and figures.
+        computed: cells that this call computed.
+        unfinished: cells that are left, for other machines or a later call.
+    """
+
+    tables: Mapping[str, str]
+    files: list[Path]
+    computed: int
+    unfinished: int
+
+
+def compare(
+    plan: ComparePlan,
+    folder: str | Path,
+    tables: Sequence[str] = TABLES,
+    figures: Sequence[int] = (),
+    jobs: int = 1,
+    part: Part | None = None,
+    show_progress: bool = True,
+) -> Comparison:
+    """Compute what tables and figures need and is not there, then write them.
+
+    Args:
+        plan: what is compared.
+        folder: ``cells/`` and ``models/`` of finished work, and the tables and figures.
+        tables: of :data:`TABLES`.
+        figures: of :data:`FIGURES`: the paper's numbers. 3 is for the plan's first task, 7 for the others.
+        jobs: processes.
+        part: this machine's share of the cells.
+        show_progress: one line with the cells left and the time to go.
+
+    Raises:
+        InputError: anything the caller can put right.
+        TrainingDivergedError: NaN or infinity in a step.
+    """
+    if unknown := [name for name in tables if name not in TABLES]:
+        raise InputError(f"table: expected one of {', '.join(TABLES)}, got {unknown[0]!r}")
+    if strange := [number for number in figures if number not in FIGURES]:
+        raise InputError(f"figure: expected one of {', '.join(map(str, FIGURES))}, got {strange[0]}")
+    if 7 in figures and len(plan.tasks) < 2:
+        raise InputError("figure: expected a second task in the plan for figure 7, got one, which is figure 3's")
+    if jobs < 1:
+        raise InputError(f"jobs: expected a positive integer, got {jobs}")
+    check_ready(plan)
+    store = Store(Path(folder), load_data(plan).fingerprint)
+
+    def wanted() -> tuple[list[Any], int]:
+        grid = _asked(plan, store, tables, figures)
+        return grid.cells, grid.later
+
+    computed = run_cells(plan, store, wanted, jobs, part, show_progress)
+    cells, later = wanted()
+    unfinished = sum(store.get(cell) is None for cell in cells) + later
+    report = _Report(plan, store, Path(folder))
+    texts = {name: report.table(name == "fair") for name in tables}
+    if tables:
+        texts["efficiency"] = report.efficiency(tables)
+    for number in figures:
+        report.figure(number)
+    report.write_all_records()
+    return Comparison({name: text for name, text in texts.items() if text}, report.files, computed, unfinished)
+
+
+def _asked(plan: ComparePlan, store: Store, tables: Sequence[str], figures: Sequence[int]) -> Grid:
+    """Make the grid and ask for everything, in the order in which it should be computed."""
+    grid = Grid(plan, store)
+    grid.ask(_baseline_cells(plan))
+    for name in tables:
+        grid.table(name == "fair")
+    if 3 in figures or 7 in figures:
+        list(grid.robustness())
+    if 4 in figures:
+        grid.ablation()
+    if 5 in figures:
+        grid.similarities()
+    return grid
+
+
+def _baseline_cells(plan: ComparePlan) -> list[Baselines]:
+    return [Baselines(task, plan.recipe("none", False)) for task in plan.tasks]
+
+
+class _Report:
+    """Writes what is finished."""
+
+    def __init__(self, plan: ComparePlan, store: Store, folder: Path) -> None:
+        self.plan, self.store, self.folder = plan, store, folder
+        self.files: list[Path] = []
+        self._records: dict[str, list[Record]] = {}
+
+    # --- tables --------------------------------------------------------------------------------------------------
+
+    def table(self, fair: bool) -> str:
+        """Write Table 2 or its fair twin as text, Markdown, CSV and LaTeX; returns the text, empty without results."""
+        name = "fair" if fair else "paper"
+        rows = Grid(self.plan, self.store).table(fair)
+        records = [*self._baselines(), *(record for row in rows for record in self._of_row(row))]
+        self._records[name] = records
+        shown = self._chosen(records)
+        if not any(record.split == "test" and record.method not in _PLAIN_ROWS for record in shown):
+            return ""
+        order = [*_PLAIN_ROWS, *PAPER_ROWS, TUNED]
+        lines = [*self._conditions(rows, fair), *best_baseline_footer(shown, excluded=(TUNED,))]
+        table = table_2(shown, order, lines)
+        self._write_table(f"table-2-{name}", table)
+        return table.text()
+
+    def efficiency(self, tables: Sequence[str]) -> str:
+        """Write Table 3 from the pre-trainings of the tables; the fair twin's where both are there."""
+        rows = Grid(self.plan, self.store).table("fair" in tables)
+        runs = [run for row in rows for run in self._efficiencies(row)]
+        if not runs:
+            return ""
+        footer = [f"{self.plan.name}: {'the fair twin' if 'fair' in tables else 'as the paper'}; seconds of training."]
+        table = table_3(runs, [*PAPER_ROWS, TUNED], footer)
+        self._write_table("table-3", table)
+        return table.text()
+
+    def _efficiencies(self, row: Row) -> list[Efficiency]:
+        """One entry for each pre-training of a row that is finished."""
+        starts = dict.fromkeys(row.start(seed) for seed in range(row.pretrain_seeds))
+        found = []
+        for start in starts:
+            result = None if start is None else self.store.get(start)
+            if start is None or result is None or not result["stages"]:
+                continue
+            *before, own = result["stages"]
+            warm_up = start.needs()
+            apart = None if warm_up is None else self.store.get(warm_up)
+            warmed = apart["stages"][-1]["seconds"] if apart else 0.0
+            generator = sum(stage["seconds"] for stage in before)
+            found.append(
+                Efficiency(
+                    row.name,
+                    self.plan.name,
+                    own["seconds"] / 3600,
+                    warmed / 3600 if warmed else None,
+                    own["seconds"] / own["epochs"],
+                    result["users_trained_on"] * own["epochs"] / own["seconds"],
+                    own["selected_epoch"],
+                    result["peak_memory_mb"],
+                    f"{result['conditions']['device']}, {result['conditions']['threads']} threads",
+                    generator / 3600 if generator else None,
+                )
+            )
+        return found
+
+    def _write_table(self, stem: str, table: Any) -> None:
+        for suffix, text in (
+            ("txt", table.text()),
+            ("md", table.markdown()),
+            ("csv", table.csv()),
+            ("tex", table.latex()),
+        ):
+            path = self.folder / f"{stem}.{suffix}"
+            write_text(path, text)
+            self.files.append(path)
+
+    def _conditions(self, rows: Sequence[Row], fair: bool) -> list[str]:
+        """Say what stands behind the numbers of a table."""
+        plan = self.plan
+        sizes = [result["size"] for cell in _baseline_cells(plan) if (result := self.store.get(cell)) is not None]
+        reference = plan.recipe("adaptssr", fair)
+        changed = ", ".join(f"{name} {here}" for name, (_, here) in reference.departures().items())
+        seeds = "one pre-training" if plan.pretrain_seeds == 1 else f"{plan.pretrain_seeds} pre-trainings"
+        lines = [
+            f"{plan.name}: {', '.join(sizes)}; split 6:2:2 (split seed {reference.split_seed}), newest "
+            f"{reference.max_len} items; mean±standard deviation of {plan.seeds} runs of fine-tuning from {seeds}; "
+            "x 100; Impr against None.",
+            f"Options that differ from the paper's, for all rows: {changed or 'none'}.",
+        ]
+        if fair:
+            own = ", ".join(f"{name} {value}" for name, value in plan.fair.items())
+            lines.append(f"Fair twin: every method from the same start and with the same epochs ({own}).")
+            chosen = "; ".join(
+                f"{row.name} {', '.join(f'{name} {value:g}' for name, value in row.chosen.items())}"
+                for row in rows
+                if row.chosen
+            )
+            if chosen:
+                lines.append(
+                    f"Chosen on validation rows ({plan.tuning_seeds} runs of fine-tuning for a value): {chosen}."
+                )
+        lines.append(f"Computed on: {'; '.join(self._devices(rows))}.")
+        unfinished = [row.name for row in rows if any(self.store.get(cell) is None for cell in row.cells(plan.tasks))]
+        named = {row.name for row in rows}
+        unfinished += [paper_name(method) for method in plan.methods if paper_name(method) not in named]
+        if unfinished:
+            lines.append(f"Not finished: {', '.join(unfinished)}.")
+        if plan.note:
+            lines.append(plan.note)
+        return lines
+
+    def _devices(self, rows: Sequence[Row]) -> list[str]:
+        seen: dict[str, None] = {}
+        for row in rows:
+            for cell in row.cells(self.plan.tasks):
+                for one in (cell, cell.start):
+                    result = None if one is None else self.store.get(one)
+                    if result is not None:
+                        where = result["conditions"]
+                        torch = where.get("versions", {}).get("torch", "?")
+                        seen[f"{where['device']} ({where['threads']} threads), torch {torch}"] = None
+        return list(seen)
+
+    # --- figures -------------------------------------------------------------------------------------------------
+
+    def figure(self, number: int) -> None:
+        """Draw a figure of the paper from what is finished."""
+        if number == 5:
+            self._figure_5()
+            return
+        tasks = {3: self.plan.tasks[:1], 7: self.plan.tasks[1:], 4: self.plan.tasks}[number]
+        for task in tasks:
+            name, metric = self._name_and_metric(task)
+            stem = self.folder / (f"figure-{number}" if len(tasks) == 1 else f"figure-{number}-{name}")
+            self._figure_4(stem, task, name, metric) if number == 4 else self._robustness(stem, task, name, metric)
+
+    def _robustness(self, stem: Path, task: TaskSpec, name: str, metric: str) -> None:
+        grid = Grid(self.plan, self.store)
+        values: dict[tuple[str, str], dict[float, list[float]]] = {}
+        for method, label, rho, row in grid.robustness():
+            if found := self._test_values(grid, row, task):
+                values.setdefault((method, label), {})[rho] = found
+        none = next((row for row in grid.table(fair=True) if row.recipe.method == "none"), None)
+        if not values:
+            return
+        curves = [Curve(method, label, points) for (method, label), points in values.items()]  # type: ignore[arg-type]
+        self.files += draw_robustness(
+            curves,
+            stem,
+            dataset=self.plan.name,
+            task=name,
+            metric=metric,
+            none=self._test_values(grid, none, task) if none else (),
+            tfidf=self._tfidf(name),
+            conditions="one pre-training seed",
+        )
+
+    def _figure_4(self, stem: Path, task: TaskSpec, name: str, metric: str) -> None:
+        grid = Grid(self.plan, self.store)
+        groups, lambdas = grid.ablation()
+        kinds = {"paper": "paper", "readings": "readings", "for comparison": "comparison"}
+        bars = [
+            Bar(row.name, found, kinds[group])
+            for group, rows in groups.items()
+            for row in rows
+            if (found := self._test_values(grid, row, task))
+        ]
+        if not bars:
+            return
+        curves = {
+            split: {value: found for value, row in lambdas.items() if (found := grid.values(row.cells((task,)), split))}
+            for split in ("valid", "test")
+        }
+        self.files += draw_ablation(
+            bars,
+            stem,
+            dataset=self.plan.name,
+            task=name,
+            metric=metric,
+            conditions="one pre-training seed",
+            lambda_validation=curves["valid"] or None,
+            lambda_test=curves["test"] or None,
+        )
+
+    def _figure_5(self) -> None:
+        panels = {}
+        for name, cell in Grid(self.plan, self.store).similarities().items():
+            result = self.store.get(cell)
+            if result is not None:
+                samples = {curve: np.asarray(values) for curve, values in result["samples"].items()}
+                panels[name] = SimilarityDistributions(
+                    **samples, mask_ratio=result["mask_ratio"], crop_ratio=result["crop_ratio"]
+                )
+        if panels:
+            self.files += draw_similarity(panels, self.folder / "figure-5", corpus=self.plan.name)
+
+    def _test_values(self, grid: Grid, row: Row, task: TaskSpec) -> list[float]:
+        return grid.values(row.cells((task,)), "test")
+
+    # --- records -------------------------------------------------------------------------------------------------
+
+    def write_all_records(self) -> None:
+        """Write the long form of every table, and what was tried in tuning."""
+        for name, records in self._records.items():
+            if records:
+                self.files.append(write_records(self.folder / f"records-{name}.csv", records, versions()))
+        tried = io.StringIO()
+        writer = csv.writer(tried, lineterminator="\n")
+        writer.writerow(["method", "option", "value", "strength", "valid", "runs"])
+        lines = list(self._tried())
+        if lines:
+            writer.writerows(lines)
+            write_text(self.folder / "tuning.csv", tried.getvalue())
+            self.files.append(self.folder / "tuning.csv")
+
+    def _tried(self) -> list[tuple[object, ...]]:
+        """Validation values of everything that tuning looked at."""
+        grid = _Listing(self.plan, self.store)
+        grid.table(fair=True)
+        return grid.seen
+
+    def _of_row(self, row: Row) -> list[Record]:
+        return [
+            replace(record, method=row.name)
+            for cell in row.cells(self.plan.tasks)
+            if (result := self.store.get(cell)) is not None
+            for record in self._of_cell(cell, row, result)
+        ]
+
+    def _of_cell(self, cell: FineTuning, row: Row, result: Mapping[str, Any]) -> list[Record]:
+        recipe, (name, _) = row.recipe, self._name_and_metric(cell.task)
+        rho = row.chosen.get("rho")
+        tau = (
+            recipe.temperature
+            if recipe.loss == "infonce" and recipe.method not in ("none", "peterrec", "ptum")
+            else None
+        )
+        return [
+            Record(
+                self.plan.name, name, row.name, recipe.preset, recipe.warm_start, rho, tau, cell.seed, metric, split,
+                value, result["best_epoch"], result["pretrain_epoch"], result["seconds"], result["peak_memory_mb"],
+            )
+            for split in ("valid", "test")
+            for metric, value in result[split].items()
+        ]  # fmt: skip
+
+    def _baselines(self) -> list[Record]:
+        return [
+            Record(**record)
+            for cell in _baseline_cells(self.plan)
+            if (result := self.store.get(cell)) is not None
+            for record in result["records"]
+        ]
+
+    def _chosen(self, records: Sequence[Record]) -> list[Record]:
+        """Keep the metric that each task's epochs are chosen by."""
+        metrics = dict(self._name_and_metric(task) for task in self.plan.tasks)
+        return [record for record in records if metrics.get(record.task) == record.metric]
+
+    def _name_and_metric(self, spec: TaskSpec) -> tuple[str, str]:
+        task = task_of(self.plan, spec, self.plan.recipe("none", False))
+        return task.name, task.metric_name
+
+    def _tfidf(self, task: str) -> float | None:
+        values = [
+            one.value for one in self._baselines() if one.method == TFIDF and one.task == task and one.split == "test"
+        ]
+        return values[0] if values else None
+
+
+class _Listing(Grid):
+    """A grid that notes what its tuning compares."""
+
+    def __init__(self, plan: ComparePlan, store: Store) -> None:
+        super().__init__(plan, store)
+        self.seen: list[tuple[object, ...]] = []
+
+    def validation(self, row: Row) -> float | None:
+        """As the grid's, and noted."""
+        score = super().validation(row)
+        if score is not None:
+            recipe = row.recipe
+            option = "scale" if row.name == TUNED else "temperature"
+            strength = f"mask {recipe.mask_ratio:g}, crop {recipe.crop_ratio:g}, fill {recipe.fill_ratio:g}"
+            self.seen.append((row.name, option, getattr(recipe, option), strength, f"{100 * score:.3f}", row.seeds))
+        return score

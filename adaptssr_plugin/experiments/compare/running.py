@@ -1,0 +1,194 @@
+"""Cells in an order in which what they need is there, in this process or in several."""
+
+import multiprocessing
+import os
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...errors import InputError, TrainingDivergedError
+from ...progress import progress_bar
+from .cells import Cell, Pretraining, conditions
+from .plan import ComparePlan
+from .store import Store
+
+# The cells that results so far allow to name, and how many more will follow from them.
+Wanted = Callable[[], tuple[Sequence[Cell], int]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The share of the work that this machine takes: what starts from one model stays together.
+
+    A warm-up that several machines need is made by each of them.
+    """
+
+    number: int = 1
+    of: int = 1
+
+    def takes(self, cell: Cell, fingerprint: str) -> bool:
+        """Whether a cell is this machine's."""
+        own = cell if isinstance(cell, Pretraining) else cell.needs() or cell
+        return int(own.key(fingerprint), 16) % self.of == self.number - 1
+
+
+@dataclass
+class _Pace:
+    """How long cells of a kind have taken, for the time to go."""
+
+    seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, cell: Cell, result: Mapping[str, Any]) -> None:
+        self.seconds[cell.kind].append(float(result["seconds"]))
+
+    def to_go(self, cells: Sequence[Cell], later: int, jobs: int) -> str:
+        known = {kind: statistics.median(times) for kind, times in self.seconds.items()}
+        if not known:
+            return "?"
+        usual = statistics.median(known.values())
+        seconds = sum(known.get(cell.kind, usual) for cell in cells) + later * usual
+        minutes = seconds / jobs / 60
+        return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+def run_cells(
+    plan: ComparePlan,
+    store: Store,
+    wanted: Wanted,
+    jobs: int = 1,
+    part: Part | None = None,
+    show_progress: bool = True,
+) -> int:
+    """Compute what is wanted and not finished; results are written as they come.
+
+    Args:
+        plan: what is compared.
+        store: where results are and go.
+        wanted: asked again whenever a cell is finished, since what is tuned decides what comes next.
+        jobs: processes. Each gets an equal share of the cores.
+        part: this machine's share; None: all.
+        show_progress: one line with the cells left and the time to go.
+
+    Returns:
+        How many cells were computed.
+
+    Raises:
+        InputError: what a cell met that the caller can put right.
+        TrainingDivergedError: NaN or infinity in a step; all other cells that were under way are finished first.
+    """
+    part = part or Part()
+    pace, computed = _Pace(), 0
+    with progress_bar(0, "cells", show_progress, unit="cell") as bar, _workers(plan, store, jobs) as submit:
+        running: dict[Future[Any], Cell] = {}
+        while True:
+            cells, later = wanted()
+            own = [cell for cell in cells if part.takes(cell, store.fingerprint)]
+            missing = _with_needs(own, store)
+            under_way = {cell.key(store.fingerprint) for cell in running.values()}
+            ready = [cell for cell in missing if _ready(cell, store) and cell.key(store.fingerprint) not in under_way]
+            for cell in ready[: max(0, jobs - len(running))]:
+                running[submit(cell)] = cell
+            bar.total = computed + len(missing) + later
+            bar.set_postfix_str(f"{len(missing) + later} left, {pace.to_go(missing, later, jobs)} to go")
+            if not running:
+                return computed  # nothing left, or what is left waits for other machines
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                cell = running.pop(future)
+                try:
+                    result, where = future.result()
+                except (InputError, TrainingDivergedError):
+                    _let_finish(running, store)
+                    raise
+                store.put(cell, result, where)
+                pace.add(cell, result)
+                computed += 1
+                bar.update(1)
+
+
+def _let_finish(running: Mapping["Future[Any]", Cell], store: Store) -> None:
+    """Keep what others come to while a run ends."""
+    for future, cell in running.items():
+        if not future.cancel() and future.exception() is None:
+            store.put(cell, *future.result())
+
+
+def _with_needs(cells: Sequence[Cell], store: Store) -> list[Cell]:
+    """List the unfinished cells, each behind the models that it needs and that are not here."""
+    found: dict[str, Cell] = {}
+
+    def visit(cell: Cell) -> None:
+        before = cell.needs()
+        if before is not None and not store.has_model(before):
+            visit(before)
+        found.setdefault(cell.key(store.fingerprint), cell)
+
+    for cell in cells:
+        if store.get(cell) is None:
+            visit(cell)
+    return list(found.values())
+
+
+def _ready(cell: Cell, store: Store) -> bool:
+    before = cell.needs()
+    return before is None or store.has_model(before)
+
+
+# --- processes ----------------------------------------------------------------------------------------------------
+
+_Submit = Callable[[Cell], "Future[Any]"]
+
+
+class _workers:  # noqa: N801 - used as a context manager, like a function
+    """Give what runs a cell: here and now with one job, else in a pool of fresh processes."""
+
+    def __init__(self, plan: ComparePlan, store: Store, jobs: int) -> None:
+        self._plan, self._models, self._jobs = plan, store.models, jobs
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> _Submit:
+        if self._jobs == 1:
+            return self._here
+        threads = max(1, (os.cpu_count() or 1) // self._jobs)
+        self._pool = ProcessPoolExecutor(
+            self._jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(threads,)
+        )
+        pool = self._pool
+        return lambda cell: pool.submit(_compute, self._plan, self._models, cell)
+
+    def __exit__(self, *error: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=error[0] is None, cancel_futures=True)
+
+    def _here(self, cell: Cell) -> "Future[Any]":
+        future: Future[Any] = Future()
+        try:
+            future.set_result(_compute(self._plan, self._models, cell))
+        except (InputError, TrainingDivergedError) as refused:
+            future.set_exception(refused)
+        return future
+
+
+def _begin(threads: int) -> None:
+    torch.set_num_threads(threads)
+
+
+def _compute(plan: ComparePlan, models: Path, cell: Cell) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    return cell.compute(plan, models), conditions(plan)
+
+
+def part_of(text: str) -> Part:
+    """Read ``I/N``.
+
+    Raises:
+        InputError: anything else, or I outside 1..N.
+    """
+    number, slash, of = text.partition("/")
+    if not (slash and number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
+        raise InputError(f"part: expected I/N with I in 1..N, got {text!r}")
+    return Part(int(number), int(of))
