@@ -140,12 +140,13 @@ def pretrain(
     for half_written in (*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")):  # by a run that was killed
         half_written.unlink()
     train_rows, valid_rows = _split(len(users.corpus), recipe)
-    encoder = begin(recipe.dropout)
+    plans = stage_plans(recipe)
+    earlier = encoder = begin(plans[0].dropout if plans else recipe.dropout)
     source_of_views = UserHistories(users.corpus, recipe.max_len, train_rows)
     results: list[StageResult] = []
-    for plan in stage_plans(recipe):
-        earlier, encoder = encoder, begin(plan.dropout)
+    for plan in plans:
         if results:
+            earlier, encoder = encoder, begin(plan.dropout)
             transfer(earlier.state_dict(), encoder, plan.takes)
         loaders = [
             BatchLoader(users.corpus, rows, batch_size=recipe.batch_size, max_len=recipe.max_len, seed=recipe.seed,
