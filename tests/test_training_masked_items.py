@@ -234,3 +234,44 @@ def test_the_share_is_of_the_other_items_and_rounded_up(share, count):
 def test_a_head_refuses(options, message):
     with pytest.raises(InputError, match=f"^{message}$"):
         MaskedItemHead(12, **options)
+
+
+# --- from the user vector too (mlm_pooled) ----------------------------------------------------------------------
+
+
+def literal_loss_of_users(stage, recorded, batch):
+    """Mean cross-entropy of the items behind [MASK] under their users' vectors, by way of loops."""
+    table, bias = stage.encoder.item_weight.detach().double(), stage.head.bias.detach().double()
+    query = stage.encoder.pooling.query.detach().double()
+    losses = []
+    for row, position in slots_of(recorded, batch):
+        states = recorded[2][row, : int(batch.item_seq_len[row])].double()
+        weights = [math.exp(float(state @ query)) for state in states]
+        user = sum(weight / sum(weights) * state for weight, state in zip(weights, states, strict=True))
+        scores = [float(user @ table[item] + bias[item]) for item in range(N_ITEMS)]
+        losses.append(math.log(sum(math.exp(score) for score in scores)) - scores[int(batch.item_seq[row, position])])
+    return sum(losses) / len(losses)
+
+
+@pytest.mark.parametrize("pooled", [0.3, 1.0])
+def test_the_user_vector_predicts_what_is_masked(pooled):
+    stage, batch = stage_of(dropout=0.0), batch_of(*LENGTHS)
+    stage.pooled = pooled
+    result = stage.step(batch, streams())
+    (recorded,) = stage.encoder.calls
+    of_positions = -sum(logs[item] for logs, item in literal_log_probabilities(stage, recorded, batch))
+    of_positions /= len(slots_of(recorded, batch))
+    of_users = literal_loss_of_users(stage, recorded, batch)
+    assert float(result.loss.detach()) == pytest.approx((1 - pooled) * of_positions + pooled * of_users, rel=1e-5)
+    assert float(result.logs["loss_positions"]) == pytest.approx(of_positions, rel=1e-5)
+    assert float(result.logs["loss_user"]) == pytest.approx(of_users, rel=1e-5)
+    result.loss.backward()
+    assert stage.encoder.pooling.query.grad.abs().sum() > 0
+
+
+def test_pooled_has_a_range_and_needs_a_pooled_encoder():
+    for wrong in (-0.1, 1.1, math.nan):
+        with pytest.raises(InputError, match=r"^pooled: expected a number in \[0, 1\], got"):
+            MaskedItemStage(encoder_of(), pooled=wrong)
+    with pytest.raises(InputError, match=r"^pooled: expected an encoder with one pooled user vector"):
+        MaskedItemStage(encoder_of(interests=2), pooled=0.5)

@@ -90,7 +90,9 @@ PAPER = {
 }
 # Of which the paper says nothing: names of the run, seeds, λ where it is constant, and how the crank is turned.
 SOURCE = UserHistories(corpus_of(5, 3, 7), max_len=10)
-OTHERS = {"method", "preset", "seed", "split_seed", "lambda_value", "stopping_step", "amp_dtype", "micro_batch"}
+OTHERS = {
+    "method", "preset", "seed", "split_seed", "lambda_value", "stopping_step", "amp_dtype", "micro_batch", "mlm_pooled",
+}  # fmt: skip
 # Spec §3, note b, where it differs from the paper.
 OFFICIAL_CODE = {
     "lambda_mode": "batch",

@@ -1,0 +1,387 @@
+"""``adaptssr compare``: keys of cells, tuning on validation values, order and sharing of work, and the whole path."""
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from safetensors.torch import load_file
+
+from adaptssr_plugin.cli.main import cli, main
+from adaptssr_plugin.errors import InputError
+from adaptssr_plugin.experiments.compare import packaged_plans, read_plan
+from adaptssr_plugin.experiments.compare.cells import (
+    Baselines,
+    Cell,
+    FineTuning,
+    Pretraining,
+    check_ready,
+    load_data,
+    warm_up_of,
+)
+from adaptssr_plugin.experiments.compare.grid import TUNED, Grid, Row, strength
+from adaptssr_plugin.experiments.compare.plan import ComparePlan, TaskSpec
+from adaptssr_plugin.experiments.compare.running import Part, part_of, run_cells
+from adaptssr_plugin.experiments.compare.store import Store
+from adaptssr_plugin.methods import recipe
+from adaptssr_plugin.recbole.pretrain import pretrain
+
+ON_CPU = {"use_gpu": False}
+TINY = {"max_len": 5, "mlm_epochs": 1, "epochs": 1, "ft_epochs": 1, "dim": 8, "n_heads": 1, "ff_dim": 8, "n_layers": 1}
+AGE = TaskSpec("age", (18.0, 25.0))
+
+
+def plan_of(**changes):
+    values = {"name": "ml-100k", "dataset": "ml-100k", "tasks": (AGE,), "recbole": ON_CPU, "options": TINY, "seeds": 2}
+    return ComparePlan(**{**values, "tuning_seeds": 1, **changes})
+
+
+# --- plans ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", packaged_plans())
+def test_packaged_plans_are_sound(name):
+    plan = read_plan(name)
+    assert {"none", "adaptssr"} <= set(plan.methods)
+    assert plan.recipe("adaptssr", True).warm_start == "mlm"
+
+
+def test_the_corpora_with_all_methods():
+    for name in ("tenrec-qba", "ml-100k"):
+        assert len(read_plan(name).methods) == 10
+        assert read_plan(name).temperatures == (0.05, 0.1, 0.2, 0.5, 1.0)
+        assert read_plan(name).lambdas == tuple(round(step / 10, 1) for step in range(11))
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("name: x", "dataset: expected in the plan, got none"),
+        ("[1]", "expected"),
+        ("{name: x, dataset: ml-100k, tasks: []}", "tasks: expected one or more, got none"),
+        ("{name: x, dataset: ml-100k, tasks: age}", "tasks: expected a list, got 'age'"),
+        ("{name: x, dataset: ml-100k, tasks: [{age: 5}]}", "tasks: expected a name, or a name with a list of bins"),
+        ("{name: x, dataset: ml-100k, tasks: [age], seeds: 0}", "seeds: expected a positive integer, got 0"),
+        ("{name: x, dataset: ml-100k, tasks: [age], strengths: [1.0]}", "strengths: expected numbers in (0, 1)"),
+        ("{name: x, dataset: ml-100k, tasks: [age], methods: [bert]}", "method: expected one of"),
+        ("{name: x, dataset: ml-100k, tasks: [age], options: {epoch: 1}}", "epoch: expected an option of a recipe"),
+        ("{name: x, dataset: ml-100k, tasks: [age], seed: 1}", "seed: expected a field of a plan"),
+    ],
+)
+def test_wrong_plans_are_refused(tmp_path, text, line):
+    path = tmp_path / "plan.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError) as refused:
+        read_plan(str(path))
+    assert line in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_unknown_plan():
+    with pytest.raises(InputError, match=r"^plan: expected one of .*smoke.* or a YAML file, got 'nothing'$"):
+        read_plan("nothing")
+
+
+# --- keys -----------------------------------------------------------------------------------------------------
+
+
+def key_of(cell):
+    return cell.key("corpus")
+
+
+def fine_tuning(plan, method="adaptssr", seed=0, **options):
+    return Row("row", plan.recipe(method, True, **options), 2).cell(AGE, seed)
+
+
+def test_a_changed_option_touches_only_what_depends_on_it():
+    plan = plan_of()
+    before = fine_tuning(plan)
+    after = fine_tuning(plan, ft_learning_rate=0.1)
+    assert key_of(before) != key_of(after)
+    assert key_of(before.start) == key_of(after.start)
+    after = fine_tuning(plan, learning_rate=0.1)
+    assert key_of(before) != key_of(after)
+    assert key_of(before.start) != key_of(after.start)
+    assert key_of(before.start.needs()) == key_of(after.start.needs())
+    after = fine_tuning(plan, mlm_epochs=7)
+    assert key_of(before.start.needs()) != key_of(after.start.needs())
+
+
+def test_methods_share_a_warm_up_and_nothing_else():
+    plan = plan_of()
+    starts = [fine_tuning(plan, method).start for method in ("adaptssr", "cl4srec", "duorec", "peterrec", "ccl")]
+    assert len({key_of(start) for start in starts}) == 5
+    assert len({key_of(start.needs()) for start in starts}) == 1
+    assert starts[0].needs().needs() is None
+    assert fine_tuning(plan, "none").start is None
+    scratch = Row("row", plan.recipe("cl4srec", False), 2).start(0)
+    assert scratch.needs() is None
+
+
+def test_keys_know_corpus_seed_task_and_kind():
+    plan = plan_of()
+    cell = fine_tuning(plan)
+    others = [
+        fine_tuning(plan, seed=1),
+        FineTuning(cell.start, TaskSpec("gender"), cell.recipe, 0),
+        FineTuning(None, AGE, cell.recipe, 0),
+        Baselines(AGE, cell.recipe),
+    ]
+    assert len({key_of(one) for one in [cell, *others]}) == 5
+    assert cell.key("another corpus") != key_of(cell)
+
+
+def test_seeds_of_pre_training_take_turns():
+    row = Row("row", plan_of().recipe("cl4srec", True), seeds=5, pretrain_seeds=3)
+    assert [row.start(seed).recipe.seed - row.recipe.seed for seed in range(5)] == [0, 1, 2, 0, 1]
+    assert len({key_of(cell) for cell in row.cells([AGE])}) == 5
+
+
+# --- tuning ---------------------------------------------------------------------------------------------------
+
+
+class Pretended:
+    """A store in which chosen cells are finished, with validation values from a function of their recipe."""
+
+    fingerprint = "corpus"
+
+    def __init__(self, valid=None, test=0.9):
+        self.valid, self.test = valid, test
+
+    def get(self, cell):
+        if self.valid is None or not isinstance(cell, FineTuning):
+            return None
+        value = self.valid(cell.recipe)
+        return None if value is None else {"valid": {"accuracy": value}, "test": {"accuracy": self.test}}
+
+
+def test_nothing_is_tuned_before_the_first_values_are_there():
+    grid = Grid(plan_of(methods=("none", "cl4srec")), Pretended())
+    assert [row.name for row in grid.table(fair=True)] == ["None"]
+    temperatures = {cell.recipe.temperature for cell in grid.cells if cell.recipe.method == "cl4srec"}
+    assert temperatures == {0.05, 0.1, 0.2, 0.5, 1.0}
+    assert grid.later > 0
+    untuned = Grid(plan_of(methods=("none", "cl4srec")), Pretended())
+    assert [row.name for row in untuned.table(fair=False)] == ["None", "CL4SRec"]
+    assert untuned.later == 0
+
+
+def test_temperature_then_strength_are_chosen_by_validation_values():
+    def valid(one):
+        return 0.5 - abs(one.temperature - 0.2) - abs(one.mask_ratio - 0.7)
+
+    grid = Grid(plan_of(methods=("cl4srec",)), Pretended(valid))
+    [row] = grid.table(fair=True)
+    assert row.chosen == {"temperature": 0.2, "rho": 0.7}
+    assert (row.recipe.mask_ratio, row.recipe.reorder_ratio, row.recipe.crop_ratio) == (0.7, 0.7, 0.3)
+    assert grid.later == 0
+    # The strength that the method comes with is a candidate too, and then nothing is said to be chosen.
+    grid = Grid(plan_of(methods=("cl4srec",)), Pretended(lambda one: -abs(one.mask_ratio - 0.6)))
+    assert grid.table(fair=True)[0].chosen.keys() == {"temperature"}
+
+
+def test_test_values_have_no_say():
+    plan, valid = plan_of(methods=("clue",)), lambda one: one.temperature
+    chosen = [Grid(plan, Pretended(valid, test)).table(fair=True)[0].chosen for test in (0.0, 1.0)]
+    assert chosen == [{"temperature": 1.0}] * 2
+
+
+def test_the_tuned_row_chooses_a_scale():
+    plan = plan_of(methods=("adaptssr",), scales=(1, 10))
+    rows = Grid(plan, Pretended(lambda one: one.scale - one.mask_ratio)).table(fair=True)
+    assert [row.name for row in rows] == ["AdaptSSR", TUNED]
+    assert rows[0].recipe.scale == 1
+    assert rows[1].chosen == {"scale": 10, "rho": 0.1}
+
+
+def test_strength_is_a_share_that_is_changed():
+    assert strength("cl4srec", 0.3) == {"mask_ratio": 0.3, "reorder_ratio": 0.3, "crop_ratio": 0.7}
+    assert strength("ccl", 0.3) == {"fill_ratio": 0.3}
+    assert sorted(strength("coserec", 0.3).values()) == [0.3, 0.3, 0.3, 0.3, 0.7]
+    assert strength("duorec", 0.3) == {}
+
+
+def test_curves_of_a_method_differ_in_nothing_but_the_loss():
+    grid = Grid(plan_of(methods=("none", "coserec", "ccl")), Pretended(lambda one: one.temperature))
+    points = {(method, label, rho): row.recipe for method, label, rho, row in grid.robustness()}
+    assert len(points) == 2 * 2 * 5
+    for (method, label, rho), one in points.items():
+        assert one.loss == ("infonce" if label == "original" else "adaptssr")
+        twin = points[method, "original", rho]
+        assert dataclasses.replace(one, loss=twin.loss, temperature=twin.temperature) == twin
+        assert one.warm_start == "mlm"
+
+
+def test_ablation_takes_the_constant_of_the_best_validation_value():
+    def valid(one):
+        return 1 - abs(one.lambda_value - 0.3) if one.lambda_mode == "const" else 0.0
+
+    groups, lambdas = Grid(plan_of(), Pretended(valid)).ablation()
+    assert [row.name for row in groups["paper"]] == [
+        "AdaptSSR", "w/o hard negatives", "w/o adaptive fusion (λ = 0.3)", "w/o ranking (InfoNCE)",
+    ]  # fmt: skip
+    assert groups["paper"][2].recipe == lambdas[0.3].recipe
+    warm_up = groups["for comparison"][0]
+    assert warm_up.start(0) == Row("full", groups["paper"][0].recipe, 1).start(0).needs()
+
+
+# --- running --------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Note(Cell):
+    """A cell that notes that it was computed."""
+
+    name: str
+    fails: bool = False
+    kind = "note"
+
+    def spec(self):
+        return {"name": self.name}
+
+    def compute(self, plan, models):
+        if self.fails:
+            raise InputError(f"{self.name}: expected to work, got this")
+        models.parent.mkdir(parents=True, exist_ok=True)
+        with (models.parent / "order.txt").open("a", encoding="utf-8") as file:
+            file.write(f"{self.name}\n")
+        return {"seconds": 0.1}
+
+
+def done(folder):
+    path = folder / "order.txt"
+    return path.read_text(encoding="utf-8").split() if path.exists() else []
+
+
+def test_finished_cells_are_not_computed_again(tmp_path):
+    plan, cells = plan_of(), [Note("a"), Note("b")]
+    assert run_cells(plan, Store(tmp_path, "x"), lambda: (cells, 0), show_progress=False) == 2
+    cells.append(Note("c"))
+    assert run_cells(plan, Store(tmp_path, "x"), lambda: (cells, 0), show_progress=False) == 1
+    assert done(tmp_path) == ["a", "b", "c"]
+    # On another corpus they are other cells.
+    assert run_cells(plan, Store(tmp_path, "y"), lambda: (cells, 0), show_progress=False) == 3
+
+
+def test_what_was_finished_before_a_failure_is_kept(tmp_path):
+    plan, cells = plan_of(), [Note("a"), Note("b", fails=True), Note("c")]
+    with pytest.raises(InputError, match=r"^b: expected to work, got this$"):
+        run_cells(plan, Store(tmp_path, "x"), lambda: (cells, 0), show_progress=False)
+    cells[1] = Note("b")
+    assert run_cells(plan, Store(tmp_path, "x"), lambda: (cells, 0), show_progress=False) == 2
+    assert done(tmp_path) == ["a", "b", "c"]
+
+
+def test_several_processes(tmp_path):
+    names = [f"n{number}" for number in range(5)]
+    store = Store(tmp_path, "x")
+    assert run_cells(plan_of(), store, lambda: ([Note(name) for name in names], 0), jobs=2, show_progress=False) == 5
+    assert sorted(done(tmp_path)) == names
+
+
+def test_parts_share_everything_out_once(tmp_path):
+    cells = [Note(f"n{number}") for number in range(20)]
+    for number in (1, 2, 3):
+        run_cells(plan_of(), Store(tmp_path / str(number), "x"), lambda: (cells, 0), 1, Part(number, 3), False)
+    parts = [done(tmp_path / str(number)) for number in (1, 2, 3)]
+    assert sorted(name for part in parts for name in part) == sorted(cell.name for cell in cells)
+    assert all(parts)
+
+
+def test_runs_of_one_model_stay_on_one_machine():
+    plan = plan_of()
+    cells = Row("row", plan.recipe("cl4srec", True), 6).cells([AGE, TaskSpec("gender")])
+    takers = {tuple(Part(number, 3).takes(cell, "x") for number in (1, 2, 3)) for cell in cells}
+    assert [sum(taker) for taker in takers] == [1]
+
+
+@pytest.mark.parametrize("text", ["2", "0/2", "3/2", "a/b", "1/", ""])
+def test_wrong_parts_are_refused(text):
+    with pytest.raises(InputError, match=r"^part: expected I/N"):
+        part_of(text)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"key": "x"}'])
+def test_a_damaged_result_is_refused(tmp_path, content):
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "cells" / "note-x.json").write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=r"^output: .*note-x.json is damaged or foreign"):
+        Store(tmp_path, "x")
+
+
+def test_a_wrong_task_is_refused_before_anything_is_trained():
+    with pytest.raises(InputError, match=r"^field: expected a column of ml-100k.user"):
+        check_ready(plan_of(tasks=(TaskSpec("hair"),)))
+
+
+def test_a_shared_warm_up_changes_nothing(tmp_path):
+    """The model of a cell is that of one uninterrupted run of the same recipe, to the last bit."""
+    plan = plan_of()
+    cell = Pretraining(plan.recipe("adaptssr", True, ft_epochs=5))
+    fingerprint = load_data(plan).fingerprint
+    for one in (cell.needs(), cell):
+        one.compute(plan, tmp_path)
+    pretrain(plan.source(), recipe("adaptssr", "paper", TINY), tmp_path / "whole", show_progress=False)
+    shared = load_file(tmp_path / cell.key(fingerprint) / "model.safetensors")
+    whole = load_file(tmp_path / "whole" / "model.safetensors")
+    assert shared.keys() == whole.keys()
+    assert all(shared[name].equal(whole[name]) for name in whole)
+    assert cell.needs().recipe == warm_up_of(cell.recipe)
+
+
+# --- the command ----------------------------------------------------------------------------------------------
+
+
+def test_smoke(tmp_path):
+    """Every table and figure on ml-100k; given again, nothing is computed, and the files are the same."""
+    words = ["compare", "--smoke", "--output", str(tmp_path), "--set", "use_gpu=False", "--quiet"]
+    first = CliRunner().invoke(cli, words, catch_exceptions=False)
+    assert first.exit_code == 0
+    names = [
+        f"table-{table}.{suffix}" for table in ("2-paper", "2-fair", "3") for suffix in ("txt", "md", "csv", "tex")
+    ]
+    names += ["records-paper.csv", "records-fair.csv", "tuning.csv"]
+    names += [f"figure-{name}.{suffix}" for name in ("3", "7-age", "5") for suffix in ("png", "svg", "csv")]
+    names += [f"figure-4-{task}.png" for task in ("gender", "age")]
+    missing = [name for name in names if not (tmp_path / name).is_file()]
+    assert missing in ([], ["figure-7-age.png", "figure-7-age.svg", "figure-7-age.csv"])
+    if missing:  # one task is left for figure 7
+        assert (tmp_path / "figure-7.png").is_file()
+    with (tmp_path / "records-fair.csv").open(encoding="utf-8") as file:
+        records = list(csv.DictReader(file))
+    rows = {record["method"] for record in records}
+    assert rows == {"Majority class", "TF-IDF + LR", "None", "PeterRec", "CL4SRec", "AdaptSSR", "AdaptSSR, tuned"}
+    taus = {record["tau"] for record in records if record["method"] == "CL4SRec"}
+    assert taus in ({"0.2"}, {"1.0"})
+    assert all(0 <= float(record["value"]) <= 1 for record in records)
+    before = {path: path.read_bytes() for path in tmp_path.glob("table-*")}
+    cells = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
+    assert all("seconds" in json.loads(path.read_text(encoding="utf-8"))["result"] for path in cells)
+    again = CliRunner().invoke(cli, words, catch_exceptions=False)
+    assert "\n0 cells computed" in again.output
+    assert cells == {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["compare"], "plan: expected a plan, got none"),
+        (["compare", "ml-100k", "--smoke"], "plan: expected a plan or --smoke, and not both"),
+        (["compare", "mine"], "plan: expected one of"),
+        (["compare", "ml-100k", "--part", "3"], "part: expected I/N"),
+        (["compare", "tenrec-qba", "--dataset", "nowhere"], "dataset"),
+        (["compare", "tafeng", "--figure", "7", "--dataset", "ml-100k"], "figure: expected a second task"),
+    ],
+)
+def test_wrong_calls_get_one_line(words, line, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as left:
+        main(words)
+    assert left.value.code == 2
+    error = capsys.readouterr().err
+    assert line in error
+    assert error.count("\n") == 1
+    assert not list(Path().iterdir())
