@@ -159,7 +159,7 @@ class Pretended:
 
 def test_nothing_is_tuned_before_the_first_values_are_there():
     grid = Grid(plan_of(methods=("none", "cl4srec")), Pretended())
-    assert [row.name for row in grid.table(fair=True)] == ["None"]
+    assert [(row.name, row.settled) for row in grid.table(fair=True)] == [("None", True), ("CL4SRec", False)]
     temperatures = {cell.recipe.temperature for cell in grid.cells if cell.recipe.method == "cl4srec"}
     assert temperatures == {0.05, 0.1, 0.2, 0.5, 1.0}
     assert grid.later > 0

@@ -36,10 +36,11 @@ class Row:
 
     Attributes:
         name: as tables write it.
-        recipe: with the seed of the first pre-training; None where tuning has not come so far.
+        recipe: with the seed of the first pre-training.
         seeds: runs of fine-tuning.
         pretrain_seeds: pre-trainings.
         chosen: what was tuned, by name.
+        settled: False while tuning is under way; the recipe is the untuned one then.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Row:
     seeds: int
     pretrain_seeds: int = 1
     chosen: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    settled: bool = True
 
     def start(self, seed: int) -> Pretraining | None:
         """Give the model that a run of fine-tuning starts from."""
@@ -72,7 +74,8 @@ class Grid:
     """Rows of tables and figures from a plan and what is finished.
 
     Every method returns what results allow to say now. Cells that are needed for it are gathered as a side effect:
-    after asking for tables and figures, :attr:`cells` are all that can be named, :attr:`later` counts the others.
+    after asking for tables and figures, :attr:`cells` are all that can be named, in the order in which they should
+    be computed, and :attr:`later` counts the others.
     """
 
     def __init__(self, plan: ComparePlan, store: Store) -> None:
@@ -95,51 +98,50 @@ class Grid:
     # --- tables ------------------------------------------------------------------------------------------------
 
     def table(self, fair: bool) -> list[Row]:
-        """Rows of Table 2, or of its fair twin; those whose tuning is not finished are left out."""
-        plan, rows = self.plan, []
-        for method in plan.methods:
-            recipe = plan.recipe(method, fair)
-            row = Row(paper_name(method), recipe, plan.seeds, plan.pretrain_seeds)
-            rows.append(self._tuned(row, fair and method in CONTRASTIVE, plan.temperatures, "temperature"))
-        if fair and "adaptssr" in plan.methods and plan.scales:
-            row = Row(TUNED, plan.recipe("adaptssr", True), plan.seeds, plan.pretrain_seeds)
-            rows.append(self._tuned(row, True, plan.scales, "scale"))
-        found = [row for row in rows if row is not None]
-        for row in found:
+        """Rows of Table 2, or of its fair twin. Rows as they are before tuning come first, so that there is a table."""
+        plan = self.plan
+        rows = [Row(paper_name(one), plan.recipe(one, fair), plan.seeds, plan.pretrain_seeds) for one in plan.methods]
+        for row in rows:
             self.ask(row.cells(plan.tasks))
-        return found
-
-    def _tuned(self, row: Row, tune: bool, values: Sequence[float], option: str) -> Row | None:
-        """Choose one option, then ρ with it; None while that is under way."""
-        if not tune:
-            return row
-        plan, method = self.plan, row.recipe.method
-        chosen: dict[str, float] = {}
-        steps: list[tuple[str, list[tuple[float, dict[str, Any]]]]] = [
-            (option, [(value, {option: value}) for value in values])
+        if not fair:
+            return rows
+        rows = [
+            self._tuned(row, plan.temperatures, "temperature") if row.recipe.method in CONTRASTIVE else row
+            for row in rows
         ]
-        if method in _STRENGTHS and plan.strengths:
-            steps.append(("rho", [(rho, strength(method, rho)) for rho in plan.strengths]))
+        if "adaptssr" in plan.methods and plan.scales:
+            row = Row(TUNED, plan.recipe("adaptssr", True), plan.seeds, plan.pretrain_seeds)
+            rows += [row for row in [self._tuned(row, plan.scales, "scale")] if row.settled]
+        for row in rows:
+            self.ask(row.cells(plan.tasks))
+        return rows
+
+    def _tuned(self, row: Row, values: Sequence[float], option: str) -> Row:
+        """Choose one option, then ρ with it; while that is under way the row stays as it is, and is not settled."""
+        steps: list[tuple[str, list[tuple[float | None, dict[str, Any]]]]] = []
+        if values:
+            steps.append((option, [(value, {option: value}) for value in values]))
+        if row.recipe.method in _STRENGTHS and self.plan.strengths:
+            strengths = [(rho, strength(row.recipe.method, rho)) for rho in self.plan.strengths]
+            steps.append(("rho", [(None, {}), *strengths]))  # as the method comes, too
+        chosen: dict[str, float] = {}
         recipe = row.recipe
         for number, (name, candidates) in enumerate(steps):
-            tried = [
-                (None, recipe),
-                *((value, dataclasses.replace(recipe, **options)) for value, options in candidates),
-            ]
-            if name != "rho":  # of the option itself only the values that were listed
-                tried = tried[1:]
-            scores = [self.validation(Row(row.name, one, plan.tuning_seeds)) for _, one in tried]
+            tried = [(value, dataclasses.replace(recipe, **options)) for value, options in candidates]
+            scores = [self.validation(Row(row.name, one, self.plan.tuning_seeds)) for _, one in tried]
             if any(score is None for score in scores):
-                rest = sum(len(candidates) for _, candidates in steps[number + 1 :]) * (
-                    plan.tuning_seeds * len(plan.tasks) + 1
-                )
-                self.later += rest + row.seeds * len(plan.tasks)
-                return None
+                self._count_later(row, [candidates for _, candidates in steps[number + 1 :]])
+                return dataclasses.replace(row, settled=False)
             best = max(range(len(tried)), key=lambda index: scores[index] or 0.0)
             value, recipe = tried[best]
             if value is not None:
                 chosen[name] = value
         return dataclasses.replace(row, recipe=recipe, chosen=chosen)
+
+    def _count_later(self, row: Row, steps: Sequence[Sequence[Any]]) -> None:
+        """Count the cells of steps that cannot be named yet: a pre-training and its fine-tuning for every value."""
+        tasks = len(self.plan.tasks)
+        self.later += sum(map(len, steps)) * (self.plan.tuning_seeds * tasks + 1) + row.seeds * tasks
 
     def validation(self, row: Row) -> float | None:
         """Mean over tasks and runs of what epochs are chosen by, on validation rows; None while unfinished."""
@@ -164,7 +166,7 @@ class Grid:
             if method not in plan.methods:
                 continue
             base = tuned.get(paper_name(method))
-            if base is None:
+            if base is None or not base.settled:
                 self.later += 2 * len(plan.figure_strengths) * plan.figure_seeds * len(plan.tasks)
                 continue
             same = {"curriculum": "none"} if method == "ccl" else {}

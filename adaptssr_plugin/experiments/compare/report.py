@@ -15,7 +15,7 @@ from ...training.checkpoints import write_text
 from ..ablation_figure import Bar, draw_ablation
 from ..efficiency import Efficiency, table_3
 from ..figures import draw_similarity
-from ..records import Record, paper_name, write_records
+from ..records import Record, write_records
 from ..robustness_figure import Curve, draw_robustness
 from ..similarity import SimilarityDistributions
 from ..tables import PAPER_ROWS, best_baseline_footer, table_2
@@ -222,10 +222,10 @@ class _Report:
                 )
         lines.append(f"Computed on: {'; '.join(self._devices(rows))}.")
         unfinished = [row.name for row in rows if any(self.store.get(cell) is None for cell in row.cells(plan.tasks))]
-        named = {row.name for row in rows}
-        unfinished += [paper_name(method) for method in plan.methods if paper_name(method) not in named]
         if unfinished:
             lines.append(f"Not finished: {', '.join(unfinished)}.")
+        if untuned := [row.name for row in rows if not row.settled]:
+            lines.append(f"Not tuned yet, τ and strength as the method comes: {', '.join(untuned)}.")
         if plan.note:
             lines.append(plan.note)
         return lines
