@@ -1,5 +1,7 @@
 """The exceptions whose message is one line for the user."""
 
+_LONGEST = 2000  # characters of a message: what came may be a file of a single line
+
 
 class InputError(ValueError):
     """A wrong argument, option, column or file.
@@ -7,6 +9,17 @@ class InputError(ValueError):
     The message is one line that names what is wrong, what was expected and what came. Commands print
     it and exit with 2, without a traceback; any other exception is a fault of this package.
     """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        if len(text) > _LONGEST:
+            text = f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 4 :]}"
+        # What came may be any bytes: no terminal is to obey them.
+        return text if text.isprintable() else "".join(map(_printable, text))
+
+
+def _printable(character: str) -> str:
+    return character if character.isprintable() else " " if character == "\n" else repr(character)[1:-1]
 
 
 class DamagedCheckpointError(InputError):

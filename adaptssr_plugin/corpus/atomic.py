@@ -55,7 +55,8 @@ def convert_interactions(
     ):
         bar.unit_scale = True
         _write_behaviours(path, columns, writer, bar)
-        if user_file.is_file():
+        if user_file.exists():
+            file_sizes([user_file])
             _write_profiles(user_file, user_column, writer)
     return writer.converted()
 

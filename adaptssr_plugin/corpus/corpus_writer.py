@@ -16,12 +16,12 @@ import numpy.typing as npt
 from ..errors import InputError
 from .behaviours import PAD_TOKEN
 from .dataset_writer import DatasetWriter, Users
-from .on_disk import FILES, ITEM_TOKENS, ITEMS, MANIFEST, OFFSETS, PARTS, USER_TOKENS, make_manifest
+from .on_disk import FILES, ITEM_TOKENS, ITEMS, MANIFEST, OFFSETS, PARTS, USER_TOKENS, checksum, make_manifest
 
 PART = 1 << 22  # behaviours in a part, and in a block of sorted ones
-_VERSION = 1  # of the parts
+_VERSION = 2  # of the parts
 _UNUSABLE = frozenset(["", PAD_TOKEN])  # as names
-_SOURCE, _NAMES = "source.json", "names.json"
+_SOURCE, _NAMES, _SUMS = "source.json", "names.json", "checksums.json"
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 Block = tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]
@@ -103,9 +103,12 @@ class CorpusWriter(DatasetWriter):
             self._temporary(path)
         self._numbers = Numbers()
         for part in self._parts:
+            if not part.is_whole():
+                self._discard()
+                raise InputError(f"corpus: {part.folder} was damaged and is removed; the same command begins anew")
             users, items = part.names()
-            self.users += len(users)
             self.behaviours += int(part["items"].size)
+            self.users += len(users)
             self._numbers.add(items)
         self._first_new_item = len(self._numbers)
         self._to_pass_over = self.users
@@ -315,6 +318,8 @@ class Parts:
         for name, values in arrays.items():
             np.save(half_written / f"{name}.npy", values, allow_pickle=False)
         (half_written / _NAMES).write_text(json.dumps([users, items]), encoding="utf-8")
+        sums = {path.name: checksum(path) for path in half_written.iterdir()}
+        (half_written / _SUMS).write_text(json.dumps(sums), encoding="utf-8")
         for path in half_written.iterdir():
             _synchronise(path)
         place = self._place(len(self._parts))
@@ -334,6 +339,14 @@ class Part:
     def __getitem__(self, name: str) -> Any:
         """Map an array into memory."""
         return np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+
+    def is_whole(self) -> bool:
+        """Tell whether all files are as they were written."""
+        try:
+            sums = json.loads((self.folder / _SUMS).read_text(encoding="utf-8"))
+            return len(sums) > 1 and all(checksum(self.folder / name) == value for name, value in sums.items())
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+            return False
 
     def names(self) -> tuple[list[str], list[str]]:
         """Give the users that begin in this part, and the items that were new in it."""

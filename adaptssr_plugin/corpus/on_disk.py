@@ -127,7 +127,7 @@ def make_manifest(name: str, users: int, n_items: int, behaviours: int, files: d
         behaviours: of all users.
         files: by name, where each lies now.
     """
-    sizes = {file: {"bytes": path.stat().st_size, "crc32": _checksum(path)} for file, path in files.items()}
+    sizes = {file: {"bytes": path.stat().st_size, "crc32": checksum(path)} for file, path in files.items()}
     numbers = {"users": users, "n_items": n_items, "behaviours": behaviours}
     return json.dumps({"format": _FORMAT, "version": _VERSION, "name": name, **numbers, "files": sizes}, indent=1)
 
@@ -160,19 +160,20 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 def _check_file(path: Path, expected: dict[str, int]) -> None:
     try:
-        whole = path.stat().st_size == expected["bytes"] and _checksum(path) == expected["crc32"]
+        whole = path.stat().st_size == expected["bytes"] and checksum(path) == expected["crc32"]
     except OSError:
         whole = False
     if not whole:
         raise _damaged(path.parent, path.name)
 
 
-def _checksum(path: Path) -> int:
-    checksum = 0
+def checksum(path: Path) -> int:
+    """Give the CRC-32 of a file, which is read in small pieces."""
+    found = 0
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
-            checksum = zlib.crc32(chunk, checksum)
-    return checksum
+            found = zlib.crc32(chunk, found)
+    return found
 
 
 def _within(path: Path, header: int, count: int, n_items: int) -> bool:

