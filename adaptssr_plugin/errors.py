@@ -1,5 +1,7 @@
 """The exceptions whose message is one line for the user."""
 
+import operator
+
 _LONGEST = 2000  # characters of a message: what came may be a file of a single line
 
 
@@ -22,12 +24,32 @@ def _printable(character: str) -> str:
     return character if character.isprintable() else " " if character == "\n" else repr(character)[1:-1]
 
 
+def check_kind(name: str, value: object, kind: type | tuple[type, ...], expected: str) -> None:
+    """Raise InputError unless the argument called ``name`` is of a class; ``expected`` says so in words."""
+    if not isinstance(value, kind):
+        raise InputError(f"{name}: expected {expected}, got {type(value).__name__}")
+
+
+def check_count(name: str, value: object, least: int = 1) -> None:
+    """Raise InputError unless the argument called ``name`` is an integer of at least ``least``."""
+    try:
+        fits = not isinstance(value, bool) and least <= operator.index(value) < 1 << 63  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise InputError(f"{name}: expected an integer of at least {least}, of 64 bits, got {value!r}")
+
+
 class DamagedCheckpointError(InputError):
     """A checkpoint that is half there, or was written by something else. The one before it may be whole."""
 
 
 class TrainingDivergedError(RuntimeError):
     """A step gave NaN or infinity. The message names stage, epoch, step, batch and the last good checkpoint."""
+
+
+class ProcessLostError(RuntimeError):
+    """Of several processes that train together another one ended, or no longer answers; this one cannot go on alone."""
 
 
 class TrainingStoppedError(SystemExit):

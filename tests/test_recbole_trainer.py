@@ -566,7 +566,8 @@ class TestWithinAnEpoch:
 
     def test_is_written_when_it_is_time(self, config, tmp_path, monkeypatch):
         clock = iter(range(1000))  # every look at it takes a second
-        monkeypatch.setattr("adaptssr_plugin.recbole.trainer.time", SimpleNamespace(monotonic=lambda: next(clock)))
+        time = SimpleNamespace(monotonic=lambda: next(clock))
+        monkeypatch.setattr("adaptssr_plugin.recbole.trainer_checkpoints.time", time)
         trainer = scripted(config, [1.0], tmp_path, checkpoint_minutes=4.5 / 60)
         trainer.stage.scores = [1.0] * 9  # its weight grows beyond one epoch's
         written = []

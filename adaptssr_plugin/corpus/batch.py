@@ -7,6 +7,19 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
+class WholeBatch:
+    """The batch that several processes have shared out among themselves.
+
+    Attributes:
+        lengths: (N,) int64, on the CPU: of the rows of all processes, as ``Batch.lengths``.
+        parts: how many processes there are.
+    """
+
+    lengths: Tensor
+    parts: int
+
+
+@dataclass(frozen=True, eq=False)
 class Batch:
     """The behaviour sequences of some users, oldest behaviour first.
 
@@ -21,6 +34,7 @@ class Batch:
             other either.
         rows: (B,) int64, or None: the number of each row in the data that a view provider was made of, where
             that is not ``user_ids``.
+        whole: what this is one process's part of, which may have no row at all; None: nothing else.
     """
 
     item_seq: Tensor
@@ -30,6 +44,12 @@ class Batch:
     labels: Tensor | None = None
     keys: Tensor | None = None
     rows: Tensor | None = None
+    whole: WholeBatch | None = None
+
+    @property
+    def all_lengths(self) -> Tensor:
+        """``lengths`` of the whole batch, those on other processes among them."""
+        return self.lengths if self.whole is None else self.whole.lengths
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """Copy everything but ``lengths`` to ``device``."""
@@ -45,6 +65,7 @@ class Batch:
             None if self.labels is None else moved(self.labels),
             None if self.keys is None else moved(self.keys),
             None if self.rows is None else moved(self.rows),
+            self.whole,
         )
 
     def __len__(self) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from adaptssr_plugin.corpus.batch import Batch
+from adaptssr_plugin.corpus.batch import Batch, WholeBatch
 from adaptssr_plugin.corpus.behaviours import BehaviourCorpus
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.seeding import stream_seed
@@ -27,9 +27,13 @@ class BatchLoader:
         name: tells apart the orders of several loaders with one seed.
         shuffle: False keeps the order of ``rows``.
         labels: (N,), one for each of ``rows``; None for none.
+        part: of several processes, which share every batch out among themselves, the number of this one, from 0.
+        parts: how many processes there are. Each gets consecutive rows of every batch, as many as the others or
+            one more, the last one perhaps none; the order is the same for any number of them.
 
     Raises:
-        InputError: rows outside the corpus, no rows, labels that do not fit them, or sizes below 1.
+        InputError: rows outside the corpus, no rows, labels that do not fit them, sizes below 1, or a part that is
+            none of them.
     """
 
     def __init__(
@@ -43,10 +47,14 @@ class BatchLoader:
         name: str = "batches",
         shuffle: bool = True,
         labels: npt.NDArray[np.generic] | None = None,
+        part: int = 0,
+        parts: int = 1,
     ) -> None:
-        for argument, value in (("batch_size", batch_size), ("max_len", max_len)):
+        for argument, value in (("batch_size", batch_size), ("max_len", max_len), ("parts", parts)):
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
                 raise InputError(f"{argument}: expected an integer of at least 1, got {value!r}")
+        if isinstance(part, bool) or not isinstance(part, int) or not 0 <= part < parts:
+            raise InputError(f"part: expected an integer from 0 to {parts - 1}, got {part!r}")
         self.corpus = corpus
         self.rows = np.arange(len(corpus)) if rows is None else corpus.check_rows(rows).copy()
         if len(self.rows) == 0:
@@ -59,6 +67,8 @@ class BatchLoader:
         self.seed = seed
         self.name = name
         self.shuffle = shuffle
+        self.part = part
+        self.parts = parts
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -73,14 +83,31 @@ class BatchLoader:
 
     def from_step(self, step: int) -> Iterator[Batch]:
         """Go through the epoch's batches from one of them on, counted from 0: the rest of an interrupted epoch."""
-        order = np.arange(len(self.rows))
-        if self.shuffle:
-            order = np.random.default_rng(stream_seed(self.seed, self.name, self.epoch)).permutation(order)
+        order = self._order()
         for start in range(step * self.batch_size, len(order), self.batch_size):
             yield self._batch(order[start : start + self.batch_size])
 
+    def users_of(self, step: int) -> npt.NDArray[np.int64]:
+        """Give the rows of one of the epoch's batches, those of other processes among them."""
+        return self.rows[self._order()[step * self.batch_size : (step + 1) * self.batch_size]]
+
+    def _order(self) -> npt.NDArray[np.int64]:
+        order = np.arange(len(self.rows))
+        if not self.shuffle:
+            return order
+        return np.random.default_rng(stream_seed(self.seed, self.name, self.epoch)).permutation(order)
+
     def _batch(self, chosen: npt.NDArray[np.int64]) -> Batch:
+        whole = None
+        if self.parts > 1:
+            rows = self.rows[chosen]
+            lengths = np.minimum(self.corpus.offsets[rows + 1] - self.corpus.offsets[rows], self.max_len)
+            whole = WholeBatch(torch.from_numpy(lengths), self.parts)
+            chosen = np.array_split(chosen, self.parts)[self.part]  # where they differ, the first ones have one more
         rows = self.rows[chosen]
-        item_seq, lengths = self.corpus.padded(rows, self.max_len)
+        if len(rows):
+            item_seq, length = self.corpus.padded(rows, self.max_len)
+        else:
+            item_seq, length = torch.zeros(0, 1, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
         labels = None if self.labels is None else torch.from_numpy(self.labels[chosen])
-        return Batch(item_seq, lengths, torch.from_numpy(rows), lengths.clone(), labels)
+        return Batch(item_seq, length, torch.from_numpy(rows), length.clone(), labels, whole=whole)

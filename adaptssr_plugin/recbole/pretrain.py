@@ -21,8 +21,11 @@ from ..methods.views import UserHistories
 from ..seeding import stream_seed
 from ..training import MaskedItemFiller, MaskedItemStage, Stage, load_artefact, save_artefact, transfer
 from ..training.artefacts import write_json
+from ..training.processes import Processes
 from .config import build_config
-from .trainer import CHECKPOINT_MINUTES, StageTrainer, UserModel
+from .device import device_of_process
+from .trainer import StageTrainer, UserModel
+from .trainer_checkpoints import CHECKPOINT_MINUTES
 from .user_sequences import load_user_sequences
 from .versions import versions as versions  # also from here, where users look for it
 
@@ -116,6 +119,11 @@ def pretrain(
     (:func:`~adaptssr_plugin.training.save_artefact`). An interrupted run that is started again ends with the
     same weights as an uninterrupted one.
 
+    Where torch's default process group has several processes, all of them call this, alike, and train together: every
+    batch is shared out among them, negatives come from all of them, and a step is that of the whole batch (``sampled``
+    warm-up excepted, where each draws items of its own). The first one writes and speaks. Views and dropout are
+    drawn by each for its rows, so that the weights depend on the number of processes, and on nothing else of them.
+
     Args:
         source: where the behaviours come from.
         recipe: method and options; ``none`` gives the random initialisation.
@@ -129,41 +137,67 @@ def pretrain(
         TrainingDivergedError: NaN or infinity in a step.
         TrainingStoppedError: SIGTERM came in training, which has written a checkpoint.
         OSError: a full disk or the like; what was written before is whole.
+        ProcessLostError: another one of several processes ended, or no longer answers.
     """
+    processes = Processes(together=True)
+    with processes.none_lost():
+        return _pretrain(source, recipe, folder, show_progress, checkpoint_minutes, processes)
+
+
+def _pretrain(
+    source: Source,
+    recipe: Recipe,
+    folder: str | Path,
+    show_progress: bool,
+    checkpoint_minutes: float,
+    processes: Processes,
+) -> PretrainedModel:
     if isinstance(checkpoint_minutes, bool) or not 0 <= checkpoint_minutes < float("inf"):
         raise InputError(f"checkpoint_minutes: expected a number of at least 0, got {checkpoint_minutes!r}")
     folder = Path(folder)
-    config = source.config(recipe.max_len)
-    users = load_user_sequences(config)
-    begin = _beginning(recipe, users.corpus)
-    run = _claim(folder, source, recipe, users.corpus)
-    for half_written in (*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")):  # by a run that was killed
-        half_written.unlink()
-    train_rows, valid_rows = _split(len(users.corpus), recipe)
+    config, corpus, begin = processes.agreed(lambda: _beginning_of_run(source, recipe, processes))
+    asked = _asked(source, recipe, corpus)
+    _check_alike(processes, asked)
+    run = processes.by_first(lambda: _claim(folder, asked))
+    train_rows, valid_rows = _split(len(corpus), recipe)
     plans = stage_plans(recipe)
     earlier = encoder = begin(plans[0].dropout if plans else recipe.dropout)
-    source_of_views = UserHistories(users.corpus, recipe.max_len, train_rows)
+    source_of_views = UserHistories(corpus, recipe.max_len, train_rows)
     results: list[StageResult] = []
     for plan in plans:
         if results:
             earlier, encoder = encoder, begin(plan.dropout)
             transfer(earlier.state_dict(), encoder, plan.takes)
         loaders = [
-            BatchLoader(users.corpus, rows, batch_size=recipe.batch_size, max_len=recipe.max_len, seed=recipe.seed,
-                        name=name, shuffle=name == "train")
-            for name, rows in (("train", train_rows), ("valid", valid_rows))
+            BatchLoader(corpus, rows, batch_size=recipe.batch_size, max_len=recipe.max_len, seed=recipe.seed,
+                        name=name, shuffle=name == "train", part=part, parts=parts)
+            for name, rows, part, parts in (
+                ("train", train_rows, processes.rank, processes.number), ("valid", valid_rows, 0, 1)
+            )
         ]  # fmt: skip
-        kept = {"checkpoint_minutes": checkpoint_minutes, "run": run}
+        kept = {"checkpoint_minutes": checkpoint_minutes, "run": run, "together": True}
         result, stage = _run_stage(config, recipe, plan, encoder, source_of_views, folder, loaders, show_progress, kept)
         results.append(result)
         if plan.generates:
             source_of_views.generator = _generator(stage, recipe)
     warm_up = earlier.cpu().eval() if len(results) > 1 and plan.takes else None
     encoder = encoder.cpu().eval()
-    card = _card(source, recipe, users.corpus, results)
-    arguments = recipe.encoder_arguments(users.corpus.n_items)
-    save_artefact(folder, encoder, arguments, card, users.corpus.item_tokens)
+    if processes.leads:
+        card = _card(source, recipe, corpus, results)
+        save_artefact(folder, encoder, recipe.encoder_arguments(corpus.n_items), card, corpus.item_tokens)
+    processes.wait()
     return PretrainedModel(encoder, folder, tuple(results), warm_up)
+
+
+def _beginning_of_run(
+    source: Source, recipe: Recipe, processes: Processes
+) -> tuple[Config, BehaviourCorpus, Callable[[float], UserEncoder]]:
+    """Read all that a run begins with; errors as for :func:`pretrain`."""
+    config = source.config(recipe.max_len)
+    if processes.several:
+        config["device"] = device_of_process(config, processes)
+    corpus = load_user_sequences(config).corpus
+    return config, corpus, _beginning(recipe, corpus)
 
 
 def fresh_encoder(recipe: Recipe, n_items: int, dropout: float, seed: int) -> UserEncoder:
@@ -256,8 +290,8 @@ def _split(n_users: int, recipe: Recipe) -> tuple[Any, Any]:
     return np.sort(order[n_valid:]), np.sort(order[:n_valid])
 
 
-def _claim(folder: Path, source: Source, recipe: Recipe, corpus: BehaviourCorpus) -> dict[str, Any]:
-    """Note in the folder which run it belongs to, or check that it is this one; returns what the run is."""
+def _asked(source: Source, recipe: Recipe, corpus: BehaviourCorpus) -> dict[str, Any]:
+    """Give what a run is asked for, as plain values in named parts."""
     asked = {
         "recipe": dataclasses.asdict(recipe),
         "source": {
@@ -268,6 +302,29 @@ def _claim(folder: Path, source: Source, recipe: Recipe, corpus: BehaviourCorpus
         "corpus": {"users": len(corpus), "items": corpus.n_items, "behaviours": len(corpus.items)},
     }
     run: dict[str, Any] = json.loads(json.dumps(asked, default=str))
+    return run
+
+
+def _check_alike(processes: Processes, run: Mapping[str, Any]) -> None:
+    """Raise InputError, on all processes, unless all are asked for the same."""
+    for number, other in enumerate(processes.gather(run)):
+        for part in ("recipe", "corpus"):
+            if other[part] != run[part]:
+                raise InputError(
+                    f"{part}: expected the same on every process, got {other[part]} on process {number}, "
+                    f"{run[part]} on process {processes.rank}"
+                )
+
+
+def _claim(folder: Path, run: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Note in the folder which run it belongs to, or check that it is this one; clear away what is half written."""
+    _check_claim(folder, run)
+    for half_written in (*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")):  # by a run that was killed
+        half_written.unlink()
+    return run
+
+
+def _check_claim(folder: Path, run: Mapping[str, Any]) -> None:
     manifest = folder / "run.json"
     # A run that was refused before its first epoch left nothing, and may be corrected in the same folder.
     kept = ("*/last.pt", "*/previous.pt", "model.json")
@@ -275,7 +332,7 @@ def _claim(folder: Path, source: Source, recipe: Recipe, corpus: BehaviourCorpus
         if folder.exists() and not folder.is_dir():
             raise InputError(f"output: expected a folder, got the file {folder}")
         write_json(manifest, run)
-        return run
+        return
     try:
         there = json.loads(manifest.read_text(encoding="utf-8"))
         known = {part: dict(there[part]) for part in run}
@@ -288,7 +345,6 @@ def _claim(folder: Path, source: Source, recipe: Recipe, corpus: BehaviourCorpus
                     f"output: {folder} holds another run ({name}: {known[part].get(name)!r} there, "
                     f"{value!r} here); choose another folder"
                 )
-    return run
 
 
 def _card(source: Source, recipe: Recipe, corpus: BehaviourCorpus, results: list[StageResult]) -> dict[str, Any]:

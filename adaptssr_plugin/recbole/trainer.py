@@ -8,7 +8,6 @@ written within an epoch too, so that a run that is killed goes on from a few min
 
 import copy
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,13 +16,12 @@ from typing import Any
 import torch
 from recbole.config import Config
 from recbole.model.abstract_recommender import AbstractRecommender
-from recbole.trainer import Trainer
 from recbole.trainer import trainer as recbole_trainer
 from recbole.utils import ModelType
 from torch import Tensor
 
 from ..corpus import Batch, BatchLoader
-from ..errors import InputError, TrainingDivergedError, TrainingStoppedError
+from ..errors import InputError, TrainingStoppedError
 from ..methods.plan import StagePlan
 from ..progress import progress_bar
 from ..training import (
@@ -34,15 +32,15 @@ from ..training import (
     StepResult,
     StopRequest,
     Streams,
-    load_checkpoint,
     write_checkpoint,
 )
+from ..training.position import Totals, of_all
+from ..training.processes import Processes
 from ..training.stage import dropout_seeded
 from .mends import mended, tensorboard_into
+from .trainer_checkpoints import CHECKPOINT_MINUTES, LOG_EVERY, CheckpointingTrainer
 from .versions import versions
 
-_LOG_EVERY = 50  # steps between two looks at the device
-CHECKPOINT_MINUTES = 5.0  # of training between two checkpoints within an epoch
 _FUSED = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 _LEARNERS = (*_FUSED, "sgd", "adagrad", "rmsprop")  # RecBole's, but for sparse_adam, which takes no dense gradients
 _AMP_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -63,11 +61,14 @@ class UserModel(AbstractRecommender):
         return self.stage.step(interaction, Streams(device, ("calculate_loss",))).loss
 
 
-class StageTrainer(Trainer):
+class StageTrainer(CheckpointingTrainer):
     """Train one stage, with its files in one folder: ``last.pt``, ``previous.pt``, ``best.pt``, TensorBoard's curves.
 
     The last two checkpoints are written at the end of every epoch, every so many minutes within one, and when
     SIGTERM comes. A run that is started again in the same folder goes on at the very next step.
+
+    Processes that train together have the same weights after every step, each the gradient of its part of the batch
+    averaged with the others'. All of them validate, and the first one's numbers count.
 
     Args:
         config: from :func:`build_config`; RecBole's own switches for device, AMP (``enable_amp``,
@@ -82,6 +83,7 @@ class StageTrainer(Trainer):
         checkpoint_minutes: of training between two checkpoints within an epoch; 0: after every step.
         run: what the run was asked for, in named parts of plain values; kept in every checkpoint. One of a run that
             was asked for anything else is refused.
+        together: all processes of torch's default group make this trainer, and train one stage.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class StageTrainer(Trainer):
         amp_dtype: str = "auto",
         checkpoint_minutes: float = CHECKPOINT_MINUTES,
         run: Mapping[str, Mapping[str, Any]] | None = None,
+        together: bool = False,
     ) -> None:
         config = copy.copy(config)
         config.final_config_dict = dict(config.final_config_dict)
@@ -110,6 +113,10 @@ class StageTrainer(Trainer):
         self.directory = directory
         with mended(), tensorboard_into(None):
             super().__init__(config, UserModel(stage).to(config["device"]))
+        self.processes = Processes(together)
+        if self.processes.several:
+            stage.share_batches()
+            self.processes.share_weights(self.model)
         self.stage = stage
         self.plan = plan
         self.seed = seed
@@ -125,9 +132,8 @@ class StageTrainer(Trainer):
         self.history: list[dict[str, float]] = []
         self.best_epoch = 0
         self._best_state: dict[str, Tensor] = {}
-        self._position: EpochPosition | None = None  # in the epoch under way, its validation included
+        self._position: EpochPosition | None = None
         self._stop = StopRequest(listens=False)
-        self._saved_at = time.monotonic()
         self._bar = progress_bar(0, plan.name, show=False)
 
     # --- the crank -------------------------------------------------------------------------------------------
@@ -142,17 +148,18 @@ class StageTrainer(Trainer):
             OSError: a full disk or the like; the checkpoints that were there are whole.
         """
         order = {"order": f"{train_data.name} {train_data.seed}", "steps": len(train_data)}
+        order["processes"] = self.processes.number
         self.mark.config["batches"] = {"batch_size": train_data.batch_size, "max_len": train_data.max_len, **order}
-        if self.checkpoints is not None:
-            found = self.checkpoints.load(self.device, self._say)
-            if found is not None:
-                self._resume(*found)
+        with self.processes.none_lost():
+            self._run(train_data, valid_data, show_progress and self.processes.leads)
+
+    def _run(self, train_data: BatchLoader, valid_data: BatchLoader, show_progress: bool) -> None:
+        self._resume_from_last()
         if self.start_epoch < self.epochs and self.cur_step <= self.stopping_step:
             try:
                 with StopRequest(listens=self.checkpoints is not None) as self._stop:
                     self._fit(train_data, valid_data, show_progress)
-                if self._stop.noted:
-                    raise self._stopped()
+                self._stop_if_asked()
             except TrainingStoppedError as stopped:
                 self._say(str(stopped))
                 raise
@@ -162,60 +169,18 @@ class StageTrainer(Trainer):
         steps = len(train_data) * self.epochs
         with mended(), self._curves(), progress_bar(steps, self.plan.name, show_progress) as self._bar:
             self._bar.update(len(train_data) * self.start_epoch + (self._position.steps if self._position else 0))
-            self._saved_at = time.monotonic()
+            self._start_clock()
             self.fit(train_data, valid_data, verbose=False, saved=True, callback_fn=self._end_of_epoch)
-
-    def _say(self, line: str) -> None:
-        self.logger.warning(f"{self.plan.name}: {line}")
 
     @contextmanager
     def _curves(self) -> Iterator[None]:
         """Write TensorBoard's files while training, and none for a run that has nothing left to train."""
-        with tensorboard_into(self.directory / "tensorboard" if self.directory else None):
+        with tensorboard_into(self.directory / "tensorboard" if self.directory and self.processes.leads else None):
             self.tensorboard = recbole_trainer.get_tensorboard(self.logger)
         try:
             yield
         finally:
             self.tensorboard.close()
-
-    def _selected_state(self) -> dict[str, Tensor]:
-        """Weights of the epoch that the plan selects, if training came that far."""
-        state: dict[str, Tensor] = self.stage.state_dict()
-        if self.plan.select == "best" and self.directory is None:
-            state = self._best_state or state
-        elif self.plan.select != "last":
-            selected = self._load_selected()
-            state = selected["state_dict"]
-            # best.pt may be of a later epoch than the last checkpoint knows of, if a run was killed after writing
-            # it, and the epoch did not come out as good again, as may be on a GPU. The better one it was.
-            self.best_epoch = max(self.best_epoch, selected["epoch"])
-        return state
-
-    def _load_selected(self) -> dict[str, Any]:
-        """Load what training has selected so far.
-
-        Raises:
-            InputError: a file that is missing, damaged, of another run or of an earlier epoch.
-        """
-        path = self._selected_file()
-        state = load_checkpoint(path, self.device)
-        self.mark.check(path, state)
-        epoch = self.selected_epoch - 1
-        if state["epoch"] < epoch:
-            raise InputError(f"checkpoint: expected epoch {epoch + 1} in {path}, got epoch {state['epoch'] + 1}")
-        return state
-
-    @property
-    def selected_epoch(self) -> int:
-        """The epoch, counted from 1, whose weights :meth:`run` leaves in the stage."""
-        if self.plan.select == "best":
-            return self.best_epoch + 1
-        return len(self.history) if self.plan.select == "last" else int(self.plan.select.removeprefix("epoch:"))
-
-    def _selected_file(self) -> Path:
-        assert self.directory is not None
-        name = "best.pt" if self.plan.select == "best" else f"epoch-{self.plan.select.removeprefix('epoch:')}.pt"
-        return self.directory / name
 
     def _train_epoch(
         self,
@@ -231,21 +196,20 @@ class StageTrainer(Trainer):
         self.model.train()
         train_data.set_epoch(epoch_idx)
         self.stage.set_epoch(epoch_idx)
-        with dropout_seeded(self.device, self.seed, self.plan.name, epoch_idx):
+        with dropout_seeded(self.device, self.seed, self.plan.name, epoch_idx, *self.processes.key):
             position.begin(self.stage)
             for step, batch in enumerate(train_data.from_step(position.steps), position.steps):
                 if self.stage.usable(batch):
-                    streams = Streams(self.device, (self.seed, self.plan.name, epoch_idx, step))
+                    streams = Streams(self.device, (self.seed, self.plan.name, epoch_idx, step, *self.processes.key))
                     position.totals.add(step, self._step(batch.to(self.device, non_blocking=True), streams))
-                    if (step + 1) % _LOG_EVERY == 0:
+                    if (step + 1) % LOG_EVERY == 0:
                         self._watch(position, train_data)
                 position.steps = step + 1
                 self._bar.update(1)
                 if self._checkpoint_due():
                     self._watch(position, train_data)
                     self._write_within()
-        self._watch(position, train_data)
-        means = position.totals.means()
+        means = self._watch(position, train_data)
         self.history.append({"epoch": epoch_idx + 1, "seconds": position.end(), **means})
         for name, value in means.items():
             self.tensorboard.add_scalar(f"train/{name}", value, epoch_idx)
@@ -256,6 +220,7 @@ class StageTrainer(Trainer):
         with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=bool(self.enable_amp)):
             result = self.stage.step(batch, streams)
         self.scaler.scale(result.loss).backward()  # type: ignore[no-untyped-call]
+        self.processes.average_gradients(self.model)
         if self.clip_grad_norm:
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
@@ -263,14 +228,16 @@ class StageTrainer(Trainer):
         self.scaler.update()
         return result
 
-    def _watch(self, position: EpochPosition, train_data: BatchLoader) -> None:
-        """Look at the device: stop if a step went bad, else show the loss."""
-        bad, epoch = position.totals.first_bad_step(), position.epoch + 1
-        if bad is not None:
-            users = _named(next(train_data.from_step(bad)), train_data)
-            raise self._diverged(f"the loss was not finite at epoch {epoch}, step {bad + 1}, users {users}")
-        loss = position.totals.means().get("loss", 0.0)
-        self._bar.set_postfix_str(f"epoch {epoch}/{self.epochs}, loss {loss:.4f}")
+    def _watch(self, position: EpochPosition, train_data: BatchLoader) -> dict[str, float]:
+        """Look at the device, that of every process: stop if a step went bad, else show the loss; returns means."""
+        epoch = position.epoch + 1
+        totals = of_all([Totals(*read) for read in self.processes.gather(tuple(position.totals.read()))])
+        if totals.first_bad >= 0:
+            step, users = totals.first_bad + 1, _named(train_data, totals.first_bad)
+            raise self._diverged(f"the loss was not finite at epoch {epoch}, step {step}, users {users}")
+        means = totals.means()
+        self._bar.set_postfix_str(f"epoch {epoch}/{self.epochs}, loss {means.get('loss', 0.0):.4f}")
+        return means
 
     def _require_finite(self) -> None:
         """Stop before spoilt weights become a checkpoint: the backward pass of the last step has no loss to show it.
@@ -280,20 +247,18 @@ class StageTrainer(Trainer):
         weights = [parameter.detach() for parameter in self.model.parameters()]
         kept = [value for state in self.optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
         for what, tensors in (("weights", weights), ("optimiser's moments", kept)):
-            if not _all_finite([tensor for tensor in tensors if tensor.device.type == self.device.type]):
+            finite = _all_finite([tensor for tensor in tensors if tensor.device.type == self.device.type])
+            if not all(self.processes.gather(finite)):
                 assert self._position is not None
                 epoch, steps = self._position.epoch + 1, self._position.steps
                 raise self._diverged(f"the {what} were not finite after epoch {epoch}, step {steps}")
-
-    def _diverged(self, what: str) -> TrainingDivergedError:
-        kept = self.checkpoints.newest if self.checkpoints is not None else None
-        return TrainingDivergedError(f"{self.plan.name}: {what}; last good checkpoint: {kept or 'none yet'}")
 
     def _valid_epoch(self, valid_data: BatchLoader, show_progress: bool = False) -> tuple[float, dict[str, float]]:
         """Compute the criterion and all other validation numbers, with the same random streams every epoch."""
         self._require_finite()
         streams = Streams(self.device, (self.seed, self.plan.name, "valid"))
-        result = self.stage.validate(self._valid_batches(valid_data), streams)
+        # All take the same decisions then, even where a GPU adds up in another order.
+        result = self.processes.first(self.stage.validate(self._valid_batches(valid_data), streams))
         for name, value in result.items():
             self.tensorboard.add_scalar(f"valid/{name}", value, len(self.history) - 1)
             self.history[-1][f"valid_{name}"] = value
@@ -318,11 +283,10 @@ class StageTrainer(Trainer):
         if self.checkpoints is None:
             return
         self.tensorboard.flush()  # so that the curves of a killed run reach as far as its checkpoint
-        if self.plan.select == f"epoch:{epoch_idx + 1}":
+        if self.plan.select == f"epoch:{epoch_idx + 1}" and self.processes.leads:
             write_checkpoint(self._selected_file(), self._selection(epoch_idx))
         self._write(epoch_idx)
-        if self._stop.noted:
-            raise self._stopped()
+        self._stop_if_asked()
 
     def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
         """Make RecBole's optimiser, Adam as one fused kernel: faster on a CPU, and no read-back for a GradScaler."""
@@ -337,92 +301,6 @@ class StageTrainer(Trainer):
             optimizer = super()._build_optimizer(**kwargs)
         return optimizer
 
-    # --- checkpoints -----------------------------------------------------------------------------------------
-
-    def _checkpoint_due(self) -> bool:
-        """Whether to write a checkpoint in the middle of an epoch: it is time, or SIGTERM came."""
-        if self.checkpoints is None:
-            return False
-        return self._stop.noted or time.monotonic() - self._saved_at >= self.checkpoint_seconds
-
-    def _write_within(self) -> None:
-        """Write a checkpoint in the middle of an epoch, whose steps so far were good, and stop if asked to."""
-        assert self._position is not None
-        self._require_finite()
-        self._write(self._position.epoch - 1)
-        if self._stop.noted:
-            raise self._stopped()
-
-    def _write(self, epoch: int) -> None:
-        """Write a checkpoint of what comes after an epoch: the next one, or the position in it."""
-        assert self.checkpoints is not None
-        self.checkpoints.write(self._state(epoch))
-        self._saved_at = time.monotonic()
-
-    def _stopped(self) -> TrainingStoppedError:
-        assert self.checkpoints is not None
-        place = f"after epoch {len(self.history)}"
-        if self._position is not None:
-            place = f"in epoch {self._position.epoch + 1}, after step {self._position.steps}"
-        return TrainingStoppedError(
-            f"stopped by SIGTERM {place}; {self.checkpoints.last} is written, and the same call again goes on from it"
-        )
-
-    def _state(self, epoch: int) -> dict[str, Any]:
-        return {
-            **self.mark.state_dict(),
-            "epoch": epoch,
-            "within": None if self._position is None else self._position.state_dict(self.stage),
-            "best_epoch": self.best_epoch,
-            "cur_step": self.cur_step,
-            "best_valid_score": float(self.best_valid_score),
-            "state_dict": self.stage.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "history": self.history[: epoch + 1],
-        }
-
-    def _selection(self, epoch: int) -> dict[str, Any]:
-        """Give the weights of an epoch, and what run they are of."""
-        return {**self.mark.state_dict(), "epoch": epoch, "state_dict": self.stage.state_dict()}
-
-    def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
-        """Keep the weights of the best epoch so far; RecBole calls it when the criterion improves."""
-        self.best_epoch = epoch
-        if self.directory is None:
-            self._best_state = {name: tensor.clone() for name, tensor in self.stage.state_dict().items()}
-        else:
-            write_checkpoint(Path(self.saved_model_file), self._selection(epoch))
-
-    def resume_checkpoint(self, resume_file: str | Path) -> None:
-        """Go on where a checkpoint was written.
-
-        Raises:
-            InputError: a file that is damaged, or of another stage, run or model.
-        """
-        self._resume(Path(resume_file), load_checkpoint(Path(resume_file), self.device))
-
-    def _resume(self, path: Path, state: dict[str, Any]) -> None:
-        self.mark.check(path, state)
-        try:
-            self.stage.load_state_dict(state["state_dict"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.scaler.load_state_dict(state["scaler"])
-            self.start_epoch, self.best_epoch = state["epoch"] + 1, state["best_epoch"]
-            self.cur_step, self.best_valid_score = state["cur_step"], state["best_valid_score"]
-            self.history = state["history"]
-            if state.get("within") is not None:
-                self._position = EpochPosition(self.start_epoch, self.device)
-                self._position.load_state_dict(state["within"])
-        except (KeyError, ValueError, RuntimeError, TypeError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[-1].strip()
-            raise InputError(f"checkpoint: {path} does not fit this model: {reason}") from None
-        if self.plan.select != "last" and self.selected_epoch <= len(self.history):
-            self._load_selected()  # to say today that it is damaged, and not when training is over
-        changed = self.mark.changed_versions(state)
-        if changed:
-            self._say(f"{path} was written with other versions of {', '.join(changed)}; weights may differ slightly")
-
 
 def _all_finite(tensors: list[Tensor]) -> bool:
     """Whether there is neither NaN nor infinity in any of them; one value is read back."""
@@ -431,8 +309,8 @@ def _all_finite(tensors: list[Tensor]) -> bool:
     return not largest or bool(torch.stack(largest).isfinite().all())
 
 
-def _named(batch: Batch, train_data: BatchLoader, most: int = 5) -> str:
+def _named(train_data: BatchLoader, step: int, most: int = 5) -> str:
     """Name the users of a batch, as their source calls them."""
-    rows = batch.user_ids.tolist()
+    rows = train_data.users_of(step).tolist()
     names = ", ".join(str(train_data.corpus.user_tokens[row]) for row in rows[:most])
     return names if len(rows) <= most else f"{names} and {len(rows) - most} more"

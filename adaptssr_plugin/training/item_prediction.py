@@ -9,13 +9,15 @@ from torch import Tensor
 from ..corpus import Batch
 from ..encoders import MaskedItemHead
 from ..errors import InputError
-from .stage import Stage, StepResult, Streams
+from .stage import Stage, StepResult, Streams, share_of
 
 
 class ItemPredictionStage(Stage):
     """Predict items from states of the encoder. A subclass says which items, in :meth:`predicted`.
 
-    A user of one behaviour has nothing to predict, and a batch without any other is skipped.
+    A user of one behaviour has nothing to predict, and a batch without any other is skipped. Where several processes
+    share a batch, the average of their losses is the mean over what is predicted on all of them, and so the average
+    of gradients is that of the whole batch; with "sampled" each process draws items of its own.
 
     Args:
         encoder: with ``hidden_states`` and ``item_weight``.
@@ -37,17 +39,30 @@ class ItemPredictionStage(Stage):
         """Return the M states to predict from ``(M, d)``, and the items to predict ``(M,)``."""
         raise NotImplementedError(f"{type(self).__name__} does not say what it predicts")
 
+    def count(self, lengths: Tensor) -> int:
+        """Count what is predicted of users with ``lengths`` ``(N,)``, on the CPU."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how much it predicts")
+
     def usable(self, batch: Batch) -> bool:
         """Whether any user of the batch has two behaviours."""
-        return bool((batch.lengths.numpy() > 1).any())
+        return bool((batch.all_lengths.numpy() > 1).any())
 
     def step(self, batch: Batch, streams: Streams) -> StepResult:
         """Mean cross-entropy over what is predicted in the batch."""
         hidden, targets = self.predicted(batch, streams)
         # A stream that nothing draws from is not made.
         generator = streams.generator("samples") if self.head.softmax == "sampled" else None
-        loss = self.head.loss(hidden, self.encoder.item_weight, targets, generator)
+        loss = self.cross_entropy(batch, hidden, targets, generator)
         return StepResult(loss, {"loss": loss.detach()})
+
+    def cross_entropy(self, batch: Batch, states: Tensor, targets: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Mean cross-entropy of M states; of a part of a batch weighted by how many of all predictions these are."""
+        if batch.whole is None:
+            return self.head.loss(states, self.encoder.item_weight, targets, generator)
+        if not len(targets):
+            return 0 * states.float().sum()  # with a graph: this process takes part in the backward
+        share = share_of(len(targets), batch, self.count(batch.whole.lengths))
+        return share * self.head.loss(states, self.encoder.item_weight, targets, generator)
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch], streams: Streams) -> dict[str, float]:

@@ -74,6 +74,10 @@ class MaskedItemStage(ItemPredictionStage):
         slots, hidden = self._states(batch, streams)
         return hidden[slots.rows, slots.positions], slots.targets
 
+    def count(self, lengths: Tensor) -> int:
+        """Count the masked positions of users with ``lengths`` ``(N,)``, on the CPU."""
+        return int(self.mask.counts(lengths).numpy().sum())
+
     def step(self, batch: Batch, streams: Streams) -> StepResult:
         """Mean cross-entropy over the masked positions, of the states there and of the user vectors."""
         if not self.pooled:
@@ -83,7 +87,7 @@ class MaskedItemStage(ItemPredictionStage):
         users = self.encoder.pooling(hidden, visible)  # (B, d)
         generator = streams.generator("samples") if self.head.softmax == "sampled" else None
         positions, user = (
-            self.head.loss(states, self.encoder.item_weight, slots.targets, generator)
+            self.cross_entropy(batch, states, slots.targets, generator)
             for states in (hidden[slots.rows, slots.positions], users[slots.rows])
         )
         loss = torch.lerp(positions, user, self.pooled)
@@ -100,7 +104,7 @@ class MaskedItemStage(ItemPredictionStage):
     def _mask(self, batch: Batch, streams: Streams) -> MaskedSlots:
         order, counts = self.mask.positions(batch.item_seq_len, batch.item_seq.shape[1], streams.generator("mask"))
         # The number of slots follows from the lengths, which the host has: nothing is read back for it.
-        total = int(self.mask.counts(batch.lengths).numpy().sum())
+        total = self.count(batch.lengths)
         users = torch.arange(len(counts), device=counts.device)
         rows = users.repeat_interleave(counts, output_size=total)  # (M,)
         nth = torch.arange(total, device=counts.device) - (counts.cumsum(0) - counts)[rows]  # of its row

@@ -12,7 +12,7 @@ from ..corpus import Batch
 from ..encoders import UserEncoder
 from ..errors import InputError
 from .negative_items import NegativeItems
-from .stage import Stage, StepResult, Streams
+from .stage import Stage, StepResult, Streams, share_of
 
 
 class Questions(NamedTuple):
@@ -95,8 +95,14 @@ class NextBehaviourStage(Stage):
         """Both objectives on a batch."""
         questions = self._ask(batch, streams)
         losses = self._answer(questions).loss
-        masked = losses[:, 0].mean()
-        following = losses[:, 1:].sum() / questions.asked[:, 1:].sum().clamp(min=1)
+        if batch.whole is None:
+            masked = losses[:, 0].mean()
+            following = losses[:, 1:].sum() / questions.asked[:, 1:].sum().clamp(min=1)
+        else:  # sums here, of means over the whole batch
+            lengths = batch.whole.lengths
+            hidden = int((lengths - 1).clamp(max=self.n_next).sum())
+            masked = losses[:, 0].sum() * share_of(1, batch, len(lengths))
+            following = losses[:, 1:].sum() * share_of(1, batch, hidden)
         loss = masked + self.weight * following
         logs = {"loss": loss, "masked_loss": masked, "next_loss": following}
         return StepResult(loss, {name: value.detach() for name, value in logs.items()})

@@ -30,8 +30,12 @@ class NextItemStage(ItemPredictionStage):
         states = self.encoder.hidden_states(batch.item_seq, batch.item_seq_len)
         # How many there are follows from the lengths, which the host has: nothing is read back for it.
         counts = batch.lengths - 1
-        total = int(counts.sum())
+        total = self.count(batch.lengths)
         rows = torch.arange(len(counts)).repeat_interleave(counts, output_size=total)
         positions = torch.arange(total) - (counts.cumsum(0) - counts)[rows]
         rows, positions = rows.to(states.device), positions.to(states.device)
         return states[rows, positions], batch.item_seq[rows, positions + 1]
+
+    def count(self, lengths: Tensor) -> int:
+        """Count the behaviours but the first of users with ``lengths`` ``(N,)``, on the CPU."""
+        return int((lengths - 1).sum())

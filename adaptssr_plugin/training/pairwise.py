@@ -82,6 +82,10 @@ class PairwiseStage(Stage):
         self.register_buffer("quantiles_at", torch.tensor(_QUANTILES_AT), persistent=False)
         self._dropout_seen = False
 
+    def share_batches(self) -> None:
+        """Compare with the rows of all processes from now on."""
+        self.loss.gather = True
+
     def set_epoch(self, epoch: int | None) -> None:
         """Tell a view provider with a schedule which epoch begins; None: a validation."""
         if hasattr(self.views, "set_epoch"):
@@ -98,7 +102,12 @@ class PairwiseStage(Stage):
             self.views.load_epoch_state(state)  # type: ignore[attr-defined]
 
     def usable(self, batch: Batch) -> bool:
-        """Whether there are two users to compare; where the loss gathers, a question to all processes together."""
+        """Whether there are two users to compare.
+
+        A part of a batch knows of the whole; of any other batch, where the loss gathers, all processes are asked.
+        """
+        if batch.whole is not None:
+            return len(batch.whole.lengths) > 1
         return (total(len(batch)) if self.loss.gather else len(batch)) > 1
 
     def step(self, batch: Batch, streams: Streams) -> StepResult:
@@ -111,6 +120,8 @@ class PairwiseStage(Stage):
         u1, u1_pos, u2, u2_pos = encodings
         terms = self.loss.terms(u1, u1_pos, u2, u2_pos, self._ids(batch))
         loss, parts = self._penalised(self.loss.reduce(terms))
+        if not len(batch):  # of a gathered batch
+            return StepResult(loss, {"loss": loss.detach(), **parts})
         logs = {
             "loss": loss.detach(),
             **parts,
@@ -119,10 +130,7 @@ class PairwiseStage(Stage):
             "sim_augmented": terms.semi.mean(),
             "sim_hardest_negative": terms.hardest.mean(),
         }
-        if len(batch):
-            quantiles = torch.quantile(terms.coefficient, self.quantiles_at)
-        else:  # of a gathered batch
-            quantiles = torch.full_like(self.quantiles_at, torch.nan)
+        quantiles = torch.quantile(terms.coefficient, self.quantiles_at)
         return StepResult(loss, logs | dict(zip(_QUANTILES, quantiles.unbind(), strict=True)))
 
     @torch.no_grad()

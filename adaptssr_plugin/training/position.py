@@ -1,7 +1,8 @@
 """Where training stands within an epoch, so that an interrupted one goes on at its next step."""
 
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,41 +10,64 @@ from torch import Tensor
 from .stage import Stage, StepResult
 
 
+class Totals(NamedTuple):
+    """What one process, or all of them, have logged in an epoch so far, as plain values."""
+
+    first_bad: int
+    """The first step whose loss was NaN or infinite; -1: none."""
+    sums: dict[str, float]
+    counts: dict[str, int]
+    """How many steps logged each name."""
+
+    def means(self) -> dict[str, float]:
+        """Means over the steps that logged."""
+        return {name: total / self.counts[name] for name, total in self.sums.items()}
+
+
+def of_all(parts: Sequence[Totals]) -> Totals:
+    """Add up the totals of several processes; names come in the order of the first one that has them."""
+    bad = [part.first_bad for part in parts if part.first_bad >= 0]
+    names = dict.fromkeys(name for part in parts for name in part.sums)
+    return Totals(
+        min(bad, default=-1),
+        {name: sum(part.sums.get(name, 0.0) for part in parts) for name in names},
+        {name: sum(part.counts.get(name, 0) for part in parts) for name in names},
+    )
+
+
 class EpochTotals:
     """Sums over the steps of an epoch, kept on the device until somebody looks."""
 
     def __init__(self, device: torch.device) -> None:
         self._sums: dict[str, Tensor] = {}
-        self._steps = 0
+        self._counts: dict[str, int] = {}
         self._first_bad = torch.full((), -1, dtype=torch.int64, device=device)
 
     def add(self, step: int, result: StepResult) -> None:
         """Add the logs of a step, and note it if it is the first whose loss is not finite."""
         for name, value in result.logs.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
+            self._counts[name] = self._counts.get(name, 0) + 1
         bad = ~torch.isfinite(result.loss.detach()) & (self._first_bad < 0)
         self._first_bad = torch.where(bad, step, self._first_bad)
-        self._steps += 1
 
-    def first_bad_step(self) -> int | None:
-        """Read back the first step whose loss was NaN or infinite; None if there was none."""
-        step = int(self._first_bad)
-        return None if step < 0 else step
-
-    def means(self) -> dict[str, float]:
-        """Read back the means over steps."""
-        if not self._sums:
-            return {}
-        totals: list[float] = torch.stack([total.float() for total in self._sums.values()]).tolist()
-        return {name: total / self._steps for name, total in zip(self._sums, totals, strict=True)}
+    def read(self) -> Totals:
+        """Read back what there is: two values at most are waited for."""
+        values: list[float] = []
+        if self._sums:
+            values = torch.stack([total.float() for total in self._sums.values()]).tolist()
+        return Totals(int(self._first_bad), dict(zip(self._sums, values, strict=True)), dict(self._counts))
 
     def state_dict(self) -> dict[str, Any]:
         """Give the sums as they are; none of the steps may have been bad."""
-        return {"sums": dict(self._sums), "steps": self._steps}
+        return {"sums": dict(self._sums), "counts": dict(self._counts)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from sums that :meth:`state_dict` gave."""
-        self._sums, self._steps = dict(state["sums"]), state["steps"]
+        device = self._first_bad.device
+        self._sums = {name: total.to(device) for name, total in state["sums"].items()}
+        # Checkpoints of before counts were kept per name have one for all.
+        self._counts = dict(state.get("counts") or dict.fromkeys(self._sums, state.get("steps", 0)))
 
 
 class EpochPosition:
@@ -85,7 +109,10 @@ class EpochPosition:
         return self._seconds
 
     def state_dict(self, stage: Stage) -> dict[str, Any]:
-        """Collect what the steps to come depend on, but for weights and optimiser."""
+        """Collect what the steps to come depend on, but for weights and optimiser.
+
+        All of it but the stage's is this process's own, where several train together.
+        """
         return {
             "epoch": self.epoch,
             "steps": self.steps,

@@ -48,7 +48,17 @@ class StepResult(NamedTuple):
     loss: Tensor
     """Scalar with its graph."""
     logs: Mapping[str, Tensor]
-    """Detached scalars on the device; their means over the steps of an epoch are logged."""
+    """Detached scalars on the device; their means over the steps of an epoch are logged. A process without rows of a
+    batch leaves out what it cannot say."""
+
+
+def share_of(here: int, batch: Batch, everywhere: int) -> float:
+    """Give the weight of a mean over ``here`` things of this part of a batch, by which it counts as it should.
+
+    The average over the processes of their weighted means is then the mean over all things ``everywhere``.
+    """
+    assert batch.whole is not None
+    return here * batch.whole.parts / max(everywhere, 1)
 
 
 class Stage(nn.Module):
@@ -64,6 +74,9 @@ class Stage(nn.Module):
     criterion: str
     bigger_is_better: bool = True
 
+    def share_batches(self) -> None:
+        """Learn that the processes of torch's default group train this stage together, each a part of every batch."""
+
     def set_epoch(self, epoch: int) -> None:
         """Learn which epoch begins, counted from 0; a trainer says so before every one, resumed runs included."""
 
@@ -78,11 +91,15 @@ class Stage(nn.Module):
         """Take back what :meth:`epoch_state` gave; a trainer does so after :meth:`set_epoch`."""
 
     def usable(self, batch: Batch) -> bool:
-        """Whether a batch has anything to learn from; decided on the CPU. Others are skipped."""
-        return len(batch) > 0
+        """Whether a batch has anything to learn from, on any process; decided on the CPU. Others are skipped."""
+        return len(batch.all_lengths) > 0
 
     def step(self, batch: Batch, streams: Streams) -> StepResult:
-        """Compute the loss of a batch, in training mode."""
+        """Compute the loss of a batch, in training mode.
+
+        Of a part of a batch the loss is such that its average over the processes is that of the whole batch, and so
+        that the average of gradients is. It has a graph even where the part has no rows.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no training step")
 
     def validate(self, batches: Iterable[Batch], streams: Streams) -> dict[str, float]:
