@@ -21,7 +21,7 @@ from adaptssr_plugin.experiments.compare.cells import (
     load_data,
     warm_up_of,
 )
-from adaptssr_plugin.experiments.compare.grid import TUNED, Grid, Row, strength
+from adaptssr_plugin.experiments.compare.grid import TUNED, WARM_UP, Grid, Row, strength
 from adaptssr_plugin.experiments.compare.plan import ComparePlan, TaskSpec
 from adaptssr_plugin.experiments.compare.running import Part, part_of, run_cells
 from adaptssr_plugin.experiments.compare.store import Store
@@ -191,9 +191,9 @@ def test_test_values_have_no_say():
 def test_the_tuned_row_chooses_a_scale():
     plan = plan_of(methods=("adaptssr",), scales=(1, 10))
     rows = Grid(plan, Pretended(lambda one: one.scale - one.mask_ratio)).table(fair=True)
-    assert [row.name for row in rows] == ["AdaptSSR", TUNED]
+    assert [row.name for row in rows] == ["AdaptSSR", WARM_UP, TUNED]
     assert rows[0].recipe.scale == 1
-    assert rows[1].chosen == {"scale": 10, "rho": 0.1}
+    assert rows[2].chosen == {"scale": 10, "rho": 0.1}
 
 
 def test_strength_is_a_share_that_is_changed():
@@ -352,7 +352,7 @@ def test_smoke(tmp_path):
     with (tmp_path / "records-fair.csv").open(encoding="utf-8") as file:
         records = list(csv.DictReader(file))
     rows = {record["method"] for record in records}
-    assert rows == {"Majority class", "TF-IDF + LR", "None", "PeterRec", "CL4SRec", "AdaptSSR", "AdaptSSR, tuned"}
+    assert rows == {"Majority class", "TF-IDF + LR", "None", "PeterRec", "CL4SRec", "AdaptSSR", TUNED, WARM_UP}
     taus = {record["tau"] for record in records if record["method"] == "CL4SRec"}
     assert taus in ({"0.2"}, {"1.0"})
     assert all(0 <= float(record["value"]) <= 1 for record in records)

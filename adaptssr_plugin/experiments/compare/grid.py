@@ -101,6 +101,8 @@ class Grid:
         """Rows of Table 2, or of its fair twin. Rows as they are before tuning come first, so that there is a table."""
         plan = self.plan
         rows = [Row(paper_name(one), plan.recipe(one, fair), plan.seeds, plan.pretrain_seeds) for one in plan.methods]
+        if fair:
+            rows += self._warm_up()
         for row in rows:
             self.ask(row.cells(plan.tasks))
         if not fair:
@@ -115,6 +117,15 @@ class Grid:
         for row in rows:
             self.ask(row.cells(plan.tasks))
         return rows
+
+    def _warm_up(self) -> list[Row]:
+        """Make the row of the common start itself: what a method does not improve upon has added nothing."""
+        full = self.plan.recipe("adaptssr", True)
+        if "adaptssr" not in self.plan.methods or full.warm_start != "mlm":
+            return []
+        fine_tuning: dict[str, Any] = {name: getattr(full, name) for name in _FINE_TUNING}
+        recipe = dataclasses.replace(warm_up_of(full), **fine_tuning)
+        return [Row(WARM_UP, recipe, self.plan.seeds, self.plan.pretrain_seeds)]
 
     def _tuned(self, row: Row, values: Sequence[float], option: str) -> Row:
         """Choose one option, then ρ with it; while that is under way the row stays as it is, and is not settled."""
@@ -204,13 +215,14 @@ class Grid:
             row("κ = 10", scale=10.0),
             row("no warm-up", warm_start="none"),
         ]
-        warm_up = dataclasses.replace(warm_up_of(plan.recipe("adaptssr", True)), **_ft_options(plan))
+        warm_up = [dataclasses.replace(one, seeds=plan.ablation_seeds, pretrain_seeds=1) for one in self._warm_up()]
         others = [
-            Row(WARM_UP, warm_up, plan.ablation_seeds),
+            *warm_up,
             row("implicit only (CLUE)", method="clue"),
             row("hardest negative only (Eq. 8)", loss="infonce", negatives="hardest"),
         ]
-        self.ask(others[0].cells(plan.tasks))
+        for one in warm_up:
+            self.ask(one.cells(plan.tasks))
         return {"paper": paper, "readings": readings, "for comparison": others}, lambdas
 
     def similarities(self) -> dict[str, Similarities]:
@@ -222,8 +234,3 @@ class Grid:
                 cells[row.name] = Similarities(start)
         self.ask(list(cells.values()))
         return cells
-
-
-def _ft_options(plan: ComparePlan) -> dict[str, Any]:
-    recipe = plan.recipe("adaptssr", True)
-    return {name: getattr(recipe, name) for name in _FINE_TUNING}

@@ -21,7 +21,7 @@ from ..similarity import SimilarityDistributions
 from ..tables import PAPER_ROWS, best_baseline_footer, table_2
 from ..task_runs import MAJORITY, POPULARITY, TFIDF
 from .cells import Baselines, FineTuning, check_ready, load_data, task_of
-from .grid import TUNED, Grid, Row
+from .grid import TUNED, WARM_UP, Grid, Row
 from .plan import ComparePlan, TaskSpec
 from .running import Part, run_cells
 from .store import Store
@@ -138,9 +138,9 @@ class _Report:
         shown = self._chosen(records)
         if not any(record.split == "test" and record.method not in _PLAIN_ROWS for record in shown):
             return ""
-        order = [*_PLAIN_ROWS, *PAPER_ROWS, TUNED]
-        lines = [*self._conditions(rows, fair), *best_baseline_footer(shown, excluded=(TUNED,))]
-        table = table_2(shown, order, lines)
+        among = (PAPER_ROWS[0], WARM_UP, *PAPER_ROWS[1:])
+        lines = [*self._conditions(rows, fair), *best_baseline_footer(shown, among=among, excluded=(TUNED,))]
+        table = table_2(shown, [*_PLAIN_ROWS, *among, TUNED], lines)
         self._write_table(f"table-2-{name}", table)
         return table.text()
 
@@ -151,7 +151,7 @@ class _Report:
         if not runs:
             return ""
         footer = [f"{self.plan.name}: {'the fair twin' if 'fair' in tables else 'as the paper'}; seconds of training."]
-        table = table_3(runs, [*PAPER_ROWS, TUNED], footer)
+        table = table_3([run for run in runs if run.method != WARM_UP], [*PAPER_ROWS, TUNED], footer)
         self._write_table("table-3", table)
         return table.text()
 
@@ -217,9 +217,8 @@ class _Report:
                 if row.chosen
             )
             if chosen:
-                lines.append(
-                    f"Chosen on validation rows ({plan.tuning_seeds} runs of fine-tuning for a value): {chosen}."
-                )
+                runs = "one run" if plan.tuning_seeds == 1 else f"{plan.tuning_seeds} runs"
+                lines.append(f"Chosen on validation rows ({runs} of fine-tuning for a value): {chosen}.")
         lines.append(f"Computed on: {'; '.join(self._devices(rows))}.")
         unfinished = [row.name for row in rows if any(self.store.get(cell) is None for cell in row.cells(plan.tasks))]
         if unfinished:
@@ -239,7 +238,8 @@ class _Report:
                     if result is not None:
                         where = result["conditions"]
                         torch = where.get("versions", {}).get("torch", "?")
-                        seen[f"{where['device']} ({where['threads']} threads), torch {torch}"] = None
+                        count = "one thread" if where["threads"] == 1 else f"{where['threads']} threads"
+                        seen[f"{where['device']} ({where['machine']}, {count}), torch {torch}"] = None
         return list(seen)
 
     # --- figures -------------------------------------------------------------------------------------------------
