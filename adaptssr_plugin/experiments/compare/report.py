@@ -178,7 +178,7 @@ class _Report:
                     result["users_trained_on"] * own["epochs"] / own["seconds"],
                     own["selected_epoch"],
                     result["peak_memory_mb"],
-                    f"{result['conditions']['device']}, {result['conditions']['threads']} threads",
+                    _place(result["conditions"]),
                     generator / 3600 if generator else None,
                 )
             )
@@ -237,9 +237,7 @@ class _Report:
                     result = None if one is None else self.store.get(one)
                     if result is not None:
                         where = result["conditions"]
-                        torch = where.get("versions", {}).get("torch", "?")
-                        count = "one thread" if where["threads"] == 1 else f"{where['threads']} threads"
-                        seen[f"{where['device']} ({where['machine']}, {count}), torch {torch}"] = None
+                        seen[f"{_place(where)}, torch {where['versions']['torch']}"] = None
         return list(seen)
 
     # --- figures -------------------------------------------------------------------------------------------------
@@ -387,6 +385,13 @@ class _Report:
             one.value for one in self._baselines() if one.method == TFIDF and one.task == task and one.split == "test"
         ]
         return values[0] if values else None
+
+
+def _place(where: Mapping[str, Any]) -> str:
+    """Say where a cell was computed, and how many others beside it: what its seconds depend on."""
+    threads = "one thread" if where["threads"] == 1 else f"{where['threads']} threads"
+    beside = f", {where['jobs']} cells side by side" if where.get("jobs", 1) > 1 else ""
+    return f"{where['device']} ({where['machine']}, {threads}{beside})"
 
 
 class _Listing(Grid):

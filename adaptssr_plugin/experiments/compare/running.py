@@ -105,7 +105,7 @@ def run_cells(
                 except (InputError, TrainingDivergedError):
                     _let_finish(running, store)
                     raise
-                store.put(cell, result, where)
+                store.put(cell, result, {**where, "jobs": jobs})
                 pace.add(cell, result)
                 computed += 1
                 bar.update(1)
