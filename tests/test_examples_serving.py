@@ -112,7 +112,7 @@ def test_lightning_is_all_that_the_module_needs_beside_the_core():
 
 DISTRIBUTED = ROOT / "examples" / "distributed.sh"
 # False until `pretrain` runs in several processes; then the test below is to run.
-PRETRAINS_IN_SEVERAL_PROCESSES = False
+PRETRAINS_IN_SEVERAL_PROCESSES = True
 
 
 def test_the_script_calls_a_command_that_parses():

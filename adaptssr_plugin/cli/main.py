@@ -1,5 +1,6 @@
 """The commands. Whatever a user can get wrong ends with one line on standard error and exit status 2."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,13 +9,14 @@ from typing import Any
 import click
 
 from .. import __version__
-from ..errors import InputError, TrainingDivergedError
+from ..errors import InputError, ProcessLostError, TrainingDivergedError
 from ..methods import available, presets
 from .compare import compare
 from .convert import convert
 from .describe import describe
 from .embed import embed, export
 from .options import FINE_TUNING, PRETRAINING, given, recbole_options, recipe_options
+from .processes import start_processes, without_option
 
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 _PATH = click.Path(path_type=Path)
@@ -78,9 +80,19 @@ def quickstart(output: Path, seeds: int, quiet: bool, **options: Any) -> None:
     show_default=True,
     help="Minutes of training between two checkpoints within an epoch; 0: one after every step.",
 )
+@click.option(
+    "--nproc",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Processes on this machine that train together, as torchrun would start them.",
+)
 @click.option("--quiet", is_flag=True, help="No progress bars.")
 @recipe_options(PRETRAINING)
+@click.pass_obj
 def pretrain(
+    words: Sequence[str],
+    /,
     dataset: str,
     method: str,
     preset: str,
@@ -89,6 +101,7 @@ def pretrain(
     recbole_config: Sequence[Path],
     pairs: tuple[str, ...],
     checkpoint_minutes: float,
+    nproc: int,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -99,17 +112,31 @@ def pretrain(
     and 10 % choose the epoch. The folder gets checkpoints, TensorBoard curves and the model as safetensors. A run
     that was killed, or that SIGTERM stopped (exit status 143), goes on where it was when the command is given again.
 
+    Several processes share every batch out among themselves; negatives come from all of them. torchrun starts them
+    too, on several machines as well; the first one writes and speaks.
+
     \b
     adaptssr pretrain --dataset ml-100k --output adaptssr-run --epochs 5
     adaptssr pretrain --dataset path/to/folder --output adaptssr-run --set USER_ID_FIELD=uid --set enable_amp=True
+    adaptssr pretrain --dataset ml-100k --output adaptssr-run --nproc 2
+    torchrun --nproc-per-node 2 -m adaptssr_plugin pretrain --dataset ml-100k --output adaptssr-run
     """  # noqa: D301
     from ..methods import recipe
     from ..recbole.pretrain import Source
     from ..recbole.pretrain import pretrain as run
+    from ..training.processes import process_group
 
+    if nproc > 1:
+        if "WORLD_SIZE" in os.environ:
+            raise InputError(f"--nproc: expected 1 under torchrun, which starts processes itself, got {nproc}")
+        recipe(method, preset, given(options), configs)  # what is wrong with them is said once
+        sys.exit(start_processes(without_option(words, "--nproc"), nproc))
     plan = recipe(method, preset, given(options), configs)
     source = Source(_absolute(dataset), recbole_options(pairs), [str(path.resolve()) for path in recbole_config])
-    model = run(source, plan, output, show_progress=not quiet, checkpoint_minutes=checkpoint_minutes)
+    with process_group():
+        model = run(source, plan, output, show_progress=not quiet, checkpoint_minutes=checkpoint_minutes)
+    if not _speaks():
+        return
     for stage in model.stages:
         numbers = stage.history[stage.selected_epoch - 1]
         shown = ", ".join(f"{name} {value:.4f}" for name, value in numbers.items() if name.startswith("valid_"))
@@ -207,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exits with 2 and one line for anything a user can put right."""
     try:
         words = list(sys.argv[1:] if arguments is None else arguments)
-        cli.main(args=words or ["--help"], prog_name="adaptssr", standalone_mode=False)
+        cli.main(args=words or ["--help"], prog_name="adaptssr", standalone_mode=False, obj=words)
     except click.ClickException as error:
         _fail(f"{error.format_message()}", error.exit_code)
     except click.exceptions.Exit as leave:
@@ -217,14 +244,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except InputError as error:
         _fail(str(error), 2)
     except OSError as error:  # a folder that cannot be written, a full disk
-        _fail(f"{error.filename or 'files'}: {error.strerror or error}", 2)
+        _fail(f"{error.filename or 'files'}: {error.strerror or error}", 2, alone=True)
     except ImportError as error:
         _fail(str(error), 2)
     except TrainingDivergedError as error:
         _fail(str(error), 1)
+    except ProcessLostError as error:
+        _fail(str(error), 1, alone=True)
 
 
-def _fail(message: str, status: int) -> None:
+def _speaks() -> bool:
+    """Whether this is the first of the processes that torchrun has started, or the only one."""
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
+
+
+def _fail(message: str, status: int, alone: bool = False) -> None:
+    """End with one line; of several processes, which fail alike, the first one says it, and any that fails alone."""
+    if not (alone or _speaks()):
+        sys.exit(status)
     click.echo(f"adaptssr: {' '.join(message.split())}", err=True)
     sys.exit(status)
 

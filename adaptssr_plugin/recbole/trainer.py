@@ -111,6 +111,8 @@ class StageTrainer(CheckpointingTrainer):
         config["metrics"] = []  # a stage brings its own; some of RecBole's would ask our loaders for its dataset
         config["checkpoint_dir"] = str(directory or ".")
         self.directory = directory
+        if directory is not None:  # before RecBole does, which two processes at once would disturb
+            directory.mkdir(parents=True, exist_ok=True)
         with mended(), tensorboard_into(None):
             super().__init__(config, UserModel(stage).to(config["device"]))
         self.processes = Processes(together)

@@ -1,9 +1,11 @@
 """Several processes that run one training: what they tell one another, and which of them speaks and writes."""
 
 import io
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -15,10 +17,35 @@ from ..errors import InputError, ProcessLostError
 
 Result = TypeVar("Result")
 
+_PATIENCE = timedelta(minutes=10)  # with a process that does not answer; one that has ended is noticed at once
 _SMALL = 1 << 18  # entries of a gradient that is not worth a journey of its own
 
 # What gloo, NCCL and torch's stores say when another process is gone, where they raise no class of their own.
 _LOST = re.compile(r"gloo|NCCL|Connection (closed|reset|refused)|Broken pipe|[Tt]imed out|ProcessGroup|TCPStore")
+
+
+@contextmanager
+def process_group() -> Iterator[None]:
+    """Within this context the processes that torchrun has started, or anything with its variables, are one group.
+
+    The backend is gloo on CPUs, and NCCL beside it where there are GPUs. A process that was started alone, or that is
+    in a group, stays as it is.
+
+    Raises:
+        ProcessLostError: they do not find one another.
+    """
+    if dist.is_initialized() or os.environ.get("WORLD_SIZE", "1") == "1":
+        yield
+        return
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
+    try:
+        dist.init_process_group(backend, timeout=_PATIENCE)
+    except (ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ProcessLostError(f"torchrun: expected processes that find one another, got {reason}") from error
+    yield
+    # Not after an error: the others may be in the middle of something, and the process ends in any case.
+    dist.destroy_process_group()
 
 
 class Processes:
