@@ -37,7 +37,8 @@ def check_count(name: str, value: object, least: int = 1) -> None:
     except (TypeError, ValueError):
         fits = False
     if not fits:
-        raise InputError(f"{name}: expected an integer of at least {least}, of 64 bits, got {value!r}")
+        what = "a positive integer" if least == 1 else f"an integer of at least {least}"
+        raise InputError(f"{name}: expected {what}, got {value!r}")
 
 
 class DamagedCheckpointError(InputError):

@@ -8,6 +8,8 @@ import hashlib
 
 import torch
 
+from .errors import InputError
+
 
 def stream_seed(*key: int | str) -> int:
     """Hash a key to a seed.
@@ -23,7 +25,11 @@ def stream_seed(*key: int | str) -> int:
 
 
 def stream_generator(device: torch.device | str, *key: int | str) -> torch.Generator:
-    """Make a generator on ``device`` seeded by :func:`stream_seed` of ``key``."""
-    generator = torch.Generator(device=device)
+    """Make a generator on ``device`` seeded by :func:`stream_seed` of ``key``; InputError for a device that is none."""
+    try:
+        generator = torch.Generator(device=device)
+    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"device: expected one that torch has generators for, got {device!r} ({reason})") from None
     generator.manual_seed(stream_seed(*key))
     return generator

@@ -6,7 +6,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from adaptssr_plugin.errors import InputError
+from adaptssr_plugin.errors import InputError, check_kind
 
 
 class Sequences(NamedTuple):
@@ -122,6 +122,8 @@ def check_lengths(item_seq_len: Tensor, generator: torch.Generator | None = None
         raise InputError(f"item_seq_len: expected shape (B,), got {tuple(item_seq_len.shape)}")
     if item_seq_len.dtype != torch.int64:
         raise InputError(f"item_seq_len: expected int64, got {_name(item_seq_len.dtype)}")
+    if generator is not None:
+        check_kind("generator", generator, torch.Generator, "a torch.Generator or None")
     if generator is not None and generator.device.type != item_seq_len.device.type:
         expected, came = item_seq_len.device.type, generator.device.type
         raise InputError(f"generator: expected one on {expected} as item_seq_len, got one on {came}")
@@ -130,6 +132,8 @@ def check_lengths(item_seq_len: Tensor, generator: torch.Generator | None = None
 def _check_tensor(name: str, value: object) -> None:
     if not isinstance(value, Tensor):
         raise InputError(f"{name}: expected a tensor, got {type(value).__name__}")
+    if value.layout != torch.strided:
+        raise InputError(f"{name}: expected a dense tensor, got {_name(value.layout)}")
 
 
 def _check_operator(name: str, value: object) -> None:
@@ -139,5 +143,5 @@ def _check_operator(name: str, value: object) -> None:
         raise InputError(f"{name}: expected an Operator, got {came}")
 
 
-def _name(dtype: torch.dtype) -> str:
+def _name(dtype: torch.dtype | torch.layout) -> str:
     return str(dtype).removeprefix("torch.")

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from adaptssr_plugin.augment.base import Operator, Sequences, check_sequences
 from adaptssr_plugin.augment.counts import check_ratio, dn
 from adaptssr_plugin.augment.draws import shuffled_windows, uniform_below
-from adaptssr_plugin.errors import InputError
+from adaptssr_plugin.errors import InputError, check_kind
 
 
 class CorrelatedOperator(Operator):
@@ -209,6 +209,7 @@ def replace_neighbours(module: nn.Module, neighbours: Tensor) -> None:
     Raises:
         InputError: neighbours that do not fit.
     """
+    check_kind("module", module, nn.Module, "a torch module")
     for operator in module.modules():
         if isinstance(operator, CorrelatedOperator):
             operator.set_neighbours(neighbours)

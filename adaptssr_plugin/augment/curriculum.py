@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from adaptssr_plugin.augment.base import Sequences, ViewPair, check_sequences
 from adaptssr_plugin.augment.mask_and_fill import MaskAndFill
-from adaptssr_plugin.errors import InputError
+from adaptssr_plugin.errors import InputError, check_kind
 
 
 @runtime_checkable
@@ -68,6 +68,7 @@ class ScoredFillPair(nn.Module):
         object.__setattr__(self, "evaluator", fill.filler)  # past nn.Module, as the operator has it
         self.candidates = _integer("candidates", candidates)
         self.ranks = tuple(_integer("ranks", rank, self.candidates) for rank in ranks)
+        check_kind("one_side", one_side, bool, "True or False")
         self.one_side = one_side
         self.rank = self.candidates
 

@@ -30,7 +30,7 @@ class ItemMask(Operator):
     def __init__(self, ratio: float = 0.6, *, mask_id: int) -> None:
         super().__init__()
         self.ratio = check_ratio(ratio)
-        if isinstance(mask_id, bool) or not isinstance(mask_id, int) or mask_id < 1:
+        if isinstance(mask_id, bool) or not isinstance(mask_id, int) or not 1 <= mask_id < 1 << 63:
             raise InputError(f"mask_id: expected n_items, an integer of at least 1, got {mask_id!r}")
         self.mask_id = mask_id
 

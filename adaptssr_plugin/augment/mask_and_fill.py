@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from adaptssr_plugin.augment.base import Operator, Sequences, ViewPair, check_sequences
 from adaptssr_plugin.augment.counts import check_ratio, up
 from adaptssr_plugin.augment.draws import on_host, shuffled_windows
-from adaptssr_plugin.errors import InputError
+from adaptssr_plugin.errors import InputError, check_kind
 
 
 class Filler(Protocol):
@@ -90,9 +90,10 @@ class MaskAndFill(Operator):
         if isinstance(temperature, bool) or not isinstance(temperature, (int, float)) or not 0 < temperature < 1e30:
             raise InputError(f"temperature: expected a positive number, got {temperature!r}")
         self.temperature = float(temperature)
-        if fill not in ("sample", "argmax"):
+        if not isinstance(fill, str) or fill not in ("sample", "argmax"):
             raise InputError(f"fill: expected 'sample' or 'argmax', got {fill!r}")
         self.fill = fill
+        check_kind("ban_original", ban_original, bool, "True or False")
         self.ban_original = ban_original
 
     def forward(self, item_seq: Tensor, item_seq_len: Tensor, generator: torch.Generator | None = None) -> Sequences:
@@ -230,6 +231,7 @@ class MaskAndFillPair(nn.Module):
         if not isinstance(fill, MaskAndFill):
             raise InputError(f"fill: expected a MaskAndFill, got {type(fill).__name__}")
         self.fill = fill
+        check_kind("one_side", one_side, bool, "True or False")
         self.one_side = one_side
         self.ratios = tuple(check_ratio(ratio) for ratio in ratios)
         self.full_ratio = fill.ratio

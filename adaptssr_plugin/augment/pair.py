@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from adaptssr_plugin.augment.base import Operator, OperatorList, Sequences, ViewPair, check_sequences
 from adaptssr_plugin.augment.choice import apply_chosen, draw_operators
-from adaptssr_plugin.errors import InputError
+from adaptssr_plugin.errors import InputError, check_kind
 
 
 class RandomPair(nn.Module):
@@ -32,6 +32,7 @@ class RandomPair(nn.Module):
     def __init__(self, operators: Sequence[Operator], distinct: bool = False) -> None:
         super().__init__()
         self.operators = OperatorList(operators)
+        check_kind("distinct", distinct, bool, "True or False")
         if distinct and len(operators) < 2:
             raise InputError(f"operators: expected at least two with distinct=True, got {len(operators)}")
         self.distinct = distinct

@@ -36,7 +36,7 @@ class PeriodPair(nn.Module):
     def __init__(self, ratio: float = 0.4, period: Literal["disjoint", "independent"] = "disjoint") -> None:
         super().__init__()
         self.ratio = check_ratio(ratio)
-        if period not in ("disjoint", "independent"):
+        if not isinstance(period, str) or period not in ("disjoint", "independent"):
             raise InputError(f"period: expected 'disjoint' or 'independent', got {period!r}")
         self.period = period
 

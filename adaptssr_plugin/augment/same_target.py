@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from adaptssr_plugin.augment.base import Sequences, ViewPair, check_sequences
 from adaptssr_plugin.augment.buckets import contents, index_buckets
 from adaptssr_plugin.augment.draws import uniform_below
-from adaptssr_plugin.errors import InputError
+from adaptssr_plugin.errors import InputError, check_kind
 
 
 class SameTargetPair(nn.Module):
@@ -64,6 +64,8 @@ class SameTargetPair(nn.Module):
     ) -> None:
         super().__init__()
         _check_data(items, starts, lengths, keys, candidates)
+        for name, flag in (("drop_last", drop_last), ("skip_identical", skip_identical)):
+            check_kind(name, flag, bool, "True or False")
         self.drop_last = drop_last
         self.skip_identical = skip_identical
         if drop_last and not bool((items[starts + lengths - 1] == keys).all()):

@@ -243,6 +243,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail("interrupted", 130)
     except InputError as error:
         _fail(str(error), 2)
+    except UnicodeEncodeError as error:  # which the system allows in names of files, and pyarrow does not
+        _fail(f"expected names of files in UTF-8, got {error.object!r}", 2)
     except OSError as error:  # a folder that cannot be written, a full disk
         _fail(f"{error.filename or 'files'}: {error.strerror or error}", 2, alone=True)
     except ImportError as error:

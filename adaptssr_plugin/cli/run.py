@@ -107,7 +107,9 @@ def run(call: Call, show_config: bool = False) -> None:
             result = run_recbole(call.model, call.dataset, list(call.files))
         except InputError:
             raise
-        except _REFUSALS as error:
+        except (*_REFUSALS, RuntimeError) as error:
+            if "selected index k out of range" in str(error):
+                raise InputError(f"topk: expected no more than there are items, got {config['topk']}") from None
             if _in_training(error):
                 raise
             raise InputError(f"options: RecBole refuses the dataset or the options: {_named(error)}") from error

@@ -88,7 +88,7 @@ class BehaviourCorpus:
 
     def history(self, row: int) -> IntArray:
         """Give the ids of one user's behaviours, oldest first, as a view of ``items``."""
-        if not 0 <= row < len(self):
+        if not isinstance(row, int | np.integer) or not 0 <= row < len(self):
             raise InputError(f"row: expected one of 0 to {len(self) - 1}, got {row}")
         return self.items[self.offsets[row] : self.offsets[row + 1]]
 
@@ -111,7 +111,7 @@ class BehaviourCorpus:
             raise InputError(f"max_len: expected an integer of at least 1, got {max_len!r}")
         if len(rows) == 0:
             raise InputError("rows: expected at least one row, got none")
-        length = np.minimum(self.offsets[rows + 1] - self.offsets[rows], max_len)
+        length = np.minimum(self.offsets[rows + 1] - self.offsets[rows], min(max_len, len(self.items)))
         inside = np.arange(length.max()) < length[:, None]  # (B, L)
         item_seq = np.zeros(inside.shape, dtype=np.int64)
         item_seq[inside] = self._newest(rows, length)

@@ -105,7 +105,7 @@ class CorpusWriter(DatasetWriter):
         for part in self._parts:
             if not part.is_whole():
                 self._discard()
-                raise InputError(f"corpus: {part.folder} was damaged and is removed; the same command begins anew")
+                raise InputError(f"corpus: expected whole parts to go on with, got {part.folder}; it is removed, begin anew")
             users, items = part.names()
             self.behaviours += int(part["items"].size)
             self.users += len(users)

@@ -9,7 +9,7 @@ import torch
 
 from adaptssr_plugin.augment import SameTargetPair
 from adaptssr_plugin.corpus.behaviours import BehaviourCorpus
-from adaptssr_plugin.errors import InputError
+from adaptssr_plugin.errors import InputError, check_kind
 
 
 def same_target_pair(
@@ -32,7 +32,8 @@ def same_target_pair(
     Raises:
         InputError: another key, or rows outside the corpus.
     """
-    if key not in ("last_kept", "last_dropped"):
+    check_kind("corpus", corpus, BehaviourCorpus, "a BehaviourCorpus")
+    if not isinstance(key, str) or key not in ("last_kept", "last_dropped"):
         raise InputError(f"key: expected 'last_kept' or 'last_dropped', got {key!r}")
     drawable = None
     if candidates is not None:
@@ -41,7 +42,7 @@ def same_target_pair(
         except InputError as error:
             raise InputError(f"candidates: {str(error).removeprefix('rows: ')}") from None
         drawable = torch.zeros(len(corpus), dtype=torch.bool)
-        drawable[torch.from_numpy(rows)] = True
+        drawable[torch.from_numpy(np.ascontiguousarray(rows))] = True
     with warnings.catch_warnings():
         # Of a file mapped into memory for reading; nothing here writes to it.
         warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)

@@ -15,7 +15,7 @@ from adaptssr_plugin.downstream.cold import ColdRecommendationTask
 from adaptssr_plugin.downstream.positives import Positives
 from adaptssr_plugin.downstream.ranking import Ties, ranking_metrics, ranks_of
 from adaptssr_plugin.downstream.tasks import LabelledRows, ProfileTask, TaskSplit
-from adaptssr_plugin.errors import InputError
+from adaptssr_plugin.errors import InputError, check_count, check_kind
 
 if TYPE_CHECKING:
     from adaptssr_plugin.corpus.behaviours import BehaviourCorpus
@@ -81,6 +81,7 @@ def majority(task: ProfileTask, split: TaskSplit) -> BaselineResult:
 
     Measured by accuracy that is the class's share; an AUC is 1/2, since all rows get the same scores.
     """
+    _check(task, split)
     start = time.perf_counter()
     shares = np.bincount(split.train.labels, minlength=len(task.classes)) / len(split.train.labels)
     valid, test = (
@@ -116,6 +117,7 @@ def tfidf_logistic_regression(
     from sklearn.feature_extraction.text import TfidfTransformer
     from sklearn.linear_model import LogisticRegression
 
+    _check(task, split)
     start = time.perf_counter()
     if len(np.unique(split.train.labels)) < 2:
         raise InputError(f"labels: expected at least two classes among the training rows of {task.name}")
@@ -136,12 +138,18 @@ def tfidf_logistic_regression(
     return BaselineResult(result, value, c, time.perf_counter() - start)
 
 
+def _check(task: object, split: object) -> None:
+    check_kind("task", task, ProfileTask, "a ProfileTask")
+    check_kind("split", split, TaskSplit, "a TaskSplit")
+
+
 def item_counts(corpus: "BehaviourCorpus", rows: np.ndarray, max_len: int) -> Any:
     """Count the newest ``max_len`` items of each row: a sparse ``(len(rows), n_items)`` float64 matrix."""
     from scipy.sparse import csr_matrix
 
-    if max_len < 1:
-        raise InputError(f"max_len: expected a positive integer, got {max_len}")
+    if not hasattr(corpus, "check_rows"):
+        raise InputError(f"corpus: expected a BehaviourCorpus, got {type(corpus).__name__}")
+    check_count("max_len", max_len)
     rows = corpus.check_rows(rows)
     ends = corpus.offsets[rows + 1]
     lengths = np.minimum(ends - corpus.offsets[rows], max_len)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..corpus import BehaviourCorpus
-from ..errors import InputError
+from ..errors import InputError, check_kind
 from ..training.checkpoints import write_text
 from .cold import ColdRecommendationTask
 from .inputs import prefixes, renumbered
@@ -94,6 +94,8 @@ def cold_task(
     Raises:
         InputError: a length that a user's history does not have, or nothing left.
     """
+    check_kind("rows", rows, ColdRows, "ColdRows")
+    check_kind("histories", histories, BehaviourCorpus, "a BehaviourCorpus")
     row_of = {token: row for row, token in enumerate(histories.user_tokens.tolist())}
     users = np.array([row_of.get(token, -1) for token in rows.users.tolist()], dtype=np.int64)
     if rows.lengths is None:

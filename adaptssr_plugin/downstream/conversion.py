@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..corpus import BehaviourCorpus
-from ..errors import InputError
+from ..errors import InputError, check_count, check_kind
 from ..seeding import stream_seed
 from .inputs import prefixes
 from .tasks import ProfileTask
@@ -32,11 +32,12 @@ def conversion_task(corpus: BehaviourCorpus, item: str, max_len: int, seed: int)
     Raises:
         InputError: an unknown item, or no positives or no negatives of their lengths.
     """
+    check_kind("corpus", corpus, BehaviourCorpus, "a BehaviourCorpus")
+    check_kind("item", item, str, "the token of an item of the corpus")
+    check_count("max_len", max_len)
     (found,) = np.nonzero(corpus.item_tokens[1:] == item)
     if len(found) != 1:
         raise InputError(f"item: expected the token of an item of the corpus, got {item!r}")
-    if max_len < 1:
-        raise InputError(f"max_len: expected a positive integer, got {max_len}")
     place = np.flatnonzero(corpus.items == found[0] + 1)
     user = np.searchsorted(corpus.offsets, place, side="right") - 1
     takers, first = np.unique(user, return_index=True)

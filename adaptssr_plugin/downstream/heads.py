@@ -1,9 +1,10 @@
 """Heads that turn a user encoding into the scores of a task."""
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adaptssr_plugin.errors import InputError
+from adaptssr_plugin.errors import InputError, check_kind
 
 
 class MLPHead(nn.Module):
@@ -21,7 +22,7 @@ class MLPHead(nn.Module):
     def __init__(self, dim: int, n_outputs: int, hidden: int = 64, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
         for name, size in (("dim", dim), ("n_outputs", n_outputs), ("hidden", hidden)):
-            if size < 1:
+            if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
                 raise InputError(f"{name}: expected a positive integer, got {size}")
         self.hidden = nn.Linear(dim, hidden)
         self.output = nn.Linear(hidden, n_outputs)
@@ -31,6 +32,11 @@ class MLPHead(nn.Module):
 
     def forward(self, user: Tensor) -> Tensor:
         """Score user encodings ``(..., dim)`` -> ``(..., n_outputs)``."""
+        check_kind("user", user, Tensor, "a tensor")
+        weight = self.hidden.weight
+        if user.shape[-1:] != weight.shape[1:] or user.device != weight.device or not user.is_floating_point():
+            came = f"{user.dtype} of shape {tuple(user.shape)} on {user.device}"
+            raise InputError(f"user: expected floating (..., {weight.shape[1]}) on {weight.device}, got {came}")
         scores: Tensor = self.output(torch.relu(self.hidden(user)))
         return scores
 

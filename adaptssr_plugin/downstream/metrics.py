@@ -55,6 +55,8 @@ def _checked(scores: Values, labels: Values) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(f"labels: expected integers, got {labels.dtype}")
     if labels.min() < 0 or labels.max() >= scores.shape[1]:
         raise InputError(f"labels: expected integers in [0, {scores.shape[1]}), got {labels.min()} to {labels.max()}")
+    if scores.dtype.kind not in "fiub":
+        raise InputError(f"scores: expected numbers, got {scores.dtype}")
     scores = scores.astype(np.float64)
     if np.isnan(scores).any():
         raise InputError(f"scores: expected numbers, got NaN in {np.isnan(scores).any(axis=1).sum()} rows")
@@ -63,6 +65,10 @@ def _checked(scores: Values, labels: Values) -> tuple[np.ndarray, np.ndarray]:
 
 def _as_numpy(values: Values) -> np.ndarray:
     if isinstance(values, torch.Tensor):
+        if values.is_meta or values.layout != torch.strided:
+            raise InputError(
+                f"scores, labels: expected dense tensors with values, got {values.device}, {values.layout}"
+            )
         values = values.detach().cpu()
         # numpy has no bfloat16.
         return (values.double() if values.is_floating_point() else values).numpy()

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, check_count, check_kind
 
 Ties = Literal["pessimistic", "optimistic", "mean"]
 RANKING_METRICS = ("NDCG@10", "NDCG@5", "NDCG@20", "MRR", "HR@5", "HR@10", "HR@20")  # epochs are chosen by the first
@@ -32,7 +32,11 @@ def target_ranks(
     Raises:
         InputError: shapes that do not agree, or another word for ``ties``.
     """
-    rows = torch.arange(len(scores), device=scores.device)
+    _check_tensor("scores", scores, floating=True)
+    for name, indices in (("targets", targets), ("known_rows", known_rows), ("known_items", known_items)):
+        _check_tensor(name, indices)
+        if indices.dtype != torch.int64 or indices.device != scores.device:
+            raise InputError(f"{name}: expected int64 on {scores.device}, got {indices.dtype} on {indices.device}")
     if scores.dim() != 2 or targets.shape != scores.shape[:1]:
         raise InputError(
             f"targets: expected shape (R,) beside scores (R, N), got {tuple(targets.shape)} and {tuple(scores.shape)}"
@@ -41,8 +45,9 @@ def target_ranks(
         raise InputError(
             f"known_items: expected shape {tuple(known_rows.shape)} as known_rows, got {tuple(known_items.shape)}"
         )
-    if ties not in ("pessimistic", "optimistic", "mean"):
+    if not isinstance(ties, str) or ties not in ("pessimistic", "optimistic", "mean"):
         raise InputError(f"ties: expected pessimistic, optimistic or mean, got {ties!r}")
+    rows = torch.arange(len(scores), device=scores.device)
     own = scores[rows, targets]
     # The other positives are counted with the rest and then taken off, which spares a masked copy of all scores.
     known = torch.unique(known_rows * scores.shape[1] + known_items)
@@ -80,24 +85,42 @@ def _above(scores: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
 
 def ndcg_at(ranks: Tensor, k: int = 10) -> Tensor:
     """Give 1 / log2(rank + 1) for ranks up to k, and 0 beyond: ``(R,)``; with one positive the ideal is 1."""
+    _check_ranks(ranks, k)
     return torch.where(ranks <= k, 1 / torch.log2(ranks.double() + 1), 0.0)
 
 
 def hit_at(ranks: Tensor, k: int = 10) -> Tensor:
     """Give 1 for ranks up to k, and 0 beyond: ``(R,)``."""
+    _check_ranks(ranks, k)
     return (ranks <= k).double()
 
 
 def reciprocal_rank(ranks: Tensor) -> Tensor:
     """Give 1 / rank: ``(R,)``."""
+    _check_ranks(ranks)
     return 1 / ranks.double()
 
 
 def ranking_metrics(ranks: Tensor) -> dict[str, float]:
     """Average over rows what :data:`RANKING_METRICS` names, NDCG@10 first, from ranks ``(R,)``; NaN if a rank is."""
+    _check_ranks(ranks)
     if ranks.isnan().any():
         return dict.fromkeys(RANKING_METRICS, math.nan)
     values = {f"NDCG@{k}": ndcg_at(ranks, k) for k in (10, 5, 20)}
     values["MRR"] = reciprocal_rank(ranks)
     values |= {f"HR@{k}": hit_at(ranks, k) for k in (5, 10, 20)}
     return {name: float(values[name].mean()) for name in RANKING_METRICS}
+
+
+def _check_ranks(ranks: Tensor, k: int = 1) -> None:
+    _check_tensor("ranks", ranks)
+    check_count("k", k)
+    if ranks.dim() != 1 or ranks.is_complex():
+        raise InputError(f"ranks: expected numbers of shape (R,), got {ranks.dtype} of shape {tuple(ranks.shape)}")
+
+
+def _check_tensor(name: str, value: Tensor, floating: bool = False) -> None:
+    check_kind(name, value, Tensor, "a tensor")
+    if value.layout != torch.strided or (floating and not value.is_floating_point()):
+        kind = "floating and dense" if floating else "dense"
+        raise InputError(f"{name}: expected a tensor that is {kind}, got {value.dtype}, {value.layout}")

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from adaptssr_plugin.errors import InputError
+from adaptssr_plugin.errors import InputError, check_count, check_kind
 
 
 class Summary(NamedTuple):
@@ -82,6 +82,8 @@ def relative_improvement(mean: float, mean_none: float) -> float:
         >>> round(relative_improvement(0.5441, 0.5353), 2)
         1.64
     """
+    for name, value in (("mean", mean), ("mean_none", mean_none)):
+        check_kind(name, value, (int, float, np.number), "a number")
     shown, shown_none = (float(f"{100 * value:.2f}") for value in (mean, mean_none))
     return 100 * (shown / shown_none - 1) if shown_none else math.nan
 
@@ -89,8 +91,7 @@ def relative_improvement(mean: float, mean_none: float) -> float:
 def accuracy_standard_error(value: float, n_rows: int) -> float:
     """Standard error of an accuracy measured on ``n_rows`` users, ``sqrt(p (1 - p) / n)`` (binomial)."""
     _check_share("value", value)
-    if n_rows < 1:
-        raise InputError(f"n_rows: expected a positive integer, got {n_rows}")
+    check_count("n_rows", n_rows)
     return math.sqrt(value * (1 - value) / n_rows)
 
 
@@ -100,6 +101,8 @@ def auc_standard_error(value: float, n_positive: int, n_negative: int) -> float:
     ``sqrt([A(1-A) + (n₊-1)(Q₁-A²) + (n₋-1)(Q₂-A²)] / (n₊n₋))`` with ``Q₁ = A/(2-A)``, ``Q₂ = 2A²/(1+A)``.
     """
     _check_share("value", value)
+    for name, count in (("n_positive", n_positive), ("n_negative", n_negative)):
+        check_kind(name, count, (int, np.integer), "an integer")
     if n_positive < 1 or n_negative < 1:
         raise InputError(f"n_positive, n_negative: expected both positive, got {n_positive} and {n_negative}")
     square = value**2
@@ -109,12 +112,15 @@ def auc_standard_error(value: float, n_positive: int, n_negative: int) -> float:
 
 
 def _check_share(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
+    if not isinstance(value, int | float | np.number) or not 0 <= value <= 1:
         raise InputError(f"{name}: expected a fraction in [0, 1], got {value}")
 
 
 def _values(name: str, values: Sequence[float] | np.ndarray, at_least: int) -> np.ndarray:
-    array = np.asarray(values, dtype=np.float64)
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"{name}: expected numbers, got {values!r}") from None
     if array.ndim != 1 or len(array) < at_least:
         raise InputError(f"{name}: expected at least {at_least} values, got shape {array.shape}")
     if not np.isfinite(array).all():

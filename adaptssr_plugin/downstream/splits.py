@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from adaptssr_plugin.errors import InputError
+from adaptssr_plugin.errors import InputError, check_count
 from adaptssr_plugin.seeding import stream_seed
 
 
@@ -30,6 +30,8 @@ def split_rows(n_rows: int, seed: int, ratios: tuple[float, float, float] = (0.6
     Raises:
         InputError: bad shares, or so few rows that a part would be empty.
     """
+    check_count("n_rows", n_rows, 0)
+    check_count("seed", seed, 0)
     if len(ratios) != 3 or not all(ratio > 0 for ratio in ratios) or abs(sum(ratios) - 1) > 1e-9:
         raise InputError(f"ratios: expected three shares above 0 with sum 1, got {ratios}")
     # 0.29 * 100 is a hair below 29 in floating point; the spec's rounding forgives that (spec 0).

@@ -91,7 +91,7 @@ class ProfileTask:
         for name in ("rows", "labels"):
             object.__setattr__(self, name, integers(name, getattr(self, name)))
         object.__setattr__(self, "classes", tuple(str(one) for one in self.classes))
-        if self.kind not in ("multiclass", "binary"):
+        if not isinstance(self.kind, str) or self.kind not in ("multiclass", "binary"):
             raise InputError(f"kind: expected multiclass or binary, got {self.kind}")
         if len(self.rows) != len(self.labels):
             raise InputError(f"labels: expected {len(self.rows)}, one for each row, got {len(self.labels)}")

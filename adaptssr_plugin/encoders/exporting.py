@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from ..errors import InputError
+from ..errors import InputError, check_count, check_kind
 
 _TOLERANCE = 1e-5
 
@@ -27,6 +27,9 @@ def export_encoder(encoder: nn.Module, n_items: int, max_len: int) -> ExportedPr
     Raises:
         InputError: an encoder in training mode, one that torch cannot trace, or whose graph gives other numbers.
     """
+    check_kind("encoder", encoder, nn.Module, "a torch module")
+    check_count("n_items", n_items)
+    check_count("max_len", max_len)
     if any(module.training for module in encoder.modules()):
         raise InputError("encoder: expected one in evaluation mode, got one in training mode")
     device = next((parameter.device for parameter in encoder.parameters()), torch.device("cpu"))

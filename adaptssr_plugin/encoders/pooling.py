@@ -19,7 +19,7 @@ class AttentionPooling(nn.Module):
         nn.init.normal_(self.query, std=INIT_STD)
 
     def forward(self, hidden: Tensor, visible: Tensor) -> Tensor:
-        """Pool ``(B, L, d)`` into ``(B, d)``; ``visible`` is bool ``(B, L)``, at least one True in a row."""
+        """Pool ``(B, L, d)`` into ``(B, d)``; ``visible`` is bool ``(B, L)``, at least one True in a row. Unchecked."""
         scores = (hidden @ self.query.to(hidden.dtype)).masked_fill(~visible, -torch.inf)  # (B, L)
         weights = scores.softmax(-1).to(hidden.dtype)
         return (weights[:, None] @ hidden)[:, 0]

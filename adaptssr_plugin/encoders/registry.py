@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import InputError
+from ..errors import InputError, check_kind
 from .causal import CausalTransformer, ConvolutionEncoder, GRUEncoder
 from .transformer import UserEncoder
 
@@ -46,6 +46,7 @@ def register_encoder(name: str, kind: EncoderKind) -> None:
     """
     if name in _kinds:
         raise InputError(f"encoder: expected a new name, got {name!r}, which is registered already")
+    check_kind("kind", kind, EncoderKind, "an EncoderKind")
     _kinds[name] = kind
 
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import InputError, check_kind
 from .attention import attend, attend_in_blocks
 from .dropout import Dropout
 from .embedding import INIT_STD, ItemEmbedding
@@ -104,6 +104,8 @@ class UserEncoder(nn.Module):
         for name, optional in (("ff_dim", ff_dim), ("length_groups", length_groups)):
             if optional is not None and (isinstance(optional, bool) or not isinstance(optional, int) or optional < 1):
                 raise InputError(f"{name}: expected a positive integer or None, got {optional!r}")
+        for name, flag in (("embed_norm", embed_norm), ("embed_dropout", embed_dropout)):
+            check_kind(name, flag, bool, "True or False")
         if dim % n_heads:
             raise InputError(f"n_heads: expected a divisor of dim = {dim}, got {n_heads}")
         if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
@@ -220,6 +222,8 @@ class UserEncoder(nn.Module):
         for name, tensor in (("item_seq", item_seq), ("item_seq_len", item_seq_len)):
             if not isinstance(tensor, Tensor):
                 raise InputError(f"{name}: expected a tensor, got {type(tensor).__name__}")
+            if tensor.layout != torch.strided:
+                raise InputError(f"{name}: expected a dense tensor, got {tensor.layout}")
         if item_seq.dim() != 2 or item_seq.dtype != torch.int64:
             raise InputError(
                 f"item_seq: expected int64 of shape (B, L), got {item_seq.dtype} of shape {tuple(item_seq.shape)}"

@@ -20,15 +20,13 @@ def check_implementation(implementation: object) -> None:
 
     Triton is looked for, not imported.
     """
-    if implementation not in get_args(Implementation):
+    if not isinstance(implementation, str) or implementation not in get_args(Implementation):
         raise InputError(f"implementation: expected 'auto' or 'torch' or 'triton', got {implementation!r}")
     if implementation == "triton" and not triton_search.is_installed():
         raise InputError(triton_search.NOT_INSTALLED)
 
 
-def choose_search(
-    implementation: Implementation, device: torch.device, dtype: torch.dtype = torch.float32
-) -> Search:
+def choose_search(implementation: Implementation, device: torch.device, dtype: torch.dtype = torch.float32) -> Search:
     """Choose the search for the hardest negative.
 
     Args:

@@ -13,7 +13,7 @@ Reduction = Literal["mean", "sum", "none"]
 
 def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
     """Raise InputError unless ``value`` is one of ``choices``."""
-    if isinstance(value, bool) or value not in choices:
+    if not isinstance(value, str | int) or isinstance(value, bool) or value not in choices:
         listed = " or ".join(repr(choice) for choice in choices)
         raise InputError(f"{name}: expected {listed}, got {value!r}")
 
@@ -55,6 +55,8 @@ def check_encodings(user_ids: Tensor | None = None, minimum: int = 2, **encoding
             raise InputError(f"{name}: expected a tensor of shape (B, d), got shape {tuple(tensor.shape)}")
         if not tensor.is_floating_point():
             raise InputError(f"{name}: expected a floating dtype, got {tensor.dtype}")
+        if tensor.layout != torch.strided:
+            raise InputError(f"{name}: expected a dense tensor, got {tensor.layout}")
         if tensor.shape != first.shape:
             raise InputError(f"{name}: expected shape {tuple(first.shape)} as {first_name}, got {tuple(tensor.shape)}")
         for what in ("dtype", "device"):

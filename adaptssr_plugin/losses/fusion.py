@@ -4,6 +4,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from ..errors import check_kind
 from ..functional import adaptive_coefficient, own_similarities, stacked_unit_vectors
 from .arguments import check_choice, check_encodings
 
@@ -44,7 +45,9 @@ class AugmentationAdaptiveFusion(nn.Module):
         check_choice("terms", terms, (4, 2))
         self.granularity = granularity
         self.terms = terms
+        check_kind("clamp", clamp, bool, "True or False")
         self.clamp = clamp
+        check_kind("detach", detach, bool, "True or False")
         self.detach = detach
 
     def forward(self, anchor: Tensor, anchor_pos: Tensor, view: Tensor, view_pos: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any, get_type_hints
 from ..errors import InputError
 
 
-_LONGEST = 1 << 18  # characters of a yaml file: PyYAML reads a megabyte in seconds
+_LONGEST = 1 << 16  # characters of a yaml file: PyYAML reads a megabyte in seconds
 
 
 def option(

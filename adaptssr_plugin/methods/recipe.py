@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from ..encoders import available_encoders, encoder_kind
-from ..errors import InputError
+from ..errors import InputError, check_kind
 from .options import check_options, choice, count, option, positive, rate, read_yaml, share
 from .registry import available, defaults_of, method_named
 from .user_level import UserLevelOptions
@@ -202,7 +202,9 @@ def recipe(
     merged: dict[str, Any] = read_yaml(defaults_of(method)) | _preset_for(preset, method)
     for source in map(Path, yaml_files):
         merged |= read_yaml(source)
-    merged |= dict(options or {})
+    if options is not None:
+        check_kind("options", options, Mapping, "a mapping of options")
+        merged |= options
     for name, value in (("method", method), ("preset", preset)):
         if merged.setdefault(name, value) != value:
             raise InputError(f"{name}: expected {value!r} as asked for, got {merged[name]!r} among the options")
@@ -231,5 +233,5 @@ def _names(folder: str) -> list[str]:
 
 
 def _check_name(what: str, name: object, known: list[str]) -> None:
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise InputError(f"{what}: expected one of {', '.join(known)}, got {name!r}")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
+from ..errors import InputError, check_kind
 from ..training.pairwise import Views
 from .comparison import ComparisonOptions
 
@@ -48,6 +48,7 @@ def register(method: Method) -> Method:
     Raises:
         InputError: the name is taken, or the method has both views and a stage.
     """
+    check_kind("method", method, Method, "a Method")
     if method.name in _methods:
         raise InputError(f"method: expected a new name, got {method.name!r}, which is registered already")
     if method.views is not None and method.stage is not None:

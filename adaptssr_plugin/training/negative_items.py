@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..corpus import BehaviourCorpus
-from ..errors import InputError
+from ..errors import InputError, check_kind
 
 _TOTAL = 1 << 44  # what weights are scaled to add up to, near enough
 _USERS = 1 << 16  # whose behaviours are looked at together
@@ -29,6 +29,7 @@ class NegativeItems(nn.Module):
 
     def __init__(self, weights: npt.NDArray[np.float64]) -> None:
         super().__init__()
+        check_kind("weights", weights, np.ndarray, "a numpy array")
         known = int((weights > 0).sum())
         if known < 2:
             raise InputError(f"negatives: expected two different items or more in the training histories, got {known}")

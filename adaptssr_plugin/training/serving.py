@@ -149,8 +149,8 @@ def _device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # the latter where torch is built without CUDA
+        torch.empty(0, device=device).cpu()  # which meta, where nothing has a value, refuses
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # the latter where torch is built without CUDA
         first = str(error).strip().partition("\n")[0]
         raise InputError(f"device: expected one that torch has here, got {name!r} ({first})") from None
     return device

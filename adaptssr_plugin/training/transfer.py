@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..errors import InputError, check_kind
+
 # The parts of an encoder, in the words of the paper, by the names of their parameters in a UserEncoder; whatever an
 # encoder has besides is the encoder proper.
 _PARTS: dict[str, tuple[str, ...]] = {
@@ -45,17 +47,19 @@ def transfer(source: Mapping[str, Tensor], target: nn.Module, parts: tuple[str, 
         parts: names of parts: of :data:`WHOLE_ENCODER`.
 
     Raises:
-        ValueError: a parameter that is missing or of another shape.
+        InputError: a parameter that is missing or of another shape.
     """
+    check_kind("source", source, Mapping, "the state_dict of an encoder")
+    check_kind("target", target, nn.Module, "an encoder")
     moved, left = [], []
     for name, parameter in target.state_dict().items():
         if _part_of(name) not in parts:
             left.append(name)
             continue
         if name not in source:
-            raise ValueError(f"{name}: expected in the weights, which lack it")
+            raise InputError(f"{name}: expected in the weights, which lack it")
         if source[name].shape != parameter.shape:
-            raise ValueError(
+            raise InputError(
                 f"{name}: expected shape {tuple(parameter.shape)}, got {tuple(source[name].shape)} in the weights"
             )
         parameter.copy_(source[name])
