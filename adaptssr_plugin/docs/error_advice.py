@@ -26,6 +26,16 @@ SPECIFIC: list[tuple[str, str]] = [
         "All processes have to make the same call, with encodings of one width, type and device. The message "
         "of the rank that was refused, on that rank's standard error, says what was wrong there.",
     ),
+    (
+        r"another process ended|processes that find one another",
+        "See what the process says that ended first, or why its machine ended it; the same command again goes on from "
+        "the last checkpoint. torchrun's `--rdzv-endpoint` has to be one that all machines reach.",
+    ),
+    (
+        r"‹text›‹where›|the same on every process",
+        "All processes get the same command and the same data: what one of them refuses, with its number behind the "
+        "message, all refuse.",
+    ),
     (r"fetch: ", "pip could not get the wheel; see what it says, or give the file instead of `--fetch`."),
     (
         r"nproc: |in one process|several processes",

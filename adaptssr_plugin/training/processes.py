@@ -120,7 +120,8 @@ class Processes:
         refusals = [(number, text) for number, text in enumerate(self.gather(refusal)) if text]
         if refusals:
             number, text = refusals[0]
-            raise InputError(text if number == 0 else f"{text} (process {number})")
+            where = f" (process {number})" if number else ""
+            raise InputError(f"{text}{where}")
         done: Result = result
         return done
 
