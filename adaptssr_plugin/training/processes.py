@@ -180,7 +180,9 @@ class Processes:
             failed = isinstance(error, dist.DistError) or (type(error) is RuntimeError and _LOST.search(str(error)))
             if not self.several or not failed:
                 raise
-            reason = (str(error).splitlines() or [type(error).__name__])[0].strip().rstrip(".")
+            # gloo begins with a place in its source, and goes on with advice.
+            line = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = re.sub(r"^\[[^]]*\] *", "", line).partition(". ")[0].strip().rstrip(".")
             raise ProcessLostError(
                 f"process {self.rank} of {self.number}: another process ended or no longer answers ({reason}); "
                 "the same command again goes on from the last checkpoint"
