@@ -105,7 +105,9 @@ class CorpusWriter(DatasetWriter):
         for part in self._parts:
             if not part.is_whole():
                 self._discard()
-                raise InputError(f"corpus: expected whole parts to go on with, got {part.folder}; it is removed, begin anew")
+                raise InputError(
+                    f"corpus: expected whole parts to go on with, got {part.folder}; it is removed, begin anew"
+                )
             users, items = part.names()
             self.behaviours += int(part["items"].size)
             self.users += len(users)

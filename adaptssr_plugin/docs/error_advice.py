@@ -184,6 +184,8 @@ BY_ROOM: dict[str, str] = {
     "recbole": "An option of RecBole's, or one that begins with `ssl_`: `adaptssr run MODEL DATASET --show-config` "
     "lists them with their meaning.",
     "cli": "Put the command line right: the command's `--help` says what goes with what.",
+    "errors.py": _ARGUMENT.format(page="api/shared.md"),  # for all rooms
+    "seeding.py": _ARGUMENT.format(page="api/shared.md"),
 }
 
 
