@@ -174,7 +174,7 @@ class TestWrongCalls:
             (["--set", "=3"], "--set: expected key=value, got '=3'"),
             (["--set", "epochs=3"], "epochs: expected among the options of the recipe, as epochs"),
             (["--set", "learner=lion"], "learner: expected one of adam,"),
-            (["--set", "nproc=2"], "nproc: training in several processes is not available yet"),
+            (["--set", "nproc=2"], "nproc: expected 1, got"),
             (
                 ["--set", "TIME_FIELD=when"],
                 "TIME_FIELD: expected a column 'when' in small.inter, which has user_id, item_id",

@@ -158,7 +158,7 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch):
 def test_several_processes_are_not_available_yet(options):
     message = refusal(MeanOfItems, "ml-100k", options)
     assert message.startswith(next(iter(options)))
-    assert "not available yet" in message
+    assert "several processes are adaptssr pretrain --nproc's" in message
     alone = build_config(MeanOfItems, "ml-100k", {"nproc": 1, "world_size": -1, "local_rank": 0})
     assert (alone["nproc"], alone["single_spec"]) == (1, True)
 

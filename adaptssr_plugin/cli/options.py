@@ -14,7 +14,7 @@ _GROUPS = {
         "encoder", "dim", "n_layers", "n_heads", "ff_dim", "max_len", "embed_norm", "embed_dropout", "interests",
     ),
     "warm-up": (
-        "warm_start", "mlm_epochs", "mlm_learning_rate", "mlm_dropout", "mlm_ratio", "mlm_softmax",
+        "warm_start", "mlm_epochs", "mlm_learning_rate", "mlm_dropout", "mlm_ratio", "mlm_pooled", "mlm_softmax",
         "mlm_sample_share", "mlm_select",
     ),
     "views": (

@@ -6,7 +6,6 @@ from typing import Any, get_type_hints
 
 from ..errors import InputError
 
-
 _LONGEST = 1 << 16  # characters of a yaml file: PyYAML reads a megabyte in seconds
 
 

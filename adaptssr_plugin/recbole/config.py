@@ -114,7 +114,7 @@ def refuse_several_processes(options: Mapping[str, Any]) -> None:
         value = options.get(name)
         if value is not None and not (isinstance(value, int) and value <= most):
             raise InputError(
-                f"{name}: training in several processes is not available yet, expected {most}, got {value!r}"
+                f"{name}: expected {most}, got {value!r}; several processes are adaptssr pretrain --nproc's"
             )
 
 
