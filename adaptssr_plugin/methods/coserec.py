@@ -5,7 +5,6 @@ padding and its crops that never reach the newest item are not reproduced (spec 
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -64,11 +63,10 @@ class _Refreshed(_Padded):
     def __init__(self, views: nn.Module, width: int, memory: ItemCorrelation, hybrid: bool, warmup: int) -> None:
         super().__init__(views, width)
         self.memory = memory
-        self.hybrid = hybrid
-        self.warmup = warmup
+        self.hybrid, self.warmup = hybrid, warmup
         self._neighbours = _first(memory)
 
-    def set_epoch(self, epoch: int | None, encoder: Any) -> None:
+    def set_epoch(self, epoch: int | None, encoder: object) -> None:
         """Correlate by memory, or by the encoder's item table from the end of the warm-up on."""
         if epoch is None or epoch < self.warmup:
             correlation = self.memory
