@@ -155,9 +155,9 @@ def test_order_of_users(config, corpus, trainers, monkeypatch, shuffle):
     orders = []
 
     class Noted(BatchLoader):
-        def __iter__(self):
+        def from_step(self, step):
             rows = []
-            for batch in super().__iter__():
+            for batch in super().from_step(step):
                 rows += batch.user_ids.tolist()
                 yield batch
             orders.append((self.epoch, rows))
