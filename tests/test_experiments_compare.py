@@ -3,6 +3,8 @@
 import csv
 import dataclasses
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -236,12 +238,15 @@ class Note(Cell):
 
     name: str
     fails: bool = False
+    dies: bool = False
     kind = "note"
 
     def spec(self):
         return {"name": self.name}
 
     def compute(self, plan, models):
+        if self.dies:
+            os.kill(os.getpid(), signal.SIGKILL)
         if self.fails:
             raise InputError(f"{self.name}: expected to work, got this")
         models.parent.mkdir(parents=True, exist_ok=True)
@@ -279,6 +284,15 @@ def test_several_processes(tmp_path):
     store = Store(tmp_path, "x")
     assert run_cells(plan_of(), store, lambda: ([Note(name) for name in names], 0), jobs=2, show_progress=False) == 5
     assert sorted(done(tmp_path)) == names
+
+
+def test_a_killed_process_ends_the_run_with_one_line(tmp_path):
+    cells = [Note("a"), Note("b", dies=True)]
+    with pytest.raises(InputError, match=r"^jobs: expected processes that live, got one that was killed"):
+        run_cells(plan_of(), Store(tmp_path, "x"), lambda: (cells, 0), jobs=2, show_progress=False)
+    cells[1] = Note("b")
+    run_cells(plan_of(), Store(tmp_path, "x"), lambda: (cells, 0), show_progress=False)
+    assert set(done(tmp_path)) == {"a", "b"}
 
 
 def test_parts_share_everything_out_once(tmp_path):

@@ -6,6 +6,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def run_cells(
         How many cells were computed.
 
     Raises:
-        InputError: what a cell met that the caller can put right.
+        InputError: what a cell met that the caller can put right, or a process that was killed.
         TrainingDivergedError: NaN or infinity in a step; all other cells that were under way are finished first.
     """
     part = part or Part()
@@ -105,6 +106,11 @@ def run_cells(
                 except (InputError, TrainingDivergedError):
                     _let_finish(running, store)
                     raise
+                except BrokenProcessPool:
+                    raise InputError(
+                        "jobs: expected processes that live, got one that was killed, perhaps for want of memory; the "
+                        "same command goes on with what is finished"
+                    ) from None
                 store.put(cell, result, {**where, "jobs": jobs})
                 pace.add(cell, result)
                 computed += 1
