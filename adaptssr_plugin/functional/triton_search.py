@@ -211,6 +211,6 @@ def search(vectors: Tensor, stride: int, user_ids: Tensor | None, chunk_size: in
         )
     best, share = values.max(0)
     winner = winners.gather(0, share[None])[0].long()
-    exact = (flat[::stride] * flat[winner.clamp_max(n_keys - 1)]).sum(1)
+    exact = flat[winner.clamp_max(n_keys - 1)].mul_(flat[::stride]).sum(1)
     best = torch.where(best.isfinite(), exact, best)
     return best.to(vectors.dtype).view(batch_size, -1), winner
