@@ -94,7 +94,7 @@ def key_of(cell):
 
 
 def fine_tuning(plan, method="adaptssr", seed=0, **options):
-    return Row("row", plan.recipe(method, True, **options), 2).cell(AGE, seed)
+    return Row("row", plan.recipe(method, True, **options), 2).cells([AGE])[seed]
 
 
 def test_a_changed_option_touches_only_what_depends_on_it():
@@ -190,6 +190,15 @@ def test_test_values_have_no_say():
     assert chosen == [{"temperature": 1.0}] * 2
 
 
+def test_a_task_of_several_metrics_counts_by_the_one_that_epochs_are_chosen_by(monkeypatch):
+    """Result files have their metrics in alphabetical order."""
+    plan = plan_of(methods=("cl4srec",))
+    values = {"HR@10": 0.1, "MRR": 0.2, "accuracy": 0.3}
+    monkeypatch.setattr(Pretended, "get", lambda self, cell: {"valid": values, "test": values})
+    grid = Grid(plan, Pretended())
+    assert grid.values([fine_tuning(plan, "cl4srec")], "valid") == [0.3]
+
+
 def test_the_tuned_row_chooses_a_scale():
     plan = plan_of(methods=("adaptssr",), scales=(1, 10))
     rows = Grid(plan, Pretended(lambda one: one.scale - one.mask_ratio)).table(fair=True)
@@ -225,7 +234,7 @@ def test_ablation_takes_the_constant_of_the_best_validation_value():
         "AdaptSSR", "w/o hard negatives", "w/o adaptive fusion (λ = 0.3)", "w/o ranking (InfoNCE)",
     ]  # fmt: skip
     assert groups["paper"][2].recipe == lambdas[0.3].recipe
-    warm_up = groups["for comparison"][0]
+    warm_up = groups["comparison"][0]
     assert warm_up.start(0) == Row("full", groups["paper"][0].recipe, 1).start(0).needs()
 
 

@@ -30,11 +30,12 @@ from ..task_tables import make_task
 from .memory import PeakMemory
 from .plan import ComparePlan, TaskSpec
 
-# Options that say how a run is carried out and not what it computes, or that tables show by other means.
-_NOT_IN_KEYS = {"preset", "micro_batch", "checkpoint_minutes", "checkpoint_steps"}
+_NOT_IN_KEYS = {"preset"}  # its options are
 # RecBole's options that change nothing, or whose effect is in the fingerprint of the corpus.
 _NOT_IN_SETTINGS = {"use_gpu", "gpu_id", "eval_args", "data_path", "load_col", "field_separator"}
-_DEFAULTS = {one.name: one.default for one in dataclasses.fields(Recipe)}
+DEFAULTS: dict[str, Any] = {one.name: one.default for one in dataclasses.fields(Recipe)}
+# The options of the encoder, but for dropout.
+_ENCODER = {"encoder", "dim", "n_layers", "n_heads", "ff_dim", "max_len", "embed_norm", "embed_dropout", "interests"}
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def options_of(recipe: Recipe, fine_tuning: bool | None = None) -> dict[str, Any
     """
     return {
         name: getattr(recipe, name)
-        for name, default in _DEFAULTS.items()
+        for name, default in DEFAULTS.items()
         if name not in _NOT_IN_KEYS
         and getattr(recipe, name) != default
         and (fine_tuning is None or name.startswith("ft_") == fine_tuning)
@@ -103,8 +104,13 @@ class Cell:
 
     def key(self, fingerprint: str) -> str:
         """Hash what the result depends on."""
-        text = json.dumps({"corpus": fingerprint, "kind": self.kind, **self.spec()}, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return _key(self, fingerprint)
+
+
+@lru_cache(maxsize=1 << 14)  # grids ask for the keys of all cells whenever one of them is finished
+def _key(cell: Cell, fingerprint: str) -> str:
+    text = json.dumps({"corpus": fingerprint, "kind": cell.kind, **cell.spec()}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -161,12 +167,11 @@ def warm_up_of(recipe: Recipe) -> Recipe:
     """Give the recipe of the masked-item stage alone, without options that have no part in it."""
     kept = {
         name: getattr(recipe, name)
-        for name in _DEFAULTS
+        for name in DEFAULTS
         if name.startswith("mlm_")
-        or name
-        in {"encoder", "dim", "n_layers", "n_heads", "ff_dim", "max_len", "embed_norm", "embed_dropout", "interests",
-            "batch_size", "valid_share", "stopping_step", "clip_grad_norm", "amp_dtype", "seed", "split_seed"}
-    }  # fmt: skip
+        or name in _ENCODER
+        or name in {"batch_size", "valid_share", "stopping_step", "clip_grad_norm", "amp_dtype", "seed", "split_seed"}
+    }
     return Recipe(method="adaptssr", warm_start="mlm", epochs=0, **kept)
 
 
@@ -192,9 +197,8 @@ class FineTuning(Cell):
         sizes = {
             name: value
             for name, value in options_of(self.recipe, fine_tuning=False).items()
-            if name in {"max_len", "split_seed", "amp_dtype", "dim", "n_layers", "n_heads", "ff_dim", "encoder",
-                        "embed_norm", "embed_dropout", "interests"}
-        }  # fmt: skip
+            if name in _ENCODER | {"split_seed", "amp_dtype"}
+        }
         return {
             "start": None if self.start is None else self.start.spec(),
             "task": dataclasses.asdict(self.task),

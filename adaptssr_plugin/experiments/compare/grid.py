@@ -8,7 +8,7 @@ from typing import Any
 
 from ...methods import Recipe
 from ..records import paper_name
-from .cells import Cell, FineTuning, Pretraining, Similarities, warm_up_of
+from .cells import DEFAULTS, Cell, FineTuning, Pretraining, Similarities, task_of, warm_up_of
 from .plan import ComparePlan, TaskSpec
 from .store import Store
 
@@ -54,20 +54,22 @@ class Row:
         """Give the model that a run of fine-tuning starts from."""
         if self.recipe.method == "none":
             return None
-        own = self.recipe.seed + seed % self.pretrain_seeds
-        fresh: dict[str, Any] = {name: Recipe.__dataclass_fields__[name].default for name in _FINE_TUNING}
-        return Pretraining(dataclasses.replace(self.recipe, seed=own, **fresh))
-
-    def cell(self, task: TaskSpec, seed: int) -> FineTuning:
-        """Give the cell of one run on one task."""
-        return FineTuning(self.start(seed), task, self.recipe, seed)
+        fresh = {name: DEFAULTS[name] for name in _FINE_TUNING}
+        return Pretraining(
+            dataclasses.replace(self.recipe, seed=self.recipe.seed + seed % self.pretrain_seeds, **fresh)
+        )
 
     def cells(self, tasks: Sequence[TaskSpec]) -> list[FineTuning]:
         """All cells of the row."""
-        return [self.cell(task, seed) for seed in range(self.seeds) for task in tasks]
+        starts = [self.start(number) for number in range(min(self.seeds, self.pretrain_seeds))]
+        return [
+            FineTuning(starts[seed % len(starts)], task, self.recipe, seed)
+            for seed in range(self.seeds)
+            for task in tasks
+        ]
 
 
-_FINE_TUNING = [one.name for one in dataclasses.fields(Recipe) if one.name.startswith("ft_")]
+_FINE_TUNING = [name for name in DEFAULTS if name.startswith("ft_")]
 
 
 class Grid:
@@ -75,14 +77,17 @@ class Grid:
 
     Every method returns what results allow to say now. Cells that are needed for it are gathered as a side effect:
     after asking for tables and figures, :attr:`cells` are all that can be named, in the order in which they should
-    be computed, and :attr:`later` counts the others.
+    be computed, :attr:`later` counts the others, and :attr:`tried` is what tuning compared.
     """
 
     def __init__(self, plan: ComparePlan, store: Store) -> None:
         self.plan = plan
         self.store = store
-        self._cells: dict[str, Cell] = {}
         self.later = 0
+        self.tried: list[tuple[Row, float]] = []
+        self._cells: dict[str, Cell] = {}
+        self._tables: dict[bool, list[Row]] = {}
+        self._reference = plan.recipe("none", False)
 
     @property
     def cells(self) -> list[Cell]:
@@ -99,6 +104,11 @@ class Grid:
 
     def table(self, fair: bool) -> list[Row]:
         """Rows of Table 2, or of its fair twin. Rows as they are before tuning come first, so that there is a table."""
+        if fair not in self._tables:
+            self._tables[fair] = self._rows(fair)
+        return self._tables[fair]
+
+    def _rows(self, fair: bool) -> list[Row]:
         plan = self.plan
         rows = [Row(paper_name(one), plan.recipe(one, fair), plan.seeds, plan.pretrain_seeds) for one in plan.methods]
         if fair:
@@ -139,7 +149,9 @@ class Grid:
         recipe = row.recipe
         for number, (name, candidates) in enumerate(steps):
             tried = [(value, dataclasses.replace(recipe, **options)) for value, options in candidates]
-            scores = [self.validation(Row(row.name, one, self.plan.tuning_seeds)) for _, one in tried]
+            rows = [Row(row.name, one, self.plan.tuning_seeds) for _, one in tried]
+            scores = [self.validation(one) for one in rows]
+            self.tried += [(one, score) for one, score in zip(rows, scores, strict=True) if score is not None]
             if any(score is None for score in scores):
                 self._count_later(row, [candidates for _, candidates in steps[number + 1 :]])
                 return dataclasses.replace(row, settled=False)
@@ -164,8 +176,15 @@ class Grid:
     def values(self, cells: Sequence[FineTuning], split: str) -> list[float]:
         """The metric that epochs are chosen by, of finished cells, in their order."""
         return [
-            float(next(iter(result[split].values()))) for cell in cells if (result := self.store.get(cell)) is not None
+            float(result[split][self.name_and_metric(cell.task)[1]])
+            for cell in cells
+            if (result := self.store.get(cell)) is not None
         ]
+
+    def name_and_metric(self, spec: TaskSpec) -> tuple[str, str]:
+        """Name of a task, and the metric that epochs are chosen by."""
+        task = task_of(self.plan, spec, self._reference)
+        return task.name, task.metric_name
 
     # --- figures -----------------------------------------------------------------------------------------------
 
@@ -223,7 +242,7 @@ class Grid:
         ]
         for one in warm_up:
             self.ask(one.cells(plan.tasks))
-        return {"paper": paper, "readings": readings, "for comparison": others}, lambdas
+        return {"paper": paper, "readings": readings, "comparison": others}, lambdas
 
     def similarities(self) -> dict[str, Similarities]:
         """Panels of Figure 5: a model of each row of the fair table that has one."""

@@ -1,11 +1,11 @@
 """Peak memory of a piece of work."""
 
-import resource
-import sys
 from pathlib import Path
 from types import TracebackType
 
 import torch
+
+from ..task_runs import peak_memory_mb
 
 
 class PeakMemory:
@@ -46,5 +46,4 @@ def _peak() -> float:
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
         return next(float(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e6
     except (OSError, StopIteration):
-        largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return largest * (1.0 if sys.platform == "darwin" else 1024.0) / 1e6
+        return peak_memory_mb()

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from ..robustness_figure import Curve, draw_robustness
 from ..similarity import SimilarityDistributions
 from ..tables import PAPER_ROWS, best_baseline_footer, table_2
 from ..task_runs import MAJORITY, POPULARITY, TFIDF
-from .cells import Baselines, FineTuning, check_ready, load_data, task_of
+from .cells import Baselines, FineTuning, check_ready, load_data
 from .grid import TUNED, WARM_UP, Grid, Row
 from .plan import ComparePlan, TaskSpec
 from .running import Part, run_cells
@@ -88,9 +88,9 @@ def compare(
         return grid.cells, grid.later
 
     computed = run_cells(plan, store, wanted, jobs, part, show_progress)
-    cells, later = wanted()
-    unfinished = sum(store.get(cell) is None for cell in cells) + later
-    report = _Report(plan, store, Path(folder))
+    grid = _asked(plan, store, tables, figures)
+    unfinished = sum(store.get(cell) is None for cell in grid.cells) + grid.later
+    report = _Report(grid, Path(folder))
     texts = {name: report.table(name == "fair") for name in tables}
     if tables:
         texts["efficiency"] = report.efficiency(tables)
@@ -122,8 +122,8 @@ def _baseline_cells(plan: ComparePlan) -> list[Baselines]:
 class _Report:
     """Writes what is finished."""
 
-    def __init__(self, plan: ComparePlan, store: Store, folder: Path) -> None:
-        self.plan, self.store, self.folder = plan, store, folder
+    def __init__(self, grid: Grid, folder: Path) -> None:
+        self.grid, self.plan, self.store, self.folder = grid, grid.plan, grid.store, folder
         self.files: list[Path] = []
         self._records: dict[str, list[Record]] = {}
 
@@ -132,7 +132,7 @@ class _Report:
     def table(self, fair: bool) -> str:
         """Write Table 2 or its fair twin as text, Markdown, CSV and LaTeX; returns the text, empty without results."""
         name = "fair" if fair else "paper"
-        rows = Grid(self.plan, self.store).table(fair)
+        rows = self.grid.table(fair)
         records = [*self._baselines(), *(record for row in rows for record in self._of_row(row))]
         self._records[name] = records
         shown = self._chosen(records)
@@ -146,7 +146,7 @@ class _Report:
 
     def efficiency(self, tables: Sequence[str]) -> str:
         """Write Table 3 from the pre-trainings of the tables; the fair twin's where both are there."""
-        rows = Grid(self.plan, self.store).table("fair" in tables)
+        rows = self.grid.table("fair" in tables)
         runs = [run for row in rows for run in self._efficiencies(row)]
         if not runs:
             return ""
@@ -249,17 +249,16 @@ class _Report:
             return
         tasks = {3: self.plan.tasks[:1], 7: self.plan.tasks[1:], 4: self.plan.tasks}[number]
         for task in tasks:
-            name, metric = self._name_and_metric(task)
+            name, metric = self.grid.name_and_metric(task)
             stem = self.folder / (f"figure-{number}" if len(tasks) == 1 else f"figure-{number}-{name}")
             self._figure_4(stem, task, name, metric) if number == 4 else self._robustness(stem, task, name, metric)
 
     def _robustness(self, stem: Path, task: TaskSpec, name: str, metric: str) -> None:
-        grid = Grid(self.plan, self.store)
         values: dict[tuple[str, str], dict[float, list[float]]] = {}
-        for method, label, rho, row in grid.robustness():
-            if found := self._test_values(grid, row, task):
+        for method, label, rho, row in self.grid.robustness():
+            if found := self._test_values(row, task):
                 values.setdefault((method, label), {})[rho] = found
-        none = next((row for row in grid.table(fair=True) if row.recipe.method == "none"), None)
+        none = next((row for row in self.grid.table(fair=True) if row.recipe.method == "none"), None)
         if not values:
             return
         curves = [Curve(method, label, points) for (method, label), points in values.items()]  # type: ignore[arg-type]
@@ -269,27 +268,25 @@ class _Report:
             dataset=self.plan.name,
             task=name,
             metric=metric,
-            none=self._test_values(grid, none, task) if none else (),
+            none=self._test_values(none, task) if none else (),
             tfidf=self._tfidf(name),
             conditions="one pre-training seed",
         )
 
     def _figure_4(self, stem: Path, task: TaskSpec, name: str, metric: str) -> None:
-        grid = Grid(self.plan, self.store)
-        groups, lambdas = grid.ablation()
-        kinds = {"paper": "paper", "readings": "readings", "for comparison": "comparison"}
+        groups, lambdas = self.grid.ablation()
         bars = [
-            Bar(row.name, found, kinds[group])
+            Bar(row.name, found, group)
             for group, rows in groups.items()
             for row in rows
-            if (found := self._test_values(grid, row, task))
+            if (found := self._test_values(row, task))
         ]
         if not bars:
             return
-        curves = {
-            split: {value: found for value, row in lambdas.items() if (found := grid.values(row.cells((task,)), split))}
+        valid, test = (
+            {value: found for value, row in lambdas.items() if (found := self.grid.values(row.cells((task,)), split))}
             for split in ("valid", "test")
-        }
+        )
         self.files += draw_ablation(
             bars,
             stem,
@@ -297,13 +294,13 @@ class _Report:
             task=name,
             metric=metric,
             conditions="one pre-training seed",
-            lambda_validation=curves["valid"] or None,
-            lambda_test=curves["test"] or None,
+            lambda_validation=valid or None,
+            lambda_test=test or None,
         )
 
     def _figure_5(self) -> None:
         panels = {}
-        for name, cell in Grid(self.plan, self.store).similarities().items():
+        for name, cell in self.grid.similarities().items():
             result = self.store.get(cell)
             if result is not None:
                 samples = {curve: np.asarray(values) for curve, values in result["samples"].items()}
@@ -313,8 +310,8 @@ class _Report:
         if panels:
             self.files += draw_similarity(panels, self.folder / "figure-5", corpus=self.plan.name)
 
-    def _test_values(self, grid: Grid, row: Row, task: TaskSpec) -> list[float]:
-        return grid.values(row.cells((task,)), "test")
+    def _test_values(self, row: Row, task: TaskSpec) -> list[float]:
+        return self.grid.values(row.cells((task,)), "test")
 
     # --- records -------------------------------------------------------------------------------------------------
 
@@ -332,11 +329,14 @@ class _Report:
             write_text(self.folder / "tuning.csv", tried.getvalue())
             self.files.append(self.folder / "tuning.csv")
 
-    def _tried(self) -> list[tuple[object, ...]]:
+    def _tried(self) -> Iterator[tuple[object, ...]]:
         """Validation values of everything that tuning looked at."""
-        grid = _Listing(self.plan, self.store)
-        grid.table(fair=True)
-        return grid.seen
+        self.grid.table(fair=True)
+        for row, score in self.grid.tried:
+            recipe = row.recipe
+            option = "scale" if row.name == TUNED else "temperature"
+            strength = f"mask {recipe.mask_ratio:g}, crop {recipe.crop_ratio:g}, fill {recipe.fill_ratio:g}"
+            yield row.name, option, getattr(recipe, option), strength, f"{100 * score:.3f}", row.seeds
 
     def _of_row(self, row: Row) -> list[Record]:
         return [
@@ -347,7 +347,7 @@ class _Report:
         ]
 
     def _of_cell(self, cell: FineTuning, row: Row, result: Mapping[str, Any]) -> list[Record]:
-        recipe, (name, _) = row.recipe, self._name_and_metric(cell.task)
+        recipe, (name, _) = row.recipe, self.grid.name_and_metric(cell.task)
         rho = row.chosen.get("rho")
         tau = (
             recipe.temperature
@@ -373,12 +373,8 @@ class _Report:
 
     def _chosen(self, records: Sequence[Record]) -> list[Record]:
         """Keep the metric that each task's epochs are chosen by."""
-        metrics = dict(self._name_and_metric(task) for task in self.plan.tasks)
+        metrics = dict(self.grid.name_and_metric(task) for task in self.plan.tasks)
         return [record for record in records if metrics.get(record.task) == record.metric]
-
-    def _name_and_metric(self, spec: TaskSpec) -> tuple[str, str]:
-        task = task_of(self.plan, spec, self.plan.recipe("none", False))
-        return task.name, task.metric_name
 
     def _tfidf(self, task: str) -> float | None:
         values = [
@@ -392,21 +388,3 @@ def _place(where: Mapping[str, Any]) -> str:
     threads = "one thread" if where["threads"] == 1 else f"{where['threads']} threads"
     beside = f", {where['jobs']} cells side by side" if where.get("jobs", 1) > 1 else ""
     return f"{where['device']} ({where['machine']}, {threads}{beside})"
-
-
-class _Listing(Grid):
-    """A grid that notes what its tuning compares."""
-
-    def __init__(self, plan: ComparePlan, store: Store) -> None:
-        super().__init__(plan, store)
-        self.seen: list[tuple[object, ...]] = []
-
-    def validation(self, row: Row) -> float | None:
-        """As the grid's, and noted."""
-        score = super().validation(row)
-        if score is not None:
-            recipe = row.recipe
-            option = "scale" if row.name == TUNED else "temperature"
-            strength = f"mask {recipe.mask_ratio:g}, crop {recipe.crop_ratio:g}, fill {recipe.fill_ratio:g}"
-            self.seen.append((row.name, option, getattr(recipe, option), strength, f"{100 * score:.3f}", row.seeds))
-        return score
