@@ -18,6 +18,7 @@ __all__ = [
     "GatheredRows",
     "all_agree",
     "announce_refusal",
+    "exchange_device",
     "gather_rows",
     "rank",
     "sum_over_processes",
@@ -164,6 +165,12 @@ def _check_agreement(headers: list[list[int]]) -> None:
         )
 
 
+def exchange_device() -> torch.device:
+    """Where processes exchange what lives on the host: the CPU if the group serves it, else a device that it does."""
+    served = _served_devices()
+    return torch.device("cpu" if "cpu" in served else served[0])
+
+
 def _served_devices() -> list[str]:
     """Types of device that the group has a backend for, such as ``["cpu", "cuda"]``."""
     return [part.partition(":")[0] for part in str(dist.get_backend_config()).split(",")]
@@ -171,9 +178,7 @@ def _served_devices() -> list[str]:
 
 def _integers_of_all(numbers: list[int]) -> list[list[int]]:
     """Exchange as many integers per process; on the CPU if the group serves it, so that no device is waited for."""
-    served = _served_devices()
-    device = torch.device("cpu" if "cpu" in served else served[0])
-    own = torch.tensor(numbers, dtype=torch.int64, device=device)
+    own = torch.tensor(numbers, dtype=torch.int64, device=exchange_device())
     return _all_gather(own).view(world_size(), -1).tolist()
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from adaptssr_plugin.downstream.significance import Summary, summarise
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.experiments.records import paper_name
-from adaptssr_plugin.experiments.tables import PAPER_ROWS, aligned_text, latex_table, markdown_table
+from adaptssr_plugin.experiments.tables import PAPER_ROWS, aligned_text, latex_table, markdown_table, rows_in_order
 
 
 @dataclass(frozen=True)
@@ -185,12 +185,8 @@ def table_3(runs: Iterable[Efficiency], rows: Sequence[str] = PAPER_ROWS, footer
         gathered.setdefault((Block(run.dataset, run.device), paper_name(run.method)), []).append(run)
     if not gathered:
         raise InputError("runs: expected at least one, got none")
-    rows = [paper_name(row) for row in rows]
-    present = dict.fromkeys(row for _, row in gathered)
-    if strangers := [row for row in present if row not in rows]:
-        raise InputError(f"rows: expected to name every method among the runs, missing {strangers}")
     return Table3(
-        rows=tuple(row for row in rows if row in present),
+        rows=rows_in_order(rows, (row for _, row in gathered), "runs"),
         blocks=tuple(dict.fromkeys(block for block, _ in gathered)),
         summaries={key: _summaries(of_row) for key, of_row in gathered.items()},
         repeats={key: len(of_row) for key, of_row in gathered.items()},

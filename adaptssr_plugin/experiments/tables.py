@@ -150,17 +150,25 @@ def table_2(
     values = values_by_seed(records)
     if not values:
         raise InputError("records: expected at least one with split test, got none")
-    rows = [paper_name(row) for row in rows]
-    present = dict.fromkeys(row for row, _ in values)
-    if strangers := [row for row in present if row not in rows]:
-        raise InputError(f"rows: expected to name every method among the records, missing {strangers}")
     return Table2(
-        rows=tuple(row for row in rows if row in present),
+        rows=rows_in_order(rows, (row for row, _ in values), "records"),
         columns=tuple(dict.fromkeys(column for _, column in values)),
         summaries={key: summarise(list(by_seed.values())) for key, by_seed in values.items()},
         footer=tuple(footer),
         baseline=paper_name(baseline),
     )
+
+
+def rows_in_order(rows: Sequence[str], present: Iterable[str], source: str) -> tuple[str, ...]:
+    """Put the methods that are present into the order of ``rows``, all under the paper's names.
+
+    Raises:
+        InputError: a method of the ``source`` that ``rows`` does not name.
+    """
+    order, present = [paper_name(row) for row in rows], dict.fromkeys(present)
+    if strangers := [row for row in present if row not in order]:
+        raise InputError(f"rows: expected to name every method among the {source}, missing {strangers}")
+    return tuple(row for row in order if row in present)
 
 
 def _cell(summary: Summary | None) -> str:

@@ -20,7 +20,7 @@ from ..methods.plan import StagePlan, stage_plans
 from ..methods.views import UserHistories
 from ..seeding import stream_seed
 from ..training import MaskedItemFiller, MaskedItemStage, Stage, load_artefact, save_artefact, transfer
-from ..training.artefacts import write_json
+from ..training.artefacts import encoder_of, misfit, write_json
 from ..training.processes import Processes
 from .config import build_config
 from .device import device_of_process
@@ -237,14 +237,14 @@ def load_pretrained(folder: str | Path) -> PretrainedModel:
     Raises:
         InputError: a folder without a finished run, or damaged files.
     """
-    artefact = load_artefact(Path(folder))
+    folder = Path(folder)
+    artefact = load_artefact(folder)
+    encoder = encoder_of(artefact, folder)
     try:
-        encoder = make_encoder(**artefact.encoder_arguments)
-        encoder.load_state_dict(artefact.weights)
         stages = tuple(StageResult(**stage) for stage in artefact.card.get("stages", ()))
-    except (RuntimeError, TypeError, InputError) as error:
-        raise InputError(f"model: the files in {folder} do not fit: {str(error).splitlines()[-1].strip()}") from None
-    return PretrainedModel(encoder.eval(), Path(folder), stages)
+    except TypeError as error:
+        raise misfit(folder, error) from None
+    return PretrainedModel(encoder, folder, stages)
 
 
 def _run_stage(

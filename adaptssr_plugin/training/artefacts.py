@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..encoders import UserEncoder
+from ..encoders import UserEncoder, make_encoder
 from ..errors import InputError
 from .card import model_card
 from .checkpoints import system_error_of, write_text, write_together
@@ -104,6 +104,25 @@ def load_artefact(folder: Path) -> Artefact:
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
         raise InputError(f"model: cannot read the files in {folder}: {' '.join(str(error).split())}") from None
     return Artefact(arguments, weights, card, item_tokens)
+
+
+def encoder_of(artefact: Artefact, folder: Path) -> UserEncoder:
+    """Make the encoder of a loaded model, on the CPU, in evaluation mode.
+
+    Raises:
+        InputError: sizes, weights and card that do not fit one another.
+    """
+    try:
+        encoder: UserEncoder = make_encoder(**artefact.encoder_arguments)
+        encoder.load_state_dict(artefact.weights)
+    except (RuntimeError, TypeError, InputError) as error:
+        raise misfit(folder, error) from None
+    return encoder.eval()
+
+
+def misfit(folder: Path, error: Exception) -> InputError:
+    """Make the error for files of a model that can be read and do not fit one another."""
+    return InputError(f"model: the files in {folder} do not fit: {str(error).splitlines()[-1].strip()}")
 
 
 def write_json(path: Path, content: Any) -> None:

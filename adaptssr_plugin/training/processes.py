@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ..distributed import rank, world_size
+from ..distributed import exchange_device, rank, sum_over_processes, world_size
 from ..errors import InputError, ProcessLostError
 
 Result = TypeVar("Result")
@@ -213,19 +213,11 @@ def _unpacked(packed: Tensor, device: torch.device | str) -> Any:
 
 def _sum(tensor: Tensor) -> Tensor:
     """Add up a tensor of the CPU over all processes."""
-    moved = tensor.to(_device())
-    dist.all_reduce(moved)
-    return moved.cpu()
+    return sum_over_processes(tensor.to(exchange_device())).cpu()
 
 
 def _from_first(tensor: Tensor) -> Tensor:
     """Give a tensor of the CPU that the first process has."""
-    moved = tensor.to(_device())
+    moved = tensor.to(exchange_device())
     dist.broadcast(moved, 0)
     return moved.cpu()
-
-
-def _device() -> torch.device:
-    """Where the group can exchange tensors: the CPU if it serves it."""
-    served = [part.partition(":")[0] for part in str(dist.get_backend_config()).split(",")]
-    return torch.device("cpu" if "cpu" in served else served[0])

@@ -13,10 +13,10 @@ from .. import __version__
 from ..corpus import BatchLoader, BehaviourCorpus
 from ..corpus.known_histories import KnownHistories
 from ..corpus.vector_file import VectorWriter
-from ..encoders import UserEncoder, make_encoder
+from ..encoders import UserEncoder
 from ..encoders.exporting import export_encoder
 from ..errors import InputError
-from .artefacts import Artefact, load_artefact
+from .artefacts import Artefact, encoder_of, load_artefact
 from .checkpoints import write_atomically
 
 _ITEMS_AT_ONCE = 16384
@@ -73,13 +73,9 @@ def load_user_model(folder: str | Path) -> UserModel:
     Raises:
         InputError: a folder without a finished run, or damaged files.
     """
-    artefact = load_artefact(Path(folder))
-    try:
-        encoder = make_encoder(**artefact.encoder_arguments)
-        encoder.load_state_dict(artefact.weights)
-    except (RuntimeError, TypeError, InputError) as error:
-        raise InputError(f"model: the files in {folder} do not fit: {str(error).splitlines()[-1].strip()}") from None
-    return UserModel(encoder.eval().requires_grad_(False), artefact, Path(folder))
+    folder = Path(folder)
+    artefact = load_artefact(folder)
+    return UserModel(encoder_of(artefact, folder).requires_grad_(False), artefact, folder)
 
 
 def user_vectors(
