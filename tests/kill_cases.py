@@ -9,12 +9,13 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
+
+from asked_workers import ask, pretrain_words, worker_of
 
 KILLED, DONE, STOPPED = -signal.SIGKILL, 0, 143
 
@@ -184,13 +185,7 @@ class Runs:
 
     def __call__(self, folder, *kills, **options):
         """Run in a folder once for every kill; gives the exit statuses. What the last one said is in ``said``."""
-        words = ["pretrain", "--dataset", self.dataset, "--output", folder, "--set", "use_gpu=False", "--quiet"]
-        for name, value in {**self.options, **options}.items():
-            words += [f"--{name.replace('_', '-')}", value]
-        asked = {"words": [str(word) for word in words], "kills": kills}
-        self.worker.stdin.write(json.dumps(asked) + "\n")
-        self.worker.stdin.flush()
-        fates = json.loads(self.worker.stdout.readline())
+        fates = ask(self.worker, words=pretrain_words(self.dataset, folder, {**self.options, **options}), kills=kills)
         self.said = fates[-1][1]
         return [status for status, _ in fates]
 
@@ -198,13 +193,8 @@ class Runs:
 @contextmanager
 def forked_runs(dataset, options):
     """Give :class:`Runs`."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, __file__], stdin=pipe, stdout=pipe, text=True, env=environment) as worker:
-        try:
-            yield Runs(worker, dataset, options)
-        finally:
-            worker.stdin.close()
+    with worker_of(__file__) as worker:
+        yield Runs(worker, dataset, options)
 
 
 def facts(folder):

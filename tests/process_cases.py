@@ -9,13 +9,14 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
 import traceback
 from contextlib import contextmanager
 from pathlib import Path
+
+from asked_workers import ask, pretrain_words, worker_of
 
 PATIENCE = 60  # seconds for processes that never end
 
@@ -225,27 +226,18 @@ class Processes:
 
     def __call__(self, folder, number=2, kills=None, **options):
         """Run the command; gives what became of each process."""
-        words = ["pretrain", "--dataset", self.dataset, "--output", folder, "--set", "use_gpu=False", "--quiet"]
-        for name, value in {**self.options, **options}.items():
-            words += [f"--{name.replace('_', '-')}", value]
-        return self.ask(number=number, words=[str(word) for word in words], kills=kills or {})
+        words = pretrain_words(self.dataset, folder, {**self.options, **options})
+        return self.ask(number=number, words=words, kills=kills or {})
 
     def ask(self, **asked):
-        self.worker.stdin.write(json.dumps(asked) + "\n")
-        self.worker.stdin.flush()
-        return json.loads(self.worker.stdout.readline())
+        return ask(self.worker, **asked)
 
 
 @contextmanager
 def several_processes(dataset, options):
     """Give :class:`Processes`."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, __file__], stdin=pipe, stdout=pipe, text=True, env=environment) as worker:
-        try:
-            yield Processes(worker, dataset, options)
-        finally:
-            worker.stdin.close()
+    with worker_of(__file__) as worker:
+        yield Processes(worker, dataset, options)
 
 
 if __name__ == "__main__":
