@@ -32,7 +32,13 @@ def deterministic_stages():
 
     from adaptssr_plugin import InfoNCELoss, UserEncoder
     from adaptssr_plugin.augment import Sequences, ViewPair
-    from adaptssr_plugin.training import MaskedItemStage, NextBehaviourStage, NextItemStage, PairwiseStage
+    from adaptssr_plugin.training import (
+        MaskedItemStage,
+        NextBehaviourStage,
+        NextItemStage,
+        PairwiseStage,
+        WithMaskedItemsStage,
+    )
     from adaptssr_plugin.training import next_behaviours as module
 
     class Neighbours(nn.Module):
@@ -52,13 +58,17 @@ def deterministic_stages():
     module.uniform_below = lambda length, _generator: length // 2
     masked = MaskedItemStage(encoder(), 0.5)
     pooled = MaskedItemStage(encoder(), 0.5, pooled=0.3)
-    masked.mask.positions = pooled.mask.positions = first_positions
+    both = PairwiseStage(encoder(), views, InfoNCELoss())
+    beside = MaskedItemStage(both.encoder, 0.5, both.name)
+    for stage in (masked, pooled, beside):
+        stage.mask.positions = first_positions
     return {
         "masked": masked,
         "pooled": pooled,
         "next": NextItemStage(encoder()),
         "ptum": NextBehaviourStage(encoder(), Neighbours(), weight=0.7),
         "pairs": PairwiseStage(encoder(), views, InfoNCELoss()),
+        "both": WithMaskedItemsStage(both, beside, 0.7),
     }
 
 

@@ -92,6 +92,7 @@ PAPER = {
 SOURCE = UserHistories(corpus_of(5, 3, 7), max_len=10)
 OTHERS = {
     "method", "preset", "seed", "split_seed", "lambda_value", "stopping_step", "amp_dtype", "micro_batch", "mlm_pooled",
+    "mlm_beside",
 }  # fmt: skip
 # Spec §3, note b, where it differs from the paper.
 OFFICIAL_CODE = {

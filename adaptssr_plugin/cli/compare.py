@@ -19,6 +19,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--dataset", metavar="NAME|FOLDER", help="Where the plan's dataset is.")
 @click.option("--table", "tables", multiple=True, type=click.Choice(["paper", "fair", "none"]), help="Default: both.")
 @click.option("--figure", "figures", multiple=True, type=click.Choice(["3", "4", "5", "7"]), help="May be repeated.")
+@click.option("--readings", is_flag=True, help="A table of the plan's other readings of AdaptSSR, on validation rows.")
 @click.option("--method", "methods", multiple=True, help="Rows, in place of the plan's; may be repeated.")
 @click.option("--seeds", type=click.IntRange(1), help="Runs of fine-tuning for a row, in place of the plan's.")
 @click.option("--pretrain-seeds", type=click.IntRange(1), help="Pre-trainings for a row, in place of the plan's.")
@@ -33,6 +34,7 @@ def compare(
     dataset: str | None,
     tables: Sequence[str],
     figures: Sequence[str],
+    readings: bool,
     methods: Sequence[str],
     seeds: int | None,
     pretrain_seeds: int | None,
@@ -73,7 +75,7 @@ def compare(
     chosen = read_plan(plan or "smoke", changes, recbole_options(pairs))
     names = [name for name in ("paper", "fair") if not tables or name in tables]
     numbers = (3, 4, 5, 7) if smoke and not figures else tuple(int(number) for number in figures)
-    done = run(chosen, output, names, numbers, jobs, part_of(part), show_progress=not quiet)
+    done = run(chosen, output, names, numbers, jobs, part_of(part), show_progress=not quiet, readings=readings or smoke)
     for name, text in done.tables.items():
         click.echo(f"{name}\n\n{text}")
     if done.unfinished:

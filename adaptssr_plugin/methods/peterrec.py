@@ -8,13 +8,15 @@ from typing import Literal
 
 from ..encoders import UserEncoder, encoder_kind
 from ..errors import InputError
-from ..training import MaskedItemStage, NextItemStage, Stage
+from ..training import ItemPredictionStage, MaskedItemStage, NextItemStage
 from .recipe import Recipe
 from .registry import Method, register
 from .views import ViewSource
 
 
-def masked_items(recipe: Recipe, encoder: UserEncoder, _source: ViewSource, name: str = "peterrec") -> Stage:
+def masked_items(
+    recipe: Recipe, encoder: UserEncoder, _source: ViewSource, name: str = "peterrec"
+) -> ItemPredictionStage:
     """Predict the items at masked positions; with a causal encoder, the next ones."""
     softmax: Literal["full", "sampled"] = "sampled" if recipe.mlm_softmax == "sampled" else "full"
     if encoder_kind(recipe.encoder).causal:

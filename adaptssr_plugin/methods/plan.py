@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..encoders import InterestPooling, UserEncoder, encoder_kind
 from ..errors import InputError
-from ..training import MLM_TO_RANKING, WHOLE_ENCODER, PairwiseStage, Stage
+from ..training import MLM_TO_RANKING, WHOLE_ENCODER, PairwiseStage, Stage, WithMaskedItemsStage
 from .comparison import pairwise_loss
 from .peterrec import masked_items
 from .recipe import Recipe
@@ -99,7 +99,10 @@ def _own_stage(method: Method, recipe: Recipe, encoder: UserEncoder, source: Vie
     views = make_views(method.name, recipe, source)
     penalty = _interest_penalty(encoder, recipe.interest_penalty)
     criterion = pairwise_loss(recipe.loss, recipe)
-    return PairwiseStage(encoder, views, criterion, method.name, penalty, recipe.mask_same_key, recipe.micro_batch)
+    stage = PairwiseStage(encoder, views, criterion, method.name, penalty, recipe.mask_same_key, recipe.micro_batch)
+    if not recipe.mlm_beside:
+        return stage
+    return WithMaskedItemsStage(stage, masked_items(recipe, encoder, source, method.name), recipe.mlm_beside)
 
 
 def _interest_penalty(encoder: UserEncoder, weight: float) -> Callable[[], Tensor] | None:

@@ -66,6 +66,12 @@ class Recipe(UserLevelOptions):
         lambda value: 0 <= value <= 1,
         "in [0, 1]",
     )
+    mlm_beside: float = option(
+        0.0,
+        "Weight of masked items beside the loss on two views, in the method's own stage (the paper: 0).",
+        lambda value: 0 <= value < float("inf"),
+        "0 or more",
+    )
     mlm_select: str = _select("Which epoch of masked items moves on: best (validation accuracy), last or epoch:K.")
 
     loss: str = choice("adaptssr", ("adaptssr", "infonce"), "Loss on the two views: the ranking, or InfoNCE.")

@@ -7,6 +7,7 @@ from .artefacts import Artefact, load_artefact, save_artefact
 from .checkpoints import LastTwo, load_checkpoint, write_atomically, write_checkpoint
 from .generator import MaskedItemFiller
 from .gradient_cache import encode_in_micro_batches
+from .item_prediction import ItemPredictionStage
 from .masked_items import MaskedItemStage
 from .negative_items import NegativeItems
 from .next_behaviours import NextBehaviourStage
@@ -17,12 +18,14 @@ from .run_mark import RunMark
 from .stage import Stage, StepResult, Streams
 from .stopping import StopRequest
 from .transfer import MLM_TO_RANKING, WHOLE_ENCODER, TransferReport, transfer
+from .with_masked_items import WithMaskedItemsStage
 
 __all__ = [
     "MLM_TO_RANKING",
     "WHOLE_ENCODER",
     "Artefact",
     "EpochPosition",
+    "ItemPredictionStage",
     "LastTwo",
     "MaskedItemFiller",
     "MaskedItemStage",
@@ -36,6 +39,7 @@ __all__ = [
     "StopRequest",
     "Streams",
     "TransferReport",
+    "WithMaskedItemsStage",
     "encode_in_micro_batches",
     "load_artefact",
     "load_checkpoint",

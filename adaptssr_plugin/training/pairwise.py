@@ -130,7 +130,7 @@ class PairwiseStage(Stage):
             "sim_augmented": terms.semi.mean(),
             "sim_hardest_negative": terms.hardest.mean(),
         }
-        quantiles = torch.quantile(terms.coefficient, self.quantiles_at)
+        quantiles = torch.quantile(terms.coefficient, self.quantiles_at.to(terms.coefficient.dtype))
         return StepResult(loss, logs | dict(zip(_QUANTILES, quantiles.unbind(), strict=True)))
 
     @torch.no_grad()

@@ -225,15 +225,7 @@ class Grid:
             best = max(scores, key=lambda value: scores[value] or 0.0)
             paper.append(dataclasses.replace(lambdas[best], name=f"w/o adaptive fusion (λ = {best:g})"))
         paper.append(row("w/o ranking (InfoNCE)", loss="infonce"))
-        readings = [
-            row("λ per batch", lambda_mode="batch"),
-            row("λ of two terms", lambda_terms=2),
-            row("λ not clamped", lambda_clamp=False),
-            row("λ as the authors' code", lambda_mode="batch", lambda_terms=2, lambda_clamp=False),
-            row("gradient through λ", lambda_detach=False),
-            row("κ = 10", scale=10.0),
-            row("no warm-up", warm_start="none"),
-        ]
+        readings = [row(name, **options) for name, options in plan.readings.items()]
         warm_up = [dataclasses.replace(one, seeds=plan.ablation_seeds, pretrain_seeds=1) for one in self._warm_up()]
         others = [
             *warm_up,
@@ -243,6 +235,21 @@ class Grid:
         for one in warm_up:
             self.ask(one.cells(plan.tasks))
         return {"paper": paper, "readings": readings, "comparison": others}, lambdas
+
+    def readings(self) -> list[Row]:
+        """AdaptSSR as in the fair twin, its warm-up, and the plan's other readings, each from several pre-trainings."""
+        plan = self.plan
+
+        def row(name: str, recipe: Recipe) -> Row:
+            made = Row(name, recipe, plan.ablation_seeds, min(plan.pretrain_seeds, plan.ablation_seeds))
+            self.ask(made.cells(plan.tasks))
+            return made
+
+        return [
+            row("AdaptSSR", plan.recipe("adaptssr", True)),
+            *(row(one.name, one.recipe) for one in self._warm_up()),
+            *(row(name, plan.recipe("adaptssr", True, **options)) for name, options in plan.readings.items()),
+        ]
 
     def similarities(self) -> dict[str, Similarities]:
         """Panels of Figure 5: a model of each row of the fair table that has one."""

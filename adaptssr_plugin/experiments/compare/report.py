@@ -15,6 +15,7 @@ from ...training.checkpoints import write_text
 from ..ablation_figure import Bar, draw_ablation
 from ..efficiency import Efficiency, table_3
 from ..figures import draw_similarity
+from ..readings_table import Reading, ReadingsTable
 from ..records import Record, write_records
 from ..robustness_figure import Curve, draw_robustness
 from ..similarity import SimilarityDistributions
@@ -56,6 +57,7 @@ def compare(
     jobs: int = 1,
     part: Part | None = None,
     show_progress: bool = True,
+    readings: bool = False,
 ) -> Comparison:
     """Compute what tables and figures need and is not there, then write them.
 
@@ -67,6 +69,7 @@ def compare(
         jobs: processes.
         part: this machine's share of the cells.
         show_progress: one line with the cells left and the time to go.
+        readings: whether to compare the plan's readings of AdaptSSR, too.
 
     Raises:
         InputError: anything the caller can put right.
@@ -84,23 +87,25 @@ def compare(
     store = Store(Path(folder), load_data(plan).fingerprint)
 
     def wanted() -> tuple[list[Any], int]:
-        grid = _asked(plan, store, tables, figures)
+        grid = _asked(plan, store, tables, figures, readings)
         return grid.cells, grid.later
 
     computed = run_cells(plan, store, wanted, jobs, part, show_progress)
-    grid = _asked(plan, store, tables, figures)
+    grid = _asked(plan, store, tables, figures, readings)
     unfinished = sum(store.get(cell) is None for cell in grid.cells) + grid.later
     report = _Report(grid, Path(folder))
     texts = {name: report.table(name == "fair") for name in tables}
     if tables:
         texts["efficiency"] = report.efficiency(tables)
+    if readings:
+        texts["readings"] = report.readings()
     for number in figures:
         report.figure(number)
     report.write_all_records()
     return Comparison({name: text for name, text in texts.items() if text}, report.files, computed, unfinished)
 
 
-def _asked(plan: ComparePlan, store: Store, tables: Sequence[str], figures: Sequence[int]) -> Grid:
+def _asked(plan: ComparePlan, store: Store, tables: Sequence[str], figures: Sequence[int], readings: bool) -> Grid:
     """Make the grid and ask for everything, in the order in which it should be computed."""
     grid = Grid(plan, store)
     grid.ask(_baseline_cells(plan))
@@ -110,6 +115,8 @@ def _asked(plan: ComparePlan, store: Store, tables: Sequence[str], figures: Sequ
         list(grid.robustness())
     if 4 in figures:
         grid.ablation()
+    if readings:
+        grid.readings()
     if 5 in figures:
         grid.similarities()
     return grid
@@ -155,6 +162,36 @@ class _Report:
         self._write_table("table-3", table)
         return table.text()
 
+    def readings(self) -> str:
+        """Write what the finished readings came to; returns the text, empty without the first of them."""
+        metrics = dict(self.grid.name_and_metric(task) for task in self.plan.tasks)
+        rows, found = self.grid.readings(), []
+        for row in rows:
+            values = {
+                split: {
+                    self.grid.name_and_metric(task)[0]: self.grid.values(row.cells((task,)), split)
+                    for task in self.plan.tasks
+                }
+                for split in ("valid", "test")
+            }
+            if all(len(runs) == row.seeds for runs in values["valid"].values()):
+                changes = self.plan.readings.get(row.name, {})
+                shown = ", ".join(f"{name} {value}" for name, value in changes.items())
+                found.append(Reading(row.name, shown, values["valid"], values["test"]))
+        if not found or found[0].name != rows[0].name:
+            return ""
+        footer = [
+            *self._setting(rows[0].seeds, rows[0].pretrain_seeds, fair=True),
+            f"Gain: in percentage points against {rows[0].name}, on validation rows; p: two-sided paired t-test over "
+            "runs. Values on test rows choose nothing.",
+            f"Computed on: {'; '.join(self._devices(rows))}.",
+        ]
+        if unfinished := [row.name for row in rows if row.name not in {one.name for one in found}]:
+            footer.append(f"Not finished: {', '.join(unfinished)}.")
+        table = ReadingsTable(tuple(found), metrics, tuple(footer))
+        self._write_table("readings", table)
+        return table.text()
+
     def _efficiencies(self, row: Row) -> list[Efficiency]:
         """One entry for each pre-training of a row that is finished."""
         starts = dict.fromkeys(row.start(seed) for seed in range(row.pretrain_seeds))
@@ -198,19 +235,9 @@ class _Report:
     def _conditions(self, rows: Sequence[Row], fair: bool) -> list[str]:
         """Say what stands behind the numbers of a table."""
         plan = self.plan
-        sizes = [result["size"] for cell in _baseline_cells(plan) if (result := self.store.get(cell)) is not None]
-        reference = plan.recipe("adaptssr", fair)
-        changed = ", ".join(f"{name} {here}" for name, (_, here) in reference.departures().items())
-        seeds = "one pre-training" if plan.pretrain_seeds == 1 else f"{plan.pretrain_seeds} pre-trainings"
-        lines = [
-            f"{plan.name}: {', '.join(sizes)}; split 6:2:2 (split seed {reference.split_seed}), newest "
-            f"{reference.max_len} items; mean±standard deviation of {plan.seeds} runs of fine-tuning from {seeds}; "
-            "x 100; Impr against None.",
-            f"Options that differ from the paper's, for all rows: {changed or 'none'}.",
-        ]
+        first, *lines = self._setting(plan.seeds, plan.pretrain_seeds, fair)
+        lines.insert(0, f"{first.removesuffix('.')}; Impr against None.")
         if fair:
-            own = ", ".join(f"{name} {value}" for name, value in plan.fair.items())
-            lines.append(f"Fair twin: every method from the same start and with the same epochs ({own}).")
             chosen = "; ".join(
                 f"{row.name} {', '.join(f'{name} {value:g}' for name, value in row.chosen.items())}"
                 for row in rows
@@ -227,6 +254,23 @@ class _Report:
             lines.append(f"Not tuned yet, τ and strength as the method comes: {', '.join(untuned)}.")
         if plan.note:
             lines.append(plan.note)
+        return lines
+
+    def _setting(self, runs: int, pretrainings: int, fair: bool) -> list[str]:
+        """Say what was split how, how often it was run, and with which options."""
+        plan = self.plan
+        sizes = [result["size"] for cell in _baseline_cells(plan) if (result := self.store.get(cell)) is not None]
+        reference = plan.recipe("adaptssr", fair)
+        changed = ", ".join(f"{name} {here}" for name, (_, here) in reference.departures().items())
+        seeds = "one pre-training" if pretrainings == 1 else f"{pretrainings} pre-trainings"
+        lines = [
+            f"{plan.name}: {', '.join(sizes)}; split 6:2:2 (split seed {reference.split_seed}), newest "
+            f"{reference.max_len} items; mean±standard deviation of {runs} runs of fine-tuning from {seeds}; x 100.",
+            f"Options that differ from the paper's, for all rows: {changed or 'none'}.",
+        ]
+        if fair:
+            own = ", ".join(f"{name} {value}" for name, value in plan.fair.items())
+            lines.append(f"Fair twin: every method from the same start and with the same epochs ({own}).")
         return lines
 
     def _devices(self, rows: Sequence[Row]) -> list[str]:
