@@ -5,10 +5,14 @@ import dataclasses
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from core_only import ROOT
 from safetensors.torch import load_file
 
 from adaptssr_plugin.cli.main import cli, main
@@ -248,6 +252,7 @@ class Note(Cell):
     name: str
     fails: bool = False
     dies: bool = False
+    waits: bool = False
     kind = "note"
 
     def spec(self):
@@ -261,6 +266,9 @@ class Note(Cell):
         models.parent.mkdir(parents=True, exist_ok=True)
         with (models.parent / "order.txt").open("a", encoding="utf-8") as file:
             file.write(f"{self.name}\n")
+        if self.waits:
+            (models.parent / f"{os.getpid()}.pid").touch()
+            time.sleep(120)
         return {"seconds": 0.1}
 
 
@@ -302,6 +310,40 @@ def test_a_killed_process_ends_the_run_with_one_line(tmp_path):
     cells[1] = Note("b")
     run_cells(plan_of(), Store(tmp_path, "x"), lambda: (cells, 0), show_progress=False)
     assert set(done(tmp_path)) == {"a", "b"}
+
+
+ENDLESS = """
+from pathlib import Path
+from test_experiments_compare import Note, Store, plan_of, run_cells
+if __name__ == "__main__":
+    cells = [Note("a", waits=True), Note("b", waits=True)]
+    run_cells(plan_of(), Store(Path(__file__).parent, "x"), lambda: (cells, 0), jobs=2, show_progress=False)
+"""
+
+
+def test_processes_end_with_a_run_that_is_killed(tmp_path):
+    (tmp_path / "endless.py").write_text(ENDLESS, encoding="utf-8")
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    with subprocess.Popen([sys.executable, tmp_path / "endless.py"], env={**os.environ, "PYTHONPATH": path}) as run:
+        workers = wait_for(lambda: [int(file.stem) for file in tmp_path.glob("*.pid")], 2)
+        run.kill()
+    assert wait_for(lambda: [worker for worker in workers if not alive(worker)], 2) == workers
+
+
+def wait_for(found, number, seconds=60):
+    """Ask until there are so many."""
+    until = time.monotonic() + seconds
+    while len(found()) < number and time.monotonic() < until:
+        time.sleep(0.1)
+    return found()
+
+
+def alive(process):
+    """Whether a process runs; one that has ended may wait for a parent to notice."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text(encoding="utf-8")
+    except OSError:
+        return False
 
 
 def test_parts_share_everything_out_once(tmp_path):

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import statistics
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -182,6 +183,15 @@ class _workers:  # noqa: N801 - used as a context manager, like a function
 
 def _begin(threads: int) -> None:
     torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End as soon as the process that asks for cells has: nobody would write down what comes of this one's."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _compute(plan: ComparePlan, models: Path, cell: Cell) -> tuple[dict[str, Any], Mapping[str, Any]]:
