@@ -10,18 +10,16 @@ import sys
 import pytest
 import torch
 from core_only import ROOT
+from document_cases import DOCS, GUIDE, README, adaptssr_arguments, blocks, commands_of, prose_of
 from test_package import ROOMS
-from test_readme import PROSE as README_PROSE
-from test_readme import adaptssr_arguments, blocks, refusal, shell_commands
+from test_readme import refusal
 
 from adaptssr_plugin import AdaptSSRLoss, ItemMask, UserEncoder
 from adaptssr_plugin.cli.main import cli
 from adaptssr_plugin.encoders import make_encoder
 from adaptssr_plugin.errors import InputError
 
-DOCS = ROOT / "adaptssr_plugin" / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
-GUIDE = (DOCS / "guide.md").read_text(encoding="utf-8")
 EQUATIONS = (DOCS / "equations.md").read_text(encoding="utf-8")
 
 
@@ -55,9 +53,7 @@ def test_python_blocks_run_in_one_namespace(tmp_path):
 SEQUENCE = torch.tensor([[1, 4, 0]]), torch.tensor([2])  # apple and fig
 
 
-IN_SHELL = [
-    words for page in PAGES for code in blocks("bash", page.read_text("utf-8")) for words in shell_commands(code)
-]
+IN_SHELL = [words for page in PAGES for words in commands_of(page.read_text("utf-8"))]
 
 
 @pytest.mark.parametrize("words", IN_SHELL, ids=" ".join)
@@ -127,7 +123,7 @@ def test_an_equation_leads_to_code_that_exists(role, name):
 
 def test_equations_that_the_readme_maps_are_mapped_here():
     """The README names functions by themselves."""
-    named = set(re.findall(r"`(\w+_(?:ranking|coefficient))`", README_PROSE))
+    named = set(re.findall(r"`(\w+_(?:ranking|coefficient))`", prose_of(README)))
     assert len(named) == 3
     assert named <= {name.rpartition(".")[2] for _, name in ROLES}
 

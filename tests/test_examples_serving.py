@@ -7,9 +7,10 @@ import subprocess
 import numpy as np
 import pytest
 from core_only import ROOT, run_python
+from document_cases import adaptssr_arguments, shell_commands
 from pyarrow import parquet
 from test_examples import ml_100k
-from test_readme import adaptssr_arguments, refusal, shell_commands
+from test_readme import refusal
 
 from adaptssr_plugin.methods import recipe
 from adaptssr_plugin.recbole.pretrain import Source, pretrain

@@ -3,68 +3,23 @@
 import configparser
 import logging
 import re
-import shlex
 import sys
-from pathlib import PurePosixPath
 
 import click
 import pytest
 import torch
 import yaml
 from core_only import ROOT
+from document_cases import NOT_RUN, README, SHORT_RUN, adaptssr_arguments, blocks, commands_of, prose_of, shell_commands
 
 from adaptssr_plugin.cli.main import cli, main
 
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-NOT_RUN = "<!-- not run -->"
 TOP_LEVEL = ("adaptssr_plugin", "examples", "benchmarks", "tests", ".ci")
 
 
-def blocks(language, text=TEXT):
-    """Code blocks in a language, but for those with ``<!-- not run -->`` right above them."""
-    found, opened, code, above = [], None, [], ""
-    for line in text.splitlines():
-        if opened is None and line.startswith("```"):
-            opened, code = (line.removeprefix("```").strip(), above), []
-        elif opened is not None and line == "```":
-            if opened[0] == language and opened[1] != NOT_RUN:
-                found.append("\n".join(code))
-            opened, above = None, ""
-        elif opened is not None:
-            code.append(line)
-        elif line:
-            above = line
-    return found
-
-
-PROSE = re.sub(r"^```.*?^```$", "", TEXT, flags=re.MULTILINE | re.DOTALL)
+PROSE = prose_of(README)
 INLINE = [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", PROSE)]
-
-
-def shell_commands(code):
-    """The words of every simple command in a piece of shell."""
-    for line in code.replace("\\\n", " ").splitlines():
-        lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;")
-        command = []
-        for word in [*lexer, ";"]:
-            if set(word) <= set("|&;"):
-                if command:
-                    yield command
-                command = []
-            else:
-                command.append(word)
-
-
-def adaptssr_arguments(words):
-    """What follows ``adaptssr`` or ``python -m adaptssr_plugin``; None for another command."""
-    if PurePosixPath(words[0]).name == "adaptssr":
-        return words[1:]
-    if words[1:3] == ["-m", "adaptssr_plugin"]:
-        return words[3:]
-    return None
-
-
-IN_SHELL = [words for code in blocks("bash") for words in shell_commands(code)]
+IN_SHELL = commands_of(README)
 ADAPTSSR = [arguments for words in IN_SHELL if (arguments := adaptssr_arguments(words)) is not None]
 
 
@@ -90,16 +45,11 @@ def refusal(arguments):
     return None
 
 
-# RecBole's runs put what stands on the command line before what the README says.
-SHORTER = ["--epochs=1", "--MAX_ITEM_LIST_LENGTH=5", "--val_interval={'timestamp':'[892500000,inf)'}"]
-SHORTER += ["--show_progress=False", "--state=ERROR"]
-
-
 def test_python_blocks_run_in_one_namespace(tmp_path, monkeypatch):
-    codes = blocks("python")
+    codes = blocks("python", README)
     assert codes, "the README shows no Python"
     monkeypatch.chdir(tmp_path)  # where RecBole writes
-    monkeypatch.setattr(sys, "argv", ["readme", *SHORTER])
+    monkeypatch.setattr(sys, "argv", ["readme", *SHORT_RUN])
     # RecBole's own run_recbole wraps the streams, sets the level, and attaches its handlers only if there are none.
     monkeypatch.setattr(sys, "stdout", sys.stdout)
     monkeypatch.setattr(sys, "stderr", sys.stderr)
@@ -134,7 +84,7 @@ def test_options_of_recbole_runs_in_the_text_exist(capsys):
     named = {code for code in INLINE if re.fullmatch(r"ssl_[a-z_]+[a-z]", code)}
     assert len(named) > 8
     assert named <= defaults.keys()
-    rows = re.findall(r"^\| `(ssl_\w+)` \| `?([\w.]+)`? \|", TEXT, re.MULTILINE)
+    rows = re.findall(r"^\| `(ssl_\w+)` \| `?([\w.]+)`? \|", README, re.MULTILINE)
     assert len(rows) > 5
     assert [(name, str(defaults[name])) for name, _ in rows] == rows
 
@@ -171,7 +121,7 @@ def test_extras_exist():
     assert {extra for names in named for extra in names.split(",")} <= setup["options.extras_require"].keys()
 
 
-@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)\s]+)\)", TEXT))))
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)\s]+)\)", README))))
 def test_links_lead_somewhere(link):
     path, _, anchor = link.partition("#")
     if re.match(r"\w+://", path):
