@@ -7,7 +7,6 @@ import importlib
 import inspect
 import pkgutil
 import re
-import shutil
 import sys
 import zipfile
 from email.parser import Parser
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from core_only import EXTRA, ROOT, run_python, run_with_core_only
+from wheel_cases import build_wheel
 
 import adaptssr_plugin
 
@@ -203,17 +203,8 @@ def test_examples_in_docstrings_run():
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     """A wheel built from a copy of the sources, in which files lie about that do not belong into it."""
-    source, output = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    for name in ("adaptssr_plugin", "tests", "examples", "benchmarks"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for stray in ("adaptssr_plugin/notes.txt", "adaptssr_plugin/corpus/data.inter", "setup_notes.py"):
-        (source / stray).write_text("stray\n")
-    done = run_python("-m", "build", "--wheel", "--no-isolation", "--outdir", output, source)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (built,) = output.iterdir()
-    return built
+    strays = ("adaptssr_plugin/notes.txt", "adaptssr_plugin/corpus/data.inter", "setup_notes.py")
+    return build_wheel(tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel"), strays)
 
 
 @pytest.fixture(scope="module")
