@@ -68,6 +68,16 @@ def prose_of(text):
     return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
 
 
+def inline_code(text):
+    """What stands between backticks in the prose of a page."""
+    return [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose_of(text))]
+
+
+def with_options(text):
+    """Options and commands with options that the prose of a page names."""
+    return [code for code in inline_code(text) if re.match(r"(adaptssr (\w+ )?)?--", code)]
+
+
 # --- made short ------------------------------------------------------------------------------------------------------
 
 # For RecBole's runs, which put what stands on the command line before what a page says.

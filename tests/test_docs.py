@@ -10,9 +10,9 @@ import sys
 import pytest
 import torch
 from core_only import ROOT
-from document_cases import DOCS, GUIDE, README, adaptssr_arguments, blocks, commands_of, prose_of
+from document_cases import DOCS, GUIDE, README, adaptssr_arguments, blocks, commands_of, prose_of, with_options
 from test_package import ROOMS
-from test_readme import refusal
+from test_readme import refusal, unknown_options
 
 from adaptssr_plugin import AdaptSSRLoss, ItemMask, UserEncoder
 from adaptssr_plugin.cli.main import cli
@@ -63,6 +63,17 @@ def test_commands_parse(words):
         assert words == ["sphinx-build", "-W", "-b", "html", "adaptssr_plugin/docs", "html"]
     else:
         assert refusal(arguments) is None
+
+
+@pytest.mark.parametrize("code", [code for page in PAGES for code in with_options(page.read_text("utf-8"))])
+def test_options_named_in_the_text_exist(code):
+    assert not unknown_options(code)
+
+
+@pytest.mark.parametrize("text", [README, *(page.read_text("utf-8") for page in PAGES)])
+def test_commands_stand_in_blocks(text):
+    """An indented one would be seen by no test."""
+    assert not re.search(r"^(?: {4}|\t)(?:adaptssr|python|pip) .+", prose_of(text), re.MULTILINE)
 
 
 def test_every_new_command_is_shown_and_extras_exist():

@@ -10,7 +10,18 @@ import pytest
 import torch
 import yaml
 from core_only import ROOT
-from document_cases import NOT_RUN, README, SHORT_RUN, adaptssr_arguments, blocks, commands_of, prose_of, shell_commands
+from document_cases import (
+    NOT_RUN,
+    README,
+    SHORT_RUN,
+    adaptssr_arguments,
+    blocks,
+    commands_of,
+    inline_code,
+    prose_of,
+    shell_commands,
+    with_options,
+)
 
 from adaptssr_plugin.cli.main import cli, main
 
@@ -18,7 +29,7 @@ TOP_LEVEL = ("adaptssr_plugin", "examples", "benchmarks", "tests", ".ci")
 
 
 PROSE = prose_of(README)
-INLINE = [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", PROSE)]
+INLINE = inline_code(README)
 IN_SHELL = commands_of(README)
 ADAPTSSR = [arguments for words in IN_SHELL if (arguments := adaptssr_arguments(words)) is not None]
 
@@ -98,14 +109,18 @@ def test_there_are_commands_to_parse():
     assert ["quickstart"] in [arguments[:1] for arguments in ADAPTSSR]
 
 
-@pytest.mark.parametrize("code", [code for code in INLINE if re.match(r"(adaptssr (\w+ )?)?--", code)])
-def test_options_named_in_the_text_exist(code):
+def unknown_options(code):
+    """Options that a command in the text has, here, and the program does not."""
     words = code.split()
     known = EVERY_OPTION
-    if words[0] == "adaptssr" and not words[1].startswith("-"):
-        assert words[1] in cli.commands
+    if words[0] == "adaptssr" and words[1].isalpha() and words[1].islower():  # not COMMAND
         known = options_of(cli.commands[words[1]]) | {"--help"}
-    assert {word.partition("=")[0] for word in words if word.startswith("--")} <= known
+    return {word.partition("=")[0] for word in words if word.startswith("--")} - known
+
+
+@pytest.mark.parametrize("code", with_options(README))
+def test_options_named_in_the_text_exist(code):
+    assert not unknown_options(code)
 
 
 def test_commands_named_in_the_text_exist():

@@ -135,7 +135,7 @@ print(available(), presets(), packaged_plans())
 for method in available():
     recipe(method)
 for preset in presets():
-    recipe("adaptssr", preset)
+    recipe("cl4srec", preset)
 for plan in packaged_plans():
     read_plan(plan)
 """
