@@ -30,7 +30,7 @@ import adaptssr_plugin
 from adaptssr_plugin.experiments.compare.plan import packaged_plans
 from adaptssr_plugin.methods import available, presets
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.wheel]  # .ci/run asks for the second
 
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 # Guide and README say `pip install ".[recbole]"` in a clone; then, for the newer Pythons, what does nothing here.
