@@ -50,7 +50,7 @@ def share_out(config: Any, processes: Processes) -> None:
     if not Path(config["data_path"]).exists():
         raise InputError(
             f"dataset: expected files that are there already, for several processes, got {config['dataset']!r}, which "
-            "RecBole would fetch: run it in one process first"
+            "RecBole would download; run it in one process first"
         )
     final = config.final_config_dict
     final.update(single_spec=False, local_rank=processes.rank, world_size=processes.number)

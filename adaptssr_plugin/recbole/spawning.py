@@ -162,10 +162,8 @@ def _wait(processes: Any, told: Any) -> list[_Word]:
 def _outcome(processes: Any, words: list[_Word]) -> Any:
     """Give the result, or raise what is most to the point of how the processes ended."""
     words = sorted(words, key=lambda word: word.number)
-    for error in (InputError, TrainingDivergedError):
-        for word in words:
-            if word.error == error.__name__:
-                raise error(word.content)
+    _raise_said(words, InputError)
+    _raise_said(words, TrainingDivergedError)
     for word in words:
         if word.error and word.error not in _LINES:
             pid = processes[word.number].pid
@@ -177,7 +175,12 @@ def _outcome(processes: Any, words: list[_Word]) -> Any:
                 f"nproc: expected processes that come to an end, got status {process.exitcode} of process {number}; "
                 f"{GO_ON}"
             )
-    for word in words:
-        if word.error:
-            raise ProcessLostError(word.content)
+    _raise_said(words, ProcessLostError)
     return words[0].content
+
+
+def _raise_said(words: list[_Word], error: type[Exception]) -> None:
+    """Raise what the first process says that ended by such an error."""
+    for word in words:
+        if word.error == error.__name__:
+            raise error(word.content)
