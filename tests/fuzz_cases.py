@@ -350,7 +350,7 @@ run SASRec small --ssl_weight=nan
 run SASRec small --config_files=tag.yaml
 run SASRec small --USER_ID_FIELD=x
 run SASRec small --pretrained=nowhere
-run SASRec small --nproc=2
+run SASRec small --nproc=two
 run SASRec half
 convert csv lines.txt --output o
 convert lines nowhere --output o --quiet

@@ -3,6 +3,7 @@
 This file run as a program is the worker. It answers lines of JSON: {"words": of a command, "kills": by rank, a
 function of kill_cases with its arguments} or {"job": the name of a function below, "folder": for its files}, and
 "number" of processes, with what became of each: [exit status or minus the signal, standard output, standard error].
+"place" is the working folder.
 """
 
 import json
@@ -16,6 +17,7 @@ import traceback
 from contextlib import contextmanager
 from pathlib import Path
 
+import several_cases
 from asked_workers import ask, pretrain_words, worker_of
 
 PATIENCE = 60  # seconds for processes that never end
@@ -158,6 +160,7 @@ def in_process(asked, rank, port, out, errors):
         number = asked["number"]
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(number)}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        os.chdir(asked.get("place") or ".")
         import kill_cases
 
         kill = (asked.get("kills") or {}).get(str(rank))
@@ -167,7 +170,8 @@ def in_process(asked, rank, port, out, errors):
             from adaptssr_plugin.training.processes import process_group
 
             with process_group():
-                globals()[asked["job"]](asked["folder"])
+                job = globals().get(asked["job"]) or getattr(several_cases, asked["job"])
+                job(asked["folder"])
         else:
             from adaptssr_plugin.cli.main import main
 
@@ -217,9 +221,9 @@ def work():
     import torch._dynamo  # torch's optimisers import it in their first step
     import torch.utils.tensorboard
 
-    import adaptssr_plugin.cli.main
-    import adaptssr_plugin.recbole.pretrain  # noqa: F401
+    from adaptssr_plugin.recbole import import_quick_start
 
+    import_quick_start()
     torch.set_num_threads(1)
     for line in sys.stdin:
         print(json.dumps(run_all(json.loads(line))), flush=True)

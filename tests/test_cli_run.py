@@ -233,9 +233,9 @@ class TestWrongCalls:
             (["SASRec", "d", "--x=a=b"], "x: RecBole takes no value with = from a command line, got --x=a=b"),
             (["SASRec", "d", "--epochs=1", "--epochs=2"], "epochs: expected one value, got --epochs=1 and --epochs=2"),
             (["SASRec", "d", "--model=GRU4Rec"], "model: expected as the first two words of the command alone"),
-            (["SASRec", "d", "--nproc=2"], "nproc: adaptssr run trains in one process, got --nproc=2"),
-            (["SASRec", "d", "--nproc", "2"], "nproc: adaptssr run trains in one process, got --nproc"),
-            (["SASRec", "d", "--world_size=1"], "world_size: adaptssr run trains in one process"),
+            (["SASRec", "d", "--nproc=0"], "nproc: expected a positive integer, got '0'"),
+            (["SASRec", "d", "--nproc", "2"], "options: expected --key=value"),
+            (["SASRec", "d", "--world_size=1"], "world_size: expected nproc alone; processes on several machines are"),
             (["SASRec", "d", "--config_files='a b"], "config_files: expected file names separated by blanks"),
         ],
     )
@@ -325,8 +325,36 @@ class TestWrongCalls:
 def test_parse_takes_options_anywhere():
     words = ["--epochs=5", "SASRec", "--gpu_id=", "a=b", "--nproc=1"]
     assert parse(words, "a.yaml 'b c.yaml'") == Call(
-        "SASRec", "a=b", ("--epochs=5", "--gpu_id=", "--nproc=1"), ("a.yaml", "b c.yaml")
+        "SASRec", "a=b", ("--epochs=5", "--gpu_id="), ("a.yaml", "b c.yaml"), nproc=1
     )
+
+
+class TestSeveralProcesses:
+    """What they do is tested in test_recbole_several.py."""
+
+    @pytest.fixture
+    def started(self, monkeypatch):
+        started = []
+        monkeypatch.delenv("WORLD_SIZE", raising=False)
+        monkeypatch.setattr("adaptssr_plugin.cli.main.start_processes", lambda *call: started.append(call) or 3)
+        return started
+
+    def test_the_command_starts_itself(self, call, data, started):
+        assert call("SASRec", data, "--nproc=2", *QUICK)[0] == 3
+        assert started == [(["run", "SASRec", str(data), *QUICK], 2)]
+
+    def test_what_is_wrong_is_said_before(self, call, data, started):
+        assert_one_line(call("SASRec", data, "--nproc=2", "--ssl_loss=foo"), "ssl_loss: expected adaptssr or")
+        assert_one_line(call("SASRec", "nowhere", "--nproc=2"), "dataset: expected a folder of atomic files")
+        assert started == []
+
+    def test_options_alone_start_none(self, call, data, started):
+        assert "nproc" not in shown(call("SASRec", data, "--nproc=2", "--show-config"))
+        assert started == []
+
+    def test_not_under_torchrun(self, call, data, started, monkeypatch):
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        assert_one_line(call("SASRec", data, "--nproc=2"), "--nproc: expected 1 under torchrun, which starts processes")
 
 
 def test_help_has_two_examples(call):

@@ -109,6 +109,17 @@ def test_bert4rec_at_its_full_length_too():
 
 
 @pytest.mark.parametrize("model", HOSTS)
+def test_no_rows_are_encoded_as_no_rows(model):
+    """As one of several processes may have of a batch; it still takes part in the backward."""
+    _, _, host = made(model, ssl_loss="infonce")
+    encoder = self_supervised_term(host).stage.encoder
+    vectors = encoder(*(torch.zeros(size, dtype=torch.int64) for size in ((0, 1), (0,))))
+    assert vectors.shape == (0, 16)
+    vectors.sum().backward()
+    assert not item_embedding(host, encoder.n_items).weight.grad.any()
+
+
+@pytest.mark.parametrize("model", HOSTS)
 def test_rows_in_groups_of_similar_length_are_rows_at_full_width(model):
     made_model, encoder, item_seq, lengths = host(model)
     made_model.eval()

@@ -127,8 +127,7 @@ def pretrain(
     from ..training.processes import process_group
 
     if nproc > 1:
-        if "WORLD_SIZE" in os.environ:
-            raise InputError(f"--nproc: expected 1 under torchrun, which starts processes itself, got {nproc}")
+        _not_under_torchrun(nproc)
         recipe(method, preset, given(options), configs)  # what is wrong with them is said once
         sys.exit(start_processes(without_option(words, "--nproc"), nproc))
     plan = recipe(method, preset, given(options), configs)
@@ -201,12 +200,14 @@ def finetune(
 @click.argument("words", metavar="MODEL DATASET [--KEY=VALUE]...", nargs=-1, type=click.UNPROCESSED)
 @click.option("--config_files", metavar='"A.YAML B.YAML"', help="YAML files, separated by blanks; later ones win.")
 @click.option("--show-config", is_flag=True, help="Print the options of the run as YAML, and do not train.")
-def run(words: tuple[str, ...], config_files: str | None, show_config: bool) -> None:
+@click.pass_obj
+def run(all_words: Sequence[str], /, words: tuple[str, ...], config_files: str | None, show_config: bool) -> None:
     """Train and test a RecBole model, with a self-supervised loss where ssl_loss says so.
 
     MODEL is one of RecBole's, CL4SRec, CoSeRec or DuoRec. DATASET is a RecBole dataset by name or a folder of
     atomic files. Every --KEY=VALUE is an option of RecBole's or one that begins with ssl_, and goes before the YAML
-    files. The results are printed; RecBole keeps log/, log_tensorboard/ and the checkpoint in saved/.
+    files. The results are printed; RecBole keeps log/, log_tensorboard/ and the checkpoint in saved/. With --nproc=2
+    two processes of this machine share every batch out among themselves; torchrun starts them too.
 
     \b
     adaptssr run SASRec ml-100k --ssl_loss=adaptssr --epochs=5
@@ -217,10 +218,20 @@ def run(words: tuple[str, ...], config_files: str | None, show_config: bool) -> 
     \b
     adaptssr run SASRec ml-100k --ssl_loss=adaptssr --show-config
     """  # noqa: D301
-    from .run import parse
+    from ..training.processes import process_group
+    from .run import check, parse, show
     from .run import run as run_model
 
-    run_model(parse(words, config_files), show_config)
+    call = parse(words, config_files)
+    if show_config:
+        show(call)
+    elif call.nproc > 1:
+        _not_under_torchrun(call.nproc)
+        check(call)
+        sys.exit(start_processes(without_option(all_words, "--nproc"), call.nproc))
+    else:
+        with process_group():
+            run_model(call)
 
 
 cli.add_command(compare)
@@ -253,6 +264,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(str(error), 1)
     except ProcessLostError as error:
         _fail(str(error), 1, alone=True)
+
+
+def _not_under_torchrun(nproc: int) -> None:
+    if "WORLD_SIZE" in os.environ:
+        raise InputError(f"--nproc: expected 1 under torchrun, which starts processes itself, got {nproc}")
 
 
 def _speaks() -> bool:

@@ -16,10 +16,10 @@ from typing import Any
 
 import click
 
-from ..errors import InputError
+from ..errors import InputError, ProcessLostError
 
-# RecBole's words for its processes; its own run_recbole.py takes them too.
-_PROCESSES = ("nproc", "world_size", "ip", "port", "group_offset", "local_rank")
+# RecBole's words for processes on several machines, and for the number of one, beside nproc.
+_ELSEWHERE = ("world_size", "ip", "port", "group_offset", "local_rank")
 # What RecBole's checks of a value raise. A RuntimeError or AttributeError only means that while a config is made.
 _REFUSALS = (ValueError, TypeError, NotImplementedError, KeyError)
 _CONFIG_REFUSALS = (*_REFUSALS, RuntimeError, AttributeError)
@@ -39,19 +39,21 @@ class Call:
         dataset: name or folder of the dataset.
         pairs: the words ``--key=value``.
         files: yaml files, later ones before earlier ones.
+        nproc: processes on this machine that train together.
     """
 
     model: str
     dataset: str
     pairs: tuple[str, ...]
     files: tuple[str, ...]
+    nproc: int = 1
 
 
 def parse(words: Sequence[str], config_files: str | None) -> Call:
     """Read the words of a command line as RecBole does, but for refusing what it would pass over.
 
     Raises:
-        InputError: a missing name, a word that is no ``--key=value``, a key given twice, several processes.
+        InputError: a missing name, a word that is no ``--key=value``, a key given twice, processes elsewhere.
     """
     pairs: dict[str, str] = {}
     for word in words:
@@ -70,13 +72,16 @@ def parse(words: Sequence[str], config_files: str | None) -> Call:
         files = shlex.split(config_files or "")
     except ValueError as error:  # a quotation mark left open
         raise InputError(f"config_files: expected file names separated by blanks, got {config_files!r}") from error
-    return Call(names[0], names[1], tuple(pairs.values()), tuple(files))
+    nproc = pairs.pop("nproc", "--nproc=1").removeprefix("--nproc=")
+    if not nproc.isdecimal() or int(nproc) < 1:
+        raise InputError(f"nproc: expected a positive integer, got {nproc!r}")
+    return Call(names[0], names[1], tuple(pairs.values()), tuple(files), int(nproc))
 
 
 def _key(word: str) -> str:
     key, found, value = word.removeprefix("--").partition("=")
-    if key in _PROCESSES and (key, value) != ("nproc", "1"):
-        raise InputError(f"{key}: adaptssr run trains in one process, got {word}")
+    if key in _ELSEWHERE:
+        raise InputError(f"{key}: expected nproc alone; processes on several machines are torchrun's, got {word}")
     if not word.startswith("--") or not found or not key:
         raise InputError(f"options: expected --key=value, got {word!r}")
     if "=" in value:
@@ -86,26 +91,40 @@ def _key(word: str) -> str:
     return key
 
 
-def run(call: Call, show_config: bool = False) -> None:
-    """Train and test a model by RecBole and print the results, or only print the options of such a run.
+def show(call: Call) -> None:
+    """Print the options of a run.
+
+    Raises:
+        InputError: whatever a user can put right.
+    """
+    with _command_line(call.pairs):
+        click.echo(config_text(call, _config(call)), nl=False)
+
+
+def check(call: Call) -> None:
+    """Raise InputError for what can be seen before processes are started, each of which would see it."""
+    with _command_line(call.pairs):
+        _checked_config(call)
+
+
+def run(call: Call) -> None:
+    """Train and test a model by RecBole and print the results; of several processes the first one does.
 
     Raises:
         InputError: whatever a user can put right.
     """
     from ..recbole import run_recbole
+    from ..training.processes import Processes
 
+    processes = Processes(together=True)
     with _command_line(call.pairs):
-        config = _config(call)
-        if show_config:
-            click.echo(config_text(call, config), nl=False)
-            return
-        _check(config)
-        for note in _unknown_options(config):
+        config = processes.agreed(lambda: _checked_config(call))
+        for note in _unknown_options(config) if processes.leads else ():
             click.echo(f"adaptssr: {note}", err=True)
         before = set(_checkpoints(config))
         try:
             result = run_recbole(call.model, call.dataset, list(call.files))
-        except InputError:
+        except (InputError, ProcessLostError):
             raise
         except (*_REFUSALS, RuntimeError) as error:
             if "selected index k out of range" in str(error):
@@ -113,7 +132,8 @@ def run(call: Call, show_config: bool = False) -> None:
             if _in_training(error):
                 raise
             raise InputError(f"options: RecBole refuses the dataset or the options: {_named(error)}") from error
-    click.echo(results_text(config, result, before))
+    if processes.leads:
+        click.echo(results_text(config, result, before))
 
 
 @contextmanager
@@ -128,6 +148,12 @@ def _command_line(pairs: Iterable[str]) -> Iterator[None]:
 
 
 # --- before the training ---------------------------------------------------------------------------------------------
+
+
+def _checked_config(call: Call) -> Any:
+    config = _config(call)
+    _check(config)
+    return config
 
 
 def _config(call: Call) -> Any:

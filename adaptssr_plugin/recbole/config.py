@@ -14,8 +14,6 @@ from adaptssr_plugin.recbole.atomic_files import atomic_columns, locate
 from adaptssr_plugin.recbole.mends import mended
 from adaptssr_plugin.recbole.safe_config import SafeConfig, one_line
 
-_ONE_PROCESS = {"nproc": 1, "world_size": 1, "local_rank": 0}  # RecBole's options, and the most that one process has
-
 
 @mended()
 def build_config(
@@ -69,7 +67,7 @@ class _UserModelConfig(SafeConfig):
 
     def _get_model_and_dataset(self, model: type[Any], dataset: str) -> tuple[str, type[Any], str]:
         external = self.external_config_dict
-        refuse_several_processes(external)
+        refuse_processes(external, "adaptssr pretrain --nproc's")
         parts = external.get("benchmark_filename")
         if parts is not None and (not parts or not isinstance(parts, list | tuple)):
             raise InputError(f"benchmark_filename: expected a list such as ['train', 'valid', 'test'], got {parts!r}")
@@ -108,14 +106,18 @@ def _refuse_options_of_datasets(config: Config) -> None:
             raise InputError(f"{name}: expected with RecBole's files alone, got it with the corpus {folder}")
 
 
-def refuse_several_processes(options: Mapping[str, Any]) -> None:
-    """Raise InputError where RecBole's options ask for more than one process."""
-    for name, most in _ONE_PROCESS.items():
+def refuse_processes(options: Mapping[str, Any], whose: str, number: int = 1) -> None:
+    """Raise InputError where RecBole's options ask for more processes than there are: they start none.
+
+    Args:
+        options: of a run.
+        whose: what starts several processes, as the message names it.
+        number: how many train together.
+    """
+    for name, most in {"nproc": number, "world_size": number, "local_rank": number - 1}.items():
         value = options.get(name)
         if value is not None and not (isinstance(value, int) and value <= most):
-            raise InputError(
-                f"{name}: expected {most}, got {value!r}; several processes are adaptssr pretrain --nproc's"
-            )
+            raise InputError(f"{name}: expected {most}, got {value!r}; several processes are {whose}")
 
 
 def _settle_columns(config: Config) -> None:

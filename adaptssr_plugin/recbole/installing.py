@@ -23,7 +23,6 @@ from recbole.data.interaction import Interaction
 from recbole.data.transform import MaskItemSequence
 from recbole.trainer import Trainer, hyper_tuning
 
-from ..errors import InputError
 from . import models
 from .joint import make_model
 from .layers import BatchMaskItemSequence, index_interaction, speed_up
@@ -32,6 +31,8 @@ from .recommender_trainer import RecommenderTrainer
 from .run_checkpoints import load_pretrained_weights, load_run, save_checkpoint
 from .run_config import RunConfig
 from .settings import self_supervision
+from .several import shared_loaders
+from .spawning import run_in_processes
 
 _MODEL_NAMES = ("cl4srec", "coserec", "duorec")
 _stack: ExitStack | None = None
@@ -39,6 +40,8 @@ _stack: ExitStack | None = None
 
 def install() -> None:
     """Let RecBole's own functions honour ``ssl_loss``, find CL4SRec, CoSeRec and DuoRec, and train without detours.
+
+    Its ``run`` starts several processes (``nproc``) on CPUs too, and they are installed in as well.
 
     Until :func:`uninstall`, RecBole is also mended for today's numpy, torch and pandas. Twice is as good as once.
     """
@@ -83,12 +86,14 @@ def _installation() -> Iterator[None]:
             (module, "get_model", _model_maker),
             (module, "get_trainer", _trainer_of(module.get_trainer)),
             (module, "data_preparation", _data_prepared(module.data_preparation)),
+            # Where RecBole ends the process group at the end of a run: that is for whoever began it.
+            (module, "dist", SimpleNamespace(destroy_process_group=lambda: None)),
             (Trainer, "_save_checkpoint", save_checkpoint),
             (Interaction, "__getitem__", index_interaction),
             (hyper_tuning, "np", _NumpyOfHyperTuning()),
         ]
         load = _loading(module.load_data_and_model)
-        run = _one_process(module.run)
+        run = _run_here_or_there(module.run)
         for place in (package, module):
             replacements += [(place, "load_data_and_model", load), (place, "run", run)]
         for owner, name, value in replacements:
@@ -123,7 +128,10 @@ def _logger_made(init_logger: Callable[..., None]) -> Callable[[Any], None]:
             if handler not in root.handlers:  # objective_function takes them out, trial by trial
                 handler.close()
         if not root.handlers:
-            init_logger(config)
+            if config["local_rank"]:
+                logging.basicConfig(level=logging.ERROR)  # the first of several processes has the log
+            else:
+                init_logger(config)
             own[:] = root.handlers
 
     return logger_made
@@ -168,9 +176,12 @@ def _trainer_of(get_trainer: Callable[..., Any]) -> Callable[..., Any]:
 
 def _data_prepared(data_preparation: Callable[..., Any]) -> Callable[..., Any]:
     def data_prepared(config: Any, dataset: Any) -> Any:
-        loaders = data_preparation(config, dataset)
+        loaders, names = data_preparation(config, dataset), ["train", "valid", "test"]
+        if config["single_spec"] is False:
+            loaders = shared_loaders(config, loaders)
+            names[0] = f"train, process {config['local_rank']}"  # all evaluate alike, and train on rows of their own
         if config["faster_layers"]:
-            for name, loader in zip(("train", "valid", "test"), loaders, strict=True):
+            for name, loader in zip(names, loaders, strict=True):
                 if type(getattr(loader, "transform", None)) is MaskItemSequence:
                     loader.transform = BatchMaskItemSequence(config, name)
         return loaders
@@ -200,21 +211,15 @@ def _loading(load_data_and_model: Callable[..., Any]) -> Callable[..., Any]:
     return load_checked
 
 
-def _one_process(run: Callable[..., Any]) -> Callable[..., Any]:
-    signature = inspect.signature(run)
-
+def _run_here_or_there(run: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(run)
-    def run_in_one_process(*arguments: Any, **options: Any) -> Any:
-        call = signature.bind(*arguments, **options).arguments
-        processes = max(call.pop("nproc", 1), call.pop("world_size", 1))
-        if processes > 1:
-            raise InputError(
-                f"nproc: expected 1, got {processes}: the processes that RecBole starts know nothing of "
-                "this installation, and its losses compare the rows of one process only"
-            )
-        return run(**call)
+    def run_here_or_there(*arguments: Any, **options: Any) -> Any:
+        call = signature.bind(*arguments, **options)
+        call.apply_defaults()
+        return run_in_processes(run, **call.arguments)
 
-    return run_in_one_process
+    signature = inspect.signature(run)
+    return run_here_or_there
 
 
 class _RandomState(np.random.RandomState):

@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..methods.comparison import pairwise_loss
 from ..methods.views import make_views
 from ..training import PairwiseStage, Streams
+from ..training.processes import Processes
 from .hosts import PROBED_ROWS, HostEncoder, mask_vector, refusal
 from .settings import SelfSupervision
 from .training_rows import ROW_FIELD, TrainingRows
@@ -28,8 +29,12 @@ class SelfSupervisedTerm:
 
     Not a module of the model, so that the model's ``state_dict`` is RecBole's, but for the vector of [MASK].
 
+    Several processes that train together compare the rows of all their batches. Each gets its share of the loss: the
+    average of the shares, and of their gradients, is that of all rows in one batch.
+
     Attributes:
         settings: the ``ssl_`` options.
+        processes: that train together.
         stage: what computes the loss.
         logs: what the last loss was made of; detached scalars on the device.
     """
@@ -42,7 +47,10 @@ class SelfSupervisedTerm:
             host.ssl_mask = mask_vector(host, rows.n_items, self._seed)
         encoder = HostEncoder(host, rows.n_items, getattr(host, "ssl_mask", None), settings.dropout)
         self.settings = settings
+        self.processes = Processes(together=config["single_spec"] is False)
         self.stage = PairwiseStage(encoder, views, pairwise_loss(settings.loss, settings), "ssl")
+        if self.processes.several:
+            self.stage.share_batches()
         self.logs: dict[str, Tensor] = {}
         self._fields = config["USER_ID_FIELD"], host.ITEM_SEQ, host.ITEM_SEQ_LEN, host.ITEM_ID
         # Now, so that a model that gives no user vector is refused before anything runs.
@@ -61,20 +69,23 @@ class SelfSupervisedTerm:
         """Choose which rows of a batch are compared: int64, on the CPU.
 
         One row per user, the first in the batch, which is as random as the order of the batch: a user's other rows
-        are prefixes of the same history and would be no negatives of it. Waits for the device if the batch is there.
+        are prefixes of the same history and would be no negatives of it. Of several processes' batches it is the
+        first one's that has the user. Waits for the device if the batch is there.
         """
         users = interaction[self._fields[0]]
         users = (users if users.device.type == "cpu" else users.cpu()).numpy()
         if self.settings.rows == "all":
             return torch.arange(len(users))
-        return torch.from_numpy(np.sort(np.unique(users, return_index=True)[1]))
+        first = np.sort(np.unique(users, return_index=True)[1])
+        if self.processes.several:
+            before = self.processes.gather(torch.from_numpy(users))[: self.processes.rank]
+            first = first[~np.isin(users[first], np.concatenate([users[:0], *map(np.asarray, before)]))]
+        return torch.from_numpy(first)
 
     def loss(self, interaction: Any) -> Tensor | None:
         """Compute the loss on a batch, a scalar; None where there are no two rows to compare."""
         chosen = COMPARED_FIELD in interaction
         compared = interaction[COMPARED_FIELD] if chosen else self.compared_rows(interaction)
-        if len(compared) < 2:
-            return None
         users, sequences, lengths, targets = (interaction[field] for field in self._fields)
         compared = compared.to(sequences.device)
         batch = Batch(
@@ -85,8 +96,11 @@ class SelfSupervisedTerm:
             keys=targets[compared] if self.settings.mask_same_target else None,
             rows=interaction[ROW_FIELD][compared] if self._numbered else None,
         )
+        if not self.stage.usable(batch):
+            return None
         self.stage.to(sequences.device)
-        result = self.stage.step(batch, Streams(sequences.device, (self._seed, "ssl", *self._place)))
+        streams = Streams(sequences.device, (self._seed, "ssl", *self._place, *self.processes.key))
+        result = self.stage.step(batch, streams)
         self._place[1] += 1
         self.logs = dict(result.logs)
         return result.loss

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 def pretrain_host(trainer: "RecommenderTrainer", train_data: Any, show_progress: bool) -> None:
     """Warm a model up on its own loss, then train it on pairs of views of whole users.
 
-    One row per user, and training interactions only. What the user-level stage leaves in the model is also written
-    beside the run's checkpoint, as ``<name>-pretrained.pth``, and can be given to other runs as ``pretrained``.
+    One row per user, and training interactions only. Several processes share every batch out among themselves, and
+    compare with the users of all, as in :func:`~adaptssr_plugin.recbole.pretrain.pretrain`. What the user-level stage
+    leaves in the model is also written beside the run's checkpoint, as ``<name>-pretrained.pth``, and can be given to
+    other runs as ``pretrained``.
 
     Args:
         trainer: of the run; its model is trained.
@@ -34,7 +36,7 @@ def pretrain_host(trainer: "RecommenderTrainer", train_data: Any, show_progress:
         InputError: too few users.
     """
     assert trainer.term is not None
-    settings, config = trainer.term.settings, trainer.config
+    settings, config, processes = trainer.term.settings, trainer.config, trainer.processes
     for epoch in range(settings.warmup_epochs):
         loss = trainer._train_epoch(train_data, epoch, show_progress=show_progress)
         trainer.logger.info(f"warm-up epoch {epoch}: loss {loss if isinstance(loss, float) else sum(loss):.4f}")
@@ -49,15 +51,17 @@ def pretrain_host(trainer: "RecommenderTrainer", train_data: Any, show_progress:
             f"ssl_valid_share: expected two users or more for training and for validation, got {len(order)} users "
             f"and a share of {settings.valid_share}"
         )
-    parts = {"train": np.sort(order[n_valid:]), "valid": np.sort(order[:n_valid])}
-    views = make_views(settings.method, settings, UserHistories(histories, rows.max_len, parts["train"]))
+    users = {"train": np.sort(order[n_valid:]), "valid": np.sort(order[:n_valid])}
+    views = make_views(settings.method, settings, UserHistories(histories, rows.max_len, users["train"]))
     stage = PairwiseStage(encoder, views, pairwise_loss(settings.loss, settings), "ssl")
     plan = StagePlan("ssl", lambda *_: stage, settings.epochs, settings.learning_rate, 0.0, "best")
-    user_trainer = StageTrainer(config, stage, plan, None, seed=seed, stopping_step=settings.epochs)
+    user_trainer = StageTrainer(
+        config, stage, plan, None, seed=seed, stopping_step=settings.epochs, together=processes.several
+    )
     loaders = [
-        BatchLoader(histories, part, batch_size=settings.batch_size, max_len=rows.max_len, seed=seed,
-                    name=f"ssl {name}", shuffle=name == "train")
-        for name, part in parts.items()
+        BatchLoader(histories, users[name], batch_size=settings.batch_size, max_len=rows.max_len, seed=seed,
+                    name=f"ssl {name}", shuffle=name == "train", part=part, parts=parts)
+        for name, part, parts in (("train", processes.rank, processes.number), ("valid", 0, 1))
     ]  # fmt: skip
     user_trainer.run(loaders[0], loaders[1], show_progress)
     best = user_trainer.history[user_trainer.selected_epoch - 1]

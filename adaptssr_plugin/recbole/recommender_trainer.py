@@ -7,6 +7,8 @@ GradScaler lives as long as the run, and checkpoints hold what a resumed run nee
 
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,10 +19,13 @@ from torch import Tensor
 
 from ..errors import InputError, TrainingDivergedError
 from ..progress import progress_bar
+from ..training.processes import Processes
 from .joint import COMPARED_FIELD, self_supervised_term
-from .mends import mended
+from .mends import mended, tensorboard_into
 from .pretraining import pretrain_host
 from .run_checkpoints import load_run, random_states, restore_random_states, save_checkpoint
+from .run_config import plain
+from .several import alone, check_alike, mean_over, with_shared_norms
 from .training_rows import item_fingerprint
 
 _LOOK_EVERY = 50  # steps
@@ -29,13 +34,26 @@ _LOOK_EVERY = 50  # steps
 class RecommenderTrainer(Trainer):
     """Train a RecBole model, with or without a self-supervised loss.
 
+    Several processes have the same weights after every step: each takes its part of a batch, and the gradients are
+    averaged, as under DistributedDataParallel. All of them evaluate all rows, and the first one's numbers count; it
+    alone writes.
+
     Args:
         config: of the run.
         model: as made by the run's model look-up.
     """
 
     def __init__(self, config: Config, model: Any) -> None:
-        super().__init__(config, model)
+        self.processes = Processes(together=config["single_spec"] is False)
+        if self.processes.several:
+            config = alone(config)
+            model = with_shared_norms(model, config, self.processes)
+            # Before RecBole does, which several processes at once would disturb.
+            Path(config["checkpoint_dir"]).mkdir(parents=True, exist_ok=True)
+        with nullcontext() if self.processes.leads else tensorboard_into(None):
+            super().__init__(config, model)
+        # RecBole names it by the time.
+        self.saved_model_file: str = self.processes.first(self.saved_model_file)
         self.term = self_supervised_term(model)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=bool(self.enable_scaler))
         self._train_data: Any = None
@@ -55,6 +73,7 @@ class RecommenderTrainer(Trainer):
         """Train as RecBole does; arguments and result as its own."""
         self._train_data = train_data
         with mended():
+            self._begin_together()
             if self.config["resume"]:
                 self.resume_checkpoint(self.config["resume"])
             elif self.term is not None and self.term.settings.mode == "pretrain" and self.start_epoch == 0:
@@ -64,6 +83,13 @@ class RecommenderTrainer(Trainer):
                 restore_random_states(self._resumed_states, self._generators())
             return super().fit(train_data, valid_data, verbose, saved, show_progress, callback_fn)
 
+    def _begin_together(self) -> None:
+        """Give all processes the weights of the first, once they agree on what to train."""
+        if self.processes.several:
+            data = {"dataset": self._items(), "training rows": len(self._train_data._dataset)}
+            check_alike(self.processes, {**plain(self.config), **data})
+            self.processes.share_weights(self.model)
+
     def _train_epoch(
         self, train_data: Any, epoch_idx: int, loss_func: Callable[..., Any] | None = None, show_progress: bool = False
     ) -> Any:
@@ -72,6 +98,8 @@ class RecommenderTrainer(Trainer):
         loss_func = loss_func or self.model.calculate_loss
         if self.term is not None:
             self.term.start_epoch(epoch_idx)
+        if self.processes.several and train_data.shuffle:
+            train_data.sampler.set_epoch(epoch_idx)
         totals = _LossTotals(self.device)
         with progress_bar(len(train_data), f"Train {epoch_idx:>5}", show_progress) as bar:
             for step, interaction in enumerate(train_data):
@@ -83,7 +111,7 @@ class RecommenderTrainer(Trainer):
         if self.term is not None:
             for name, value in self.term.logs.items():
                 self.tensorboard.add_scalar(f"SSL/{name}", value, epoch_idx)
-        return totals.sums()
+        return mean_over(self.processes, totals.sums())
 
     def _step(self, loss_func: Callable[..., Any], interaction: Interaction) -> Any:
         if self.term is not None and self.term.settings.mode == "joint":
@@ -95,6 +123,7 @@ class RecommenderTrainer(Trainer):
             losses = loss_func(interaction)
         loss: Any = sum(losses) if isinstance(losses, tuple) else losses
         self.scaler.scale(loss).backward()
+        self.processes.average_gradients(self.model)
         if self.clip_grad_norm:
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
@@ -103,10 +132,10 @@ class RecommenderTrainer(Trainer):
         return losses
 
     def _check(self, totals: "_LossTotals", epoch_idx: int) -> None:
-        step = totals.first_bad()
-        if step is not None:
+        bad = [step for step in self.processes.gather(totals.first_bad()) if step is not None]
+        if bad:
             raise TrainingDivergedError(
-                f"{self.config['model']}: the loss was NaN or infinite at epoch {epoch_idx}, step {step}; "
+                f"{self.config['model']}: the loss was NaN or infinite at epoch {epoch_idx}, step {min(bad)}; "
                 f"last good checkpoint: {self._last_good or 'none yet'}"
             )
 
@@ -115,6 +144,24 @@ class RecommenderTrainer(Trainer):
         score, result = super()._valid_epoch(valid_data, show_progress)
         self._last_valid_result = {name: float(value) for name, value in result.items()}
         return score, result
+
+    def evaluate(
+        self, eval_data: Any, load_best_model: bool = True, model_file: Any = None, show_progress: bool = False
+    ) -> Any:
+        """Evaluate as RecBole does; of several processes, which all do, the first one's model and numbers count."""
+        if not self.processes.several or not eval_data:
+            return super().evaluate(eval_data, load_best_model, model_file, show_progress)
+        if load_best_model:
+            best = self.processes.by_first(lambda: self._weights_of(model_file or self.saved_model_file), self.device)
+            self.model.load_state_dict(best["state_dict"])
+            self.model.load_other_parameter(best.get("other_parameter"))
+        result = super().evaluate(eval_data, False, None, show_progress)
+        numbers = self.processes.first({name: float(value) for name, value in result.items()})
+        return result if self.processes.leads else OrderedDict(numbers)
+
+    def _weights_of(self, path: Any) -> dict[str, Any]:
+        state = load_run(path, bool(self.config["trusted_files"]))
+        return {name: state[name] for name in ("state_dict", "other_parameter") if name in state}
 
     def _build_optimizer(self, **kwargs: Any) -> Any:
         """Make RecBole's optimiser; with ``faster_layers``, Adam as one fused kernel."""
@@ -131,14 +178,18 @@ class RecommenderTrainer(Trainer):
         if epoch < 0:  # RecBole's word for nothing trained; of a resumed run that is over already, it would undo it
             epoch = self.start_epoch - 1
         path = str(kwargs.get("saved_model_file", self.saved_model_file))
-        save_checkpoint(self, epoch, verbose, **kwargs)
+        if self.processes.leads:
+            save_checkpoint(self, epoch, verbose, **kwargs)
+        else:
+            self.more_state()  # for which all are asked
         self._last_good = path
 
     def more_state(self) -> dict[str, Any]:
         """Collect what a checkpoint holds besides RecBole's: its metrics, the items' numbering, the random states."""
         state: dict[str, Any] = {"scaler": self.scaler.state_dict(), "best_valid_result": self._last_valid_result}
         if self._train_data is not None:
-            state["random_states"] = random_states(self._generators())
+            states = self.processes.gather(random_states(self._generators()))
+            state["random_states"] = states if self.processes.several else states[0]
         items = self._items()
         return state if items is None else state | {"items": items}
 
@@ -161,6 +212,13 @@ class RecommenderTrainer(Trainer):
         items = self._items()
         if items is not None and state.get("items", items) != items:
             raise InputError(f"resume: {resume_file} was trained on other items than those of this dataset")
+        states = state.get("random_states")
+        number = len(states) if isinstance(states, list) else 1
+        if number != self.processes.number:
+            raise InputError(
+                f"resume: expected a checkpoint of {self.processes.number} processes, as there are here, got one of "
+                f"{number} in {resume_file}"
+            )
         self.saved_model_file = str(resume_file)
         try:
             self.start_epoch = state["epoch"] + 1
@@ -172,7 +230,7 @@ class RecommenderTrainer(Trainer):
         except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[-1].strip()
             raise InputError(f"resume: {resume_file} does not fit this model: {reason}") from None
-        self._resumed_states = state.get("random_states")
+        self._resumed_states = states[self.processes.rank] if isinstance(states, list) else states
         self._last_valid_result = state.get("best_valid_result")
         if self._last_valid_result is not None:
             self.best_valid_result = OrderedDict(self._last_valid_result)

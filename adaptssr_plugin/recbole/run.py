@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
+from ..training.processes import Processes
 from .installing import installed
+from .several import GO_ON
 
 
 def run_recbole(
@@ -27,6 +29,10 @@ def run_recbole(
     process is left as it was, but for the state of its random numbers, which RecBole seeds: ``config_dict``, numpy,
     warnings filters, autograd's modes, cuDNN's switches, CUDA_VISIBLE_DEVICES, the root logger, the standard streams.
 
+    Where torch's default process group has several processes, all of them call this, alike, and train one model: they
+    share every batch out among themselves, ``ssl_loss`` compares the rows of all, and the first one writes and speaks.
+    Each gets the result.
+
     Args:
         model: name of a RecBole model, CL4SRec, CoSeRec or DuoRec; or a class.
         dataset: name of a dataset as RecBole knows it, or a folder of atomic files.
@@ -42,8 +48,9 @@ def run_recbole(
         InputError: an unknown model, a model that cannot have a self-supervised loss, an unknown ``ssl_`` option or
             a value outside its range, an unreadable file.
         TrainingDivergedError: a loss that is not a number.
+        ProcessLostError: another one of several processes ended, or no longer answers.
     """
-    with installed(), _process_kept():
+    with installed(), _process_kept(), Processes(together=True).none_lost(GO_ON):
         result: dict[str, Any] = _quick_start().run_recbole(
             model, dataset, config_file_list, config_dict, saved=saved, queue=queue
         )

@@ -13,10 +13,12 @@ from recbole.utils import EvaluatorType, InputType, ModelType, get_model
 
 from ..errors import InputError
 from ..methods.options import typed
+from ..training.processes import Processes
 from .atomic_files import locate
-from .config import refuse_several_processes
+from .config import refuse_processes
 from .safe_config import SafeConfig, one_line
 from .settings import SelfSupervision, packaged_defaults, self_supervision
+from .several import share_out
 
 _RECBOLE_MODELS = Path(recbole.__file__).parent / "properties" / "model"
 _ENUMS: dict[str, type[enum.Enum]] = {
@@ -43,6 +45,7 @@ class RunConfig(SafeConfig):
 
     ``config_dict`` stays as it is. A sequential model trained by cross-entropy samples no negatives unless asked to
     (RecBole refuses its own default there). A class that extends one of RecBole's models has that model's defaults.
+    Where torch's default process group has several processes, the run is that of all of them.
     """
 
     ssl: SelfSupervision
@@ -57,6 +60,9 @@ class RunConfig(SafeConfig):
             raise
         except (ValueError, TypeError, NotImplementedError, RuntimeError, SyntaxError) as error:  # RecBole's own checks
             raise InputError(f"options: {one_line(error)}") from error
+        processes = Processes(together=True)
+        if processes.several:
+            share_out(self, processes)
 
     def _load_variable_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
         """Take numbers of numpy's, as hyperopt draws them, as Python's: they end up in checkpoints."""
@@ -73,7 +79,8 @@ class RunConfig(SafeConfig):
 
     def _get_model_and_dataset(self, model: Any, dataset: Any) -> tuple[str, type[Any], str]:
         external = self.external_config_dict
-        refuse_several_processes(external)
+        started_by = "those of adaptssr run --nproc, or of the arguments of RecBole's own run"
+        refuse_processes(external, started_by, Processes(together=True).number)
         for name, value in (("model", model), ("dataset", dataset)):
             if value is None and external.get(name) is None:
                 raise InputError(f"{name}: expected one as an argument or among the options, got none")

@@ -9,7 +9,7 @@ written within an epoch too, so that a run that is killed goes on from a few min
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +152,8 @@ class StageTrainer(CheckpointingTrainer):
         order = {"order": f"{train_data.name} {train_data.seed}", "steps": len(train_data)}
         order["processes"] = self.processes.number
         self.mark.config["batches"] = {"batch_size": train_data.batch_size, "max_len": train_data.max_len, **order}
-        with self.processes.none_lost():
+        # Without a folder it is part of a run that has checkpoints of its own, and its own word on lost processes.
+        with self.processes.none_lost() if self.directory is not None else nullcontext():
             self._run(train_data, valid_data, show_progress and self.processes.leads)
 
     def _run(self, train_data: BatchLoader, valid_data: BatchLoader, show_progress: bool) -> None:

@@ -18,6 +18,7 @@ from ..errors import InputError, ProcessLostError
 Result = TypeVar("Result")
 
 _PATIENCE = timedelta(minutes=10)  # with a process that does not answer; one that has ended is noticed at once
+_GO_ON = "the same command again goes on from the last checkpoint"
 _SMALL = 1 << 18  # entries of a gradient that is not worth a journey of its own
 
 # What gloo, NCCL and torch's stores say when another process is gone, where they raise no class of their own.
@@ -41,8 +42,9 @@ def process_group() -> Iterator[None]:
     try:
         dist.init_process_group(backend, timeout=_PATIENCE)
     except (ValueError, RuntimeError) as error:
+        place = ":".join(os.environ.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT"))
         reason = " ".join(str(error).split())
-        raise ProcessLostError(f"torchrun: expected processes that find one another, got {reason}") from error
+        raise ProcessLostError(f"processes: expected ones that find one another at {place}, got {reason}") from error
     yield
     # Not after an error: the others may be in the middle of something, and the process ends in any case.
     dist.destroy_process_group()
@@ -168,8 +170,8 @@ class Processes:
         self.gather(None)
 
     @contextmanager
-    def none_lost(self) -> Iterator[None]:
-        """Within this context the end of another process is one line.
+    def none_lost(self, go_on: str = _GO_ON) -> Iterator[None]:
+        """Within this context the end of another process is one line, which ends with what to do then.
 
         Raises:
             ProcessLostError: an exchange failed.
@@ -184,8 +186,7 @@ class Processes:
             line = (str(error).splitlines() or [type(error).__name__])[0]
             reason = re.sub(r"^\[[^]]*\] *", "", line).partition(". ")[0].strip().rstrip(".")
             raise ProcessLostError(
-                f"process {self.rank} of {self.number}: another process ended or no longer answers ({reason}); "
-                "the same command again goes on from the last checkpoint"
+                f"process {self.rank} of {self.number}: another process ended or no longer answers ({reason}); {go_on}"
             ) from error
 
 
