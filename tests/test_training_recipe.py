@@ -1,6 +1,7 @@
 """Recipes: the paper's defaults, the presets, what wins over what, and what a wrong option gets."""
 
 import dataclasses
+import sys
 
 import pytest
 from training_cases import corpus_of, encoder_of
@@ -373,3 +374,10 @@ class TestPlans:
         assert pair.operators[0].mask_id == 12
         assert pair.distinct is False
         assert make_views("adaptssr", recipe(options={"distinct_ops": True}), SOURCE).distinct is True
+
+
+def test_without_yaml_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    with pytest.raises(ModuleNotFoundError, match=r'^recipes are YAML and need PyYAML: pip install "') as missing:
+        recipe()
+    assert missing.value.name == "yaml"

@@ -71,8 +71,13 @@ def read_yaml(source: Any) -> dict[str, Any]:
 
     Raises:
         InputError: a file that cannot be read or holds something else.
+        ModuleNotFoundError: no PyYAML; the core alone does not bring it.
     """
-    import yaml
+    try:
+        import yaml
+    except ModuleNotFoundError:
+        needs = 'recipes are YAML and need PyYAML: pip install "adaptssr-plugin[recbole]"'
+        raise ModuleNotFoundError(needs, name="yaml") from None
 
     try:
         text = source.read_text(encoding="utf-8")
