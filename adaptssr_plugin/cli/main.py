@@ -124,6 +124,7 @@ def pretrain(
     from ..methods import recipe
     from ..recbole.pretrain import Source
     from ..recbole.pretrain import pretrain as run
+    from ..training import collapse_note
     from ..training.processes import process_group
 
     if nproc > 1:
@@ -140,6 +141,8 @@ def pretrain(
         numbers = stage.history[stage.selected_epoch - 1]
         shown = ", ".join(f"{name} {value:.4f}" for name, value in numbers.items() if name.startswith("valid_"))
         click.echo(f"{stage.name}: epoch {stage.selected_epoch} of {len(stage.history)} selected ({shown})")
+        if note := collapse_note(numbers):
+            click.echo(f"{stage.name}: {note}")
     click.echo("Files:")
     _list([output / name for name in ("model.safetensors", "model.json", "items.json")])
 

@@ -5,6 +5,7 @@ No loop over epochs lives here: RecBole's trainer turns the crank (:mod:`adaptss
 
 from .artefacts import Artefact, load_artefact, save_artefact
 from .checkpoints import LastTwo, load_checkpoint, write_atomically, write_checkpoint
+from .collapse import collapse_note
 from .generator import MaskedItemFiller
 from .gradient_cache import encode_in_micro_batches
 from .item_prediction import ItemPredictionStage
@@ -40,6 +41,7 @@ __all__ = [
     "Streams",
     "TransferReport",
     "WithMaskedItemsStage",
+    "collapse_note",
     "encode_in_micro_batches",
     "load_artefact",
     "load_checkpoint",

@@ -1,0 +1,23 @@
+"""Whether a ranking's user vectors have collapsed: all users in one direction, and no order left to learn."""
+
+from collections.abc import Mapping
+
+# Cosines. Where even the hardest negative of a batch is that near, and no further than another dropout mask takes a
+# user, the bracket of Eq. 6 is about 0 for everybody, and the loss about log 2.
+_NEAR, _ROOM = 0.98, 0.01
+
+
+def collapse_note(numbers: Mapping[str, float]) -> str:
+    """Say in one sentence that vectors have collapsed; "" where they have not, or numbers do not tell.
+
+    Args:
+        numbers: of an epoch, as a stage logs them: ``sim_implicit`` and ``sim_hardest_negative``, means of cosines.
+    """
+    same, other = numbers.get("sim_implicit"), numbers.get("sim_hardest_negative")
+    if same is None or other is None or not (other >= _NEAR and same - other <= _ROOM):
+        return ""
+    return (
+        f"user vectors have collapsed: the nearest other user of a batch is at a cosine of {other:.3f}, and the same "
+        f"user under another dropout mask at {same:.3f}; the hardest negatives alone (Eq. 6) can lead there, all of "
+        "them (Eq. 5) keep users apart: --negatives all --scale 10"
+    )
