@@ -2,9 +2,14 @@
 
 import sys
 
+from .cli.memory import TRAINING, give_freed_memory_back
+
 
 def main() -> None:
     """Run the command line, or say what to install for it."""
+    if sys.argv[1:2] and sys.argv[1] in TRAINING:
+        # Here, and not in what the command calls: this process is the command's own, and has no tensors yet.
+        give_freed_memory_back()
     try:
         from .cli.main import main as run
     except ImportError as error:

@@ -1,12 +1,13 @@
 """A corpus of 1.5 million users on disk: converting it from Parquet, starting to pre-train, an epoch's reading, speed.
 
 Everything goes the way of a user: ``adaptssr convert parquet --corpus``, then ``pretrain``, which is stopped after some
-steps. Every measurement has a process of its own. What a process holds is told apart into what is its own (anonymous
-memory) and what is the operating system's to give back (pages of files mapped into memory).
+steps. Every measurement has a process of its own, set up as the command does it (``adaptssr_plugin.cli.memory``); what
+is called ``_library`` is the function ``pretrain`` in a process that nobody has set up. What a process holds is told
+apart into what is its own (anonymous memory) and what is the operating system's to give back (pages of files mapped
+into memory).
 """
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -26,10 +27,11 @@ from benchmarks.scale import BATCH_SIZE, MAX_LEN, N_ITEMS, SEED
 USERS, FEW_USERS = 1_500_000, 10_000
 # What the figures were promised to stay below, or above.
 LIMITS = {
-    "convert_seconds": 600, "convert_peak_mb": 2000, "start_seconds": 30, "own_mb": 500, "epoch_own_mb": 500,
-    "epoch_growth_mb": 50, "relative_speed": 0.9,
+    "convert_seconds": 600, "convert_peak_mb": 2000, "start_seconds": 30, "own_mb": 500,
+    "own_within_steps_mb": 500, "epoch_own_mb": 500, "epoch_growth_mb": 50, "own_growth_mb": 50, "relative_speed": 0.9,
 }  # fmt: skip
 _CHUNK = 50_000  # users drawn at a time
+_SETTLED = 20  # steps after which memory should not grow any more
 
 
 def run(output: Path, quick: bool) -> None:
@@ -42,23 +44,21 @@ def run(output: Path, quick: bool) -> None:
         print(f"{users:,} users, {behaviours:,} behaviours made in {time.perf_counter() - started:.0f} s", flush=True)
         found = _child("convert", folder / "users.parquet", folder / "all")
         keep_first_users(folder / "all", folder / "few", few)
-        found |= _child("read", folder / "all")
-        speeds: dict[str, list[float]] = {"few": [], "all": []}
-        for number in range(rounds):  # in turn, so that a machine that slows down slows both
-            for name in ("few", "all") if number % 2 else ("all", "few"):
-                result = _child("start", folder / name, folder / "run", steps)
+        found |= _child("read", folder / "all", as_command=True)
+        ends = {"few": f"_{few}_users", "all": "", "library": "_library"}
+        speeds: dict[str, list[float]] = {name: [] for name in ends}
+        for number in range(rounds):  # in turn, so that a machine that slows down slows all
+            for name in list(ends)[:: 1 if number % 2 else -1]:
+                corpus = folder / ("few" if name == "few" else "all")
+                result = _child("start", corpus, folder / "run", steps, as_command=name != "library")
                 speeds[name] += result.pop("step_seconds")
-                named = result if name == "all" else {f"{key}_{few}_users": value for key, value in result.items()}
-                found |= {key: max(value, found.get(key, 0.0)) for key, value in named.items()}
+                for key, value in result.items():
+                    found[key + ends[name]] = max(value, found.get(key + ends[name], value))
                 shutil.rmtree(folder / "run")
-        # glibc keeps what is freed between blocks that are not, the more the lengths of views differ. Asked to map
-        # blocks of four megabytes and more on their own, it gives them back at once.
-        result = _child("start", folder / "all", folder / "run", steps, MALLOC_MMAP_THRESHOLD_=str(1 << 22))
-        found |= {f"{key}_freed_at_once": result[key] for key in ("own_mb", "own_and_mapped_mb")}
-        found["relative_step_freed_at_once"] = median(result["step_seconds"]) / median(speeds["all"])
     found["steps"] = len(speeds["all"])
     for name, size in (("few", few), ("all", users)):
         found[f"sequences_per_second_{size}_users"] = BATCH_SIZE / median(speeds[name])
+    found["relative_step_library"] = median(speeds["library"]) / median(speeds["all"])
     found["relative_speed"] = median(speeds["few"]) / median(speeds["all"])
     rows = []
     for name, value in found.items():
@@ -113,13 +113,17 @@ def keep_first_users(source: Path, folder: Path, n_users: int) -> None:
     (folder / on_disk.MANIFEST).write_text(manifest, encoding="utf-8")
 
 
-def _child(function: str, *arguments: object, **environment: str) -> dict[str, Any]:
-    """Call a function of this module in a fresh process; gives what it prints as JSON."""
+def _child(function: str, *arguments: object, as_command: bool = False) -> dict[str, Any]:
+    """Call a function of this module in a fresh process; gives what it prints as JSON.
+
+    ``as_command``: in one that is set up as that of a command that trains.
+    """
     words = ", ".join(repr(str(argument)) for argument in (*arguments, time.time()))
-    program = f"from benchmarks import corpus; corpus.{function}({words})"
+    set_up = "from adaptssr_plugin.cli.memory import give_freed_memory_back as set_up; set_up(); "
+    program = f"{set_up if as_command else ''}from benchmarks import corpus; corpus.{function}({words})"
     done = subprocess.run(
         [sys.executable, "-c", program],
-        stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT, env={**os.environ, **environment},
+        stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT,
     )  # fmt: skip
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -187,6 +191,7 @@ def start(folder: str, output: str, steps: str, begun: str) -> None:
         nonlocal weights
         moments.append(time.time())
         samples.append(_status_mb())
+        Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew, for what this step takes
         weights = sum(weight.numel() * weight.element_size() for weight in stage.parameters())
         if len(moments) > int(steps):
             raise _EnoughError
@@ -201,12 +206,17 @@ def start(folder: str, output: str, steps: str, begun: str) -> None:
     except _EnoughError:
         pass
     model_mb = 4 * weights / 1e6  # weights, gradients and Adam's two moments
+    # Between two steps there are no gradients; within them there are, and what is not own is mapped by then.
+    own = [sample["RssAnon"] - before["RssAnon"] - 0.75 * model_mb for sample in samples[1:]]
+    within = [sample["VmHWM"] - sample["RssFile"] - before["RssAnon"] - model_mb for sample in samples[1:]]
+    settled = min(_SETTLED, len(own) // 2)
     result = {
         "start_seconds": moments[1] - float(begun),
         "model_mb": model_mb,
-        # Between two steps there are no gradients.
-        "own_mb": max(sample["RssAnon"] for sample in samples[1:]) - before["RssAnon"] - 0.75 * model_mb,
-        "own_and_mapped_mb": samples[-1]["VmHWM"] - before["VmRSS"] - model_mb,
+        "own_mb": max(own),
+        "own_growth_mb": max(own[settled:]) - own[settled],
+        "own_within_steps_mb": max(within),
+        "own_and_mapped_mb": max(sample["VmHWM"] for sample in samples) - before["VmRSS"] - model_mb,
         "step_seconds": np.diff(moments)[min(3, len(moments) - 2) :].tolist(),  # Adam's state is made in the first
     }
     print(json.dumps(result))

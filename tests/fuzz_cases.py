@@ -257,7 +257,7 @@ _WRONG: dict[str, dict[str, list[object]]] = {
     "BehaviourCorpus.from_lists": {"histories": [[[1], []], [[1.5]], [["a"]]]},
     "BehaviourCorpus.padded": {"rows": [np.array([12]), np.array([-1]), np.array([0.5]), np.array([], dtype=np.int64)], "max_len": [0, 2.5]},
     "BehaviourCorpus.history": {"row": [12, "x"]},
-    "BatchLoader": {"batch_size": [0, "x"], "max_len": [0], "rows": [np.array([99])]},
+    "BatchLoader": {"corpus": [None, [[1, 2]]], "shuffle": ["no"], "batch_size": [0, "x"], "max_len": [0], "rows": [np.array([99])]},
     "recipe": {"method": ["simclr", None], "preset": ["fast"], "options": [{"epochs": -1}, {"mask_ratio": 2}, {"lr": 1}, 5]},
     "ProfileTask": {"labels": [np.arange(10), np.ones(10), np.arange(9) % 2], "kind": ["ordinal"], "rows": [np.zeros(10, dtype=np.int64)]},
     "split_rows": {"n_rows": [2, -5, "x"], "ratios": [(0.5, 0.5), (1, 1, 1)]},

@@ -44,6 +44,7 @@ def test_what_is_printed(converted, tmp_path, capsys, monkeypatch):
     assert read["epoch_growth_mb"] <= read["epoch_own_mb"] < 100
     assert len(start["step_seconds"]) == 1
     assert start["step_seconds"][0] > 0
+    assert 0 <= start["own_growth_mb"] < 100
     n_items = open_corpus(folder / "all").n_items
     assert start["model_mb"] > 4 * 64 * 4 * n_items / 1e6  # the item table, its gradient and Adam's moments
     assert set(benchmark.LIMITS) <= {"convert_seconds", "convert_peak_mb", "relative_speed", *read, *start}

@@ -158,6 +158,14 @@ def build(items, offsets, n_items=6, user_tokens=("0", "1"), item_tokens=("[PAD]
         ),
         (lambda: corpus().padded(np.array([0]), 0), "max_len: expected an integer of at least 1, got 0"),
         (
+            lambda: BatchLoader([[1, 2]], batch_size=1, max_len=4, seed=0),
+            "corpus: expected a BehaviourCorpus, got list",
+        ),
+        (
+            lambda: BatchLoader(corpus(), batch_size=1, max_len=4, seed=0, shuffle="no"),
+            "shuffle: expected True or False, got str",
+        ),
+        (
             lambda: BatchLoader(corpus(), batch_size=0, max_len=4, seed=0),
             "batch_size: expected an integer of at least 1, got 0",
         ),

@@ -24,7 +24,7 @@ _LIMITS = [
     (r"target_ranks", r".*", "values are not looked at on a device"),
     (r"NegativeItems\(\)\(…\)", r".*", "a part of a stage, which checks"),
     (r"(MaskedItem|NextItem|NextBehaviour)Stage", r"encoder|pooled|weight", "stages are made by recipes, which check"),
-    (r"BatchLoader", r"corpus|shuffle|labels", "taken as they are"),
+    (r"BatchLoader", r"labels", "taken as they are"),
     (r"MLPHead\(\)\(…\)", r"user", "another dtype than that of its weights"),
     (r"ColdRecommendationTask", r"rows", "MemoryError for rows beyond any memory"),
     (r"ranking_metrics|replace_neighbours", r"ranks|neighbours", "a meta tensor has no values to look at"),

@@ -8,7 +8,7 @@ import torch
 
 from adaptssr_plugin.corpus.batch import Batch, WholeBatch
 from adaptssr_plugin.corpus.behaviours import BehaviourCorpus
-from adaptssr_plugin.errors import InputError
+from adaptssr_plugin.errors import InputError, check_kind
 from adaptssr_plugin.seeding import stream_seed
 
 
@@ -32,8 +32,8 @@ class BatchLoader:
             one more, the last one perhaps none; the order is the same for any number of them.
 
     Raises:
-        InputError: rows outside the corpus, no rows, labels that do not fit them, sizes below 1, or a part that is
-            none of them.
+        InputError: no corpus, rows outside of it, no rows, labels that do not fit them, sizes below 1, a part that is
+            none of them, or a ``shuffle`` that is neither True nor False.
     """
 
     def __init__(
@@ -50,6 +50,8 @@ class BatchLoader:
         part: int = 0,
         parts: int = 1,
     ) -> None:
+        check_kind("corpus", corpus, BehaviourCorpus, "a BehaviourCorpus")
+        check_kind("shuffle", shuffle, bool, "True or False")
         for argument, value in (("batch_size", batch_size), ("max_len", max_len), ("parts", parts)):
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
                 raise InputError(f"{argument}: expected an integer of at least 1, got {value!r}")
