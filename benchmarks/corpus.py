@@ -31,12 +31,12 @@ LIMITS = {
     "own_within_steps_mb": 500, "epoch_own_mb": 500, "epoch_growth_mb": 50, "own_growth_mb": 50, "relative_speed": 0.9,
 }  # fmt: skip
 _CHUNK = 50_000  # users drawn at a time
-_SETTLED = 20  # steps after which memory should not grow any more
+_SETTLED = 60  # steps after which memory should not grow any more
 
 
 def run(output: Path, quick: bool) -> None:
     """Measure, print and write ``corpus.csv``."""
-    users, few, n_items, steps, rounds = (600, 300, 500, 4, 1) if quick else (USERS, FEW_USERS, N_ITEMS, 60, 4)
+    users, few, n_items, steps, rounds = (600, 300, 500, 4, 1) if quick else (USERS, FEW_USERS, N_ITEMS, 120, 3)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         started = time.perf_counter()

@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 TRAINING = ("pretrain", "finetune", "run", "compare", "quickstart")  # the commands
-MAPPED_FROM = 4 << 20  # bytes; a training step's large tensors lie above it
+# Bytes. A training step's large tensors lie above it, and hold a huge page or two. Half of it leaves less in the heap
+# (40 MB for 200, with the paper's model and batches), and makes a step a tenth longer; twice as much gains little.
+MAPPED_FROM = 4 << 20
 # What may lie free at the end of the heap: as much as glibc would come to by itself. Setting the other threshold ends
 # its own adjustment of both, after which this one would be 128 KiB, and every other tensor a call of the system.
 FREE_AT_END = 64 << 20
@@ -22,9 +24,9 @@ def give_freed_memory_back() -> bool:
 
     Left alone, glibc raises its threshold for that to 32 MiB, and carves smaller blocks out of one heap. A training
     step's tensors have other sizes in every step, since the lengths of views do: holes stay between them that the
-    next ones do not fit in, and the heap grows on. Mapped blocks cost a page fault per page instead, half a step's
-    time in pages of 4 KiB; in those of 2 MiB, which torch asks for when it is told to, no more than the heap.
-    So it is both or neither.
+    next ones do not fit in, and the heap grows on. Mapped blocks cost a fault for every page in its place, half a
+    step's time in pages of 4 KiB; in those of 2 MiB, which torch asks for when it is told to, nothing to speak of. So
+    it is both or neither.
 
     It holds for the whole process, for good: a matter of whoever owns the process, never of a library. To be called
     before torch makes a tensor. Nothing happens where the user has set malloc up by an environment variable, or
