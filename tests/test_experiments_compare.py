@@ -426,8 +426,18 @@ def test_smoke(tmp_path):
     assert all("seconds" in json.loads(path.read_text(encoding="utf-8"))["result"] for path in cells)
     again = CliRunner().invoke(cli, words, catch_exceptions=False)
     assert "\n0 cells computed" in again.output
+    assert "readings.md" in again.output
     assert cells == {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
     assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_a_report_computes_nothing(tmp_path):
+    words = ["compare", "ml-100k", "--output", str(tmp_path), "--set", "use_gpu=False", "--report-only", "--readings"]
+    done = CliRunner().invoke(cli, words, catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "\n0 cells computed" in f"\n{done.output}"
+    assert "cells are left for other machines or a later run" in done.output
+    assert not list(tmp_path.rglob("*.json"))
 
 
 @pytest.mark.parametrize(

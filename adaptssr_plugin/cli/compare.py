@@ -26,6 +26,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="RecBole option, e.g. use_gpu=False.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes; cores are shared out.")
 @click.option("--part", default="1/1", show_default=True, metavar="I/N", help="This machine's share of the cells.")
+@click.option("--report-only", is_flag=True, help="Tables and figures of what is finished; nothing is computed.")
 @click.option("--quiet", is_flag=True, help="No progress line.")
 def compare(
     plan: str | None,
@@ -41,6 +42,7 @@ def compare(
     pairs: tuple[str, ...],
     jobs: int,
     part: str,
+    report_only: bool,
     quiet: bool,
 ) -> None:
     """Compare pre-training methods: the paper's Table 2, its fair twin, Table 3 and Figures 3, 4, 5 and 7.
@@ -75,7 +77,10 @@ def compare(
     chosen = read_plan(plan or "smoke", changes, recbole_options(pairs))
     names = [name for name in ("paper", "fair") if not tables or name in tables]
     numbers = (3, 4, 5, 7) if smoke and not figures else tuple(int(number) for number in figures)
-    done = run(chosen, output, names, numbers, jobs, part_of(part), show_progress=not quiet, readings=readings or smoke)
+    done = run(
+        chosen, output, names, numbers, jobs, part_of(part),
+        show_progress=not quiet, readings=readings or smoke, report_only=report_only,
+    )  # fmt: skip
     for name, text in done.tables.items():
         click.echo(f"{name}\n\n{text}")
     if done.unfinished:

@@ -21,6 +21,8 @@ _READINGS: Mapping[str, Mapping[str, Any]] = {
     "λ as the authors' code": {"lambda_mode": "batch", "lambda_terms": 2, "lambda_clamp": False},
     "gradient through λ": {"lambda_detach": False},
     "κ = 10": {"scale": 10.0},
+    "all negatives, κ = 10": {"negatives": "all", "scale": 10.0},
+    "κ = 10, masked items beside it": {"scale": 10.0, "mlm_beside": 1.0},
     "no warm-up": {"warm_start": "none"},
 }
 

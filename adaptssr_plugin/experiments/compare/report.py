@@ -58,6 +58,7 @@ def compare(
     part: Part | None = None,
     show_progress: bool = True,
     readings: bool = False,
+    report_only: bool = False,
 ) -> Comparison:
     """Compute what tables and figures need and is not there, then write them.
 
@@ -70,6 +71,7 @@ def compare(
         part: this machine's share of the cells.
         show_progress: one line with the cells left and the time to go.
         readings: whether to compare the plan's readings of AdaptSSR, too.
+        report_only: compute nothing; write what is finished.
 
     Raises:
         InputError: anything the caller can put right.
@@ -90,7 +92,7 @@ def compare(
         grid = _asked(plan, store, tables, figures, readings)
         return grid.cells, grid.later
 
-    computed = run_cells(plan, store, wanted, jobs, part, show_progress)
+    computed = 0 if report_only else run_cells(plan, store, wanted, jobs, part, show_progress)
     grid = _asked(plan, store, tables, figures, readings)
     unfinished = sum(store.get(cell) is None for cell in grid.cells) + grid.later
     report = _Report(grid, Path(folder))
