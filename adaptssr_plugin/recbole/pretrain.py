@@ -24,6 +24,7 @@ from ..training.artefacts import encoder_of, misfit, write_json
 from ..training.processes import Processes
 from .config import build_config
 from .device import device_of_process
+from .several import check_alike
 from .trainer import StageTrainer, UserModel
 from .trainer_checkpoints import CHECKPOINT_MINUTES
 from .user_sequences import load_user_sequences
@@ -157,7 +158,7 @@ def _pretrain(
     folder = Path(folder)
     config, corpus, begin = processes.agreed(lambda: _beginning_of_run(source, recipe, processes))
     asked = _asked(source, recipe, corpus)
-    _check_alike(processes, asked)
+    check_alike(processes, {part: asked[part] for part in ("recipe", "corpus")})
     run = processes.by_first(lambda: _claim(folder, asked))
     train_rows, valid_rows = _split(len(corpus), recipe)
     plans = stage_plans(recipe)
@@ -303,17 +304,6 @@ def _asked(source: Source, recipe: Recipe, corpus: BehaviourCorpus) -> dict[str,
     }
     run: dict[str, Any] = json.loads(json.dumps(asked, default=str))
     return run
-
-
-def _check_alike(processes: Processes, run: Mapping[str, Any]) -> None:
-    """Raise InputError, on all processes, unless all are asked for the same."""
-    for number, other in enumerate(processes.gather(run)):
-        for part in ("recipe", "corpus"):
-            if other[part] != run[part]:
-                raise InputError(
-                    f"{part}: expected the same on every process, got {other[part]} on process {number}, "
-                    f"{run[part]} on process {processes.rank}"
-                )
 
 
 def _claim(folder: Path, run: Mapping[str, Any]) -> Mapping[str, Any]:
