@@ -9,8 +9,7 @@ import time
 from collections.abc import Sequence
 from types import FrameType
 
-_PATIENCE = 10.0  # seconds for the others to end by themselves, with their own line, once one of them has failed
-_MERCY = 30.0  # seconds between SIGTERM and SIGKILL, as torchrun's
+from ..training.ending import Ending
 
 
 def start_processes(words: Sequence[str], number: int) -> int:
@@ -49,19 +48,10 @@ def start_processes(words: Sequence[str], number: int) -> int:
 
 def _wait(children: Sequence["subprocess.Popen[bytes]"]) -> int:
     """Wait for all; once one has failed the others have so long and no longer."""
-    failed, failed_at, told = 0, 0.0, False
+    failed, ending = 0, Ending(children)
     while any(child.poll() is None for child in children):
-        statuses = [child.returncode for child in children if child.returncode]
-        if statuses and not failed:
-            failed, failed_at = statuses[0], time.monotonic()
-        waited = time.monotonic() - failed_at if failed else 0.0
-        if waited > _PATIENCE + _MERCY:
-            for child in children:
-                child.kill()
-        elif waited > _PATIENCE and not told:
-            told = True
-            for child in children:
-                child.terminate()
+        failed = failed or next((child.returncode for child in children if child.returncode), 0)
+        ending.hasten(bool(failed))
         time.sleep(0.05)
     failed = failed or next((child.returncode for child in children if child.returncode), 0)
     return failed if failed >= 0 else 128 - failed

@@ -12,11 +12,10 @@ import torch
 from torch.multiprocessing.spawn import ProcessRaisedException, spawn
 
 from ..errors import InputError, ProcessLostError, TrainingDivergedError, check_count
+from ..training.ending import Ending
 from ..training.processes import process_group
 from .several import GO_ON
 
-_PATIENCE = 10.0  # seconds for the others to end by themselves, with their own line, once one of them has failed
-_MERCY = 30.0  # seconds between SIGTERM and SIGKILL
 _LINES = {error.__name__: error for error in (InputError, TrainingDivergedError, ProcessLostError)}  # that say it all
 _TRACEBACK = 20_000  # characters of one that reach the parent
 
@@ -139,22 +138,11 @@ def _one_of_several(number: int, group: Group, call: dict[str, Any], told: Any) 
 def _wait(processes: Any, told: Any) -> list[_Word]:
     """Wait for all, and give what they told; once one has failed the others have so long and no longer."""
     words: list[_Word] = []
-    failed_at: float | None = None
-    terminated = False
+    ending = Ending(processes)
     while any(process.is_alive() for process in processes) or not told.empty():
         while not told.empty():
             words.append(told.get())
-        now = time.monotonic()
-        if failed_at is None and any(process.exitcode for process in processes):
-            failed_at = now
-        waited = 0.0 if failed_at is None else now - failed_at
-        if waited > _PATIENCE + _MERCY:
-            for process in processes:
-                process.kill()
-        elif waited > _PATIENCE and not terminated:
-            terminated = True
-            for process in processes:
-                process.terminate()
+        ending.hasten(any(process.exitcode for process in processes))
         time.sleep(0.05)
     return words
 
