@@ -1,8 +1,8 @@
 """A pre-training that is killed again and again for half an hour, against the same one left in peace.
 
-Both run at once, as commands on one thread each, and are as long as the one in peace takes a good half of that time.
-The other one is killed by SIGKILL after a random time, by turns at any moment and in the writing of a checkpoint, and
-now and then stopped by SIGTERM, and started again; when the time is over it is left to end.
+Both are commands on one thread each. The one in peace takes about a fifth of the time. The other one is killed by
+SIGKILL after a random time, by turns at any moment and in the writing of a checkpoint, and now and then stopped by
+SIGTERM, and started again until it ends; then the next begins, while there is time. The last is left to end.
 """
 
 import json
@@ -32,32 +32,36 @@ _STAGES = {"mlm": "mlm_epochs", "adaptssr": "epochs"}
 class Fates:
     """How often it was started and what ended it."""
 
+    runs: int = 0
     kills: int = 0
     within_a_write: int = 0
     stops: int = 0
-    resumes: int = -1
+    resumes: int = 0
 
 
 def run(output: Path, quick: bool, minutes: float = MINUTES) -> None:
     """Measure, print and write ``kills.csv``."""
     seconds, training = (20.0, 3.0) if quick else (60 * minutes, _TRAINING)
     with tempfile.TemporaryDirectory() as scratch:
-        folders = [Path(scratch) / name for name in ("short", "peace", "killed")]
-        epochs, starting = _epochs(folders[0], 0.6 * seconds)
+        short, peace = Path(scratch) / "short", Path(scratch) / "peace"
+        epochs, starting = _epochs(short, 0.2 * seconds)
         seconds = max(seconds, 3 * (starting + training))  # so that there is a kill on a slow machine too
         print(f"{DATASET}: {epochs['mlm_epochs']} epochs of masked items, {epochs['epochs']} of ranking", flush=True)
-        started = time.perf_counter()
-        with subprocess.Popen(_command(folders[1], epochs), env=_environment(), **_SILENT) as in_peace:
-            fates = _kill(folders[2], epochs, started + seconds, (0.8 * starting, starting + training))
+        started, fates, killed = time.perf_counter(), Fates(), []
+        with subprocess.Popen(_command(peace, epochs), env=_environment(), **_SILENT) as in_peace:
+            while not killed or time.perf_counter() < started + seconds:
+                killed.append(Path(scratch) / f"killed-{len(killed)}")
+                _kill(killed[-1], epochs, started + seconds, (0.8 * starting, starting + training), fates)
+                print(f"after {time.perf_counter() - started:.0f} s: {fates}", flush=True)
             ended = time.perf_counter() - started
             if in_peace.wait():
                 raise RuntimeError(f"the run that was left in peace ended with status {in_peace.returncode}")
-        equal = _equal(*folders[1:])
+        equal = all(_equal(folder, peace) for folder in killed)
         sizes = {"dataset": DATASET, **epochs, "checkpoint_minutes": CHECKPOINT_MINUTES}
         row = {**sizes, **vars(fates), "seconds": round(ended), "equal": equal}
     print(
         f"{fates.kills} kills, {fates.within_a_write} of them within the writing of a file, {fates.stops} SIGTERMs, "
-        f"{fates.resumes} resumes in {ended:.0f} s: weights {'equal' if equal else 'DIFFER'}"
+        f"{fates.resumes} resumes of {fates.runs} runs in {ended:.0f} s: weights {'equal' if equal else 'DIFFER'}"
     )
     write_csv(output / "kills.csv", [{**row, **conditions(SEED)}])
 
@@ -87,11 +91,11 @@ def _epochs(folder: Path, seconds: float) -> tuple[dict[str, int], float]:
     return epochs, starting
 
 
-def _kill(folder: Path, epochs: dict[str, int], until: float, after: tuple[float, float]) -> Fates:
+def _kill(folder: Path, epochs: dict[str, int], until: float, after: tuple[float, float], fates: Fates) -> None:
     """Run to the end, through all kills, of which there are none any more from a time of the clock on."""
-    source, fates = random.Random(SEED), Fates()
+    source = random.Random(SEED + fates.runs)
+    fates.runs += 1
     while True:
-        fates.resumes += 1
         with subprocess.Popen(_command(folder, epochs), env=_environment(), **_SILENT) as run_of_it:
             how = source.choice(["anywhere", "anywhere", "within a write", "within a write", "SIGTERM"])
             dies_at = time.perf_counter() + source.uniform(*after)
@@ -102,7 +106,8 @@ def _kill(folder: Path, epochs: dict[str, int], until: float, after: tuple[float
                     time.sleep(0.0005)
             run_of_it.send_signal(signal.SIGTERM if how == "SIGTERM" else signal.SIGKILL)
         if run_of_it.returncode == 0:
-            return fates
+            return
+        fates.resumes += 1
         if run_of_it.returncode == -signal.SIGKILL:
             fates.kills += 1
             fates.within_a_write += _half_written(folder)
