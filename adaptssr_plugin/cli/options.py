@@ -25,7 +25,7 @@ _GROUPS = {
     ),
     "objective": (
         "loss", "lambda_mode", "lambda_terms", "lambda_clamp", "lambda_detach", "lambda_value", "negatives", "scale",
-        "temperature", "similarity", "interest_penalty", "ptum_negatives", "ptum_next", "ptum_weight",
+        "temperature", "similarity", "mlm_beside", "interest_penalty", "ptum_negatives", "ptum_next", "ptum_weight",
         "ptum_negatives_from",
     ),
     "training": (
