@@ -268,7 +268,7 @@ class Note(Cell):
             file.write(f"{self.name}\n")
         if self.waits:
             (models.parent / f"{os.getpid()}.pid").touch()
-            time.sleep(120)
+            time.sleep(600)
         return {"seconds": 0.1}
 
 
@@ -330,7 +330,7 @@ def test_processes_end_with_a_run_that_is_killed(tmp_path):
     assert wait_for(lambda: [worker for worker in workers if not alive(worker)], 2) == workers
 
 
-def wait_for(found, number, seconds=60):
+def wait_for(found, number, seconds=180):
     """Ask until there are so many."""
     until = time.monotonic() + seconds
     while len(found()) < number and time.monotonic() < until:
