@@ -166,31 +166,30 @@ class _Report:
 
     def readings(self) -> str:
         """Write what the finished readings came to; returns the text, empty without the first of them."""
-        metrics = dict(self.grid.name_and_metric(task) for task in self.plan.tasks)
-        rows, found = self.grid.readings(), []
+        named = {task: self.grid.name_and_metric(task) for task in self.plan.tasks}
+        rows, found, unfinished = self.grid.readings(), [], []
         for row in rows:
             values = {
-                split: {
-                    self.grid.name_and_metric(task)[0]: self.grid.values(row.cells((task,)), split)
-                    for task in self.plan.tasks
-                }
+                split: {name: self.grid.values(row.cells((task,)), split) for task, (name, _) in named.items()}
                 for split in ("valid", "test")
             }
-            if all(len(runs) == row.seeds for runs in values["valid"].values()):
-                changes = self.plan.readings.get(row.name, {})
-                shown = ", ".join(f"{name} {value}" for name, value in changes.items())
-                found.append(Reading(row.name, shown, values["valid"], values["test"]))
+            if any(len(runs) < row.seeds for runs in values["valid"].values()):
+                unfinished.append(row.name)
+                continue
+            changes = self.plan.readings.get(row.name, {})
+            shown = ", ".join(f"{name} {value}" for name, value in changes.items())
+            found.append(Reading(row.name, shown, values["valid"], values["test"]))
         if not found or found[0].name != rows[0].name:
             return ""
         footer = [
-            *self._setting(rows[0].seeds, rows[0].pretrain_seeds, fair=True),
+            *self._setting(rows[0].seeds, rows[0].pretrain_seeds, True, "x 100"),
             f"Gain: in percentage points against {rows[0].name}, on validation rows; p: two-sided paired t-test over "
             "runs. Values on test rows choose nothing.",
             f"Computed on: {'; '.join(self._devices(rows))}.",
         ]
-        if unfinished := [row.name for row in rows if row.name not in {one.name for one in found}]:
+        if unfinished:
             footer.append(f"Not finished: {', '.join(unfinished)}.")
-        table = ReadingsTable(tuple(found), metrics, tuple(footer))
+        table = ReadingsTable(tuple(found), dict(named.values()), tuple(footer))
         self._write_table("readings", table)
         return table.text()
 
@@ -237,8 +236,7 @@ class _Report:
     def _conditions(self, rows: Sequence[Row], fair: bool) -> list[str]:
         """Say what stands behind the numbers of a table."""
         plan = self.plan
-        first, *lines = self._setting(plan.seeds, plan.pretrain_seeds, fair)
-        lines.insert(0, f"{first.removesuffix('.')}; Impr against None.")
+        lines = self._setting(plan.seeds, plan.pretrain_seeds, fair, "x 100; Impr against None")
         if fair:
             chosen = "; ".join(
                 f"{row.name} {', '.join(f'{name} {value:g}' for name, value in row.chosen.items())}"
@@ -258,8 +256,8 @@ class _Report:
             lines.append(plan.note)
         return lines
 
-    def _setting(self, runs: int, pretrainings: int, fair: bool) -> list[str]:
-        """Say what was split how, how often it was run, and with which options."""
+    def _setting(self, runs: int, pretrainings: int, fair: bool, numbers: str) -> list[str]:
+        """Say what was split how, how often it was run, how numbers are written, and with which options."""
         plan = self.plan
         sizes = [result["size"] for cell in _baseline_cells(plan) if (result := self.store.get(cell)) is not None]
         reference = plan.recipe("adaptssr", fair)
@@ -267,7 +265,8 @@ class _Report:
         seeds = "one pre-training" if pretrainings == 1 else f"{pretrainings} pre-trainings"
         lines = [
             f"{plan.name}: {', '.join(sizes)}; split 6:2:2 (split seed {reference.split_seed}), newest "
-            f"{reference.max_len} items; mean±standard deviation of {runs} runs of fine-tuning from {seeds}; x 100.",
+            f"{reference.max_len} items; mean±standard deviation of {runs} runs of fine-tuning from {seeds}; "
+            f"{numbers}.",
             f"Options that differ from the paper's, for all rows: {changed or 'none'}.",
         ]
         if fair:
