@@ -53,7 +53,7 @@ def test_a_curve_in_three_numbers():
 
 def test_robustness_writes_the_points_and_their_summary(tmp_path):
     stem = tmp_path / "new" / "figure3.age"
-    paths = draw_robustness([ORIGINAL, RANKED], stem, **LABELS, none=NONE, tfidf=0.548)
+    paths = draw_robustness([ORIGINAL, RANKED], stem, **LABELS, none=NONE, warm_up=[0.57, 0.58], tfidf=0.548)
     endings = [".png", ".svg", ".csv", "-summary.csv", "-summary.md"]
     assert [path.name for path in paths] == [f"figure3.age{ending}" for ending in endings]
     points = lines_of(paths[2])
@@ -64,6 +64,7 @@ def test_robustness_writes_the_points_and_their_summary(tmp_path):
         ["0.1", "CL4SRec", "AdaptSSR", "57.5000", "0.7071", "2"],
         ["0.9", "CL4SRec", "AdaptSSR", "56.0000", "0.0000", "2"],
         ["", "None", "", "55.2000", "0.2000", "3"],
+        ["", "MLM warm-up only", "", "57.5000", "0.7071", "2"],
         ["", "TF-IDF + LR", "", "54.8000", "", "1"],
     ]
     assert list(points[0]) == ["rho", "method", "loss", "mean", "std", "n"]

@@ -24,7 +24,7 @@ Loss = Literal["original", "AdaptSSR"]
 _LOSSES = {"original": ("#D55E00", "--", "white"), "AdaptSSR": ("#0072B2", "-", "#0072B2")}
 _LABELS = {"original": "original (InfoNCE)", "AdaptSSR": "+ AdaptSSR"}
 _METHODS = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#000000", "v"))
-_NONE, _TFIDF = "None", "TF-IDF + LR"
+_NONE, _WARM_UP, _TFIDF = "None", "MLM warm-up only", "TF-IDF + LR"
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ def draw_robustness(
     task: str,
     metric: str,
     none: Sequence[float] = (),
+    warm_up: Sequence[float] = (),
     tfidf: float | None = None,
     conditions: str = "",
     panels: Literal["methods", "one"] = "methods",
@@ -105,6 +106,8 @@ def draw_robustness(
         task: for the title.
         metric: "accuracy", "AUC" or "NDCG@10".
         none: values by seed without pre-training, for the horizontal line.
+        warm_up: values by seed of the start that all curves share, for the line of dots and dashes: what lies above
+            None, but not above this, is not the method's.
         tfidf: value of TF-IDF with logistic regression, for the dotted line.
         conditions: what else the title has to say, e.g. "one pre-training seed".
         panels: "methods", a panel for each, or "one" with all curves.
@@ -119,9 +122,9 @@ def draw_robustness(
     stem = Path(path_stem)
     title = f"Robustness to the augmentation strength: {task} ({metric})"
     below = ", ".join(filter(None, [dataset, _seeds(curves), conditions]))
-    figure = _figure(curves, none, tfidf, metric, panels, f"{title}\n{below}")
+    figure = _figure(curves, none, warm_up, tfidf, metric, panels, f"{title}\n{below}")
     paths = save_figure(figure, stem)
-    texts = {".csv": _points_csv(curves, none, tfidf)}
+    texts = {".csv": _points_csv(curves, none, warm_up, tfidf)}
     texts["-summary.csv"], texts["-summary.md"] = _summary_texts(robustness_summary(curves, none), f"{title}; {below}.")
     for ending, text in texts.items():
         path = stem.with_name(stem.name + ending)
@@ -159,6 +162,7 @@ def _seeds(curves: Sequence[Curve]) -> str:
 def _figure(
     curves: Sequence[Curve],
     none: Sequence[float],
+    warm_up: Sequence[float],
     tfidf: float | None,
     metric: str,
     panels: str,
@@ -172,7 +176,7 @@ def _figure(
     figure = Figure(figsize=(max(width, 6.4), height), layout="constrained")
     axes = figure.subplots(1, n_panels, sharey=True, squeeze=False)[0]
     for ax, method in zip(axes, methods, strict=False):
-        _draw_lines(ax, none, tfidf)
+        _draw_lines(ax, none, warm_up, tfidf)
         for curve in curves:
             if panels == "one" or paper_name(curve.method) == method:
                 _draw_curve(ax, curve, methods if panels == "one" else [])
@@ -214,8 +218,8 @@ def _draw_curve(ax: "Axes", curve: Curve, methods: Sequence[str]) -> None:
     )  # fmt: skip
 
 
-def _draw_lines(ax: "Axes", none: Sequence[float], tfidf: float | None) -> None:
-    """The horizontal lines: None with a thin band, TF-IDF dotted."""
+def _draw_lines(ax: "Axes", none: Sequence[float], warm_up: Sequence[float], tfidf: float | None) -> None:
+    """The horizontal lines: None with a thin band, the warm-up in dots and dashes, TF-IDF dotted."""
     if len(none):
         level = summarise(none)
         if not math.isnan(level.std):
@@ -223,19 +227,22 @@ def _draw_lines(ax: "Axes", none: Sequence[float], tfidf: float | None) -> None:
                 100 * (level.mean - level.std), 100 * (level.mean + level.std), color="0.5", alpha=0.15, linewidth=0
             )
         ax.axhline(100 * level.mean, color="0.25", linewidth=1.3, linestyle="-", label=f"{_NONE} (no pre-training)")
+    if len(warm_up):
+        ax.axhline(100 * summarise(warm_up).mean, color="0.25", linewidth=1.3, linestyle="-.", label=_WARM_UP)
     if tfidf is not None:
         ax.axhline(100 * tfidf, color="0.25", linewidth=1.3, linestyle=":", label=_TFIDF)
 
 
-def _points_csv(curves: Sequence[Curve], none: Sequence[float], tfidf: float | None) -> str:
+def _points_csv(curves: Sequence[Curve], none: Sequence[float], warm_up: Sequence[float], tfidf: float | None) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["rho", "method", "loss", "mean", "std", "n"])
     lines = [(rho, curve.method, curve.loss, point) for curve in curves for rho, point in curve.points.items()]
     for rho, method, loss, point in lines:
         writer.writerow([f"{rho:g}", paper_name(method), loss, *_percent(point)])
-    if len(none):
-        writer.writerow(["", _NONE, "", *_percent(summarise(none))])
+    for name, values in ((_NONE, none), (_WARM_UP, warm_up)):
+        if len(values):
+            writer.writerow(["", name, "", *_percent(summarise(values))])
     if tfidf is not None:
         writer.writerow(["", _TFIDF, "", f"{100 * tfidf:.4f}", "", 1])
     return out.getvalue()

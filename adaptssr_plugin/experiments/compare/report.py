@@ -303,7 +303,7 @@ class _Report:
         for method, label, rho, row in self.grid.robustness():
             if found := self._test_values(row, task):
                 values.setdefault((method, label), {})[rho] = found
-        none = next((row for row in self.grid.table(fair=True) if row.recipe.method == "none"), None)
+        lines = {row.name: self._test_values(row, task) for row in self.grid.table(fair=True)}
         if not values:
             return
         curves = [Curve(method, label, points) for (method, label), points in values.items()]  # type: ignore[arg-type]
@@ -313,7 +313,8 @@ class _Report:
             dataset=self.plan.name,
             task=name,
             metric=metric,
-            none=self._test_values(none, task) if none else (),
+            none=lines.get(PAPER_ROWS[0], ()),
+            warm_up=lines.get(WARM_UP, ()),
             tfidf=self._tfidf(name),
             conditions="one pre-training seed",
         )
