@@ -16,14 +16,13 @@ from ..recbole.pretrain import PretrainedModel, Source, fresh_encoder, pretrain,
 from ..recbole.user_sequences import load_user_sequences
 from ..training.checkpoints import write_text
 from .figures import draw_similarity
-from .records import Record, write_records
+from .records import MAJORITY, TFIDF, WARM_UP, Record, write_records
 from .similarity import similarity_distributions
 from .spread import what_the_spread_allows
 from .tables import Table2, table_2
-from .task_runs import MAJORITY, TFIDF, Start, baseline_records, fine_tuning_records, test_counts
+from .task_runs import Start, baseline_records, fine_tuning_records, test_counts
 
 _DATASET = "ml-100k"  # ships inside the RecBole wheel: no network
-MLM_ONLY = "MLM warm-up only"
 _AGE_BINS = (18, 25, 35, 45, 50, 56)  # MovieLens' own age groups
 
 
@@ -78,7 +77,7 @@ def quickstart(
     ]
     records = list(baseline_records(_DATASET, corpus, tasks, plan))
     records += fine_tuning_records(_DATASET, config, corpus, tasks, _starts(model, plan), seeds, show_progress)
-    table = table_2(records, rows=(MAJORITY, TFIDF, "None", MLM_ONLY, "AdaptSSR"), footer=_conditions(plan, seeds))
+    table = table_2(records, rows=(MAJORITY, TFIDF, "None", WARM_UP, "AdaptSSR"), footer=_conditions(plan, seeds))
     conclusions = what_the_spread_allows(records, test_counts(tasks, plan.split_seed))
     seconds = time.perf_counter() - started
     files = _write(folder, records, table, conclusions, seconds) + _figure_5(folder, plan, model, corpus)
@@ -96,7 +95,7 @@ def _starts(model: PretrainedModel, plan: Recipe) -> list[Start]:
     """List the rows that are fine-tuned."""
     rows = [Start("none", None, plan)]
     if model.warm_up is not None:
-        rows.append(Start(MLM_ONLY, model.warm_up, plan, model.stages[0].selected_epoch))
+        rows.append(Start(WARM_UP, model.warm_up, plan, model.stages[0].selected_epoch))
     return [*rows, Start("adaptssr", model.encoder, plan, model.stages[-1].selected_epoch)]
 
 

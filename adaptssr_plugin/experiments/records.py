@@ -22,6 +22,9 @@ PAPER_NAMES = {
     "duorec": "DuoRec",
     "adaptssr": "AdaptSSR",
 }
+# Rows that the paper's table has not: what needs no encoder, and the start that the methods share.
+MAJORITY, TFIDF, POPULARITY = "Majority class", "TF-IDF + LR", "Popularity"
+WARM_UP = "MLM warm-up only"
 
 
 def paper_name(method: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 from adaptssr_plugin.downstream.significance import Summary, summarise
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.experiments.figures import save_figure
-from adaptssr_plugin.experiments.records import paper_name
+from adaptssr_plugin.experiments.records import PAPER_NAMES, TFIDF, WARM_UP, paper_name
 from adaptssr_plugin.experiments.tables import markdown_table
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ Loss = Literal["original", "AdaptSSR"]
 _LOSSES = {"original": ("#D55E00", "--", "white"), "AdaptSSR": ("#0072B2", "-", "#0072B2")}
 _LABELS = {"original": "original (InfoNCE)", "AdaptSSR": "+ AdaptSSR"}
 _METHODS = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#000000", "v"))
-_NONE, _WARM_UP, _TFIDF = "None", "MLM warm-up only", "TF-IDF + LR"
+_NONE = PAPER_NAMES["none"]
 
 
 @dataclass(frozen=True)
@@ -228,9 +228,9 @@ def _draw_lines(ax: "Axes", none: Sequence[float], warm_up: Sequence[float], tfi
             )
         ax.axhline(100 * level.mean, color="0.25", linewidth=1.3, linestyle="-", label=f"{_NONE} (no pre-training)")
     if len(warm_up):
-        ax.axhline(100 * summarise(warm_up).mean, color="0.25", linewidth=1.3, linestyle="-.", label=_WARM_UP)
+        ax.axhline(100 * summarise(warm_up).mean, color="0.25", linewidth=1.3, linestyle="-.", label=WARM_UP)
     if tfidf is not None:
-        ax.axhline(100 * tfidf, color="0.25", linewidth=1.3, linestyle=":", label=_TFIDF)
+        ax.axhline(100 * tfidf, color="0.25", linewidth=1.3, linestyle=":", label=TFIDF)
 
 
 def _points_csv(curves: Sequence[Curve], none: Sequence[float], warm_up: Sequence[float], tfidf: float | None) -> str:
@@ -240,11 +240,11 @@ def _points_csv(curves: Sequence[Curve], none: Sequence[float], warm_up: Sequenc
     lines = [(rho, curve.method, curve.loss, point) for curve in curves for rho, point in curve.points.items()]
     for rho, method, loss, point in lines:
         writer.writerow([f"{rho:g}", paper_name(method), loss, *_percent(point)])
-    for name, values in ((_NONE, none), (_WARM_UP, warm_up)):
+    for name, values in ((_NONE, none), (WARM_UP, warm_up)):
         if len(values):
             writer.writerow(["", name, "", *_percent(summarise(values))])
     if tfidf is not None:
-        writer.writerow(["", _TFIDF, "", f"{100 * tfidf:.4f}", "", 1])
+        writer.writerow(["", TFIDF, "", f"{100 * tfidf:.4f}", "", 1])
     return out.getvalue()
 
 

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from adaptssr_plugin.downstream.significance import Summary, paired, relative_improvement, summarise, welch
 from adaptssr_plugin.errors import InputError
-from adaptssr_plugin.experiments.records import PAPER_NAMES, Record, paper_name
+from adaptssr_plugin.experiments.records import MAJORITY, PAPER_NAMES, POPULARITY, TFIDF, Record, paper_name
 
 PAPER_ROWS = tuple(PAPER_NAMES.values())
-PLAIN_BASELINES = ("TF-IDF + LR", "Majority class", "Popularity")  # rows that need no encoder
+PLAIN_BASELINES = (TFIDF, MAJORITY, POPULARITY)  # rows that need no encoder
 
 
 class Column(NamedTuple):

@@ -16,9 +16,7 @@ from ..methods import Recipe
 from ..progress import progress_bar
 from ..recbole import Config
 from ..recbole.finetune import fine_tune
-from .records import Record, tuned_name
-
-MAJORITY, TFIDF, POPULARITY = "Majority class", "TF-IDF + LR", "Popularity"
+from .records import MAJORITY, POPULARITY, TFIDF, Record, tuned_name
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...methods import Recipe
-from ..records import paper_name
+from ..records import WARM_UP, paper_name
 from .cells import DEFAULTS, Cell, FineTuning, Pretraining, Similarities, task_of, warm_up_of
 from .plan import ComparePlan, TaskSpec
 from .store import Store
 
 TUNED = "AdaptSSR, tuned"
-WARM_UP = "MLM warm-up only"
 CONTRASTIVE = ("clue", "ccl", "idicl", "cl4srec", "coserec", "duorec")
 # The options that are a method's strength ρ of augmentation: a share that is changed (spec 4.5). Cropping keeps 1 - ρ.
 _STRENGTHS: Mapping[str, Sequence[str]] = {

@@ -16,13 +16,12 @@ from ..ablation_figure import Bar, draw_ablation
 from ..efficiency import Efficiency, table_3
 from ..figures import draw_similarity
 from ..readings_table import Reading, ReadingsTable
-from ..records import Record, write_records
+from ..records import MAJORITY, POPULARITY, TFIDF, WARM_UP, Record, write_records
 from ..robustness_figure import Curve, draw_robustness
 from ..similarity import SimilarityDistributions
 from ..tables import PAPER_ROWS, best_baseline_footer, table_2
-from ..task_runs import MAJORITY, POPULARITY, TFIDF
 from .cells import Baselines, FineTuning, check_ready, load_data
-from .grid import TUNED, WARM_UP, Grid, Row
+from .grid import TUNED, Grid, Row
 from .plan import ComparePlan, TaskSpec
 from .running import Part, run_cells
 from .store import Store
@@ -303,9 +302,13 @@ class _Report:
         for method, label, rho, row in self.grid.robustness():
             if found := self._test_values(row, task):
                 values.setdefault((method, label), {})[rho] = found
-        lines = {row.name: self._test_values(row, task) for row in self.grid.table(fair=True)}
         if not values:
             return
+        lines = {
+            row.name: self._test_values(row, task)
+            for row in self.grid.table(fair=True)
+            if row.name in (PAPER_ROWS[0], WARM_UP)
+        }
         curves = [Curve(method, label, points) for (method, label), points in values.items()]  # type: ignore[arg-type]
         self.files += draw_robustness(
             curves,
