@@ -245,6 +245,7 @@ class _Report:
             if chosen:
                 runs = "one run" if plan.tuning_seeds == 1 else f"{plan.tuning_seeds} runs"
                 lines.append(f"Chosen on validation rows ({runs} of fine-tuning for a value): {chosen}.")
+                lines.append(f"Chosen from: {self._candidates()}.")
         lines.append(f"Computed on: {'; '.join(self._devices(rows))}.")
         unfinished = [row.name for row in rows if any(self.store.get(cell) is None for cell in row.cells(plan.tasks))]
         if unfinished:
@@ -254,6 +255,15 @@ class _Report:
         if plan.note:
             lines.append(plan.note)
         return lines
+
+    def _candidates(self) -> str:
+        """Say which values tuning tries; where there are none, methods keep their own."""
+        plan = self.plan
+        tried = (("temperature", plan.temperatures), ("rho", plan.strengths), ("scale", plan.scales))
+        return "; ".join(
+            f"{name} {', '.join(f'{value:g}' for value in values) if values else 'as the method comes'}"
+            for name, values in tried
+        )
 
     def _setting(self, runs: int, pretrainings: int, fair: bool, numbers: str) -> list[str]:
         """Say what was split how, how often it was run, how numbers are written, and with which options."""
