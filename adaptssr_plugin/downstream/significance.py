@@ -1,7 +1,7 @@
 """Means over seeds, and what their differences are worth (spec 4.2, 4.3)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -72,10 +72,19 @@ def paired_interval(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.nda
     return Interval(mean, mean - half, mean + half)
 
 
-def relative_improvement(mean: float, mean_none: float) -> float:
+def shown_decimals(means: Iterable[float]) -> int:
+    """How many decimals of a percentage a column of means, fractions in [0, 1], is printed with.
+
+    Two, as in the paper; more where every mean is below 1 %, so that the largest shows three digits that count.
+    """
+    largest = max((100 * mean for mean in means if not math.isnan(mean)), default=0.0)
+    return 2 if largest <= 0 else min(6, max(2, 2 - math.floor(math.log10(largest))))
+
+
+def relative_improvement(mean: float, mean_none: float, decimals: int = 2) -> float:
     """The column Impr: ``100 (m / m_None - 1)`` of the means as printed (spec 4.3).
 
-    Both are fractions in [0, 1] and are first rounded to two decimals of a percent, as the table shows
+    Both are fractions in [0, 1] and are first rounded to ``decimals`` of a percent, as the table shows
     them, so that a reader can check the column against its neighbours. NaN where None prints as 0.00.
 
     Example:
@@ -84,7 +93,7 @@ def relative_improvement(mean: float, mean_none: float) -> float:
     """
     for name, value in (("mean", mean), ("mean_none", mean_none)):
         check_kind(name, value, (int, float, np.number), "a number")
-    shown, shown_none = (float(f"{100 * value:.2f}") for value in (mean, mean_none))
+    shown, shown_none = (float(f"{100 * value:.{decimals}f}") for value in (mean, mean_none))
     return 100 * (shown / shown_none - 1) if shown_none else math.nan
 
 

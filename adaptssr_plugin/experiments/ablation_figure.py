@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adaptssr_plugin.downstream.significance import Summary, relative_improvement, summarise
+from adaptssr_plugin.downstream.significance import Summary, relative_improvement, shown_decimals, summarise
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.experiments.figures import save_figure
 
@@ -170,10 +170,11 @@ def _draw_bars(ax: "Axes", bars: Sequence[Bar], means: Sequence[Summary], metric
             [places[i] for i in mine], [100 * means[i].mean - left for i in mine], left=left, height=0.7,
             color=colour, hatch=hatch, edgecolor="black", linewidth=0.6, label=label if several else None,
         )  # fmt: skip
+    decimals = shown_decimals(mean.mean for mean in means)
     for i, mean in enumerate(means):
         if not math.isnan(mean.std):
             ax.errorbar(100 * mean.mean, places[i], xerr=100 * mean.std, color="black", capsize=3, linewidth=1.2)
-        value = _value_label(mean, means[0], first=i == 0)
+        value = _value_label(mean, means[0], first=i == 0, decimals=decimals)
         ax.text(1.02, places[i], value, transform=ax.get_yaxis_transform(), va="center", fontsize="small")
     ax.axvline(100 * means[0].mean, color="0.35", linewidth=1, linestyle="--", label=f"level of {bars[0].label}")
     ax.set_yticks(places, [bar.label for bar in bars], fontsize="small")
@@ -193,9 +194,9 @@ def _places(bars: Sequence[Bar]) -> list[float]:
     return places
 
 
-def _value_label(mean: Summary, full: Summary, first: bool) -> str:
-    shown = f"{100 * mean.mean:.2f}" + ("" if math.isnan(mean.std) else f"±{100 * mean.std:.2f}")
-    change = relative_improvement(mean.mean, full.mean)
+def _value_label(mean: Summary, full: Summary, first: bool, decimals: int) -> str:
+    shown = f"{100 * mean.mean:.{decimals}f}" + ("" if math.isnan(mean.std) else f"±{100 * mean.std:.{decimals}f}")
+    change = relative_improvement(mean.mean, full.mean, decimals)
     # Adding 0 turns a rounded -0.0 into +0.0.
     return shown if first or math.isnan(change) else f"{shown}  ({round(change, 1) + 0.0:+.1f} %)".replace("-", "−")
 
@@ -230,8 +231,9 @@ def _bars_csv(bars: Sequence[Bar], means: Sequence[Summary]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["label", "group", "mean", "std", "n", "change"])
+    places = shown_decimals(mean.mean for mean in means)
     for i, (bar, mean) in enumerate(zip(bars, means, strict=True)):
-        change = relative_improvement(mean.mean, means[0].mean)
+        change = relative_improvement(mean.mean, means[0].mean, places)
         shown = "" if i == 0 or math.isnan(change) else f"{change:.2f}"
         writer.writerow([bar.label, bar.group, *_numbers(mean), shown])
     return out.getvalue()

@@ -5,7 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from adaptssr_plugin.downstream.significance import Summary, paired, summarise
+from adaptssr_plugin.downstream.significance import Summary, paired, shown_decimals, summarise
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.experiments.tables import aligned_text, latex_table, markdown_table
 
@@ -65,12 +65,12 @@ class ReadingsTable:
         head = ["task", "metric", "reading", "options", "runs", "valid", "valid_std", "valid_gain", "valid_p"]
         writer.writerow([*head, "test", "test_std"])
         for task, metric in self.metrics.items():
+            places = self._decimals(task)
             for row in self.rows:
                 valid, test = summarise(row.valid[task]), summarise(row.test[task])
                 gain, p = self._against_first(row, task)
-                writer.writerow(
-                    [task, metric, row.name, row.changes, valid.n, *_percent(valid), f"{gain:.2f}", p, *_percent(test)]
-                )
+                before = [task, metric, row.name, row.changes, valid.n, *_percent(valid, places)]
+                writer.writerow([*before, f"{gain:.{places}f}", p, *_percent(test, places)])
         return out.getvalue()
 
     def _strings(self) -> list[list[str]]:
@@ -82,10 +82,14 @@ class ReadingsTable:
             line = [row.name, row.changes or "-"]
             for task in self.metrics:
                 gain, p = self._against_first(row, task)
-                shown = ["-", "-"] if row is self.rows[0] else [f"{gain:+.2f}", p or "-"]
-                line += [_shown(summarise(row.valid[task])), *shown, _shown(summarise(row.test[task]))]
+                places = self._decimals(task)
+                shown = ["-", "-"] if row is self.rows[0] else [f"{gain:+.{places}f}", p or "-"]
+                line += [_shown(row.valid[task], places), *shown, _shown(row.test[task], places)]
             lines.append(line)
         return lines
+
+    def _decimals(self, task: str) -> int:
+        return shown_decimals(summarise(row.valid[task]).mean for row in self.rows)
 
     def _against_first(self, row: Reading, task: str) -> tuple[float, str]:
         """Gain in percentage points on validation rows, and the paired p-value where runs allow one."""
@@ -96,9 +100,9 @@ class ReadingsTable:
         return gain, f"{paired(ours, first):.3f}"
 
 
-def _percent(summary: Summary) -> tuple[str, str]:
-    return f"{100 * summary.mean:.2f}", "" if summary.n < 2 else f"{100 * summary.std:.2f}"
+def _percent(summary: Summary, decimals: int) -> tuple[str, str]:
+    return f"{100 * summary.mean:.{decimals}f}", "" if summary.n < 2 else f"{100 * summary.std:.{decimals}f}"
 
 
-def _shown(summary: Summary) -> str:
-    return "±".join(part for part in _percent(summary) if part)
+def _shown(values: Sequence[float], decimals: int) -> str:
+    return "±".join(part for part in _percent(summarise(values), decimals) if part)

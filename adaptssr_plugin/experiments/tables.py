@@ -8,7 +8,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from adaptssr_plugin.downstream.significance import Summary, paired, relative_improvement, summarise, welch
+from adaptssr_plugin.downstream.significance import (
+    Summary,
+    paired,
+    relative_improvement,
+    shown_decimals,
+    summarise,
+    welch,
+)
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.experiments.records import MAJORITY, PAPER_NAMES, POPULARITY, TFIDF, Record, paper_name
 
@@ -70,17 +77,21 @@ class Table2:
     footer: tuple[str, ...] = ()
     baseline: str = "None"
 
+    def decimals(self, column: Column) -> int:
+        """Decimals of a column's means and spreads; see :func:`shown_decimals`."""
+        return shown_decimals(cell.mean for (_, one), cell in self.summaries.items() if one == column)
+
     def improvement(self, row: str, column: Column) -> float:
         """Impr in percent against the baseline row; NaN for that row itself and where one is missing."""
         cell, none = self.summaries.get((row, column)), self.summaries.get((self.baseline, column))
         if cell is None or none is None or row == self.baseline:
             return math.nan
-        return relative_improvement(cell.mean, none.mean)
+        return relative_improvement(cell.mean, none.mean, self.decimals(column))
 
     def best(self, column: Column) -> set[str]:
         """The rows with the largest mean of a column, compared as printed; several if they tie."""
         shown = {
-            row: round(100 * self.summaries[row, column].mean, 2)
+            row: round(100 * self.summaries[row, column].mean, self.decimals(column))
             for row in self.rows
             if (row, column) in self.summaries
         }
@@ -100,15 +111,16 @@ class Table2:
         return latex_table(self._strings(lambda cell: f"**{cell.strip()}**"), self.footer)
 
     def csv(self) -> str:
-        """Summary form: a line for each column and row; mean, std and Impr in percent, two decimals."""
+        """Summary form: a line for each column and row; mean and std in percent as printed, Impr to two decimals."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(["dataset", "task", "metric", "method", "n_seeds", "mean", "std", "impr"])
         for column in self.columns:
+            places = self.decimals(column)
             for row in self.rows:
                 if (cell := self.summaries.get((row, column))) is not None:
-                    numbers = (100 * cell.mean, 100 * cell.std, self.improvement(row, column))
-                    shown = ["" if math.isnan(number) else f"{number:.2f}" for number in numbers]
+                    numbers = ((100 * cell.mean, places), (100 * cell.std, places), (self.improvement(row, column), 2))
+                    shown = ["" if math.isnan(number) else f"{number:.{digits}f}" for number, digits in numbers]
                     writer.writerow([*column, row, cell.n, *shown])
         return out.getvalue()
 
@@ -122,7 +134,7 @@ class Table2:
         for row in self.rows:
             line = [row]
             for column in self.columns:
-                cell = _cell(self.summaries.get((row, column)))
+                cell = _cell(self.summaries.get((row, column)), self.decimals(column))
                 impr = self.improvement(row, column)
                 line += [best(cell) if row in self.best(column) else cell, "-" if math.isnan(impr) else f"{impr:+.2f}"]
             lines.append(line)
@@ -171,11 +183,11 @@ def rows_in_order(rows: Sequence[str], present: Iterable[str], source: str) -> t
     return tuple(row for row in order if row in present)
 
 
-def _cell(summary: Summary | None) -> str:
+def _cell(summary: Summary | None, decimals: int) -> str:
     if summary is None:
         return "-"
-    mean = f"{100 * summary.mean:5.2f}"
-    return mean if math.isnan(summary.std) else f"{mean}±{100 * summary.std:.2f}"
+    mean = f"{100 * summary.mean:5.{decimals}f}"
+    return mean if math.isnan(summary.std) else f"{mean}±{100 * summary.std:.{decimals}f}"
 
 
 def best_baseline_footer(
@@ -207,15 +219,17 @@ def best_baseline_footer(
     baselines = [row for row in map(paper_name, among) if row not in left_out]
     columns = list(dict.fromkeys(column for row, column in values if row == method))
     one_dataset = len({column.dataset for column in columns}) == 1
+    places = {column: _decimals(values, column) for column in columns}
     contests: list[tuple[Column, str, str]] = []
     for column in columns:
         rows = [row for row in baselines if (row, column) in values]
         if rows:
-            best = max(rows, key=lambda row: _printed(values[row, column]))
+            best = max(rows, key=lambda row: _printed(values[row, column], places[column]))
             contests.append((column, best, f"the best baseline {best}"))
     contests += [(column, row, row) for row in plain for column in columns if (row, column) in values]
     lines = [
-        f"{column.heading(one_dataset)}: {method} {_contest(values[method, column], values[row, column], name)}"
+        f"{column.heading(one_dataset)}: {method} "
+        f"{_contest(values[method, column], values[row, column], name, places[column])}"
         for column, row, name in contests
     ]
     if any(" p " in line for line in lines):
@@ -223,13 +237,13 @@ def best_baseline_footer(
     return lines
 
 
-def _contest(ours: Values, theirs: Values, name: str) -> str:
+def _contest(ours: Values, theirs: Values, name: str, decimals: int) -> str:
     """Say what one row's values are against another's: means, gain in percent and p-values."""
-    mean, other = _printed(ours), _printed(theirs)
+    mean, other = _printed(ours, decimals), _printed(theirs, decimals)
     joint = "against" if mean > other else "level with" if mean == other else "below"
-    impr = relative_improvement(mean / 100, other / 100)
+    impr = relative_improvement(mean / 100, other / 100, decimals)
     gain = "no percentage of 0" if math.isnan(impr) else f"{impr:+.2f} %".replace("-", "−")
-    return f"{mean:.2f} {joint} {name} {other:.2f}: {gain}, {_tests(ours, theirs)}"
+    return f"{mean:.{decimals}f} {joint} {name} {other:.{decimals}f}: {gain}, {_tests(ours, theirs)}"
 
 
 def _tests(ours: Values, theirs: Values) -> str:
@@ -256,9 +270,14 @@ def _p_value(p: float) -> str:
     return f"p = {shown.removeprefix('0')}{'†' if p < 0.01 else ''}"
 
 
-def _printed(values: Values) -> float:
+def _decimals(values: Mapping[tuple[str, Column], Values], column: Column) -> int:
+    """Decimals of a column, as the table's."""
+    return shown_decimals(summarise(list(runs.values())).mean for (_, one), runs in values.items() if one == column)
+
+
+def _printed(values: Values, decimals: int) -> float:
     """The mean in percent as the table prints it."""
-    return float(f"{100 * summarise(list(values.values())).mean:.2f}")
+    return float(f"{100 * summarise(list(values.values())).mean:.{decimals}f}")
 
 
 # --- a grid of strings, headings first, in three forms ---------------------------------------------------------
