@@ -421,6 +421,7 @@ def test_smoke(tmp_path):
     taus = {record["tau"] for record in records if record["method"] == "CL4SRec"}
     assert taus in ({"0.2"}, {"1.0"})
     assert all(0 <= float(record["value"]) <= 1 for record in records)
+    assert {record["computed_on"].partition(" (")[0] for record in records} == {"CPU"}
     before = {path: path.read_bytes() for path in tmp_path.glob("table-*")}
     cells = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
     assert all("seconds" in json.loads(path.read_text(encoding="utf-8"))["result"] for path in cells)

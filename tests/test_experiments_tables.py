@@ -12,6 +12,7 @@ from adaptssr_plugin.downstream.significance import (
     auc_standard_error,
     paired,
     paired_interval,
+    shown_decimals,
     welch,
 )
 from adaptssr_plugin.errors import InputError
@@ -41,7 +42,7 @@ def results(task, metric, method, values, dataset="ml-100k"):
 
 def test_records_come_back_from_csv_unchanged(tmp_path):
     odd = replace(BARE, task='a "quoted", name', method="naïve\nbayes", value=1e-17)
-    path = write_records(tmp_path / "new" / "results.csv", [FULL, BARE, odd], constants={"torch": "2.4, cpu"})
+    path = write_records(tmp_path / "new" / "results.csv", [FULL, BARE, odd], {"torch": "2.4, cpu"})
     assert read_records(path) == [FULL, BARE, odd]
     with path.open(newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
@@ -51,11 +52,20 @@ def test_records_come_back_from_csv_unchanged(tmp_path):
     assert lines[1]["seed"] == ""
 
 
+def test_records_of_several_machines_say_which(tmp_path):
+    path = write_records(tmp_path / "results.csv", [FULL, BARE], [{"torch": "2.13"}, {"torch": "2.11", "gpu": "yes"}])
+    assert read_records(path) == [FULL, BARE]
+    with path.open(newline="", encoding="utf-8") as file:
+        assert [(line["torch"], line["gpu"]) for line in csv.DictReader(file)] == [("2.13", ""), ("2.11", "yes")]
+    with pytest.raises(InputError, match="further: expected columns for each of 2 records, got 1"):
+        write_records(path, [FULL, BARE], [{"torch": "2.13"}])
+
+
 def test_records_name_what_cannot_be_read(tmp_path):
     with pytest.raises(InputError, match="records: expected a CSV file, found none at"):
         read_records(tmp_path / "none.csv")
-    with pytest.raises(InputError, match=r"constants: expected names other .* got \['seed'\]"):
-        write_records(tmp_path / "x.csv", [FULL], constants={"seed": "1"})
+    with pytest.raises(InputError, match=r"further: expected names other .* got \['seed'\]"):
+        write_records(tmp_path / "x.csv", [FULL], {"seed": "1"})
     path = write_records(tmp_path / "results.csv", [FULL])
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace(",512.5", ",much"), encoding="utf-8")
@@ -171,6 +181,28 @@ def test_spec_17_impr_and_best_follow_the_printed_means():
     assert f"{table.improvement('AdaptSSR', column):.2f}" == "1.64"
     assert table.best(column) == {"CL4SRec", "AdaptSSR"}  # both print as 54.41
     assert math.isnan(table.improvement("None", column))
+
+
+def test_columns_below_one_percent_show_three_digits():
+    records = [
+        *results("toys", "NDCG@10", "none", [0.00371, 0.00375]),
+        *results("toys", "NDCG@10", "cl4srec", [0.00451, 0.00455]),
+        *results("toys", "NDCG@10", "adaptssr", [0.004214, 0.004226]),
+        *results("age", "accuracy", "none", [0.5, 0.51]),
+        *results("age", "accuracy", "adaptssr", [0.005, 0.005]),
+    ]
+    table = table_2(records)
+    assert [line.split() for line in table.text().splitlines()[2:]] == [
+        ["None", "0.373±0.003", "-", "50.50±0.71*", "-"],
+        ["CL4SRec", "0.453±0.003*", "+21.45", "-", "-"],
+        ["AdaptSSR", "0.422±0.001", "+13.14", "0.50±0.00", "-99.01"],
+    ]
+    assert "toys,NDCG@10,AdaptSSR,2,0.422,0.001,13.14" in table.csv()
+    below, *_ = best_baseline_footer(records)
+    assert below.startswith("toys (NDCG@10): AdaptSSR 0.422 below the best baseline CL4SRec 0.453: −6.84 %,")
+    assert [shown_decimals(means) for means in ([0.1], [0.00999], [0.01, math.nan], [0.0005], [0.0], [])] == [
+        2, 3, 2, 4, 2, 2,
+    ]  # fmt: skip
 
 
 def test_no_improvement_without_the_baseline_row():

@@ -1,7 +1,7 @@
 """Results in long form: one record for each value measured, kept as CSV (spec 4.4)."""
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import NoneType
@@ -79,26 +79,32 @@ class Record:
 COLUMNS = tuple(field.name for field in fields(Record))
 
 
-def write_records(path: str | Path, records: Iterable[Record], constants: Mapping[str, str] | None = None) -> Path:
+def write_records(
+    path: str | Path, records: Sequence[Record], further: Mapping[str, str] | Sequence[Mapping[str, str]] = ()
+) -> Path:
     """Write records as CSV, one line each, numbers in full so that they come back unchanged.
 
     Args:
         path: file to write; its folder is made.
         records: what to write.
-        constants: further columns with the same text on every line, e.g. versions of what was run.
+        further: more columns, e.g. versions of what was run: the same on every line, or by name for each record.
 
     Raises:
-        InputError: a constant that takes a record's column.
+        InputError: a further column that takes a record's own, or mappings for more or fewer records.
     """
-    path, constants = Path(path), dict(constants or {})
-    if taken := sorted(set(constants) & set(COLUMNS)):
-        raise InputError(f"constants: expected names other than a record's own columns, got {taken}")
+    path = Path(path)
+    each = [further] * len(records) if isinstance(further, Mapping) else list(further) or [{}] * len(records)
+    if len(each) != len(records):
+        raise InputError(f"further: expected columns for each of {len(records)} records, got {len(each)}")
+    columns = list(dict.fromkeys(name for one in each for name in one))
+    if taken := sorted(set(columns) & set(COLUMNS)):
+        raise InputError(f"further: expected names other than a record's own columns, got {taken}")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*COLUMNS, *constants], lineterminator="\n")
+        writer = csv.DictWriter(file, [*COLUMNS, *columns], lineterminator="\n")
         writer.writeheader()
-        for record in records:
-            writer.writerow({**asdict(record), **constants})
+        for record, more in zip(records, each, strict=True):
+            writer.writerow({**asdict(record), **more})
     return path
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from ...recbole.pretrain import versions
 from ...training.checkpoints import write_text
 from ..ablation_figure import Bar, draw_ablation
 from ..efficiency import Efficiency, table_3
@@ -133,7 +132,7 @@ class _Report:
     def __init__(self, grid: Grid, folder: Path) -> None:
         self.grid, self.plan, self.store, self.folder = grid, grid.plan, grid.store, folder
         self.files: list[Path] = []
-        self._records: dict[str, list[Record]] = {}
+        self._measured: dict[str, list[_Measured]] = {}
 
     # --- tables --------------------------------------------------------------------------------------------------
 
@@ -141,9 +140,9 @@ class _Report:
         """Write Table 2 or its fair twin as text, Markdown, CSV and LaTeX; returns the text, empty without results."""
         name = "fair" if fair else "paper"
         rows = self.grid.table(fair)
-        records = [*self._baselines(), *(record for row in rows for record in self._of_row(row))]
-        self._records[name] = records
-        shown = self._chosen(records)
+        measured = [*self._baselines(), *(one for row in rows for one in self._of_row(row))]
+        self._measured[name] = measured
+        shown = self._chosen([record for record, _ in measured])
         if not any(record.split == "test" and record.method not in _PLAIN_ROWS for record in shown):
             return ""
         among = (PAPER_ROWS[0], WARM_UP, *PAPER_ROWS[1:])
@@ -376,9 +375,10 @@ class _Report:
 
     def write_all_records(self) -> None:
         """Write the long form of every table, and what was tried in tuning."""
-        for name, records in self._records.items():
-            if records:
-                self.files.append(write_records(self.folder / f"records-{name}.csv", records, versions()))
+        for name, measured in self._measured.items():
+            if measured:
+                records, where = [record for record, _ in measured], [_columns(one) for _, one in measured]
+                self.files.append(write_records(self.folder / f"records-{name}.csv", records, where))
         tried = io.StringIO()
         writer = csv.writer(tried, lineterminator="\n")
         writer.writerow(["method", "option", "value", "strength", "valid", "runs"])
@@ -397,9 +397,9 @@ class _Report:
             strength = f"mask {recipe.mask_ratio:g}, crop {recipe.crop_ratio:g}, fill {recipe.fill_ratio:g}"
             yield row.name, option, getattr(recipe, option), strength, f"{100 * score:.3f}", row.seeds
 
-    def _of_row(self, row: Row) -> list[Record]:
+    def _of_row(self, row: Row) -> list["_Measured"]:
         return [
-            replace(record, method=row.name)
+            (replace(record, method=row.name), result["conditions"])
             for cell in row.cells(self.plan.tasks)
             if (result := self.store.get(cell)) is not None
             for record in self._of_cell(cell, row, result)
@@ -422,9 +422,9 @@ class _Report:
             for metric, value in result[split].items()
         ]  # fmt: skip
 
-    def _baselines(self) -> list[Record]:
+    def _baselines(self) -> list["_Measured"]:
         return [
-            Record(**record)
+            (Record(**record), result["conditions"])
             for cell in _baseline_cells(self.plan)
             if (result := self.store.get(cell)) is not None
             for record in result["records"]
@@ -437,9 +437,17 @@ class _Report:
 
     def _tfidf(self, task: str) -> float | None:
         values = [
-            one.value for one in self._baselines() if one.method == TFIDF and one.task == task and one.split == "test"
+            one.value for one, _ in self._baselines() if (one.method, one.task, one.split) == (TFIDF, task, "test")
         ]
         return values[0] if values else None
+
+
+_Measured = tuple[Record, Mapping[str, Any]]  # a value, and the conditions that it was computed under
+
+
+def _columns(where: Mapping[str, Any]) -> dict[str, str]:
+    """Give what a line of the long form says of the machine."""
+    return {**where["versions"], "computed_on": _place(where)}
 
 
 def _place(where: Mapping[str, Any]) -> str:
