@@ -47,7 +47,8 @@ def run(output: Path, quick: bool, minutes: float = MINUTES) -> None:
         epochs, starting = _epochs(short, 0.2 * seconds)
         seconds = max(seconds, 3 * (starting + training))  # so that there is a kill on a slow machine too
         print(f"{DATASET}: {epochs['mlm_epochs']} epochs of masked items, {epochs['epochs']} of ranking", flush=True)
-        started, fates, killed = time.perf_counter(), Fates(), []
+        started, fates = time.perf_counter(), Fates()
+        killed: list[Path] = []
         with subprocess.Popen(_command(peace, epochs), env=_environment(), **_SILENT) as in_peace:
             while not killed or time.perf_counter() < started + seconds:
                 killed.append(Path(scratch) / f"killed-{len(killed)}")

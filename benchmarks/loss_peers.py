@@ -68,7 +68,7 @@ def bare_product(*views: Tensor) -> Tensor:
         elements = CPU_ELEMENTS if keys.device.type == "cpu" else DEVICE_ELEMENTS
         step = max(64, elements // keys.shape[1])
         buffer = keys.new_empty(min(step, len(anchors)), keys.shape[1])
-        for chunk in anchors.split(step):
+        for chunk in torch.split(anchors, step):
             torch.mm(chunk, keys, out=buffer[: len(chunk)])
     return buffer
 

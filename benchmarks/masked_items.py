@@ -42,11 +42,17 @@ FREE_SHARE = 0.85  # of the free memory that a candidate may take
 def _sampled(leaves: list[Tensor], targets: Tensor) -> Tensor:
     n_samples = math.ceil(SAMPLE_SHARE * (len(leaves[1]) - 1))
     generator = torch.Generator(targets.device).manual_seed(SEED)
-    return sampled_cross_entropy(*leaves, targets, n_samples, generator)
+    hidden, table, bias = leaves
+    return sampled_cross_entropy(hidden, table, bias, targets, n_samples, generator)
+
+
+def _chunked(leaves: list[Tensor], targets: Tensor) -> Tensor:
+    hidden, table, bias = leaves
+    return linear_cross_entropy(hidden, table, bias, targets)
 
 
 FORMS: dict[str, Callable[[list[Tensor], Tensor], Tensor]] = {
-    CHUNKED: lambda leaves, targets: linear_cross_entropy(*leaves, targets),
+    CHUNKED: _chunked,
     "sampled_cross_entropy": _sampled,
     STRAIGHTFORWARD: lambda leaves, targets: F.cross_entropy(F.linear(*leaves), targets),
 }

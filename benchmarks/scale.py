@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ import torch
 from benchmarks.lengths import TTL_MEAN_LENGTH
 from benchmarks.measure import conditions, default_device, is_over, quantiles, synchronize, write_csv
 from benchmarks.plots import Point, hardware, line_chart, read_csv
+
+if TYPE_CHECKING:
+    from adaptssr_plugin.corpus import BehaviourCorpus
 
 USERS = (10_000, 100_000, 1_000_000, 1_500_000)
 N_ITEMS = 645_973  # the paper's TTL, and the padding
@@ -101,7 +105,7 @@ def measure(n_users: int, n_items: int, n_steps: int, device_name: str = "cpu") 
     print(json.dumps(result))
 
 
-def make_corpus(n_users: int, n_items: int) -> "BehaviourCorpus":  # noqa: F821
+def make_corpus(n_users: int, n_items: int) -> "BehaviourCorpus":
     """Make histories with geometric lengths of TTL's mean and items of a power law: p(rank) about 1 / rank."""
     from adaptssr_plugin.corpus import BehaviourCorpus
 

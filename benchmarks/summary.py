@@ -67,26 +67,26 @@ def _shown(value: float, unit: str) -> str:
 def _targets(output: Path) -> Iterator[_Target]:
     yield from _of_loss(_read(output, "loss"), _read(output, "loss-memory"))
     augment = _read(output, "augment")
-    for size, bound in ((128, 3), (4096, 10)):
+    for size, times in ((128, 3), (4096, 10)):
         for length in _values(augment, "L") or ["50"]:
             at = {"B": size, "L": length, "what": "pair"}
             yield _Target(
-                f"augmentation of a pair of views against per-user Python, B = {size:,}, L = {length}", "≥", bound,
+                f"augmentation of a pair of views against per-user Python, B = {size:,}, L = {length}", "≥", times,
                 _ratio(augment, "per_user", "batched", at),
             )  # fmt: skip
     step = _read(output, "step")
-    for length, bound in ((100, 6), (256, 8)):
-        ratio = _ratio(step, "usual_way", "adaptssr", {"B": 128, "L": length, "phase": "full"})
-        yield _Target(f"step against the usual way, L = {length}", "≥", bound, ratio)
+    for newest, times in ((100, 6), (256, 8)):
+        ratio = _ratio(step, "usual_way", "adaptssr", {"B": 128, "L": newest, "phase": "full"})
+        yield _Target(f"step against the usual way, L = {newest}", "≥", times, ratio)
     shape = {"M": 1400, "n": 645_972}
-    memory, times = _read(output, "masked_items-memory"), _read(output, "masked_items")
+    memory, speed = _read(output, "masked_items-memory"), _read(output, "masked_items")
     head = "masked-item head against the straightforward form, 1,400 × 645,972"
     yield _Target(f"{head}: memory", "<", 0.25, _ratio(memory, CHUNKED, ALL_SCORES, shape, "added_mb"))
-    yield _Target(f"{head}: time", "≤", 1, _ratio(times, CHUNKED, ALL_SCORES, {**shape, "phase": "full"}))
-    for length in (100, 256):
+    yield _Target(f"{head}: time", "≤", 1, _ratio(speed, CHUNKED, ALL_SCORES, {**shape, "phase": "full"}))
+    for newest in (100, 256):
         yield _Target(
-            f"AdaptSSR step (four encodings) against the CL4SRec step (two), L = {length}", "<", 2,
-            _ratio(step, "adaptssr", "cl4srec", {"B": 128, "L": length, "phase": "full"}),
+            f"AdaptSSR step (four encodings) against the CL4SRec step (two), L = {newest}", "<", 2,
+            _ratio(step, "adaptssr", "cl4srec", {"B": 128, "L": newest, "phase": "full"}),
         )  # fmt: skip
 
 

@@ -48,7 +48,7 @@ class AdaptSSR(lightning.LightningModule):
         vectors: Tensor = self.encoder(item_seq, item_seq_len)
         return vectors
 
-    def encode_views(self, batch: Batch, *key: object) -> list[Tensor]:
+    def encode_views(self, batch: Batch, *key: int | str) -> list[Tensor]:
         """Draw two views of every user and encode each under two dropout masks: û, û⁺, ũ, ũ⁺, each (B, d)."""
         generator = stream_generator(self.device, self.seed, *key)
         first, second, _ = self.views(batch.item_seq, batch.item_seq_len, generator)
