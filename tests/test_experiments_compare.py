@@ -414,6 +414,9 @@ def test_smoke(tmp_path):
     assert missing in ([], ["figure-7-age.png", "figure-7-age.svg", "figure-7-age.csv"])
     if missing:  # one task is left for figure 7
         assert (tmp_path / "figure-7.png").is_file()
+    with (tmp_path / "figure-5.csv").open(encoding="utf-8") as file:
+        panels = dict.fromkeys(line["panel"] for line in csv.DictReader(file))
+    assert list(panels) == [WARM_UP, "PeterRec", "CL4SRec", "AdaptSSR", TUNED]
     with (tmp_path / "records-fair.csv").open(encoding="utf-8") as file:
         records = list(csv.DictReader(file))
     rows = {record["method"] for record in records}
