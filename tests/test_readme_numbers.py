@@ -28,7 +28,7 @@ TO_MEND: dict[str, str] = {}
 
 # Columns of the CSV files that say how something was measured; their numbers prove nothing.
 CONDITIONS = {"processor", "cores", "threads", "device", "python", "torch", "packages", "commit", "seed", "repeats"}
-CONDITIONS |= {"warm_up", "numpy", "recbole", "pandas", "machine", "round", "q20_ms", "q80_ms"}
+CONDITIONS |= {"computed_on", "warm_up", "numpy", "recbole", "pandas", "machine", "round", "q20_ms", "q80_ms"}
 
 NUMBER = r"(?<![\w.,])[-+−]?\d[\d,]*(?:\.\d+)?(?![\w.]*\w)"
 # What a number with this unit may be multiplied by: files have ms, MB and fractions.
