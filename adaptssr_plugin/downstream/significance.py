@@ -81,6 +81,12 @@ def shown_decimals(means: Iterable[float]) -> int:
     return 2 if largest <= 0 else min(6, max(2, 2 - math.floor(math.log10(largest))))
 
 
+def shown(summary: Summary, decimals: int = 2, width: int = 1) -> str:
+    """``mean±std`` in percent, the mean alone where there is no spread; ``width``: at least as wide a mean."""
+    mean = f"{100 * summary.mean:{width}.{decimals}f}"
+    return mean if math.isnan(summary.std) else f"{mean}±{100 * summary.std:.{decimals}f}"
+
+
 def relative_improvement(mean: float, mean_none: float, decimals: int = 2) -> float:
     """The column Impr: ``100 (m / m_None - 1)`` of the means as printed (spec 4.3).
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adaptssr_plugin.downstream.significance import Summary, relative_improvement, shown_decimals, summarise
+from adaptssr_plugin.downstream.significance import Summary, relative_improvement, shown, shown_decimals, summarise
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.experiments.figures import save_figure
 
@@ -195,10 +195,9 @@ def _places(bars: Sequence[Bar]) -> list[float]:
 
 
 def _value_label(mean: Summary, full: Summary, first: bool, decimals: int) -> str:
-    shown = f"{100 * mean.mean:.{decimals}f}" + ("" if math.isnan(mean.std) else f"±{100 * mean.std:.{decimals}f}")
-    change = relative_improvement(mean.mean, full.mean, decimals)
+    value, change = shown(mean, decimals), relative_improvement(mean.mean, full.mean, decimals)
     # Adding 0 turns a rounded -0.0 into +0.0.
-    return shown if first or math.isnan(change) else f"{shown}  ({round(change, 1) + 0.0:+.1f} %)".replace("-", "−")
+    return value if first or math.isnan(change) else f"{value}  ({round(change, 1) + 0.0:+.1f} %)".replace("-", "−")
 
 
 def _draw_lambda(ax: "Axes", points: Points, full: Summary, chosen: float, metric: str) -> None:
@@ -234,8 +233,9 @@ def _bars_csv(bars: Sequence[Bar], means: Sequence[Summary]) -> str:
     places = shown_decimals(mean.mean for mean in means)
     for i, (bar, mean) in enumerate(zip(bars, means, strict=True)):
         change = relative_improvement(mean.mean, means[0].mean, places)
-        shown = "" if i == 0 or math.isnan(change) else f"{change:.2f}"
-        writer.writerow([bar.label, bar.group, *_numbers(mean), shown])
+        writer.writerow(
+            [bar.label, bar.group, *_numbers(mean), "" if i == 0 or math.isnan(change) else f"{change:.2f}"]
+        )
     return out.getvalue()
 
 

@@ -5,7 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from adaptssr_plugin.downstream.significance import Summary, paired, shown_decimals, summarise
+from adaptssr_plugin.downstream.significance import Summary, paired, shown, shown_decimals, summarise
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.experiments.tables import aligned_text, latex_table, markdown_table
 
@@ -83,8 +83,9 @@ class ReadingsTable:
             for task in self.metrics:
                 gain, p = self._against_first(row, task)
                 places = self._decimals(task)
-                shown = ["-", "-"] if row is self.rows[0] else [f"{gain:+.{places}f}", p or "-"]
-                line += [_shown(row.valid[task], places), *shown, _shown(row.test[task], places)]
+                gains = ["-", "-"] if row is self.rows[0] else [f"{gain:+.{places}f}", p or "-"]
+                valid, test = (shown(summarise(values[task]), places) for values in (row.valid, row.test))
+                line += [valid, *gains, test]
             lines.append(line)
         return lines
 
@@ -102,7 +103,3 @@ class ReadingsTable:
 
 def _percent(summary: Summary, decimals: int) -> tuple[str, str]:
     return f"{100 * summary.mean:.{decimals}f}", "" if summary.n < 2 else f"{100 * summary.std:.{decimals}f}"
-
-
-def _shown(values: Sequence[float], decimals: int) -> str:
-    return "±".join(part for part in _percent(summarise(values), decimals) if part)

@@ -12,6 +12,7 @@ from adaptssr_plugin.downstream.significance import (
     Summary,
     paired,
     relative_improvement,
+    shown,
     shown_decimals,
     summarise,
     welch,
@@ -79,7 +80,7 @@ class Table2:
 
     def decimals(self, column: Column) -> int:
         """Decimals of a column's means and spreads; see :func:`shown_decimals`."""
-        return shown_decimals(cell.mean for (_, one), cell in self.summaries.items() if one == column)
+        return _decimals(self.summaries, column)
 
     def improvement(self, row: str, column: Column) -> float:
         """Impr in percent against the baseline row; NaN for that row itself and where one is missing."""
@@ -90,12 +91,12 @@ class Table2:
 
     def best(self, column: Column) -> set[str]:
         """The rows with the largest mean of a column, compared as printed; several if they tie."""
-        shown = {
+        printed = {
             row: round(100 * self.summaries[row, column].mean, self.decimals(column))
             for row in self.rows
             if (row, column) in self.summaries
         }
-        return {row for row, value in shown.items() if value == max(shown.values())}
+        return {row for row, value in printed.items() if value == max(printed.values())}
 
     def text(self) -> str:
         """Aligned plain text; the best of a column is marked with ``*``."""
@@ -120,8 +121,8 @@ class Table2:
             for row in self.rows:
                 if (cell := self.summaries.get((row, column))) is not None:
                     numbers = ((100 * cell.mean, places), (100 * cell.std, places), (self.improvement(row, column), 2))
-                    shown = ["" if math.isnan(number) else f"{number:.{digits}f}" for number, digits in numbers]
-                    writer.writerow([*column, row, cell.n, *shown])
+                    texts = ["" if math.isnan(number) else f"{number:.{digits}f}" for number, digits in numbers]
+                    writer.writerow([*column, row, cell.n, *texts])
         return out.getvalue()
 
     def _strings(self, best: Callable[[str], str]) -> list[list[str]]:
@@ -165,7 +166,7 @@ def table_2(
     return Table2(
         rows=rows_in_order(rows, (row for row, _ in values), "records"),
         columns=tuple(dict.fromkeys(column for _, column in values)),
-        summaries={key: summarise(list(by_seed.values())) for key, by_seed in values.items()},
+        summaries=_summaries(values),
         footer=tuple(footer),
         baseline=paper_name(baseline),
     )
@@ -184,10 +185,15 @@ def rows_in_order(rows: Sequence[str], present: Iterable[str], source: str) -> t
 
 
 def _cell(summary: Summary | None, decimals: int) -> str:
-    if summary is None:
-        return "-"
-    mean = f"{100 * summary.mean:5.{decimals}f}"
-    return mean if math.isnan(summary.std) else f"{mean}±{100 * summary.std:.{decimals}f}"
+    return "-" if summary is None else shown(summary, decimals, width=5)
+
+
+def _summaries(values: Mapping[tuple[str, Column], Values]) -> dict[tuple[str, Column], Summary]:
+    return {key: summarise(list(by_seed.values())) for key, by_seed in values.items()}
+
+
+def _decimals(summaries: Mapping[tuple[str, Column], Summary], column: Column) -> int:
+    return shown_decimals(cell.mean for (_, one), cell in summaries.items() if one == column)
 
 
 def best_baseline_footer(
@@ -219,7 +225,8 @@ def best_baseline_footer(
     baselines = [row for row in map(paper_name, among) if row not in left_out]
     columns = list(dict.fromkeys(column for row, column in values if row == method))
     one_dataset = len({column.dataset for column in columns}) == 1
-    places = {column: _decimals(values, column) for column in columns}
+    summaries = _summaries(values)
+    places = {column: _decimals(summaries, column) for column in columns}
     contests: list[tuple[Column, str, str]] = []
     for column in columns:
         rows = [row for row in baselines if (row, column) in values]
@@ -266,13 +273,8 @@ def _p_value(p: float) -> str:
     """``p = .03``: as many digits as it takes to see on which side of .01 and .05 it lies; † below .01."""
     if p < 0.001:
         return "p < .001†"
-    shown = f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
-    return f"p = {shown.removeprefix('0')}{'†' if p < 0.01 else ''}"
-
-
-def _decimals(values: Mapping[tuple[str, Column], Values], column: Column) -> int:
-    """Decimals of a column, as the table's."""
-    return shown_decimals(summarise(list(runs.values())).mean for (_, one), runs in values.items() if one == column)
+    digits = f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+    return f"p = {digits.removeprefix('0')}{'†' if p < 0.01 else ''}"
 
 
 def _printed(values: Values, decimals: int) -> float:
