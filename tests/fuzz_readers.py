@@ -14,7 +14,7 @@ from pyarrow import parquet
 
 from adaptssr_plugin import UserEncoder
 from adaptssr_plugin.corpus import open_corpus, read_interactions, read_sequence_lines
-from adaptssr_plugin.corpus.atomic import convert_interactions
+from adaptssr_plugin.corpus.atomic_converter import convert_interactions
 from adaptssr_plugin.corpus.converters import convert_lines, convert_parquet
 from adaptssr_plugin.corpus.corpus_writer import CorpusWriter
 from adaptssr_plugin.corpus.known_histories import known_lines, known_parquet

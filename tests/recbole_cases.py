@@ -1,10 +1,15 @@
 """A model of RecBole's sequential type and small datasets in RecBole's atomic files, for the tests of its room."""
 
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 from recbole.model.abstract_recommender import SequentialRecommender
 from torch import nn
+
+from adaptssr_plugin.recbole import mended
+from adaptssr_plugin.recbole.mends import temporary_attribute
+from adaptssr_plugin.recbole.reading import REPLACEMENTS
 
 LEAVE_ONE_OUT = [{"split": {"LS": mode}} for mode in ("valid_and_test", "valid_only", "test_only")]
 BY_RATIO_AND_USER = {"split": {"RS": [0.7, 0.2, 0.1]}, "group_by": "user"}
@@ -17,6 +22,18 @@ def split_name(eval_args):
     """Name a split for pytest's report."""
     (kind, how), *_ = eval_args["split"].items()
     return f"{kind}-{how if kind == 'LS' else eval_args.get('group_by', 'user')}"
+
+
+STOCK = [(owner, name, vars(owner)[name]) for owner, name, _ in REPLACEMENTS]
+
+
+@contextmanager
+def stock_reading():
+    """RecBole's own reader, order and prefix rows, which run on today's numpy and torch."""
+    with mended(), ExitStack() as stack:
+        for owner, name, value in STOCK:
+            stack.enter_context(temporary_attribute(owner, name, value))
+        yield
 
 
 class MeanOfItems(SequentialRecommender):

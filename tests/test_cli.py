@@ -211,7 +211,7 @@ class TestWrongCalls:
             ("zero", "{folder}/zero/zero.inter: expected a first line of name:type columns"),
             ("timeless", "TIME_FIELD: expected a column 'timestamp' in timeless.inter, which has user_id, item_id"),
             ("userless", "USER_ID_FIELD: expected a column 'user_id' in userless.inter"),
-            ("binary", "dataset: cannot read"),
+            ("binary", "expected UTF-8 text, got a byte that is none"),
             ("text", "dataset: cannot load text: "),
             ("single", "dataset: expected a user with two interactions or more in single"),
             ("small/small.inter", "dataset: expected ml-100k, a folder under data_path"),
@@ -289,7 +289,9 @@ class TestWrongCalls:
 
     def test_a_dataset_without_profiles(self, call):
         (call.folder / "small" / "small.user").unlink()
-        assert_one_line(call("finetune", "run", "--task", "gender", *FINE), "dataset: cannot read ")
+        assert_one_line(
+            call("finetune", "run", "--task", "gender", *FINE), "expected a readable file, got No such file"
+        )
 
     def test_divergence_is_no_fault_of_the_call_but_gives_one_line_too(self, call):
         result = pretrain(call, "--mlm-learning-rate", "1e30")

@@ -93,13 +93,13 @@ def test_columns_of_every_type(odd):
     shown = [(label.name, label.kind, label.rows, label.classes, label.largest, label.largest_rows)
              for label in found.labels]  # fmt: skip
     assert shown == [
-        ("job", "token", 2, 2, "x", 1),
+        ("job", "token", 3, 3, "x", 1),
         ("wage", "float", 2, 1, "1.5", 2),
         ("likes", "token_seq", 3, 2, "q", 2),
         ("none", "token", 0, 0, "-", 0),
         ("only", "token", 2, 1, "y", 2),
     ]
-    assert [label.largest_share for label in found.labels] == pytest.approx([1 / 2, 1, 2 / 3, 0, 1])
+    assert [label.largest_share for label in found.labels] == pytest.approx([1 / 3, 1, 2 / 3, 0, 1])
 
 
 def test_the_table(odd):
@@ -120,7 +120,7 @@ def test_the_table(odd):
         "  max                 3",
         "",
         "label  type       rows  classes  largest class  of rows     share",
-        "job    token         2        2  x                    1   50.00 %",
+        "job    token         3        3  x                    1   33.33 %",
         "wage   float         2        1  1.5                  2  100.00 %",
         "likes  token_seq     3        2  q                    2   66.67 %",
         "none   token         0        0  -                    0    0.00 %",

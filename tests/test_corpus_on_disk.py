@@ -21,7 +21,7 @@ from adaptssr_plugin.corpus import (
     read_interactions,
     read_sequence_lines,
 )
-from adaptssr_plugin.corpus.atomic import convert_interactions
+from adaptssr_plugin.corpus.atomic_converter import convert_interactions
 from adaptssr_plugin.corpus.converters import convert_lines, convert_parquet
 from adaptssr_plugin.errors import InputError
 
@@ -193,12 +193,18 @@ def test_an_unsorted_inter_file(tmp_path, monkeypatch, part):
     ("text", "said"),
     [
         ("user_id:token\titem_id:token\nu\ti\n", ": expected a column timestamp, got user_id, item_id"),
-        ("", ": expected a column user_id, got an empty file"),
+        ("", ": expected a first line of name:type columns separated by"),
         ("user_id:token\titem_id:token\ttimestamp:float\n", None),
         ("user_id:token\titem_id:token\ttimestamp:float\nu\ti\t1\nu\ti\n", ", line 3: expected 3 values separated by"),
         ("user_id:token\titem_id:token\ttimestamp:float\nu\ti\tlate\n", ", line 2: timestamp: expected a number, got"),
-        ("user_id:token\titem_id:token\ttimestamp:float\nu\t[PAD]\t1\n", ", line 2: expected a user and an item, got"),
-        ("user_id:token\titem_id:token\ttimestamp:float\n\t3\t1\n", ", line 2: expected a user and an item, got ''"),
+        (
+            "user_id:token\titem_id:token\ttimestamp:float\nu\t[PAD]\t1\n",
+            ", line 2: item_id: expected a token, got [PAD], the",
+        ),
+        (
+            "user_id:token\titem_id:token\ttimestamp:float\n\t3\t1\n",
+            ", line 2: user_id: expected a token, got an empty cell",
+        ),
     ],
 )
 def test_odd_inter_files(tmp_path, text, said):
@@ -221,7 +227,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from adaptssr_plugin.corpus import corpus_writer
-from adaptssr_plugin.corpus.atomic import convert_interactions
+from adaptssr_plugin.corpus.atomic_converter import convert_interactions
 from adaptssr_plugin.corpus.converters import convert_lines
 import pyarrow.parquet, tqdm  # once, and not in every child
 corpus_writer.PART = 500
@@ -355,7 +361,7 @@ def test_overwriting(folder, tmp_path):
     ("text", "said"),
     [
         ("u a\nv\n", "line 2: expected a user and at least one item, got 'v' alone"),
-        ("u a\nv [PAD]\n", "line 2: expected names other than '[PAD]' and '', got one of these"),
+        ("u a\nv [PAD]\n", "line 2: expected a token, got [PAD], the name of the padding"),
         ("u a\nv b\nu c\n", "line 3: expected every user once, got 'u' again"),
     ],
 )
@@ -375,7 +381,7 @@ def test_odd_lines_leave_nothing_behind(tmp_path, text, said):
         (["a", "b"], [["x"], None], "row 2: expected a user and a list of items, got null among them"),
         (["a", "b"], [["x", None], ["y"]], "row 1: expected a user and a list of items, got null among them"),
         (["a", "b"], [["x"], []], "row 2: expected a user and at least one item, got 'b' alone"),
-        (["a", ""], [["x"], ["y"]], "row 2: expected names other than"),
+        (["a", ""], [["x"], ["y"]], "row 2: expected a token, got an empty cell"),
         (["a", "b", "a"], [["x"], ["y"], ["z"]], "row 3: expected every user once, got 'a' again"),
     ],
 )

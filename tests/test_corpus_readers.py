@@ -93,20 +93,25 @@ LINES, ROWS = read_sequence_lines, read_interactions
         (LINES, "\n \n", "{path}: expected one line per user, got an empty file"),
         (LINES, "1 2\n7\n", "{path}, line 2: expected a user and at least one item, got '7' alone"),
         (LINES, "1 2\n3 4\n1 5\n", "{path}, line 3: expected one line per user, got '1' again"),
-        (LINES, "1 [PAD]\n", "{path}: expected no item called '[PAD]', the name of the padding, got one"),
+        (LINES, "1 [PAD]\n", "{path}, line 1: expected a token, got [PAD], the name of the padding"),
         (
             LINES,
             b"1 2\n\xff\xfe 3\n",
             "{path}: expected UTF-8 text, got a byte that is none (invalid start byte)",
         ),
-        (ROWS, "", "{path}: expected a column user_id, got an empty file"),
+        (
+            ROWS,
+            "",
+            "{path}: expected a first line of name:type columns separated by '\\t' "
+            "(types token, float, token_seq, float_seq), got an empty one",
+        ),
         (ROWS, HEADER, "{path}: expected at least one interaction, got none below the header"),
         (ROWS, "uid:token\titem_id:token\n", "{path}: expected a column user_id, got uid, item_id"),
         (ROWS, "user_id:token\titem_id:token\nu\ta\n", "{path}: expected a column timestamp, got user_id, item_id"),
         (ROWS, HEADER + "u\ta\t1\t1\nu\ta\t1\n", "{path}, line 3: expected 4 values separated by tabs, got 3"),
         (ROWS, HEADER + "u\ta\t1\tnoon\n", "{path}, line 2: timestamp: expected a number, got 'noon'"),
         (ROWS, HEADER + "u\ta\t1\tnan\n", "{path}, line 2: timestamp: expected a number, got 'nan'"),
-        (ROWS, HEADER + "u\t\t1\t1\n", "{path}, line 2: expected a user and an item, got 'u' and ''"),
+        (ROWS, HEADER + "u\t\t1\t1\n", "{path}, line 2: item_id: expected a token, got an empty cell"),
     ],
 )
 def test_odd_files_get_one_line(tmp_path, reader, text, message):

@@ -117,13 +117,19 @@ def test_columns_may_come_in_any_order_and_with_others(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "expected a column user_id, got an empty file"),
+        ("", "expected a first line of name:type columns .*, got an empty one"),
         ("user_id:token\titem:token\nu\ti\n", "expected a column target_id, got user_id, item"),
         ("user_id:token\ttarget_id:token\n", "expected at least one line below the header, got none"),
-        ("user_id:token\ttarget_id:token\nu\n", "line 2: expected 2 values between tabs, got 1"),
-        ("user_id\ttarget_id\tinput_length\nu\tt\t1\nu\tt\t1.5\n", "line 3: expected input_length .*, got '1.5'"),
-        ("user_id\ttarget_id\tinput_length\nu\tt\t-1\n", "line 2: expected input_length to be a count, got '-1'"),
-        (b"\xff\xfe", "expected UTF-8 text, got a byte that is none"),
+        ("user_id:token\ttarget_id:token\nu\n", "line 2: expected 2 values separated by tabs, got 1"),
+        (
+            "user_id:token\ttarget_id:token\tinput_length:float\nu\tt\t1\nu\tt\t1.5\n",
+            "line 3: expected input_length .*, got '1.5'",
+        ),
+        (
+            "user_id:token\ttarget_id:token\tinput_length:float\nu\tt\t-1\n",
+            "line 2: expected input_length to be a count, got '-1'",
+        ),
+        (b"\xff\xfe", "line 1: expected UTF-8 text, got a byte that is none"),
         (None, "expected a readable file, got No such file"),
     ],
 )

@@ -213,9 +213,9 @@ def test_an_empty_folder_is_refused(tmp_path):
         ("user_id item_id timestamp", {}, "expected a first line of name:type columns"),
         ("user_id:token item_id:int timestamp:float", {}, "got 'item_id:int'"),
         (COLUMNS, {"field_separator": ","}, "separated by ','"),
-        (COLUMNS, {"encoding": "no-such-encoding"}, "dataset: cannot read"),
+        (COLUMNS, {"encoding": "no-such-encoding"}, "encoding: expected one that Python knows"),
         (COLUMNS, {"load_col": {"inter": ["user_id", "item_id"]}}, "load_col: expected 'timestamp' among the columns"),
-        (COLUMNS, {"load_col": {"user": ["user_id", "age"]}}, "dataset: cannot read"),
+        (COLUMNS, {"load_col": {"user": ["user_id", "age"]}}, "odd.user: expected a readable file, got No such file"),
         (COLUMNS, {"load_col": {"inter": "user_id"}}, "load_col: expected a list of columns for 'inter', got"),
         (COLUMNS, {"load_col": ["user_id"]}, "load_col: expected a mapping"),
         (COLUMNS, {"unload_col": {"inter": ["timestamp"]}}, "unload_col: 'timestamp' is needed"),
@@ -274,5 +274,5 @@ def test_columns_of_the_example():
         ["user_id", "age", "gender", "occupation", "zip_code"], "token"
     )
     assert atomic_columns(folder, "ml-100k", "item")["class"] == "token_seq"
-    with pytest.raises(InputError, match=r"dataset: cannot read .*ml-100k\.users"):
+    with pytest.raises(InputError, match=r"ml-100k\.users: expected a readable file"):
         atomic_columns(folder, "ml-100k", "users")

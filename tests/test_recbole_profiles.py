@@ -129,5 +129,5 @@ def test_a_label_needs_two_classes(small):
 def test_a_dataset_without_profiles(tmp_path):
     write_table(tmp_path / "bare" / "bare.inter", "user_id:token item_id:token timestamp:float", [("a", "x", 1)])
     config = build_config(MeanOfItems, str(tmp_path / "bare"))
-    with pytest.raises(InputError, match=r"dataset: cannot read .*bare\.user"):
+    with pytest.raises(InputError, match=r"bare\.user: expected a readable file"):
         profile_labels(config, np.array(["a"]), "age")

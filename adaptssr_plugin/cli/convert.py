@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..corpus.atomic import convert_interactions
+from ..corpus.atomic_converter import convert_interactions
 from ..corpus.converters import convert_lines, convert_parquet
 from ..corpus.dataset_writer import Converted
 from ..corpus.tafeng import PACKAGE, convert_tafeng, fetch_tafeng

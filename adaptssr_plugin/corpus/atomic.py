@@ -1,113 +1,302 @@
-"""From RecBole's atomic files to a corpus, whatever the order and the number of their lines."""
+"""RecBole's atomic files, read as they stand: the only reader of them in this package.
 
-from collections.abc import Iterator
-from itertools import islice
+The first line names the columns, as ``user_id:token<TAB>item_id:token<TAB>timestamp:float``; every other line is a
+row. A token is all that stands between two separators: quotation marks, blanks and words such as NA mean themselves.
+"""
+
+import codecs
+import math
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TextIO
+
+import numpy as np
+import numpy.typing as npt
 
 from ..errors import InputError
-from ..progress import progress_bar
 from .behaviours import PAD_TOKEN
-from .corpus_writer import InteractionsWriter, source_of
-from .dataset_writer import Converted, file_sizes, numbered_lines
-from .readers import parse_time
+from .times import ExactTimes, NotATimeError, Times, join_times, parse_times, sortable
 
-__all__ = ["convert_interactions"]
+KINDS = ("token", "float", "token_seq", "float_seq")
+LONGEST_TOKEN = 4096  # characters; names are kept in arrays as wide as the longest
+_LONGEST_LINE = 1 << 26
+_CHUNK = 1 << 22  # characters read at a time
+# What stands for a missing number in a column of floats, as pandas has it. In a column of tokens only "" does.
+_WORDS = "#N/A #NA -1.#IND -1.#QNAN -NaN -nan 1.#IND 1.#QNAN <NA> N/A NA NULL NaN None n/a nan null"
+MISSING_NUMBERS = frozenset(["", "#N/A N/A", *_WORDS.split()])
 
 
-def convert_interactions(
-    source: str | Path,
-    folder: str | Path,
-    *,
-    user_column: str = "user_id",
-    item_column: str = "item_id",
-    time_column: str = "timestamp",
-    name: str | None = None,
-    overwrite: bool = False,
-    show_progress: bool = True,
-) -> Converted:
-    """Convert a RecBole ``.inter`` file to a corpus; all of its behaviours, where RecBole holds the newest out.
+class Rows(NamedTuple):
+    """Some rows of a file.
 
-    Each user's behaviours are sorted by time, those at the same time in the file's order. The ``.user`` file beside
-    it is taken along. What was broken off goes on where it was when the same call comes again.
+    Attributes:
+        cells: for each column that was asked for, (N,) texts.
+        lines: (N,) the number of each row's line.
+    """
+
+    cells: list[list[str]]
+    lines: Sequence[int]
+
+
+class AtomicFile:
+    """An atomic file, whose header has been read and checked.
 
     Args:
-        source: the ``.inter`` file, or a folder that holds a single one.
-        folder: where the corpus goes.
-        user_column: the column of users, in the ``.user`` file too.
-        item_column: the column of items.
-        time_column: the column of times, as numbers.
-        name: of the files of labels; None: the folder's.
-        overwrite: replace a corpus that is there.
-        show_progress: a progress bar on standard error.
+        path: the file.
+        separator: RecBole's ``field_separator``, one character or more.
+        encoding: RecBole's ``encoding``.
+
+    Attributes:
+        path: the file.
+        columns: the type of each column by name, in the file's order: token, float, token_seq or float_seq.
 
     Raises:
-        InputError: a file that cannot be read, a missing column, an odd line, or a corpus that is there already.
+        InputError: a file that is missing or unreadable, or a header that is not made of different ``name:type``.
     """
-    path = _inter_file(Path(source))
-    total = file_sizes([path])
-    columns = [user_column, item_column, time_column]
-    user_file = path.with_suffix(".user")
-    source_files = source_of([path], kind="recbole", columns=columns)
-    with (
-        InteractionsWriter(Path(folder), name, overwrite, source=source_files) as writer,
-        progress_bar(total, "convert", show_progress, "B") as bar,
-    ):
-        bar.unit_scale = True
-        _write_behaviours(path, columns, writer, bar)
-        if user_file.exists():
-            file_sizes([user_file])
-            _write_profiles(user_file, user_column, writer)
-    return writer.converted()
+
+    def __init__(self, path: str | Path, separator: str = "\t", encoding: str = "utf-8") -> None:
+        self.path = Path(path)
+        self._separator = separator
+        if not isinstance(separator, str) or not separator or any(mark in separator for mark in "\r\n\0"):
+            raise InputError(f"field_separator: expected one character or more within a line, got {separator!r}")
+        try:
+            codec = codecs.lookup(encoding or "utf-8").name
+        except (LookupError, TypeError):
+            raise InputError(f"encoding: expected one that Python knows, got {encoding!r}") from None
+        self._encoding = "utf-8-sig" if codec == "utf-8" else codec  # a byte-order mark is no part of a name
+        with self._open() as file:
+            header = file.readline(1 << 20).removesuffix("\n").removesuffix("\r")
+        self.columns = self._parsed(header)
+
+    def _parsed(self, header: str) -> dict[str, str]:
+        columns: dict[str, str] = {}
+        for field in header.split(self._separator):
+            column, _, kind = field.partition(":")
+            if not column or kind not in KINDS:
+                raise InputError(
+                    f"{self.path}: expected a first line of name:type columns separated by {self._separator!r} "
+                    f"(types {', '.join(KINDS)}), got {repr(field[:80]) if header else 'an empty one'}"
+                )
+            if column in columns:
+                raise InputError(f"{self.path}: expected one column called {column}, got two")
+            columns[column] = kind
+        return columns
+
+    def check(self, column: str, kind: str) -> None:
+        """Raise InputError unless there is a column of this name and type."""
+        if column not in self.columns:
+            raise InputError(f"{self.path}: expected a column {column}, got {', '.join(self.columns)}")
+        if self.columns[column] != kind:
+            raise InputError(
+                f"{self.path}, line 1: expected {column} to be of type {kind}, got {column}:{self.columns[column]}"
+            )
+
+    def rows(self, columns: Sequence[str], seen: Callable[[int], Any] | None = None) -> Iterator[Rows]:
+        """Go through the rows, some at a time; empty lines are passed over.
+
+        Args:
+            columns: names of columns of the file.
+            seen: is told after every chunk how many bytes of the file have been read since the last one.
+
+        Yields:
+            At least one row at a time.
+
+        Raises:
+            InputError: bytes that are not text, a row with too few or too many cells.
+        """
+        places = [list(self.columns).index(column) for column in columns]
+        number, rest, position = 2, "", 0
+        with self._open() as file:
+            file.readline()
+            while text := file.read(_CHUNK):
+                if seen is not None:
+                    seen(file.buffer.tell() - position)  # what is read ahead counts
+                    position = file.buffer.tell()
+                whole, newline, last = text.rpartition("\n")
+                if not newline:
+                    rest += text
+                    if len(rest) > _LONGEST_LINE:
+                        raise self._error(number, f"expected at most {_LONGEST_LINE:,} characters, got more")
+                    continue
+                lines = self._lines(rest + whole, number)
+                rest = last
+                if found := self._found(lines, number, places):
+                    yield found
+                number += len(lines)
+            if rest and (found := self._found(self._lines(rest, number), number, places)):
+                yield found
+
+    def _lines(self, text: str, number: int) -> list[str]:
+        """Split text, the first line of which has this number, without what ends the lines."""
+        lines = text.split("\n")
+        for mark, name in (("\r", "a carriage return"), ("\0", "a NUL")):
+            if mark in text:
+                lines = [line.removesuffix("\r") for line in lines]
+                for place, line in enumerate(lines):
+                    if mark in line:
+                        raise self._error(number + place, f"expected lines of text that end in \\n, got {name} in one")
+        return lines
+
+    def _found(self, lines: list[str], number: int, places: Sequence[int]) -> Rows | None:
+        """Take lines, the first one of which has this number, apart."""
+        numbers: Sequence[int] = range(number, number + len(lines))
+        if not all(lines):
+            numbers = [number for number, line in zip(numbers, lines, strict=True) if line]
+            lines = [line for line in lines if line]
+        width = len(self.columns)
+        counts = [line.count(self._separator) for line in lines]
+        if counts.count(width - 1) != len(lines):
+            odd = next(place for place, count in enumerate(counts) if count != width - 1)
+            named = "tabs" if self._separator == "\t" else repr(self._separator)
+            raise self._error(numbers[odd], f"expected {width} values separated by {named}, got {counts[odd] + 1}")
+        cells = self._separator.join(lines).split(self._separator)
+        return Rows([cells[place::width] for place in places], numbers) if lines else None
+
+    @contextmanager
+    def _open(self) -> Iterator[TextIO]:
+        try:
+            with self.path.open(encoding=self._encoding, newline="\n") as file:
+                yield file
+        except OSError as error:
+            raise InputError(f"{self.path}: expected a readable file, got {error.strerror or error}") from None
+        except UnicodeError as error:
+            reason = f"({getattr(error, 'reason', error)})"
+            name = self._encoding.removesuffix("-sig").upper()
+            raise InputError(
+                f"{self.path}{self._undecodable_line()}: expected {name} text, got a byte that is none {reason}"
+            ) from None
+
+    def _undecodable_line(self) -> str:
+        with self.path.open("rb") as file:
+            odd = (number for number, line in enumerate(file, start=1) if not _is_text(line, self._encoding))
+            number = next(odd, None)
+        return "" if number is None else f", line {number}"
+
+    def _error(self, line: int, complaint: str) -> InputError:
+        return InputError(f"{self.path}, line {line}: {complaint}")
+
+    # --- columns ------------------------------------------------------------------------------------------------------
+
+    def number_tokens(
+        self, column: str, ids: "TokenIds", cells: list[str], lines: Sequence[int]
+    ) -> npt.NDArray[np.int32]:
+        """Look the tokens of some rows up, new ones getting the next number.
+
+        Args:
+            column: its name, for messages.
+            ids: of the column.
+            cells: (N,) its texts.
+            lines: (N,) their lines.
+
+        Returns:
+            (N,) int32.
+
+        Raises:
+            InputError: no token where one is needed, the padding's name, or one that is too long.
+        """
+        try:
+            return np.fromiter(map(ids.__getitem__, cells), dtype=np.int32, count=len(cells))
+        except UnusableTokenError as error:
+            raise self._error(lines[cells.index(error.token)], f"{column}: {error}") from None
+
+    def times(self, column: str, cells: list[str], lines: Sequence[int]) -> ExactTimes:
+        """Read the times of some rows without rounding them; for :meth:`sortable_times`.
+
+        Raises:
+            InputError: a cell that is no finite number.
+        """
+        try:
+            return parse_times(cells)
+        except NotATimeError as error:
+            raise self._not_a_number(column, cells[error.place], lines[error.place]) from None
+
+    def sortable_times(self, parts: Sequence[ExactTimes]) -> Times:
+        """Join the times of all rows for sorting by them (:func:`~.times.sortable`)."""
+        try:
+            return sortable(join_times(parts))
+        except InputError as error:
+            raise InputError(f"{self.path}: {error}") from None
+
+    def floats(self, column: str, cells: list[str], lines: Sequence[int]) -> npt.NDArray[np.float64]:
+        """Read numbers, NaN where one is missing: an empty cell, NA and the like.
+
+        Raises:
+            InputError: a cell that is neither.
+        """
+        try:
+            if "_" not in "".join(cells):
+                return np.array(array("d", map(float, cells)), dtype=np.float64)
+        except ValueError:
+            pass
+        numbers = [_float(cell) for cell in cells]
+        if None in numbers:
+            place = numbers.index(None)
+            raise self._not_a_number(column, cells[place], lines[place])
+        return np.array(numbers, dtype=np.float64)
+
+    def _not_a_number(self, column: str, cell: str, line: int) -> InputError:
+        return self._error(line, f"{column}: expected a number, got {cell[:80]!r}")
 
 
-def _inter_file(source: Path) -> Path:
-    if not source.is_dir():
-        return source
-    found = sorted(source.glob("*.inter"))
-    if len(found) != 1:
-        came = ", ".join(path.name for path in found) or "none"
-        raise InputError(f"input: expected a single .inter file in {source}, got {came}")
-    return found[0]
+def _is_text(line: bytes, encoding: str) -> bool:
+    try:
+        line.decode(encoding)
+    except UnicodeError:
+        return False
+    return True
 
 
-def _write_behaviours(path: Path, columns: list[str], writer: InteractionsWriter, bar: Any) -> None:
-    with path.open("rb") as file:
-        lines = numbered_lines(file, path, bar)
-        header = [field.partition(":")[0] for field in next(lines, (1, ""))[1].split("\t")]
-        for column in columns:
-            if column not in header:
-                raise InputError(f"{path}: expected a column {column}, got {', '.join(header) or 'an empty file'}")
-        user_place, item_place, time_place = map(header.index, columns)
-        rows = _rows(path, lines, len(header))
-        for number, values in islice(rows, writer.already_written(), None):
-            user, item, time = values[user_place], values[item_place], values[time_place]
-            if not user or not item or user == PAD_TOKEN or item == PAD_TOKEN:
-                place = f"{path}, line {number}"
-                raise InputError(f"{place}: expected a user and an item, got {user!r} and {item!r}")
-            writer.write_behaviour(user, item, parse_time(time, path, number, columns[2]))
+def _float(cell: str) -> float | None:
+    """Read a number, NaN where it is missing; None for anything else."""
+    if cell in MISSING_NUMBERS:
+        return math.nan
+    try:
+        return None if "_" in cell else float(cell)  # which Python's numbers may hold, and no file's
+    except ValueError:
+        return None
 
 
-def _rows(path: Path, lines: Iterator[tuple[int, str]], width: int) -> Iterator[tuple[int, list[str]]]:
-    """Give the number and the values of every line that is not empty."""
-    for number, line in lines:
-        if line:
-            values = line.split("\t")
-            if len(values) != width:
-                raise InputError(f"{path}, line {number}: expected {width} values separated by tabs, got {len(values)}")
-            yield number, values
+def is_usable(token: str) -> bool:
+    """Tell whether a text can be the name of anything."""
+    return token not in ("", PAD_TOKEN) and len(token) <= LONGEST_TOKEN
 
 
-def _write_profiles(path: Path, user_column: str, writer: InteractionsWriter) -> None:
-    """Write RecBole's file of users again, with the column of users called user_id and in front."""
-    with path.open("rb") as file, progress_bar(0, "labels", False) as bar:
-        lines = numbered_lines(file, path, bar)
-        header = [field.partition(":")[::2] for field in next(lines, (1, ""))[1].split("\t")]
-        names = [name for name, _ in header]
-        if user_column not in names:
-            raise InputError(f"{path}: expected a column {user_column}, got {', '.join(names) or 'an empty file'}")
-        place = names.index(user_column)
-        writer.begin_labels({name: kind for name, kind in header if name != user_column})
-        for number, values in _rows(path, lines, len(header)):
-            user = values.pop(place)
-            writer.add_labels(f"{path}, line {number}", user, values)
+class UnusableTokenError(InputError):
+    """A text that cannot be the name of anything."""
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+        if len(token) > LONGEST_TOKEN:
+            super().__init__(f"expected a token of at most {LONGEST_TOKEN:,} characters, got {len(token):,}")
+        elif token:
+            super().__init__(f"expected a token, got {token}, the name of the padding")
+        else:
+            super().__init__("expected a token, got an empty cell")
+
+
+class TokenIds(dict[str, int]):
+    """Numbers tokens in the order in which they are first looked up.
+
+    Args:
+        first: the first number.
+        missing: the number of an empty cell; None: there may be none.
+    """
+
+    def __init__(self, first: int = 1, missing: int | None = None) -> None:
+        super().__init__()
+        self._first = first
+        self._missing = missing
+
+    def __missing__(self, token: str) -> int:
+        if token == "" and self._missing is not None:
+            return self._missing
+        if not is_usable(token):
+            raise UnusableTokenError(token)
+        number = self[token] = len(self) + self._first
+        return number
+
+    def add(self, tokens: Iterable[str]) -> None:
+        """Number tokens that are new, usable and all different."""
+        self.update((token, number) for number, token in enumerate(tokens, start=len(self) + self._first))

@@ -45,8 +45,8 @@ def convert_lines(
         show_progress: a progress bar on standard error.
 
     Raises:
-        InputError: a file that cannot be read, a user without items or with two lines, a name that RecBole cannot
-            read, or files that are there already. Nothing is written then.
+        InputError: a file that cannot be read, a user without items or with two lines, a name that a file cannot
+            hold, or files that are there already. Nothing is written then.
     """
     paths = [Path(path) for path in inputs]
     total = file_sizes(paths)

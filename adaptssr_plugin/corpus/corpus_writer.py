@@ -14,16 +14,18 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
+from .atomic import TokenIds, UnusableTokenError, is_usable
 from .behaviours import PAD_TOKEN
 from .dataset_writer import DatasetWriter, Users
 from .on_disk import FILES, ITEM_TOKENS, ITEMS, MANIFEST, OFFSETS, PARTS, USER_TOKENS, checksum, make_manifest
+from .times import ExactTimes, as_text, from_text, join_times, sortable
 
 PART = 1 << 22  # behaviours in a part, and in a block of sorted ones
-_VERSION = 2  # of the parts
-_UNUSABLE = frozenset(["", PAD_TOKEN])  # as names
+_VERSION = 3  # of the parts
 _SOURCE, _NAMES, _SUMS = "source.json", "names.json", "checksums.json"
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+Behaviours = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], ExactTimes]
 Block = tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]
 
 
@@ -40,23 +42,6 @@ def source_of(paths: Sequence[Path], **options: Any) -> dict[str, Any]:
     """Tell a conversion by its files, their sizes and times, and its options."""
     files = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     return {"files": files, "options": options, "parts": _VERSION}
-
-
-class Numbers(dict[str, int]):
-    """Numbers names from 1 in the order in which they are first looked up."""
-
-    def __init__(self, names: Iterable[str] = ()) -> None:
-        super().__init__()
-        self.add(names)
-
-    def add(self, names: Iterable[str]) -> None:
-        """Number names that are new and all different."""
-        first = len(self) + 1
-        self.update((name, number) for number, name in enumerate(names, start=first))
-
-    def __missing__(self, name: str) -> int:
-        number = self[name] = len(self) + 1
-        return number
 
 
 class CorpusWriter(DatasetWriter):
@@ -101,7 +86,7 @@ class CorpusWriter(DatasetWriter):
         self._parts.begin()
         for path in (self.main, *(self.folder / name for name in FILES)):
             self._temporary(path)
-        self._numbers = Numbers()
+        self.item_ids = TokenIds()
         for part in self._parts:
             if not part.is_whole():
                 self._discard()
@@ -111,14 +96,14 @@ class CorpusWriter(DatasetWriter):
             users, items = part.names()
             self.behaviours += int(part["items"].size)
             self.users += len(users)
-            self._numbers.add(items)
-        self._first_new_item = len(self._numbers)
+            self.item_ids.add(items)
+        self._first_new_item = len(self.item_ids)
         self._to_pass_over = self.users
 
     @property
     def n_items(self) -> int:
         """How many different items came."""
-        return len(self._numbers)
+        return len(self.item_ids)
 
     def already_written(self) -> int:
         """Say how many users an earlier run has written; they need not come again."""
@@ -135,18 +120,18 @@ class CorpusWriter(DatasetWriter):
         if self._passed_over < self._to_pass_over:
             self._passed_over += 1
             return
-        self._ids.extend(map(self._numbers.__getitem__, items))
+        self._ids.extend(map(self.item_ids.__getitem__, items))
         self._counts.append(len(items))
         self._user_names.append(user)
         self._count(1, len(items))
 
     def add_users(self, users: Users) -> None:
         """Write the behaviours of some users, each different item looked up once; errors as :meth:`add`."""
-        odd = not users.counts.all() or not _UNUSABLE.isdisjoint(users.names) or not _UNUSABLE.isdisjoint(users.users)
+        odd = not users.counts.all() or not all(map(is_usable, (*users.names, *users.users)))
         if odd or self._passed_over < self._to_pass_over:
             super().add_users(users)
             return
-        ids = np.fromiter(map(self._numbers.__getitem__, users.names), dtype=np.int32, count=len(users.names))
+        ids = np.fromiter(map(self.item_ids.__getitem__, users.names), dtype=np.int32, count=len(users.names))
         self._ids.frombytes(ids[users.codes].tobytes())
         self._counts.extend(users.counts.tolist())
         self._user_names += users.users
@@ -159,14 +144,15 @@ class CorpusWriter(DatasetWriter):
             self._end_part()
 
     def add_labels(self, place: str, user: str, values: Sequence[str]) -> None:
-        """Write the labels of one user, whose name has to be one that RecBole can read."""
+        """Write the labels of one user, whose name has to be one that an atomic file can hold."""
         super()._check(place, [user])
         super().add_labels(place, user, values)
 
     def _check(self, place: str, names: Sequence[str]) -> None:
-        """Look at names for a corpus, which may be anything but "" and, for items, the padding's."""
-        if not _UNUSABLE.isdisjoint(names):
-            raise InputError(f"{place}: expected names other than {PAD_TOKEN!r} and '', got one of these")
+        """Look at names for a corpus, which may hold what no atomic file could: tabs and ends of lines."""
+        for name in names:
+            if not is_usable(name):
+                raise InputError(f"{place}: {UnusableTokenError(name)}")
 
     def _end_part(self) -> None:
         ids, counts = np.array(self._ids, dtype=np.int32), np.array(self._counts, dtype=np.int64)
@@ -174,8 +160,8 @@ class CorpusWriter(DatasetWriter):
         self._ids, self._counts = array("i"), array("q")
 
     def _add_part(self, arrays: Arrays) -> None:
-        self._parts.add(arrays, self._user_names, list(islice(self._numbers, self._first_new_item, None)))
-        self._user_names, self._first_new_item = [], len(self._numbers)
+        self._parts.add(arrays, self._user_names, list(islice(self.item_ids, self._first_new_item, None)))
+        self._user_names, self._first_new_item = [], len(self.item_ids)
 
     def _put_in_place(self) -> None:
         if self._ids:
@@ -202,7 +188,7 @@ class CorpusWriter(DatasetWriter):
                 ends.tofile(offsets)
                 end = ends[-1:]
         _write_names(paths[USER_TOKENS], "user_id", (part.names()[0] for part in self._parts))
-        _write_names(paths[ITEM_TOKENS], "item_id", [[PAD_TOKEN, *self._numbers]])
+        _write_names(paths[ITEM_TOKENS], "item_id", [[PAD_TOKEN, *self.item_ids]])
         manifest = make_manifest(self.name, self.users, self.n_items + 1, self.behaviours, paths)
         self._temporaries[self.main].write_text(manifest + "\n", encoding="utf-8")
         for path in (*paths.values(), self._temporaries[self.main]):
@@ -234,30 +220,44 @@ class InteractionsWriter(CorpusWriter):
 
     def _begin(self) -> None:
         super()._begin()
-        self._user_numbers = Numbers(self.users_already_written())
-        self._rows, self._times = array("i"), array("d")
+        self.user_ids = TokenIds(first=0)
+        self.user_ids.add(self.users_already_written())
+        self._first_new_user = self.users
+        self._pieces: list[Behaviours] = []  # of the part that is being filled
+        self._filled = 0
 
     def already_written(self) -> int:
         """Say how many behaviours an earlier run has written; they need not come again."""
         return self.behaviours
 
-    def write_behaviour(self, user: str, item: str, time: float) -> None:
-        """Write one behaviour."""
-        row = self._user_numbers[user] - 1
-        if row == self.users:
-            self.users += 1
-            self._user_names.append(user)
-        self._rows.append(row)
-        self._ids.append(self._numbers[item])
-        self._times.append(time)
-        self._count(0, 1)
+    def write_behaviours(self, users: npt.NDArray[np.int32], items: npt.NDArray[np.int32], times: ExactTimes) -> None:
+        """Write some behaviours: (N,) ids from ``user_ids`` and ``item_ids``, and the times."""
+        self.users = len(self.user_ids)
+        start = 0
+        while start < len(users):
+            part = slice(start, start + PART - self._filled)
+            self._pieces.append((users[part], items[part], times[part]))
+            written = len(users[part])
+            start += written
+            self._filled += written
+            self.behaviours += written
+            if self._filled == PART:
+                self._end_part()
+
+    def _put_in_place(self) -> None:
+        if self._filled:
+            self._end_part()
+        super()._put_in_place()
 
     def _end_part(self) -> None:
-        rows = np.array(self._rows, dtype=np.int32)
-        order = np.argsort(rows, kind="stable")
-        columns = {"rows": rows, "items": np.array(self._ids, dtype=np.int32), "times": np.array(self._times)}
+        rows, items, times = zip(*self._pieces, strict=True)
+        self._pieces, self._filled = [], 0
+        users = np.concatenate(rows)
+        order = np.argsort(users, kind="stable")
+        self._user_names = list(islice(self.user_ids, self._first_new_user, None))
+        self._first_new_user = len(self.user_ids)
+        columns = {"rows": users, "items": np.concatenate(items), "times": as_text(join_times(times))}
         self._add_part({name: column[order] for name, column in columns.items()})
-        self._ids, self._rows, self._times = array("i"), array("i"), array("d")
 
     def _blocks(self) -> Iterator[Block]:
         parts = [[part[name] for name in ("rows", "times", "items")] for part in self._parts]
@@ -273,7 +273,9 @@ class InteractionsWriter(CorpusWriter):
             for columns in parts:
                 inside = slice(*np.searchsorted(columns[0], [start, stop]).tolist())
                 pieces.append([column[inside] for column in columns])
-            rows, times, items = (np.concatenate(columns) for columns in zip(*pieces, strict=True))
+            of_parts = list(zip(*pieces, strict=True))
+            rows, items = (np.concatenate(of_parts[column]) for column in (0, 2))
+            times = sortable(join_times([from_text(part) for part in of_parts[1]]))
             yield items[np.lexsort((times, rows))], counts[start:stop]
             start = stop
 

@@ -13,20 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from .behaviours import PAD_TOKEN
+from .atomic import UnusableTokenError, is_usable
 
 _HEADER = "user_id:token\titem_id:token\ttimestamp:float\n"
 _BYTES_SHOWN = 1 << 18  # at once, on a progress bar
 _NAME = re.compile(r"[^./\\\0][^/\\\0]*")
 _COLUMN = re.compile(r"[^:\s\"]+")
-# RecBole reads its files with pandas, which takes these words for missing values; RecBole then drops the row, with a
-# warning at most.
-_WORDS = "#N/A #NA -1.#IND -1.#QNAN -NaN -nan 1.#IND 1.#QNAN <NA> N/A NA NULL NaN None n/a nan null"
-MISSING = frozenset(["", "#N/A N/A", *_WORDS.split()])
 _Writer = TypeVar("_Writer", bound="DatasetWriter")
-_UNREADABLE = MISSING | {PAD_TOKEN}
-# A quote at its beginning makes pandas read a value on to the next quote, whatever stands between.
-_ODD = re.compile('[\\r\\n\\0]|(?:^|\\t)"')
+_ODD = re.compile("[\\r\\n\\0]")
 
 
 @dataclass(frozen=True)
@@ -158,7 +152,7 @@ class DatasetWriter:
             times: one for each of ``items``, not descending; None: 0, 1, 2, ...
 
         Raises:
-            InputError: no items, or a name that RecBole would not read as it is.
+            InputError: no items, or a name that an atomic file cannot hold.
         """
         if not items:
             raise InputError(f"{place}: expected a user and at least one item, got {user!r} alone")
@@ -263,13 +257,12 @@ class DatasetWriter:
 
     def _check(self, place: str, names: Sequence[str]) -> None:
         joined = "\t".join(names)
-        if _UNREADABLE.isdisjoint(names) and not _ODD.search(joined) and joined.count("\t") == max(len(names) - 1, 0):
+        if not _ODD.search(joined) and joined.count("\t") == max(len(names) - 1, 0) and all(map(is_usable, names)):
             return
-        odd = next(name for name in names if name in _UNREADABLE or "\t" in name or _ODD.search(name))
-        raise InputError(
-            f"{place}: expected names that RecBole can read (no tab or end of line, no quote in front, none of its "
-            f"words for missing values), got {odd!r}"
-        )
+        odd = next(name for name in names if not is_usable(name) or "\t" in name or _ODD.search(name))
+        if not is_usable(odd):
+            raise InputError(f"{place}: {UnusableTokenError(odd)}")
+        raise InputError(f"{place}: expected a name without tabs, ends of lines and NULs, got {odd!r}")
 
 
 def _check_column(column: str) -> None:

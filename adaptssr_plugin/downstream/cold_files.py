@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..corpus import BehaviourCorpus
+from ..corpus.atomic import AtomicFile, TokenIds
 from ..errors import InputError, check_kind
 from ..training.checkpoints import write_text
 from .cold import ColdRecommendationTask
@@ -50,29 +51,21 @@ def read_cold_rows(path: Path) -> ColdRows:
     Raises:
         InputError: a file that is missing, unreadable or without rows, a missing column, an odd line.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise InputError(f"{path}: expected a readable file, got {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: expected UTF-8 text, got a byte that is none ({error.reason})") from None
-    header = [field.partition(":")[0] for field in (lines or [""])[0].split("\t")]
-    for name in ("user_id", "target_id"):
-        if name not in header:
-            raise InputError(f"{path}: expected a column {name}, got {', '.join(header)[:80] or 'an empty file'}")
-    places = [header.index(name) for name in _COLUMNS if name in header]
-    found: list[list[str]] = []
-    for number, line in enumerate(lines[1:], start=2):
-        values = line.split("\t")
-        if line and len(values) != len(header):
-            raise InputError(f"{path}, line {number}: expected {len(header)} values between tabs, got {len(values)}")
-        if line:
-            found.append([values[place] for place in places])
-            if len(places) == 3 and not _COUNT.fullmatch(found[-1][2]):
-                raise InputError(f"{path}, line {number}: expected input_length to be a count, got {found[-1][2]!r}")
+    file = AtomicFile(path)
+    columns = [name for name in _COLUMNS if name in file.columns or name != "input_length"]
+    for name in columns:
+        file.check(name, _COLUMNS[name])
+    names, found = TokenIds(), []
+    for cells, lines in file.rows(columns):
+        for name, tokens in zip(columns[:2], cells, strict=False):
+            file.number_tokens(name, names, tokens, lines)
+        found.append(cells)
+        for line, count in zip(lines, cells[2] if len(columns) == 3 else (), strict=False):
+            if not _COUNT.fullmatch(count):
+                raise InputError(f"{path}, line {line}: expected input_length to be a count, got {count!r}")
     if not found:
         raise InputError(f"{path}: expected at least one line below the header, got none")
-    users, targets, *lengths = zip(*found, strict=True)
+    users, targets, *lengths = ([cell for cells in column for cell in cells] for column in zip(*found, strict=True))
     counts = [int(length.removesuffix(".0")) for length in lengths[0]] if lengths else None
     return ColdRows(np.array(users), np.array(targets), None if counts is None else np.array(counts, dtype=np.int64))
 

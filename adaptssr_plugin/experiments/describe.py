@@ -1,10 +1,8 @@
 """What a corpus is like: the block of the paper's Table 1, and sample users as in its Figures 1 and 6."""
 
-import csv
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from ..corpus import BehaviourCorpus, is_corpus
-from ..corpus.dataset_writer import MISSING
-from ..errors import InputError
-from ..recbole.atomic_files import atomic_columns
+from ..corpus.atomic import MISSING_NUMBERS
+from ..recbole.config import read_columns
 from ..recbole.pretrain import Source
+from ..recbole.profiles import profile_lines
 from ..recbole.user_sequences import load_user_sequences
 from .sample_users import SampleUsers, sample_users
 
@@ -157,7 +155,7 @@ def _statistics(name: str, corpus: BehaviourCorpus, labels: tuple[LabelStatistic
 
 
 def label_statistics(config: Any, user_tokens: np.ndarray) -> tuple[LabelStatistics, ...]:
-    """Count the values of every column of the dataset's ``.user`` file, line by line.
+    """Count the values of every column of the dataset's ``.user`` file; of a user's lines the first one counts.
 
     Args:
         config: of the dataset.
@@ -166,37 +164,23 @@ def label_statistics(config: Any, user_tokens: np.ndarray) -> tuple[LabelStatist
     Raises:
         InputError: a ``.user`` file that cannot be read. None at all gives no columns.
     """
-    folder, name = Path(config["data_path"]), config["dataset"]
-    path = folder / f"{name}.user"
-    if not path.is_file():
+    if not (Path(config["data_path"]) / f"{config['dataset']}.user").is_file():
         return ()
-    separator, encoding = config["field_separator"], config["encoding"]
-    columns = atomic_columns(folder, name, "user", separator=separator, encoding=encoding)
-    if config["USER_ID_FIELD"] not in columns:
-        raise InputError(f"{path}: expected a column {config['USER_ID_FIELD']!r}, got {', '.join(columns)}")
-    place = list(columns).index(config["USER_ID_FIELD"])
+    columns = {name: kind for name, kind in read_columns(config, "user").items() if name != config["USER_ID_FIELD"]}
     counts: dict[str, Counter[str]] = {column: Counter() for column in columns}
     known = set(user_tokens.tolist())
-    with _rows(path, separator, encoding) as rows:
-        for row in rows:
-            if len(row) > place and row[place] in known:
-                for (column, kind), value in zip(columns.items(), row, strict=False):
-                    if value not in MISSING:
-                        counts[column].update(value.split(config["seq_separator"]) if "_seq" in kind else (value,))
-    del counts[config["USER_ID_FIELD"]]
+    for user, values in profile_lines(config, list(columns)):
+        if user in known:
+            for (column, kind), value in zip(columns.items(), values, strict=True):
+                counts[column].update(_entries(kind, value, config["seq_separator"]))
     return tuple(_label(column, columns[column], counted) for column, counted in counts.items())
 
 
-@contextmanager
-def _rows(path: Path, separator: str, encoding: str) -> Iterator[Iterator[list[str]]]:
-    """Open a ``.user`` file and give its rows below the header."""
-    try:
-        with path.open(encoding=encoding, newline="") as file:
-            reader = csv.reader(file, delimiter=separator)
-            next(reader, None)
-            yield reader
-    except (OSError, UnicodeDecodeError, csv.Error, TypeError) as error:
-        raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+def _entries(kind: str, value: str, separator: str) -> list[str]:
+    """Give the labels in a cell: of a list each entry, and none where one is missing."""
+    if kind.endswith("_seq"):
+        return [entry for entry in value.split(separator) if entry]
+    return [] if value in (MISSING_NUMBERS if kind == "float" else ("",)) else [value]
 
 
 def _label(name: str, kind: str, counts: "Counter[str]") -> LabelStatistics:

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import recbole
 
+from adaptssr_plugin.corpus.atomic import AtomicFile
 from adaptssr_plugin.errors import InputError
-
-_TYPES = ("token", "float", "token_seq", "float_seq")
 
 
 def locate(dataset: str, data_path: str | Path, parts: Sequence[str] | None = None) -> tuple[Path, str]:
@@ -69,19 +68,4 @@ def atomic_columns(
     Raises:
         InputError: the file is missing, unreadable, or its header is not made of ``name:type``.
     """
-    path = Path(folder) / f"{name}.{suffix}"
-    try:
-        with path.open(encoding=encoding) as file:
-            header = file.readline().rstrip("\n")
-    except (OSError, UnicodeDecodeError, LookupError) as error:
-        raise InputError(f"dataset: cannot read {path}: {error}") from error
-    columns = {}
-    for field in header.split(separator):
-        column, _, kind = field.partition(":")
-        if not column or kind not in _TYPES:
-            raise InputError(
-                f"{path}: expected a first line of name:type columns separated by {separator!r} "
-                f"(types {', '.join(_TYPES)}), got {field[:80]!r}"
-            )
-        columns[column] = kind
-    return columns
+    return AtomicFile(Path(folder) / f"{name}.{suffix}", separator, encoding).columns

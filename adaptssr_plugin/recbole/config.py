@@ -8,9 +8,10 @@ from typing import Any
 from recbole.config import Config
 from recbole.utils import ModelType
 
+from adaptssr_plugin.corpus.atomic import AtomicFile
 from adaptssr_plugin.corpus.on_disk import corpus_name, is_corpus, is_unfinished_corpus
 from adaptssr_plugin.errors import InputError
-from adaptssr_plugin.recbole.atomic_files import atomic_columns, locate
+from adaptssr_plugin.recbole.atomic_files import locate
 from adaptssr_plugin.recbole.mends import mended
 from adaptssr_plugin.recbole.safe_config import SafeConfig, one_line
 
@@ -154,13 +155,13 @@ def read_columns(config: Config, suffix: str) -> dict[str, str]:
     """Read the columns of one of the dataset's files, with their types."""
     if suffix == "inter" and config["benchmark_filename"]:
         suffix = f"{config['benchmark_filename'][0]}.inter"
-    return atomic_columns(
-        config["data_path"],
-        config["dataset"],
-        suffix,
-        separator=config["field_separator"],
-        encoding=config["encoding"],
-    )
+    return atomic_file(config, suffix).columns
+
+
+def atomic_file(config: Config, suffix: str) -> AtomicFile:
+    """Open one of the dataset's files."""
+    path = Path(config["data_path"]) / f"{config['dataset']}.{suffix}"
+    return AtomicFile(path, config["field_separator"], config["encoding"])
 
 
 def _needed_columns(config: Config) -> dict[str, tuple[str, str]]:

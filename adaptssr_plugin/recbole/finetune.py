@@ -78,6 +78,8 @@ def whole_histories(config: Config) -> BehaviourCorpus:
         user_field=config["USER_ID_FIELD"],
         item_field=config["ITEM_ID_FIELD"],
         time_field=config["TIME_FIELD"],
+        separator=config["field_separator"],
+        encoding=config["encoding"],
     )
 
 

@@ -92,9 +92,11 @@ class BatchMaskItemSequence(MaskItemSequence):
 
 
 def index_interaction(interaction: Interaction, index: Any) -> Any:
-    """Stand in for ``Interaction.__getitem__``, which turns an array of indices into a list first."""
+    """Stand in for ``Interaction.__getitem__``, which turns an array of indices into a list, for every field anew."""
     if isinstance(index, str):
         return interaction.interaction[index]
+    if isinstance(index, list):
+        index = torch.tensor(index)
     if isinstance(index, np.ndarray):
         index = torch.from_numpy(np.array(index))  # a copy: torch takes no array that is read-only or runs backwards
     if isinstance(index, Tensor):

@@ -9,7 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from recbole.config import Config
 
+from adaptssr_plugin.recbole.reading import REPLACEMENTS
 from adaptssr_plugin.recbole.requirements import anomaly_mode_kept
 
 # The names that RecBole's Config gives to numpy (config/configurator.py:628-635), by what they mean today.
@@ -45,7 +46,10 @@ def mended() -> Iterator[None]:
         temporary_attribute(Config, "compatibility_settings", _no_settings),
         anomaly_mode_kept(),
         _environment_kept("CUDA_VISIBLE_DEVICES"),
+        ExitStack() as stack,
     ):
+        for owner, name, value in REPLACEMENTS:
+            stack.enter_context(temporary_attribute(owner, name, value))
         yield
 
 

@@ -1,19 +1,16 @@
 """Profile labels of users, from the ``.user`` file of a RecBole dataset."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from recbole.config import Config
-from recbole.data.dataset import Dataset
-from recbole.utils import FeatureSource
 
+from adaptssr_plugin.corpus.atomic import MISSING_NUMBERS, TokenIds
 from adaptssr_plugin.errors import InputError
-from adaptssr_plugin.recbole.config import read_columns
-from adaptssr_plugin.recbole.mends import mended
-from adaptssr_plugin.recbole.safe_config import one_line
+from adaptssr_plugin.recbole.config import atomic_file, read_columns
 
 
 class ProfileLabels(NamedTuple):
@@ -30,14 +27,13 @@ class ProfileLabels(NamedTuple):
     classes: tuple[str, ...]
 
 
-@mended()
 def profile_labels(
     config: Config, user_tokens: np.ndarray, field: str, bins: Sequence[float] | None = None
 ) -> ProfileLabels:
     """Look up a label for every user in the dataset's ``.user`` file.
 
-    The file is read by RecBole and matched by token, whatever ``load_col`` says: loading it with the interactions
-    would drop those of users without a profile, and with them change the ids of items.
+    The file is matched by token, whatever ``load_col`` says: loading it with the interactions would drop those of
+    users without a profile, and with them change the ids of items.
 
     Args:
         config: from :func:`~adaptssr_plugin.recbole.build_config`.
@@ -50,37 +46,40 @@ def profile_labels(
         InputError: no ``.user`` file, an unknown column or one of another type, fewer than two classes, wrong bins.
     """
     _check_field(config, field, bins)
-    try:
-        table = _ProfileTable(config, field).user_feat.dropna()
-    except (ValueError, OSError) as error:  # RecBole's and pandas' own
-        raise InputError(f"dataset: cannot read {config['dataset']}.user: {one_line(error)}") from error
-    values = table.set_index(config["USER_ID_FIELD"])[field].reindex(pd.Index(user_tokens))
-    rows = np.flatnonzero(values.notna())
+    missing = MISSING_NUMBERS if read_columns(config, "user")[field] == "float" else ("",)
+    value_of = {user: value for user, (value,) in profile_lines(config, [field]) if value not in missing}
+    rows = np.flatnonzero([user in value_of for user in user_tokens.tolist()])
     if len(rows) == 0:
         raise InputError(f"field: none of the {len(user_tokens)} users has a value of {field!r}")
-    present = values.to_numpy()[rows]
+    present = np.array([value_of[user] for user in user_tokens[rows].tolist()], dtype=object)
     labels, classes = _token_classes(present) if bins is None else _binned_classes(present, field, bins)
     if len(classes) < 2:
         raise InputError(f"field: expected {field!r} to have two values or more, got only {classes[0]!r}")
     return ProfileLabels(rows.astype(np.int64), labels.astype(np.int64), classes)
 
 
-class _ProfileTable(Dataset):
-    """RecBole's dataset with nothing loaded but the tokens of users and one column beside them."""
+def profile_lines(config: Config, columns: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """Go through the ``.user`` file: each user and the texts of some columns; of a user's lines the first one counts.
 
-    def __init__(self, config: Config, field: str) -> None:
-        self._field = field
-        super().__init__(config)
-
-    def _from_scratch(self) -> None:
-        self._get_preset()
-        self._get_field_from_config()
-        self.user_feat = self._load_user_or_item_feat(
-            self.dataset_name, self.dataset_path, FeatureSource.USER, "uid_field"
-        )
-
-    def _get_load_and_unload_col(self, _source: Any) -> tuple[set[str], None]:
-        return {self.uid_field, self._field}, None
+    Raises:
+        InputError: a file that cannot be read, a missing column, an odd line, a number that is none.
+    """
+    file = atomic_file(config, "user")
+    user = config["USER_ID_FIELD"]
+    for column, kind in {user: "token", **{column: file.columns.get(column, "") for column in columns}}.items():
+        file.check(column, kind)
+    users, labels, next_user = TokenIds(first=0), TokenIds(missing=0), 0
+    for (names, *cells), lines in file.rows([user, *columns]):
+        for column, texts in zip(columns, cells, strict=True):  # as checks
+            if file.columns[column] == "float":
+                file.floats(column, texts, lines)
+            elif file.columns[column] == "token":
+                file.number_tokens(column, labels, texts, lines)
+        ids = file.number_tokens(user, users, names, lines).tolist()
+        for number, name, *texts in zip(ids, names, *cells, strict=True):
+            if number == next_user:  # ids count up as users come
+                next_user += 1
+                yield name, texts
 
 
 def _check_field(config: Config, field: str, bins: Sequence[float] | None) -> None:

@@ -79,8 +79,8 @@ class _Histories(SequentialDataset):
         users, items = self.inter_feat[self.uid_field], self.inter_feat[self.iid_field]
         self._users, self._items = users.numpy(), items.numpy()
         self._first = np.append(True, self._users[1:] != self._users[:-1])
-        times = self.inter_feat[self.time_field]
-        self._times = times.reshape(len(times), -1)[:, 0].numpy()  # a numerical feature brings a second column
+        times = self.inter_feat[self.time_field]  # exact
+        self._times = times.numpy()
         is_target = torch.from_numpy(~self._first)
         if not is_target.any():
             raise InputError(f"dataset: expected a user with two interactions or more in {self.dataset_name}")
@@ -111,8 +111,8 @@ class _Histories(SequentialDataset):
             left_out=int(self._first.sum()) - len(users),
         )
 
-    def _newest(self, targets: np.ndarray) -> float:
-        return float(self._times[targets].max(initial=-np.inf))
+    def _newest(self, targets: np.ndarray) -> Any:
+        return self._times[targets].max() if len(targets) else -np.inf
 
     def _grouped_by_user(self) -> bool:
         """Tell a split of each user's own interactions from one by time over all users."""
@@ -149,8 +149,9 @@ def histories_of_rows(dataset: SequentialDataset) -> BehaviourCorpus:
     users = rows[dataset.uid_field].numpy()
     order = np.argsort(users, kind="stable")
     ids, first, counts = np.unique(users[order], return_index=True, return_counts=True)
-    beginnings = rows[sequence].numpy()[order[first]]  # (U, L): the list of each user's first row
-    begin = rows[length].numpy()[order[first]]
+    first_rows = rows[order[first]]
+    beginnings = first_rows[sequence].numpy()  # (U, L)
+    begin = first_rows[length].numpy()
     offsets = np.append(0, np.cumsum(begin + counts))
     items = np.empty(offsets[-1], dtype=np.int64)
     is_target = np.ones(offsets[-1], dtype=bool)
