@@ -21,6 +21,7 @@ BENCHMARKS = {
     "step": ("step", "run", "whole pre-training steps against the usual way of writing one"),
     "scale": ("scale", "run", "pre-training from corpora of ten thousand to 1.5 million users"),
     "corpus": ("corpus", "run", "converting, opening and reading a corpus of 1.5 million users on disk"),
+    "loading": ("loading", "run", "loading a million interactions and ten by RecBole and by this package"),
     "recbole": ("recbole_runs", "run", "steps of SASRec on ml-100k by RecBole as it comes and by this package"),
     "recbole_metrics": ("recbole_runs", "metrics_over_seeds", "what faster_layers does to the metrics, over seeds"),
     "kills": ("kills", "run", "a pre-training that is killed for half an hour against one left in peace"),

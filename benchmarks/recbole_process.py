@@ -16,8 +16,8 @@ from types import ModuleType
 from typing import Any
 
 
-def stock(options: dict[str, Any], watch: "Watch") -> Any:
-    """Run RecBole, mended just enough to start."""
+def mend() -> None:
+    """Do what RecBole needs to start on today's numpy and torch, and nothing else."""
     import numpy as np
     import torch
 
@@ -33,6 +33,11 @@ def stock(options: dict[str, Any], watch: "Watch") -> Any:
     Config.compatibility_settings = lambda _self: None
     load = torch.load
     torch.load = lambda *args, **kwargs: load(*args, **{**kwargs, "weights_only": False})
+
+
+def stock(options: dict[str, Any], watch: "Watch") -> Any:
+    """Run RecBole, mended just enough to start."""
+    mend()
     quick_start = importlib.import_module("recbole.quick_start.quick_start")
     from recbole.trainer import Trainer
 

@@ -1,0 +1,25 @@
+"""`python -m benchmarks loading` loads the same interactions in both ways."""
+
+import csv
+
+import pytest
+
+from benchmarks import loading
+
+
+def test_a_quick_run(tmp_path):
+    pytest.importorskip("recbole")
+    loading.run(tmp_path, quick=True)
+    with (tmp_path / "loading.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["interactions"], row["loader"]) for row in rows] == [("2000", "RecBole"), ("2000", "this package")]
+    assert float(rows[0]["times_as_fast_as_recbole"]) == 1
+    for row in rows:
+        parts = float(row["create_dataset_seconds"]) + float(row["data_preparation_seconds"])
+        assert 0 < float(row["seconds"]) == pytest.approx(parts, abs=0.02)
+        assert float(row["peak_mb"]) > 100
+
+
+def test_a_loader_that_breaks_says_what_it_said(tmp_path):
+    with pytest.raises(SystemExit, match=r"^loading by RecBole ended with 1: [\s\S]*nothing"):
+        loading._load("RecBole", tmp_path / "nothing")
