@@ -11,8 +11,11 @@ import recbole.model.sequential_recommender as sequential_models
 import torch
 import yaml
 from recbole.config import Config
+from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
 from recbole.data.interaction import Interaction
+from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.trainer import Trainer, hyper_tuning
+from recbole.trainer.trainer import AbstractTrainer
 from recbole.utils import get_model
 from run_cases import SMALL, our_run, quiet_root, write_slice
 
@@ -33,10 +36,15 @@ def slice_here(tmp_path, monkeypatch):
     uninstall()
 
 
+def recommenders(parent=AbstractRecommender):
+    return {parent}.union(*map(recommenders, parent.__subclasses__()))
+
+
 def places():
     """Everything of RecBole, numpy and torch that an installation rebinds, object by object."""
     module = importlib.import_module("recbole.quick_start.quick_start")
     owners = [importlib.import_module("recbole.quick_start"), module, hyper_tuning, Trainer, Interaction, Config]
+    owners += [AbstractTrainer, AbstractDataLoader, *recommenders()]
     bound = {f"{owner.__name__}.{name}": value for owner in owners for name, value in vars(owner).items()}
     return {
         **bound,
@@ -118,8 +126,11 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     modules = [importlib.import_module(name) for name in names]
 from recbole.config import Config
+from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
 from recbole.data.interaction import Interaction
+from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.trainer import Trainer, hyper_tuning
+from recbole.trainer.trainer import AbstractTrainer
 import torch, yaml
 torch.autograd.set_detect_anomaly(False)
 

@@ -12,7 +12,7 @@ from recbole.trainer import Trainer
 
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.methods import view_methods
-from adaptssr_plugin.recbole import installed, load_data_and_model
+from adaptssr_plugin.recbole import installed, load_data_and_model, mended
 from adaptssr_plugin.recbole.joint import COMPARED_FIELD, self_supervised_term
 from adaptssr_plugin.recbole.recommender_trainer import RecommenderTrainer
 from adaptssr_plugin.recbole.trainer import StageTrainer
@@ -37,6 +37,11 @@ def batch_of(loader, per_user, users=8):
     rows = loader._dataset.inter_feat
     with installed():
         return rows[torch.cat([(rows["user_id"] == user).nonzero()[-per_user:, 0] for user in range(1, users + 1)])]
+
+
+def parts_of(model, batch):
+    self_supervised_term(model).apart = True
+    return model.calculate_loss(batch)
 
 
 def with_same_random_numbers(compute, state):
@@ -77,7 +82,7 @@ def test_joint_loss_is_the_models_own_and_the_weighted_literal_loss(model, optio
         with installed():
             batch = loader.transform(loader._dataset, batch)
     state = torch.get_rng_state()
-    parts = with_same_random_numbers(lambda: made_model.calculate_loss(batch), state)
+    parts = with_same_random_numbers(lambda: parts_of(made_model, batch), state)
     own = with_same_random_numbers(lambda: type(made_model).__mro__[2].calculate_loss(made_model, batch), state)
     assert type(made_model).__mro__[2].__module__.startswith("recbole.model")
 
@@ -160,7 +165,7 @@ def test_a_batch_of_one_user_adds_exactly_0_and_still_trains(loss, rows):
     _, loader, made_model = made("SASRec", ssl_loss=loss, ssl_rows=rows)
     made_model.train()
     batch, state = batch_of(loader, 5, users=1), torch.get_rng_state()
-    parts = with_same_random_numbers(lambda: made_model.calculate_loss(batch), state)
+    parts = with_same_random_numbers(lambda: parts_of(made_model, batch), state)
     assert parts[1] == 0
     sum(parts).backward()
     gradients = {name: parameter.grad for name, parameter in made_model.named_parameters()}
@@ -176,8 +181,23 @@ def test_a_batch_of_one_user_adds_exactly_0_and_still_trains(loss, rows):
 
 def test_losses_of_one_number_each_whatever_their_shape_in_recbole():
     _, loader, made_model = made("GCSAN", **ADAPTSSR)
+    batch = batch_of(loader, 2)
     with installed():
-        assert [part.shape for part in made_model.calculate_loss(batch_of(loader, 2))] == [(), ()]
+        assert [part.shape for part in parts_of(made_model, batch)] == [(), ()]
+
+
+@pytest.mark.parametrize("model", ["SASRec", "GCSAN"])
+def test_the_loss_has_the_form_of_the_models_own_unless_a_trainer_takes_it_apart(model):
+    _, loader, made_model = made(model, **ADAPTSSR)
+    made_model.eval()
+    batch, state = batch_of(loader, 2), torch.get_rng_state()
+    term = self_supervised_term(made_model)
+    term.stage._dropout_seen = True
+    whole = with_same_random_numbers(lambda: made_model.calculate_loss(batch), state)
+    term.start_epoch(0)
+    parts = with_same_random_numbers(lambda: parts_of(made_model, batch), state)
+    assert whole.shape == ()
+    assert torch.equal(whole, sum(parts))
 
 
 def test_in_pretrain_mode_the_models_own_loss_is_all():
@@ -198,7 +218,7 @@ def test_a_mask_vector_is_there_where_views_hold_masks_and_is_trained(method):
     encoder.register_forward_pre_hook(lambda _module, arguments: seen.append(arguments[0]))
     with installed():
         newest_first = loader._dataset.inter_feat[torch.arange(len(loader._dataset.inter_feat)).flip(0)]
-        sum(made_model.calculate_loss(newest_first)).backward()
+        made_model.calculate_loss(newest_first).backward()
     assert all(parameter.grad.any() for parameter in made_model.parameters())
     assert ("ssl_mask" in made_model.state_dict()) == bool((seen[0] == encoder.n_items).any())
 
@@ -225,7 +245,7 @@ def test_fearec_without_its_contrast_is_recboles_and_searches_for_nothing():
     config, loader, made_model = made("FEARec")
     assert isinstance(made_model, FEARec)
     assert made_model.same_item_index == {}
-    with installed():
+    with mended():
         torch.manual_seed(3)
         stock = FEARec(config, loader._dataset)
     made_model.load_state_dict(stock.state_dict())
@@ -242,7 +262,7 @@ def test_fearecs_own_contrast_stays_where_it_is_asked_for():
     config, loader, made_model = made("FEARec", **CONTRAST, train_batch_size=24)
     assert type(made_model) is FEARec
     batch, state = batch_of(loader, 3), torch.get_rng_state()
-    with installed():
+    with mended():
         stock = FEARec(config, loader._dataset)
     stock.load_state_dict(made_model.state_dict())
     losses = []
@@ -261,7 +281,7 @@ def test_ssl_loss_swaps_fearecs_contrast(options):
     assert made_model.same_item_index == {}
     assert self_supervised_term(made_model).settings.method == "duorec"
     batch, state = batch_of(loader, 3), torch.get_rng_state()
-    parts = with_same_random_numbers(lambda: made_model.calculate_loss(batch), state)
+    parts = with_same_random_numbers(lambda: parts_of(made_model, batch), state)
     assert torch.equal(parts[0], with_same_random_numbers(lambda: SASRec.calculate_loss(made_model, batch), state))
     assert parts[1] > 0
 

@@ -298,20 +298,20 @@ def started_from(model, source, options=None):
     class StartedError(Exception):
         pass
 
-    from adaptssr_plugin.recbole import installing
+    from adaptssr_plugin.recbole import construction
 
-    own = installing.load_pretrained_weights
+    own = construction.load_pretrained_weights
 
     def load(*arguments):
         reports.append((arguments[0], own(*arguments)))
         raise StartedError
 
-    installing.load_pretrained_weights = load
+    construction.load_pretrained_weights = load
     try:
         with pytest.raises(StartedError):
             run_recbole(model, "slice", config_dict={**SMALL, **(options or {}), "pretrained": str(source)})
     finally:
-        installing.load_pretrained_weights = own
+        construction.load_pretrained_weights = own
     return reports[0]
 
 

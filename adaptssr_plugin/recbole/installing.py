@@ -1,8 +1,8 @@
-"""Letting RecBole's own entry points honour the ``ssl_`` options, and taking that back.
+"""Letting RecBole honour the ``ssl_`` options, and taking that back.
 
-``recbole.quick_start`` looks a model, a trainer and a config up by names among the globals of its own module; while
-installed these are ours, and its functions, ``run_recbole``, ``objective_function`` (HyperTuning's) and
-``load_data_and_model``, are RecBole's own lines. Everything is put back by :func:`uninstall`.
+While installed, RecBole's classes make what heeds them (:mod:`.construction`), whoever calls these: a user, or the
+functions of ``recbole.quick_start``, which are RecBole's own lines but for what is named here. Everything is put back
+by :func:`uninstall`.
 """
 
 import functools
@@ -20,18 +20,14 @@ import numpy as np
 import recbole.model.sequential_recommender as sequential_models
 import torch
 from recbole.data.interaction import Interaction
-from recbole.data.transform import MaskItemSequence
 from recbole.trainer import Trainer, hyper_tuning
 
 from . import models
-from .joint import make_model
-from .layers import BatchMaskItemSequence, index_interaction, speed_up
+from .construction import options_honoured
+from .layers import index_interaction
 from .mends import import_quick_start, mended, temporary_attribute
-from .recommender_trainer import RecommenderTrainer
-from .run_checkpoints import load_pretrained_weights, load_run, save_checkpoint
+from .run_checkpoints import load_run, save_checkpoint
 from .run_config import RunConfig
-from .settings import self_supervision
-from .several import shared_loaders
 from .spawning import run_in_processes
 
 _MODEL_NAMES = ("cl4srec", "coserec", "duorec")
@@ -39,9 +35,13 @@ _stack: ExitStack | None = None
 
 
 def install() -> None:
-    """Let RecBole's own functions honour ``ssl_loss``, find CL4SRec, CoSeRec and DuoRec, and train without detours.
+    """Let RecBole honour ``ssl_loss``, find CL4SRec, CoSeRec and DuoRec, and train without detours.
 
-    Its ``run`` starts several processes (``nproc``) on CPUs too, and they are installed in as well.
+    That holds for its functions, ``run_recbole`` and the others, and for its parts, called one by one: what is made
+    of ``Config``, of a class of models and of ``Trainer`` from now on, also under names that were imported before.
+    A model that somebody's own trainer trains has the loss in joint mode. What cannot be honoured is refused.
+
+    RecBole's ``run`` starts several processes (``nproc``) on CPUs too, and they are installed in as well.
 
     Until :func:`uninstall`, RecBole is also mended for today's numpy, torch and pandas. Twice is as good as once.
     """
@@ -53,7 +53,10 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """Put everything back that :func:`install` changed; nothing happens if it was not called."""
+    """Put everything back that :func:`install` changed; nothing happens if it was not called.
+
+    What was made before goes on as it is. A config with an active ``ssl_loss`` refuses to make a model from now on.
+    """
     global _stack
     if _stack is not None:
         stack, _stack = _stack, None
@@ -78,24 +81,24 @@ def _installation() -> Iterator[None]:
     module = importlib.import_module("recbole.quick_start.quick_start")
     with ExitStack() as stack:
         stack.enter_context(mended())
+        stack.enter_context(options_honoured())
         stack.enter_context(_own_models())
         replacements: list[tuple[Any, str, Any]] = [
-            (module, "Config", RunConfig),
             (module, "init_logger", _logger_made(module.init_logger)),
             (module, "get_flops", _flops(module.get_flops)),
-            (module, "get_model", _model_maker),
-            (module, "get_trainer", _trainer_of(module.get_trainer)),
-            (module, "data_preparation", _data_prepared(module.data_preparation)),
+            (module, "get_model", _class_of_config),
             # Where RecBole ends the process group at the end of a run: that is for whoever began it.
             (module, "dist", SimpleNamespace(destroy_process_group=lambda: None)),
             (Trainer, "_save_checkpoint", save_checkpoint),
             (Interaction, "__getitem__", index_interaction),
             (hyper_tuning, "np", _NumpyOfHyperTuning()),
         ]
+        _stock.update({name: getattr(module, name) for name in _IN_OTHER_PROCESSES})
         load = _loading(module.load_data_and_model)
         run = _run_here_or_there(module.run)
         for place in (package, module):
             replacements += [(place, "load_data_and_model", load), (place, "run", run)]
+            replacements += [(place, name, stand_in) for name, stand_in in _IN_OTHER_PROCESSES.items()]
         for owner, name, value in replacements:
             stack.enter_context(temporary_attribute(owner, name, value))
         yield
@@ -149,44 +152,29 @@ def _flops(get_flops: Callable[..., Any]) -> Callable[..., Any]:
     return flops
 
 
-def _model_maker(_name: str) -> Callable[[Any, Any], Any]:
+def _class_of_config(_name: str) -> Callable[[Any, Any], Any]:
     """Stand in for ``get_model``: RecBole looks the class up again by name, where the config has it already."""
-    return _made_model
+    return lambda config, dataset: config.model_class(config, dataset)
 
 
-def _made_model(config: Any, dataset: Any) -> Any:
-    model = make_model(config, dataset, self_supervision(config.model, config.final_config_dict))
-    if config["faster_layers"]:
-        speed_up(model)
-    if config["pretrained"]:
-        report = load_pretrained_weights(model, config["pretrained"], dataset, bool(config["trusted_files"]))
-        model.logger.info(f"Weights of {config['pretrained']}:\n{report}")
-    return model
+def _run_recboles(rank: int, *arguments: Any) -> None:
+    """Stand in for RecBole's function of one of several processes."""
+    with installed():
+        _stock["run_recboles"](rank, *arguments)
 
 
-def _trainer_of(get_trainer: Callable[..., Any]) -> Callable[..., Any]:
-    """Put our trainer in the place of RecBole's plain one; models with one of their own keep it."""
-
-    def trainer_of(model_type: Any, model_name: str) -> Any:
-        found = get_trainer(model_type, model_name)
-        return RecommenderTrainer if found is Trainer else found
-
-    return trainer_of
+def _objective_function(config_dict: Any = None, config_file_list: Any = None, saved: bool = True) -> Any:
+    """Stand in for RecBole's function of one trial, which ray calls in processes of its own."""
+    with installed():
+        return _stock["objective_function"](config_dict, config_file_list, saved)
 
 
-def _data_prepared(data_preparation: Callable[..., Any]) -> Callable[..., Any]:
-    def data_prepared(config: Any, dataset: Any) -> Any:
-        loaders, names = data_preparation(config, dataset), ["train", "valid", "test"]
-        if config["single_spec"] is False:
-            loaders = shared_loaders(config, loaders)
-            names[0] = f"train, process {config['local_rank']}"  # all evaluate alike, and train on rows of their own
-        if config["faster_layers"]:
-            for name, loader in zip(names, loaders, strict=True):
-                if type(getattr(loader, "transform", None)) is MaskItemSequence:
-                    loader.transform = BatchMaskItemSequence(config, name)
-        return loaders
-
-    return data_prepared
+# RecBole's functions that begin a process, in which nothing is installed yet. Pickled, ours are found by their names.
+_IN_OTHER_PROCESSES: dict[str, Callable[..., Any]] = {
+    "run_recboles": _run_recboles,
+    "objective_function": _objective_function,
+}
+_stock: dict[str, Callable[..., Any]] = {}
 
 
 def _loading(load_data_and_model: Callable[..., Any]) -> Callable[..., Any]:

@@ -4,10 +4,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from recbole.data.interaction import Interaction
 from recbole.model.sequential_recommender.fearec import FEARec
 from recbole.model.sequential_recommender.sasrec import SASRec
-from recbole.trainer import Trainer
-from recbole.utils import get_trainer
 from torch import Tensor, nn
 
 from ..augment import ItemMask
@@ -34,7 +33,10 @@ class SelfSupervisedTerm:
 
     Attributes:
         settings: the ``ssl_`` options.
+        n_rows: training rows that views are made of.
         processes: that train together.
+        apart: whether the model's ``calculate_loss`` always gives it apart from the model's own; False at first.
+        computed: whether the loss of any batch has been asked for.
         stage: what computes the loss.
         logs: what the last loss was made of; detached scalars on the device.
     """
@@ -47,6 +49,8 @@ class SelfSupervisedTerm:
             host.ssl_mask = mask_vector(host, rows.n_items, self._seed)
         encoder = HostEncoder(host, rows.n_items, getattr(host, "ssl_mask", None), settings.dropout)
         self.settings = settings
+        self.n_rows = len(dataset)
+        self.apart = self.computed = False
         self.processes = Processes(together=config["single_spec"] is False)
         self.stage = PairwiseStage(encoder, views, pairwise_loss(settings.loss, settings), "ssl")
         if self.processes.several:
@@ -84,6 +88,7 @@ class SelfSupervisedTerm:
 
     def loss(self, interaction: Any) -> Tensor | None:
         """Compute the loss on a batch, a scalar; None where there are no two rows to compare."""
+        self.computed = True
         chosen = COMPARED_FIELD in interaction
         compared = interaction[COMPARED_FIELD] if chosen else self.compared_rows(interaction)
         users, sequences, lengths, targets = (interaction[field] for field in self._fields)
@@ -112,14 +117,19 @@ class _Joint:
     _ssl: SelfSupervisedTerm
 
     def calculate_loss(self, interaction: Any) -> Any:
-        """Compute the model's own loss, or its parts, and behind them the weighted self-supervised loss."""
+        """Compute the model's own loss and the weighted self-supervised loss.
+
+        One number where the model's own is one, as its trainer may expect; otherwise, and where the trainer takes the
+        self-supervised loss apart, a tuple of parts of which it is the last.
+        """
         own = super().calculate_loss(interaction)  # type: ignore[misc]
         if self._ssl.settings.mode != "joint":
             return own
         # GCSAN's own is one number of shape (1,).
         parts = [part.reshape(()) for part in (own if isinstance(own, tuple) else (own,))]
         loss = self._ssl.loss(interaction)
-        return (*parts, torch.zeros_like(parts[0]) if loss is None else self._ssl.settings.weight * loss)
+        parts.append(torch.zeros_like(parts[0]) if loss is None else self._ssl.settings.weight * loss)
+        return tuple(parts) if isinstance(own, tuple) or self._ssl.apart else sum(parts)
 
 
 class _NextItemFEARec(FEARec):
@@ -135,42 +145,46 @@ class _NextItemFEARec(FEARec):
         return loss
 
 
-def make_model(config: Any, dataset: Any, settings: SelfSupervision) -> Any:
-    """Make the model that a config names, with a self-supervised loss if the settings have one.
+def class_of_model(model_class: type[Any], config: Any, settings: SelfSupervision) -> type[Any]:
+    """Give the class that a model gets by its options: its own, or one with the self-supervised loss beside it.
 
     Args:
+        model_class: what was asked for; that of a model made before counts as the class that it was made of.
+        config: RecBole's.
+        settings: the ``ssl_`` options.
+
+    Raises:
+        InputError: a model that cannot have a self-supervised loss.
+    """
+    model_class = vars(model_class).get("_asked_for", model_class)
+    asked_for = model_class
+    if model_class is FEARec and (settings.active or not config["contrast"]):
+        model_class = _class(asked_for, _NextItemFEARec)
+    if not settings.active:
+        return model_class
+    reason = refusal(asked_for)
+    if reason is not None:
+        raise InputError(f"ssl_loss: {asked_for.__name__} cannot have one: {reason}")
+    return _class(asked_for, _Joint, model_class)
+
+
+def add_term(model: Any, config: Any, dataset: Any, settings: SelfSupervision) -> None:
+    """Give a new model of :func:`class_of_model` its self-supervised loss.
+
+    Args:
+        model: its parameters move to the config's device.
         config: RecBole's.
         dataset: the training dataset.
         settings: the ``ssl_`` options.
 
     Raises:
-        InputError: a model that cannot have one.
+        InputError: a model whose forward gives no user vector; a dataset that is not split yet.
     """
-    model_class = config.model_class
-    if model_class is FEARec and (settings.active or not config["contrast"]):
-        model_class = _class("FEARec", _NextItemFEARec)
-    if not settings.active:
-        return _without_modules_in_checkpoint(model_class(config, dataset))
-    reason = refusal(model_class)
-    if reason is not None:
-        raise InputError(f"ssl_loss: {config.model} cannot have one: {reason}")
-    if settings.mode == "pretrain":
-        _check_trainer(config)
-    model = _without_modules_in_checkpoint(_class(model_class.__name__, _Joint, model_class)(config, dataset))
+    if not isinstance(getattr(dataset, "inter_feat", None), Interaction):
+        raise InputError("dataset: expected the training rows, train_data.dataset of data_preparation, got others")
     model.to(config["device"])  # where some models send what they make in forward
     # Past nn.Module, which would take it for a part of the model.
     object.__setattr__(model, "_ssl", SelfSupervisedTerm(settings, model, config, dataset))
-    return model
-
-
-def _check_trainer(config: Any) -> None:
-    """Raise InputError for a model that RecBole trains by a trainer of its own, which would leave the stages out."""
-    trainer = get_trainer(config["MODEL_TYPE"], config["model"])
-    if trainer is not Trainer:
-        raise InputError(
-            f"ssl_mode: expected joint for {config.model}, which {trainer.__name__} trains, got pretrain: the stages "
-            "before go by this package's trainer"
-        )
 
 
 def self_supervised_term(model: Any) -> SelfSupervisedTerm | None:
@@ -183,7 +197,7 @@ def _puts_in_masks(views: Any) -> bool:
     return isinstance(views, nn.Module) and any(isinstance(module, ItemMask) for module in views.modules())
 
 
-def _without_modules_in_checkpoint(model: Any) -> Any:
+def keep_modules_out_of_checkpoints(model: Any) -> None:
     """Keep whole modules out of what RecBole pickles beside a model's weights, which hold their weights already.
 
     The feature layers of FDSA, GRU4RecF and SASRecF, with the dataset in them: ``other_parameter_name``.
@@ -191,9 +205,8 @@ def _without_modules_in_checkpoint(model: Any) -> Any:
     names = getattr(model, "other_parameter_name", None)
     if names is not None:
         model.other_parameter_name = [name for name in names if not isinstance(getattr(model, name), nn.Module)]
-    return model
 
 
-def _class(name: str, *bases: type[Any]) -> type[Any]:
+def _class(asked_for: type[Any], *bases: type[Any]) -> type[Any]:
     """Make a class of some bases under the name by which RecBole knows the model."""
-    return type(name, bases, {})
+    return type(asked_for.__name__, bases, {"_asked_for": asked_for})

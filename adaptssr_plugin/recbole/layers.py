@@ -91,6 +91,12 @@ class BatchMaskItemSequence(MaskItemSequence):
         return drawn
 
 
+def mask_whole_batches(loader: Any, config: Any, stream: str) -> None:
+    """Put :class:`BatchMaskItemSequence` in the place of a loader's ``mask_itemseq``, if that is its transform."""
+    if type(getattr(loader, "transform", None)) is MaskItemSequence:
+        loader.transform = BatchMaskItemSequence(config, stream)
+
+
 def index_interaction(interaction: Interaction, index: Any) -> Any:
     """Stand in for ``Interaction.__getitem__``, which turns an array of indices into a list, for every field anew."""
     if isinstance(index, str):

@@ -21,11 +21,12 @@ from ..errors import InputError, TrainingDivergedError
 from ..progress import progress_bar
 from ..training.processes import Processes
 from .joint import COMPARED_FIELD, self_supervised_term
+from .layers import mask_whole_batches
 from .mends import mended, tensorboard_into
 from .pretraining import pretrain_host
 from .run_checkpoints import load_run, random_states, restore_random_states, save_checkpoint
 from .run_config import plain
-from .several import alone, check_alike, mean_over, with_shared_norms
+from .several import alone, check_alike, check_shared_out, mean_over, with_shared_norms
 from .training_rows import item_fingerprint
 
 _LOOK_EVERY = 50  # steps
@@ -55,6 +56,8 @@ class RecommenderTrainer(Trainer):
         # RecBole names it by the time.
         self.saved_model_file: str = self.processes.first(self.saved_model_file)
         self.term = self_supervised_term(model)
+        if self.term is not None:
+            self.term.apart = True  # so that the log has both
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=bool(self.enable_scaler))
         self._train_data: Any = None
         self._resumed_states: dict[str, Any] | None = None
@@ -72,6 +75,10 @@ class RecommenderTrainer(Trainer):
     ) -> Any:
         """Train as RecBole does; arguments and result as its own."""
         self._train_data = train_data
+        self._check_rows()
+        if self.config["faster_layers"]:
+            part = f", process {self.processes.rank}" if self.processes.several else ""
+            mask_whole_batches(train_data, self.config, f"train{part}")
         with mended():
             self._begin_together()
             if self.config["resume"]:
@@ -83,9 +90,21 @@ class RecommenderTrainer(Trainer):
                 restore_random_states(self._resumed_states, self._generators())
             return super().fit(train_data, valid_data, verbose, saved, show_progress, callback_fn)
 
+    def _check_rows(self) -> None:
+        """Raise InputError for a model whose views are those of other rows, say of the validation and test rows too."""
+        if self.term is None:
+            return
+        rows = len(self._train_data._dataset)
+        if self.term.n_rows != rows:
+            raise InputError(
+                f"dataset: expected a model made with train_data.dataset, the {rows} training rows, got one made with "
+                f"{self.term.n_rows} rows"
+            )
+
     def _begin_together(self) -> None:
         """Give all processes the weights of the first, once they agree on what to train."""
         if self.processes.several:
+            check_shared_out(self._train_data)
             data = {"dataset": self._items(), "training rows": len(self._train_data._dataset)}
             check_alike(self.processes, {**plain(self.config), **data})
             self.processes.share_weights(self.model)
@@ -149,6 +168,8 @@ class RecommenderTrainer(Trainer):
         self, eval_data: Any, load_best_model: bool = True, model_file: Any = None, show_progress: bool = False
     ) -> Any:
         """Evaluate as RecBole does; of several processes, which all do, the first one's model and numbers count."""
+        if self.config["faster_layers"]:
+            mask_whole_batches(eval_data, self.config, "evaluation")
         if not self.processes.several or not eval_data:
             return super().evaluate(eval_data, load_best_model, model_file, show_progress)
         if load_best_model:

@@ -9,7 +9,7 @@ the trainer is told that it is alone; ours exchanges gradients, and every proces
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from recbole.trainer import Trainer
@@ -40,10 +40,7 @@ def share_out(config: Any, processes: Processes) -> None:
     """
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])
     if trainer is not Trainer:
-        raise InputError(
-            f"nproc: expected 1 for {config['model']}, which {trainer.__name__} trains, got {processes.number}: only "
-            "the steps of RecBole's plain trainer are shared out"
-        )
+        refuse_trainer(trainer, config["model"], processes.number)
     for name in ("save_dataset", "save_dataloaders"):
         if config[name]:
             raise InputError(f"{name}: expected False in several processes, which would write one file, got True")
@@ -59,6 +56,14 @@ def share_out(config: Any, processes: Processes) -> None:
         final.update(state="error", show_progress=False, verbose=False, log_wandb=False)
 
 
+def refuse_trainer(trainer: type[Any], model: str, number: int) -> NoReturn:
+    """Raise InputError for a trainer that cannot share its steps out."""
+    raise InputError(
+        f"nproc: expected 1 for {model}, which {trainer.__name__} trains, got {number}: only the steps of RecBole's "
+        "plain trainer are shared out"
+    )
+
+
 def alone(config: Any) -> Any:
     """Copy a config, as one of a process that trains for itself."""
     config = copy.copy(config)
@@ -66,19 +71,12 @@ def alone(config: Any) -> Any:
     return config
 
 
-def shared_loaders(config: Any, loaders: Any) -> tuple[Any, ...]:
-    """Give the loaders of training, validation and test of one of several processes, the last two with all rows.
-
-    Raises:
-        InputError: loaders from a file, which give every process all training rows.
-    """
-    train_data, *others = loaders
+def check_shared_out(train_data: Any) -> None:
+    """Raise InputError for a loader that gives every process all training rows: one from a file."""
     if not isinstance(train_data.sampler, DistributedSampler):
         raise InputError(
             "dataloaders_save_path: expected no saved loaders in several processes, got those of one process"
         )
-    whole = alone(config)
-    return train_data, *(type(loader)(whole, loader._dataset, loader._sampler) for loader in others)
 
 
 def with_shared_norms(model: nn.Module, config: Any, processes: Processes) -> nn.Module:
