@@ -1,5 +1,6 @@
 """install(): RecBole's own functions honour the flag, and everything is put back."""
 
+import gc
 import importlib
 import inspect
 import subprocess
@@ -42,6 +43,7 @@ def recommenders(parent=AbstractRecommender):
 
 def places():
     """Everything of RecBole, numpy and torch that an installation rebinds, object by object."""
+    gc.collect()  # classes of models that nobody has any more
     module = importlib.import_module("recbole.quick_start.quick_start")
     owners = [importlib.import_module("recbole.quick_start"), module, hyper_tuning, Trainer, Interaction, Config]
     owners += [AbstractTrainer, AbstractDataLoader, *recommenders()]
