@@ -8,6 +8,7 @@ after it. So it is the classes that change for a while, in their ``__init__``. N
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from recbole.config import Config
@@ -24,12 +25,14 @@ from .layers import speed_up
 from .mends import temporary_attribute
 from .recommender_trainer import RecommenderTrainer
 from .run_checkpoints import load_pretrained_weights
-from .run_config import RunConfig, making_model
+from .run_config import RunConfig
 from .settings import SelfSupervision, self_supervision
 from .several import alone, refuse_trainer
 from .trainer import UserModel
 
 _Init = Callable[..., None]
+# Whether a model is being made, of which another one may be a part.
+_making_model: ContextVar[bool] = ContextVar("making_model", default=False)
 
 
 @contextmanager
@@ -185,13 +188,13 @@ def _descendants(parent: type[Any]) -> Iterator[type[Any]]:
 def _make_model(own: _Init, model: Any, /, *arguments: Any, **options: Any) -> None:
     """Make a model as its config says; one within another, say a teacher, is a part of that, and stays as it is."""
     config = _first(Config, *arguments, *options.values())
-    if config is None or making_model.get():
+    if config is None or _making_model.get():
         own(model, *arguments, **options)
         return
     settings = _settings(config)
     # Past nn.Module, which would look for a parameter of that name.
     object.__setattr__(model, "__class__", class_of_model(type(model), config, settings))
-    making = making_model.set(True)
+    making = _making_model.set(True)
     try:
         own(model, *arguments, **options)
         dataset = _first(Dataset, *arguments, *options.values())
@@ -204,7 +207,7 @@ def _make_model(own: _Init, model: Any, /, *arguments: Any, **options: Any) -> N
             report = load_pretrained_weights(model, config["pretrained"], dataset, bool(config["trusted_files"]))
             model.logger.info(f"Weights of {config['pretrained']}:\n{report}")
     finally:
-        making_model.reset(making)
+        _making_model.reset(making)
 
 
 def _first(kind: type[Any], *arguments: Any) -> Any:

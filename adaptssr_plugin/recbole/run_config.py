@@ -2,16 +2,13 @@
 
 import copy
 import enum
-import sys
 from collections.abc import Mapping
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import recbole
 import torch
-from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import EvaluatorType, InputType, ModelType, get_model
 
 from ..errors import InputError
@@ -29,8 +26,6 @@ _ENUMS: dict[str, type[enum.Enum]] = {
     "MODEL_INPUT_TYPE": InputType,
     "eval_type": EvaluatorType,
 }
-# Whether a model is being made that heeds these options, which a stock model does not.
-making_model: ContextVar[bool] = ContextVar("making_model", default=False)
 # The options of a run beside those that begin with ssl_: their type, default and meaning.
 RUN_OPTIONS: dict[str, tuple[type, Any, str]] = {
     "faster_layers": (
@@ -73,23 +68,6 @@ class RunConfig(SafeConfig):
         """Take numbers of numpy's, as hyperopt draws them, as Python's: they end up in checkpoints."""
         options = super()._load_variable_config_dict(config_dict)
         return {name: value.item() if isinstance(value, np.generic) else value for name, value in options.items()}
-
-    def __getitem__(self, item: str) -> Any:
-        """Give an option, but none to a stock model, as after ``uninstall()``, that would leave ``ssl_loss`` out.
-
-        Raises:
-            InputError: such a model asks.
-        """
-        options = vars(self).get("final_config_dict", {})
-        if options.get("ssl_loss", "none") not in (None, "none") and not making_model.get():
-            caller = sys._getframe(1)
-            model = caller.f_locals.get("self")
-            if caller.f_code.co_name == "__init__" and isinstance(model, AbstractRecommender):
-                raise InputError(
-                    f"ssl_loss: expected none for a {type(model).__name__} that is made without install(), got "
-                    f"{options['ssl_loss']}"
-                )
-        return super().__getitem__(item)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the yaml loader, a class made on the fly: RecBole's ``save_dataset`` pickles the config too."""
