@@ -89,7 +89,8 @@ def export(folder: Path, output: Path, device: str) -> None:
     """Write the encoder in DIR as a graph (torch.export) that torch runs without this package.
 
     It takes item_seq, int64 (B, L), right-padded with 0, and item_seq_len, int64 (B,), for any B and any L up to the
-    model's, and gives the user vectors. Item ids are places in the list items.json, which is in the file too.
+    model's, and gives the user vectors, zeros where a length is 0. Item ids are places in the list items.json, which
+    is in the file too.
 
     \b
     adaptssr export adaptssr-run --output encoder.pt2
