@@ -23,6 +23,7 @@ from recbole.data.interaction import Interaction
 from recbole.data.transform import MaskItemSequence
 from recbole.trainer import Trainer, hyper_tuning
 
+from ..errors import InputError
 from . import models
 from .joint import make_model
 from .layers import BatchMaskItemSequence, index_interaction, speed_up
@@ -30,6 +31,7 @@ from .mends import import_quick_start, mended, temporary_attribute
 from .recommender_trainer import RecommenderTrainer
 from .run_checkpoints import load_pretrained_weights, load_run, save_checkpoint
 from .run_config import RunConfig
+from .run_data import TrainedItems, find_data
 from .settings import self_supervision
 from .several import shared_loaders
 from .spawning import run_in_processes
@@ -155,6 +157,8 @@ def _model_maker(_name: str) -> Callable[[Any, Any], Any]:
 
 
 def _made_model(config: Any, dataset: Any) -> Any:
+    if trained := vars(config).pop("trained_items", None):  # of a checkpoint that is being loaded
+        trained.check(dataset)
     model = make_model(config, dataset, self_supervision(config.model, config.final_config_dict))
     if config["faster_layers"]:
         speed_up(model)
@@ -190,23 +194,39 @@ def _data_prepared(data_preparation: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _loading(load_data_and_model: Callable[..., Any]) -> Callable[..., Any]:
-    def load_checked(model_file: str | Path, trusted: bool = False, model: type[Any] | None = None) -> Any:
+    def load_checked(
+        model_file: str | Path,
+        trusted: bool = False,
+        model: type[Any] | None = None,
+        data_path: str | Path | None = None,
+    ) -> Any:
         """Load what RecBole's ``load_data_and_model`` does: config, model, dataset and the three loaders.
 
         Args:
             model_file: a checkpoint of a run.
             trusted: whether the file may execute code, as one that RecBole itself has written does.
             model: class of the model, where it is none that RecBole finds by name.
+            data_path: where the run's data are now: a folder of atomic files, or one that holds the dataset's folder.
 
         Raises:
-            InputError: a file that is missing, damaged, or would execute code; a model that is not found by name.
+            InputError: a file that is missing, damaged, or would execute code; a model that is not found by name; data
+                that are not there, or have other items than the model was trained on.
         """
         state = load_run(model_file, trusted)
         if isinstance(state["config"], dict):
             state["config"] = RunConfig.restored(state["config"], model)
+        find_data(state["config"], model_file, data_path)
+        state["config"].trained_items = TrainedItems.of(model_file, state)
         # RecBole's own lines read the file themselves, with torch.load.
         with temporary_attribute(torch, "load", lambda *_, **__: state):
-            return load_data_and_model(str(model_file))
+            try:
+                return load_data_and_model(str(model_file))
+            except RuntimeError as error:
+                if "loading state_dict" not in str(error):
+                    raise
+                # Of the same items, so that it is the users or the features that are others.
+                reason = str(error).splitlines()[-1].strip()
+                raise InputError(f"checkpoint: the weights in {model_file} do not fit these data: {reason}") from None
 
     return load_checked
 
