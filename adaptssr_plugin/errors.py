@@ -45,6 +45,10 @@ class DamagedCheckpointError(InputError):
     """A checkpoint that is half there, or was written by something else. The one before it may be whole."""
 
 
+class MissingDatasetError(InputError):
+    """A dataset that is not where it was looked for. It may have moved."""
+
+
 class TrainingDivergedError(RuntimeError):
     """A step gave NaN or infinity. The message names stage, epoch, step, batch and the last good checkpoint."""
 

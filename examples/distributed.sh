@@ -4,11 +4,13 @@
 #   examples/distributed.sh                    two processes, ml-100k
 #   examples/distributed.sh 4 --epochs 10      four; what follows is for adaptssr pretrain, whose last word on an option
 #                                              counts
+#   PYTHON=.venv/bin/python examples/distributed.sh    by the Python of an environment that is not activated
 #
-# One process per GPU (NCCL) where there are GPUs, else on the CPU (gloo). On several machines, give torchrun --nnodes,
-# --node-rank and --rdzv-endpoint besides, and run the same on each; the folder of --output has to be one that all see.
+# One process per GPU (NCCL) where there are GPUs, else on the CPU (gloo). torch.distributed.run is torchrun. On several
+# machines, give it --nnodes, --node-rank and --rdzv-endpoint besides, and run the same on each; the folder of --output
+# has to be one that all see.
 set -euo pipefail
 
 processes=${1:-2}
-torchrun --standalone --nproc-per-node "$processes" -m adaptssr_plugin pretrain \
+"${PYTHON:-python3}" -m torch.distributed.run --standalone --nproc-per-node "$processes" -m adaptssr_plugin pretrain \
     --dataset ml-100k --output adaptssr-distributed --mlm-epochs 2 --epochs 2 --max-len 50 "${@:2}"

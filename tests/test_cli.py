@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -384,6 +385,15 @@ class TestPretrain:
         assert card["recbole_options"] == {"use_gpu": "False"}
         assert card["dataset"] == str(call.folder / "small")
 
+    def test_a_warm_start_says_what_it_knows_of_other_items(self, call):
+        write_profiled_dataset(call.folder / "more", n_items=14)
+        status, out, err = pretrain(call, "--warm-start", "run", dataset="more")
+        assert (status, err) == (0, "")
+        assert re.match(
+            r"warm start: 9 of 1\d items taken by token, [1-5] keep their initialisation\nadaptssr: epoch", out
+        )
+        assert pretrain(call, "--warm-start", "run", output="same")[1].startswith("adaptssr: epoch ")
+
     def test_progress_goes_to_standard_error(self, call):
         words = ["--set", "use_gpu=False", "--mlm-epochs", "1", "--epochs", "0"]
         status, out, err = call("pretrain", "--dataset", "small", "--output", "new", *SMALL, *words)
@@ -425,6 +435,59 @@ class TestFinetune:
         status, out, _ = call("finetune", "new", "--task", "gender", "--no-baselines", "--no-scratch", *FINE)
         assert status == 0
         assert out.splitlines()[2].startswith("None")
+
+    QUICK = ("--task", "gender", "--no-baselines", "--no-scratch", "--seeds", "1", "--ft-epochs", "1", "--quiet")
+
+    def test_of_a_dataset_that_has_moved(self, call):
+        before = call("finetune", "run", *self.QUICK)
+        (call.folder / "small").rename(call.folder / "elsewhere")
+        assert_one_line(
+            call("finetune", "run", *self.QUICK),
+            "dataset: expected ml-100k, a folder under data_path ('dataset/') or the path of a folder that holds an "
+            f".inter file, got '{call.folder}/small'; the model in run was trained on it, and --dataset says where it "
+            "is now\n",
+        )
+        after = call("finetune", "run", "--dataset", "elsewhere", *self.QUICK)
+        assert after[0] == 0, after[2]
+        assert after[1] == before[1].replace("small: ", "elsewhere: ")
+        (call.folder / "empty").mkdir()
+        assert_one_line(
+            call("finetune", "run", "--dataset", "empty", *self.QUICK),
+            f"dataset: expected empty.inter or a single dataset of any name in {call.folder}/empty, found none\n",
+        )
+        write_profiled_dataset(call.folder / "other", n_items=6)
+        assert_one_line(
+            call("finetune", "run", "--dataset", "other", *self.QUICK),
+            "dataset: its items are not those that the model in run was pre-trained on (9 there, 6 here)",
+        )
+
+    def test_the_model_keeps_what_recboles_yaml_files_said(self, call):
+        """Strings that would be read as numbers among them; what a recipe has in their place is left out."""
+        text = (call.folder / "small" / "small.inter").read_text().replace("user_id:", "1:")
+        (call.folder / "small" / "small.inter").write_text(text)
+        (call.folder / "a.yaml").write_text("USER_ID_FIELD: '1'\nepochs: 77\nuser_inter_num_interval: '[9,inf)'\n")
+        (call.folder / "b.yaml").write_text("user_inter_num_interval: '[5,100]'\n")
+        status, _, err = pretrain(call, "--recbole-config", "a.yaml", "--recbole-config", "b.yaml")
+        assert status == 0, err
+        card = json.loads((call.folder / "new" / "model.json").read_text())
+        kept = {"USER_ID_FIELD": "'1'", "user_inter_num_interval": "'[5,100]'", "use_gpu": "False"}
+        assert card["recbole_options"] == kept
+        for name in ("a.yaml", "b.yaml"):
+            (call.folder / name).unlink()
+        (call.folder / "small").rename(call.folder / "elsewhere")
+        (call.folder / "elsewhere" / "small.user").write_text(
+            (call.folder / "elsewhere" / "small.user").read_text().replace("user_id:", "1:")
+        )
+        status, out, err = call("finetune", "new", "--dataset", "elsewhere", *self.QUICK)
+        assert status == 0, err
+        assert f"elsewhere: {card['users']} users" in out
+        # A model from before had the names of the files, and their content was read again.
+        card.update(recbole_options={"use_gpu": "False"}, recbole_config_files=[str(call.folder / "a.yaml")])
+        (call.folder / "new" / "model.json").write_text(json.dumps(card))
+        again = call("finetune", "new", "--dataset", "elsewhere", *self.QUICK)
+        assert_one_line(again, f"config_files: cannot read {call.folder}/a.yaml: ")
+        (call.folder / "a.yaml").write_text("USER_ID_FIELD: '1'\nuser_inter_num_interval: '[5,100]'\n")
+        assert call("finetune", "new", "--dataset", "elsewhere", *self.QUICK)[:2] == (0, out)
 
     def test_says_the_same_twice(self, call):
         words = ["finetune", "run", "--task", "gender", "--no-baselines", *FINE]

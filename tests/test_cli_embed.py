@@ -1,6 +1,7 @@
 """``adaptssr embed`` and ``export``: vectors of any users, under the names that they came with."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -255,6 +256,36 @@ def test_another_dataset_numbers_its_items_otherwise(run, call, tmp_path):
     assert 0 < chunk.unknown < chunk.behaviours == len(corpus.items)
     assert f"note: {chunk.unknown} of {chunk.behaviours} behaviours left out" in done.stdout
     assert vectors_in("users.parquet")[0] == chunk.users.to_pylist()
+
+
+def test_the_users_of_a_dataset_that_has_moved(run, call, tmp_path):
+    folder, source = run
+    assert call("embed", folder, "--output", "users.parquet", "--quiet").exit_code == 0
+    shutil.copytree(folder, tmp_path / "model")
+    card = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    for options, besides in (({"use_gpu": False}, ", with its --set and --recbole-config"), ({}, "")):
+        moved = {**card, "dataset": str(tmp_path / "gone"), "recbole_options": options}
+        (tmp_path / "model" / "model.json").write_text(json.dumps(moved), encoding="utf-8")
+        with pytest.raises(InputError) as refused:
+            call("embed", "model", "--output", "moved.parquet", "--quiet")
+        assert str(refused.value) == (
+            "dataset: expected ml-100k, a folder under data_path ('dataset/') or the path of a folder that holds an "
+            f".inter file, got '{tmp_path}/gone'; the model in model was trained on it, and --dataset says where it is "
+            f"now{besides}"
+        )
+    words = ("--dataset", source.dataset, "--set", "use_gpu=False", "--output", "moved.parquet", "--quiet")
+    assert call("embed", "model", *words).exit_code == 0
+    assert parquet.read_table("moved.parquet").equals(parquet.read_table("users.parquet"))
+
+
+def test_options_given_here_go_before_those_of_the_pre_training(run, call, tmp_path):
+    folder, _ = run
+    words = ("embed", folder, "--output", "users.parquet", "--quiet")
+    (tmp_path / "few.yaml").write_text("user_inter_num_interval: '[8,inf)'\nuse_gpu: false\n")
+    assert call(*words, "--recbole-config", "few.yaml").exit_code == 0
+    few = vectors_in("users.parquet")[0]
+    assert call(*words, "--recbole-config", "few.yaml", "--set", "user_inter_num_interval=[0,inf)").exit_code == 0
+    assert 0 < len(few) < len(vectors_in("users.parquet")[0]) == 24
 
 
 def test_a_corpus_on_disk(run, call, tmp_path):

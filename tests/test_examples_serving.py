@@ -1,8 +1,10 @@
 """The examples of what comes after and around training: search, somebody else's trainer, several processes."""
 
 import importlib.util
+import os
 import re
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -112,26 +114,27 @@ def test_lightning_is_all_that_the_module_needs_beside_the_core():
 # --- distributed -----------------------------------------------------------------------------------------------------
 
 DISTRIBUTED = ROOT / "examples" / "distributed.sh"
-# False until `pretrain` runs in several processes; then the test below is to run.
-PRETRAINS_IN_SEVERAL_PROCESSES = True
 
 
 def test_the_script_calls_a_command_that_parses():
     text = DISTRIBUTED.read_text(encoding="utf-8").replace('"$processes"', "2").replace('"${@:2}"', "")
-    words = next(words for words in shell_commands(text) if words[0] == "torchrun")
-    assert words[1:4] == ["--standalone", "--nproc-per-node", "2"]
-    arguments = adaptssr_arguments(["python", *words[words.index("-m") :]])
+    words = next(words for words in shell_commands(text) if words[1:3] == ["-m", "torch.distributed.run"])
+    assert words[3:6] == ["--standalone", "--nproc-per-node", "2"]
+    arguments = adaptssr_arguments(["python", *words[words.index("-m", 3) :]])
     assert arguments[0] == "pretrain"
     assert refusal(arguments) is None
     assert subprocess.run(["bash", "-n", DISTRIBUTED], check=False).returncode == 0
     assert DISTRIBUTED.stat().st_mode & 0o111
 
 
-@pytest.mark.skipif(not PRETRAINS_IN_SEVERAL_PROCESSES, reason="pretrain knows one process only")
 def test_the_script_pre_trains_in_two_processes(tmp_path):
     sizes = {"--epochs": 1, "--mlm-epochs": 1, "--max-len": 4, "--dim": 8, "--ff-dim": 16}
     words = [DISTRIBUTED, 2, *(word for pair in sizes.items() for word in pair), "--set", "use_gpu=False", "--quiet"]
-    done = subprocess.run([*map(str, words)], cwd=tmp_path, capture_output=True, text=True, check=False)
+    # Nothing of the environment that the tests run in is found by name.
+    environment = {**os.environ, "PYTHON": sys.executable, "PATH": os.defpath}
+    done = subprocess.run(
+        [*map(str, words)], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "adaptssr-distributed" / "model.safetensors").exists()
     assert done.stdout.count("Files:") == 1, "one of the processes speaks"

@@ -61,6 +61,25 @@ def test_one_position_is_enough():
     torch.testing.assert_close(graph(item_seq, item_seq_len), encoder(item_seq, item_seq_len), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("kind", ["transformer", "sasrec", "nextitnet", "gru4rec", "of the user's own"])
+def test_an_empty_row_gives_zeros_and_leaves_the_others_alone(kind):
+    if kind == "of the user's own":  # which divides by the length
+        encoder = OfTheUsers().eval()
+    else:
+        encoder = make_encoder(kind, n_items=31, dim=8, max_len=9).eval()
+    graph = export_encoder(encoder, 31, 9).module()
+    item_seq, item_seq_len = batch([4, 9, 1, 2], n_items=30)
+    expected = graph(item_seq, item_seq_len)
+    item_seq[1], item_seq_len[1] = 0, 0
+    item_seq_len[3] = 0  # whatever stands there
+    came = graph(item_seq, item_seq_len)
+    assert torch.equal(came[[1, 3]], torch.zeros(2, came.shape[1]))
+    torch.testing.assert_close(came[[0, 2]], expected[[0, 2]], atol=1e-6, rtol=0)
+    assert expected.abs().max() > 1e-3
+    empty = graph(torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
+    assert torch.equal(empty, torch.zeros(1, came.shape[1]))
+
+
 def test_padding_changes_nothing_and_too_much_is_refused():
     graph = export_encoder(trained("transformer"), 31, 9).module()
     item_seq, item_seq_len = batch([4, 2, 1], n_items=31)

@@ -1,6 +1,7 @@
 """CCL from its recipe to its weights: the generator, the curriculum, resumed runs; and warm starts from a folder."""
 
 import copy
+import json
 import shutil
 
 import pytest
@@ -373,6 +374,40 @@ def test_a_run_of_masked_items_alone_is_a_start_for_the_ranking(source, tmp_path
     assert_same_weights(before.encoder.state_dict(), still.encoder.state_dict())
 
 
+@pytest.mark.parametrize("kind", ["transformer", "gru4rec", "nextitnet", "sasrec"])
+@pytest.mark.parametrize("n_items", [6, 9, 14])
+def test_a_start_on_another_catalogue_takes_items_by_token(source, tmp_path, kind, n_items):
+    """Of as many items too, as many as positions; what has no row for an item is taken whole."""
+    start = run(source, tmp_path / "start", "none", encoder=kind)
+    other = Source(str(write_profiled_dataset(tmp_path / "other", n_users=30, n_items=n_items, seed=5)), source.options)
+    fresh = run(other, tmp_path / "fresh", "none", encoder=kind)
+    said = []
+    options = {**TINY, "encoder": kind, "warm_start": str(tmp_path / "start")}
+    begun = pretrain(other, recipe("none", options=options), tmp_path / "begun", False, say=said.append)
+    there, here = (json.loads((tmp_path / name / "items.json").read_text()) for name in ("start", "begun"))
+    assert here != there
+    n_known = len({*here[1:]} & {*there[1:]})
+    unknown = len(here) - 1 - n_known
+    assert said == [
+        f"warm start: {n_known} of {len(here) - 1} items taken by token, {unknown} keep their initialisation"
+    ]
+    before, ours, untouched = (model.encoder.state_dict() for model in (start, begun, fresh))
+    for name, tensor in ours.items():
+        if name != "items.weight":
+            assert torch.equal(tensor, before[name]), name
+    for row, token in enumerate(here):
+        known = before["items.weight"][there.index(token)] if token in there else untouched["items.weight"][row]
+        assert torch.equal(ours["items.weight"][row], known)
+    assert (n_items == 14) == (unknown > 0)
+
+
+def test_nothing_is_said_of_items_where_they_are_the_same(source, finished, tmp_path):
+    said = []
+    options = {**TINY, "warm_start": str(finished[1]), "epochs": 1}
+    pretrain(source, recipe("clue", options=options), tmp_path / "run", False, say=said.append)
+    assert said == []
+
+
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
@@ -381,9 +416,9 @@ def test_a_run_of_masked_items_alone_is_a_start_for_the_ranking(source, tmp_path
         ("", {"max_len": 9}, "warm_start: expected a model with max_len 9 as this recipe, got 10 in {folder}"),
         ("damaged", {}, "model: cannot read the files in {folder}: "),
         (
-            "other items",
+            "no known item",
             {},
-            "dataset: its items are not those that the model in {folder} was pre-trained on (9 there, 6",
+            "warm_start: expected some of the 9 items here among the 9 of {folder}, found none",
         ),
     ],
 )
@@ -394,8 +429,9 @@ def test_a_wrong_folder_gets_one_line(source, finished, tmp_path, change, option
         (folder / "model.json").unlink()
     elif change == "damaged":
         (folder / "items.json").write_text("[")
-    elif change == "other items":
-        source = Source(str(write_profiled_dataset(tmp_path / "other", n_items=6)), {"use_gpu": False})
+    elif change == "no known item":
+        tokens = json.loads((folder / "items.json").read_text())
+        (folder / "items.json").write_text(json.dumps([tokens[0], *(f"other {token}" for token in tokens[1:])]))
     with pytest.raises(InputError) as refused:
         run(source, tmp_path / "run", "clue", warm_start=str(folder), **options)
     assert str(refused.value).startswith(message.format(folder=folder))

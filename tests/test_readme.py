@@ -3,6 +3,7 @@
 import configparser
 import logging
 import re
+import subprocess
 import sys
 
 import click
@@ -126,6 +127,17 @@ def test_options_named_in_the_text_exist(code):
 def test_commands_named_in_the_text_exist():
     named = {code.split()[1] for code in INLINE if re.match(r"adaptssr \w", code)}
     assert named <= cli.commands.keys()
+
+
+def test_ci_runs_the_line_that_tests_as_it_is_printed():
+    """.ci/run finds it in the README by itself."""
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    (found,) = re.findall(r"^readme=.*$", script, re.MULTILINE)
+    words = ["bash", "-c", f'{found}; printf %s "$readme"']
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout in blocks("bash", README)
+    assert [words[0] for words in shell_commands(done.stdout)] == ["python3", ".venv/bin/pip", ".venv/bin/pytest"]
+    assert 'bash -c "$readme"' in script.splitlines()
 
 
 def test_extras_exist():

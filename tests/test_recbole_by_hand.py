@@ -15,7 +15,7 @@ from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.data.transform import MaskItemSequence
 from recbole.model.general_recommender import BPR, Pop
-from recbole.model.sequential_recommender import BERT4Rec, GRU4Rec, SASRec
+from recbole.model.sequential_recommender import GRU4Rec, SASRec
 from recbole.trainer import Trainer
 from recbole.trainer.trainer import TraditionalTrainer
 from recbole.utils import get_model, get_trainer, init_seed
@@ -29,7 +29,6 @@ from adaptssr_plugin.recbole import import_quick_start, install, installed, mend
 from adaptssr_plugin.recbole.joint import self_supervised_term
 from adaptssr_plugin.recbole.layers import BatchMaskItemSequence
 from adaptssr_plugin.recbole.recommender_trainer import RecommenderTrainer
-from adaptssr_plugin.recbole.run_config import RunConfig
 
 HAND = {**SMALL, "train_neg_sample_args": None}  # as RecBole wants it said
 ADAPTSSR, INFONCE = {"ssl_loss": "adaptssr"}, {"ssl_loss": "infonce"}
@@ -477,25 +476,6 @@ def test_recboles_classes_make_what_they_made_before():
     assert again[1] == stock[1]
     with pytest.raises(TypeError):
         SASRec()
-
-
-@pytest.mark.parametrize("model", [SASRec, Mean, BERT4Rec, BPR])
-def test_a_config_of_ours_makes_no_stock_model(model):
-    options = {"loss_type": "CE"} if model is not BPR else {"train_neg_sample_args": {"distribution": "uniform"}}
-    with installed():
-        config, plain = config_of(model, {**options, **ADAPTSSR}), config_of(model, options)
-        train_data, *_ = data_of(config)
-    assert (type(config), config["ssl_loss"], config["epochs"]) == (RunConfig, "adaptssr", 2)  # to be read
-    with mended():
-        line = rf"^ssl_loss: expected none for a {model.__name__} that is made without install\(\), got adaptssr$"
-        with pytest.raises(InputError, match=line):
-            model(config, train_data.dataset)
-        assert type(model(plain, train_data.dataset)) is model
-        again = data_of(config)[0]
-    with installed():
-        model_of("SASRec", **ADAPTSSR)
-        if model is not BPR:
-            assert self_supervised_term(model(config, again.dataset)) is not None
 
 
 @pytest.mark.parametrize("options", [ADAPTSSR, STAGES], ids=["joint", "pretrain"])

@@ -24,7 +24,11 @@ _OF_PARQUET = ("user_column", "items_column")
 @click.argument("folder", metavar="DIR", type=_PATH)
 @click.option("--output", type=_PATH, required=True, metavar="FILE", help="Parquet file of user vectors.")
 @click.option("--items", type=_PATH, metavar="FILE", help="Also the item vectors, in this Parquet file.")
-@click.option("--dataset", metavar="NAME|FOLDER", help="RecBole dataset; by default that of the pre-training.")
+@click.option(
+    "--dataset",
+    metavar="NAME|FOLDER",
+    help="RecBole dataset, with the options given here; by default that of the pre-training, with its own besides.",
+)
 @click.option("--input", "inputs", type=_PATH, multiple=True, metavar="FILE", help="Parquet or text; may be repeated.")
 @click.option("--user-column", default="user_id", show_default=True, help="Parquet: column of users.")
 @click.option("--items-column", default="item_id", show_default=True, help="Parquet: column of lists of items.")
@@ -89,7 +93,8 @@ def export(folder: Path, output: Path, device: str) -> None:
     """Write the encoder in DIR as a graph (torch.export) that torch runs without this package.
 
     It takes item_seq, int64 (B, L), right-padded with 0, and item_seq_len, int64 (B,), for any B and any L up to the
-    model's, and gives the user vectors. Item ids are places in the list items.json, which is in the file too.
+    model's, and gives the user vectors, zeros where a length is 0. Item ids are places in the list items.json, which
+    is in the file too.
 
     \b
     adaptssr export adaptssr-run --output encoder.pt2
@@ -142,12 +147,12 @@ def _from_dataset(
         card = model.artefact.card
         if "dataset" not in card:
             raise InputError(f"--dataset: expected one, or --input, since {model.folder} does not name its own")
-        dataset = card["dataset"]
-        settings = {**card.get("recbole_options", {}), **settings}
-        files = [*card.get("recbole_config_files", ()), *files]
-    elif dataset != "ml-100k" and Path(dataset).is_dir():
-        dataset = str(Path(dataset).resolve())
-    config = Source(dataset, settings, files).config(model.max_len)
+        besides = ", with its --set and --recbole-config" if card.get("recbole_options") else ""
+        source = Source.of_model(model.folder, card, settings, files, f"--dataset says where it is now{besides}")
+    else:
+        is_folder = dataset != "ml-100k" and Path(dataset).is_dir()
+        source = Source(str(Path(dataset).resolve()) if is_folder else dataset, settings, files)
+    config = source.config(model.max_len)
     corpus = whole_histories(config) if options["whole"] else load_user_sequences(config).corpus
     return known_corpus(corpus, model.artefact.item_tokens, show_progress=show_progress)
 

@@ -134,7 +134,7 @@ def pretrain(
     plan = recipe(method, preset, given(options), configs)
     source = Source(_absolute(dataset), recbole_options(pairs), [str(path.resolve()) for path in recbole_config])
     with process_group():
-        model = run(source, plan, output, show_progress=not quiet, checkpoint_minutes=checkpoint_minutes)
+        model = run(source, plan, output, not quiet, checkpoint_minutes, say=click.echo)
     if not _speaks():
         return
     for stage in model.stages:
@@ -157,6 +157,9 @@ def pretrain(
     metavar="COLUMN|cold:FILE|convert:ITEM",
     help="Column of the .user file, pairs of users and items to recommend, or an item to come to; may be repeated.",
 )
+@click.option(
+    "--dataset", metavar="NAME|FOLDER", help="Where the dataset of the pre-training is now; its RecBole options stay."
+)
 @click.option("--bins", metavar="A,B,…", help="Lower bounds that turn a column of numbers into classes, e.g. 18,25,35.")
 @click.option("--seeds", type=click.IntRange(1), default=5, show_default=True, help="Runs per row.")
 @click.option("--scratch/--no-scratch", default=True, show_default=True, help="Also from a random initialisation.")
@@ -166,6 +169,7 @@ def pretrain(
 def finetune(
     folder: Path,
     tasks: Sequence[str],
+    dataset: str | None,
     bins: str | None,
     seeds: int,
     scratch: bool,
@@ -192,7 +196,8 @@ def finetune(
     """  # noqa: D301
     from ..experiments.task_tables import finetune as run
 
-    done = run(folder, tasks, _numbers(bins), tuple(range(seeds)), scratch, baselines, given(options), not quiet)
+    place = None if dataset is None else _absolute(dataset)
+    done = run(folder, tasks, _numbers(bins), tuple(range(seeds)), scratch, baselines, given(options), not quiet, place)
     click.echo(done.table.text())
     click.echo("\n" + "\n".join(f"* {sentence}" for sentence in done.conclusions) + "\nFiles:")
     _list(done.files)

@@ -69,10 +69,20 @@ SPECIFIC: list[tuple[str, str]] = [
         r"model: cannot read|model: the files|model: ‹error›|model: expected one from",
         "The model's files are damaged, or of another model: pre-train again, or copy them again.",
     ),
-    (r"resume: |pretrained: ", "Give a checkpoint of the same model class, sizes and items, or leave the option out."),
+    (
+        r"items here among",
+        "Items are known by their tokens, and none is known: is it the right file, and are the tokens of both datasets "
+        "written alike?",
+    ),
+    (
+        r"resume: ",
+        "Give a checkpoint of the same model class, sizes and items, or leave the option out; `pretrained` starts from "
+        "one of other items.",
+    ),
+    (r"pretrained: ", "Give a checkpoint of the same model class and sizes, or leave the option out."),
     (
         r"warm_start: ",
-        "`warm_start` takes `mlm`, `none` or a folder of a finished pre-training with the same encoder and items.",
+        "`warm_start` takes `mlm`, `none` or a folder of a finished pre-training with the same encoder.",
     ),
     (
         r"checkpoint: |training/checkpoints\.py \|",
@@ -85,6 +95,11 @@ SPECIFIC: list[tuple[str, str]] = [
         "that you made yourself.",
     ),
     # Data.
+    (
+        r"MissingDatasetError|data_path= says",
+        "Say where the data are now, by `data_path=` to `load_data_and_model` or by `--dataset` to a command: a name "
+        "that RecBole finds, or a folder with `NAME.inter`. They have to be those of the training.",
+    ),
     (r"its items are not those", "Fine-tune on the dataset that the model was pre-trained on, with the same filters."),
     (r"correlation: ", "Give the `.safetensors` or `.npz` file of an `ItemCorrelation` that this package has saved."),
     (

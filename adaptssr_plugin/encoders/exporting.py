@@ -16,8 +16,9 @@ def export_encoder(encoder: nn.Module, n_items: int, max_len: int) -> ExportedPr
     """Trace an encoder for any number of users and any length.
 
     The graph takes ``item_seq`` and ``item_seq_len`` as the encoder does, B of at least 1 and L from 1 to ``max_len``,
-    and gives the same user vectors: checked here on random sequences, to 1e-5 of the largest number. An encoder that
-    torch can trace for one length only (:class:`GRUEncoder`) is traced for ``max_len``, and pads its input to it.
+    and gives the same user vectors: checked here on random sequences, to 1e-5 of the largest number. A row of length 0,
+    for which an encoder has no vector, gets zeros. An encoder that torch can trace for one length only
+    (:class:`GRUEncoder`) is traced for ``max_len``, and pads its input to it.
 
     Args:
         encoder: ``(item_seq, item_seq_len) -> (B, d)``, in evaluation mode, on the device that the graph is to run on.
@@ -52,11 +53,11 @@ def export_encoder(encoder: nn.Module, n_items: int, max_len: int) -> ExportedPr
 def _program(encoder: nn.Module, example: tuple[Tensor, Tensor], max_len: int) -> ExportedProgram:
     if not any(isinstance(module, nn.RNNBase) for module in encoder.modules()):  # known to need one length
         try:
-            return _trace(encoder, example, max_len)
+            return _trace(_Exported(encoder).eval(), example, max_len)
         except Exception:  # torch has a dozen classes for what it cannot trace
             pass
     try:
-        return _trace(_Padded(encoder, max_len).eval(), example, max_len)
+        return _trace(_Exported(encoder, max_len).eval(), example, max_len)
     except Exception as error:
         first = str(error).strip().partition("\n")[0]
         raise InputError(
@@ -72,17 +73,24 @@ def _trace(encoder: nn.Module, example: tuple[Tensor, Tensor], max_len: int) -> 
         return torch.export.export(encoder, example, dynamic_shapes=({0: rows, **columns}, {0: rows}), strict=False)
 
 
-class _Padded(nn.Module):
-    """An encoder that always sees ``max_len`` positions: encodings do not depend on padding."""
+class _Exported(nn.Module):
+    """What is traced: the encoder, with zeros for rows of length 0.
 
-    def __init__(self, encoder: nn.Module, max_len: int) -> None:
+    Args:
+        encoder: what gives the vectors of all other rows.
+        width: positions that the encoder always sees, since encodings do not depend on padding; None: those given.
+    """
+
+    def __init__(self, encoder: nn.Module, width: int | None = None) -> None:
         super().__init__()
         self.encoder = encoder
-        self.max_len = max_len
+        self.width = width
 
     def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
-        vectors: Tensor = self.encoder(F.pad(item_seq, (0, self.max_len - item_seq.shape[1])), item_seq_len)
-        return vectors
+        if self.width is not None:
+            item_seq = F.pad(item_seq, (0, self.width - item_seq.shape[1]))
+        vectors: Tensor = self.encoder(item_seq, item_seq_len.clamp(min=1))  # of an empty row: that of its padding
+        return vectors.masked_fill(item_seq_len[:, None] < 1, 0)
 
 
 def _check_same(encoder: nn.Module, traced: nn.Module, item_seq: Tensor, item_seq_len: Tensor) -> None:

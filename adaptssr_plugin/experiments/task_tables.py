@@ -1,5 +1,6 @@
 """``adaptssr finetune``: tasks of any form from a model in a folder, as one table."""
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ def finetune(
     baselines: bool,
     options: Mapping[str, Any],
     show_progress: bool = True,
+    dataset: str | None = None,
 ) -> TaskResults:
     """Fine-tune the model in ``folder`` on tasks over its dataset.
 
@@ -55,8 +57,10 @@ def finetune(
         baselines: also what needs no encoder, see :func:`baseline_records`.
         options: ``ft_`` options over those that the model was made with.
         show_progress: a progress bar over all runs.
+        dataset: where the dataset of the pre-training is now; None: where it was.
 
     Raises:
+        MissingDatasetError: there is no dataset.
         InputError: a folder without a model, an unknown column or item, a file that cannot be read, a dataset with
             other items.
     """
@@ -66,9 +70,11 @@ def finetune(
     card = artefact.card
     try:
         plan = recipe(card["recipe"]["method"], card["recipe"]["preset"], {**card["recipe"], **options})
-        source = Source(card["dataset"], card["recbole_options"], card["recbole_config_files"])
     except (KeyError, TypeError):
         raise InputError(f"model: expected one from adaptssr pretrain, got another model.json in {folder}") from None
+    source = Source.of_model(folder, card, advice="--dataset says where it is now")
+    if dataset is not None:
+        source = dataclasses.replace(source, dataset=dataset, advice="")
     config = source.config(plan.max_len)
     corpus = load_user_sequences(config).corpus
     check_same_items(model, artefact.item_tokens.tolist(), corpus)

@@ -48,7 +48,7 @@ class Recipe(UserLevelOptions):
     warm_start: str = option(
         "mlm",
         "Where the method's own stage starts: mlm, a stage of masked items before it; none; or the folder of a "
-        "finished pre-training, whose whole encoder it takes.",
+        "finished pre-training, whose whole encoder it takes (items that both have by token).",
         lambda value: bool(value.strip()),
         "mlm, none or the folder of a finished pre-training",
     )

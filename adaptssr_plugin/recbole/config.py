@@ -21,7 +21,7 @@ def build_config(
     model_class: type[Any],
     dataset: str,
     options: Mapping[str, Any] | None = None,
-    config_files: Sequence[str | Path] = (),
+    config_files: Sequence[str | Path | Mapping[str, Any]] = (),
 ) -> Config:
     """Make the RecBole ``Config`` of a sequential model, with the defaults that a user model needs.
 
@@ -40,10 +40,11 @@ def build_config(
             ``<folder's name>.inter`` or else a single ``.inter`` file; or the path of a folder that
             :func:`~adaptssr_plugin.corpus.open_corpus` reads, for which RecBole's options of datasets mean nothing.
         options: RecBole's ``config_dict``.
-        config_files: yaml files, later ones before earlier ones.
+        config_files: yaml files, or options in the place of one; later ones before earlier ones.
 
     Raises:
-        InputError: a wrong option, an unknown dataset, a missing column, an unreadable file.
+        MissingDatasetError: there is no such dataset.
+        InputError: a wrong option, a missing column, an unreadable file.
     """
     if getattr(model_class, "type", None) != ModelType.SEQUENTIAL:
         raise InputError(f"model_class: expected a class with type = ModelType.SEQUENTIAL, got {model_class!r}")

@@ -191,13 +191,15 @@ def _make_model(own: _Init, model: Any, /, *arguments: Any, **options: Any) -> N
     if config is None or _making_model.get():
         own(model, *arguments, **options)
         return
+    dataset = _first(Dataset, *arguments, *options.values())
+    if trained := vars(config).pop("trained_items", None):  # of a checkpoint that is being loaded
+        trained.check(dataset)
     settings = _settings(config)
     # Past nn.Module, which would look for a parameter of that name.
     object.__setattr__(model, "__class__", class_of_model(type(model), config, settings))
     making = _making_model.set(True)
     try:
         own(model, *arguments, **options)
-        dataset = _first(Dataset, *arguments, *options.values())
         keep_modules_out_of_checkpoints(model)
         if settings.active:
             add_term(model, config, dataset, settings)

@@ -22,12 +22,14 @@ import torch
 from recbole.data.interaction import Interaction
 from recbole.trainer import Trainer, hyper_tuning
 
+from ..errors import InputError
 from . import models
 from .construction import options_honoured
 from .layers import index_interaction
 from .mends import import_quick_start, mended, temporary_attribute
 from .run_checkpoints import load_run, save_checkpoint
 from .run_config import RunConfig
+from .run_data import TrainedItems, find_data
 from .spawning import run_in_processes
 
 _MODEL_NAMES = ("cl4srec", "coserec", "duorec")
@@ -178,23 +180,39 @@ _stock: dict[str, Callable[..., Any]] = {}
 
 
 def _loading(load_data_and_model: Callable[..., Any]) -> Callable[..., Any]:
-    def load_checked(model_file: str | Path, trusted: bool = False, model: type[Any] | None = None) -> Any:
+    def load_checked(
+        model_file: str | Path,
+        trusted: bool = False,
+        model: type[Any] | None = None,
+        data_path: str | Path | None = None,
+    ) -> Any:
         """Load what RecBole's ``load_data_and_model`` does: config, model, dataset and the three loaders.
 
         Args:
             model_file: a checkpoint of a run.
             trusted: whether the file may execute code, as one that RecBole itself has written does.
             model: class of the model, where it is none that RecBole finds by name.
+            data_path: where the run's data are now: a folder of atomic files, or one that holds the dataset's folder.
 
         Raises:
-            InputError: a file that is missing, damaged, or would execute code; a model that is not found by name.
+            InputError: a file that is missing, damaged, or would execute code; a model that is not found by name; data
+                that are not there, or have other items than the model was trained on.
         """
         state = load_run(model_file, trusted)
         if isinstance(state["config"], dict):
             state["config"] = RunConfig.restored(state["config"], model)
+        find_data(state["config"], model_file, data_path)
+        state["config"].trained_items = TrainedItems.of(model_file, state)
         # RecBole's own lines read the file themselves, with torch.load.
         with temporary_attribute(torch, "load", lambda *_, **__: state):
-            return load_data_and_model(str(model_file))
+            try:
+                return load_data_and_model(str(model_file))
+            except RuntimeError as error:
+                if "loading state_dict" not in str(error):
+                    raise
+                # Of the same items, so that it is the users or the features that are others.
+                reason = str(error).splitlines()[-1].strip()
+                raise InputError(f"checkpoint: the weights in {model_file} do not fit these data: {reason}") from None
 
     return load_checked
 

@@ -14,7 +14,7 @@ from recbole.config import Config
 
 from ..corpus import BatchLoader, BehaviourCorpus
 from ..encoders import UserEncoder, make_encoder
-from ..errors import InputError
+from ..errors import InputError, MissingDatasetError
 from ..methods import Recipe
 from ..methods.plan import StagePlan, stage_plans
 from ..methods.views import UserHistories
@@ -24,11 +24,13 @@ from ..training.artefacts import encoder_of, misfit, write_json
 from ..training.processes import Processes
 from .config import build_config
 from .device import device_of_process
+from .safe_config import as_option
 from .several import check_alike
 from .trainer import StageTrainer, UserModel
 from .trainer_checkpoints import CHECKPOINT_MINUTES
 from .user_sequences import load_user_sequences
 from .versions import versions as versions  # also from here, where users look for it
+from .warm_start import WarmStart, warm_start
 
 # RecBole's options that would be without effect, since stages have their own.
 _OPTIONS_OF_A_RECIPE = {
@@ -49,12 +51,14 @@ class Source:
     Attributes:
         dataset: a RecBole dataset by name, or a folder with its atomic files.
         options: RecBole's own options (columns, filters, split, device, AMP …).
-        config_files: RecBole's yaml files.
+        config_files: RecBole's yaml files, or options in the place of one.
+        advice: what is said besides where there is no such dataset.
     """
 
     dataset: str
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    config_files: Sequence[str] = ()
+    config_files: Sequence[str | Mapping[str, Any]] = ()
+    advice: str = ""
 
     def config(self, max_len: int = 100) -> Config:
         """Make RecBole's config; errors as :func:`build_config`, and for options that a recipe has in their place."""
@@ -64,14 +68,45 @@ class Source:
                     f"{name}: expected among the options of the recipe, as {_OPTIONS_OF_A_RECIPE[name]}, "
                     "got it among RecBole's"
                 )
-        return build_config(
-            UserModel, self.dataset, {"MAX_ITEM_LIST_LENGTH": max_len, **self.options}, self.config_files
-        )
+        try:
+            return build_config(
+                UserModel, self.dataset, {"MAX_ITEM_LIST_LENGTH": max_len, **self.options}, self.config_files
+            )
+        except MissingDatasetError as error:
+            raise MissingDatasetError(f"{error}{self.advice and f'; {self.advice}'}") from None
 
     @property
     def name(self) -> str:
         """Name of the dataset, without its folder."""
         return Path(self.dataset).name
+
+    @classmethod
+    def of_model(
+        cls,
+        folder: Path,
+        card: Mapping[str, Any],
+        options: Mapping[str, Any] | None = None,
+        config_files: Sequence[str] = (),
+        advice: str = "",
+    ) -> "Source":
+        """Say again where the behaviours of a finished run came from.
+
+        Args:
+            folder: of its model.
+            card: of its model.
+            options: that go before those of the run.
+            config_files: likewise, behind ``options``.
+            advice: what to do where the dataset has moved.
+
+        Raises:
+            InputError: a card that does not say it.
+        """
+        dataset, before = card.get("dataset"), card.get("recbole_options", {})
+        files = card.get("recbole_config_files", [])  # of runs whose card does not yet say what is in these
+        if not (isinstance(dataset, str) and isinstance(before, Mapping) and isinstance(files, list)):
+            raise InputError(f"model: expected one from adaptssr pretrain, got another model.json in {folder}")
+        advice = f"the model in {folder} was trained on it{advice and f', and {advice}'}"
+        return cls(dataset, options or {}, [*map(str, files), before, *config_files], advice)
 
 
 @dataclass(frozen=True)
@@ -112,6 +147,7 @@ def pretrain(
     folder: str | Path,
     show_progress: bool = True,
     checkpoint_minutes: float = CHECKPOINT_MINUTES,
+    say: Callable[[str], None] = lambda _: None,
 ) -> PretrainedModel:
     """Run the stages of a recipe, or go on where an interrupted run of the same recipe stopped.
 
@@ -132,6 +168,7 @@ def pretrain(
         show_progress: a progress bar per stage, on standard error.
         checkpoint_minutes: of training between two checkpoints within an epoch; 0: after every step. The last two
             checkpoints are kept, and those of the epochs that are selected.
+        say: is told, in one line, of items that a warm start does not know.
 
     Raises:
         InputError: anything the caller can put right, a folder that holds another run among it.
@@ -142,7 +179,7 @@ def pretrain(
     """
     processes = Processes(together=True)
     with processes.none_lost():
-        return _pretrain(source, recipe, folder, show_progress, checkpoint_minutes, processes)
+        return _pretrain(source, recipe, folder, show_progress, checkpoint_minutes, say, processes)
 
 
 def _pretrain(
@@ -151,15 +188,26 @@ def _pretrain(
     folder: str | Path,
     show_progress: bool,
     checkpoint_minutes: float,
+    say: Callable[[str], None],
     processes: Processes,
 ) -> PretrainedModel:
     if isinstance(checkpoint_minutes, bool) or not 0 <= checkpoint_minutes < float("inf"):
         raise InputError(f"checkpoint_minutes: expected a number of at least 0, got {checkpoint_minutes!r}")
     folder = Path(folder)
-    config, corpus, begin = processes.agreed(lambda: _beginning_of_run(source, recipe, processes))
+    config, corpus, start = processes.agreed(lambda: _beginning_of_run(source, recipe, processes))
     asked = _asked(source, recipe, corpus)
     check_alike(processes, {part: asked[part] for part in ("recipe", "corpus")})
     run = processes.by_first(lambda: _claim(folder, asked))
+    if start is not None and start.items is not None and processes.leads:
+        say(f"warm start: {start.items}")
+
+    def begin(dropout: float) -> UserEncoder:
+        """Make the encoder that a stage begins with."""
+        encoder = fresh_encoder(recipe, corpus.n_items, dropout, recipe.seed)
+        if start is not None:
+            start.into(encoder)
+        return encoder
+
     train_rows, valid_rows = _split(len(corpus), recipe)
     plans = stage_plans(recipe)
     earlier = encoder = begin(plans[0].dropout if plans else recipe.dropout)
@@ -184,7 +232,7 @@ def _pretrain(
     warm_up = earlier.cpu().eval() if len(results) > 1 and plan.takes else None
     encoder = encoder.cpu().eval()
     if processes.leads:
-        card = _card(source, recipe, corpus, results)
+        card = _card(source, config, recipe, corpus, results)
         save_artefact(folder, encoder, recipe.encoder_arguments(corpus.n_items), card, corpus.item_tokens)
     processes.wait()
     return PretrainedModel(encoder, folder, tuple(results), warm_up)
@@ -192,13 +240,13 @@ def _pretrain(
 
 def _beginning_of_run(
     source: Source, recipe: Recipe, processes: Processes
-) -> tuple[Config, BehaviourCorpus, Callable[[float], UserEncoder]]:
+) -> tuple[Config, BehaviourCorpus, WarmStart | None]:
     """Read all that a run begins with; errors as for :func:`pretrain`."""
     config = source.config(recipe.max_len)
     if processes.several:
         config["device"] = device_of_process(config, processes)
     corpus = load_user_sequences(config).corpus
-    return config, corpus, _beginning(recipe, corpus)
+    return config, corpus, warm_start(recipe, corpus)
 
 
 def fresh_encoder(recipe: Recipe, n_items: int, dropout: float, seed: int) -> UserEncoder:
@@ -207,21 +255,6 @@ def fresh_encoder(recipe: Recipe, n_items: int, dropout: float, seed: int) -> Us
         torch.default_generator.manual_seed(stream_seed(seed, "init"))
         encoder: UserEncoder = make_encoder(dropout=dropout, **recipe.encoder_arguments(n_items))
         return encoder
-
-
-def _beginning(recipe: Recipe, corpus: BehaviourCorpus) -> Callable[[float], UserEncoder]:
-    """Give what makes the encoder, of some dropout, that a stage begins with; errors as ``warm_start_weights``."""
-    from .warm_start import warm_start_weights  # which loads finished runs, and so imports this file
-
-    start = warm_start_weights(recipe, corpus)
-
-    def begin(dropout: float) -> UserEncoder:
-        encoder = fresh_encoder(recipe, corpus.n_items, dropout, recipe.seed)
-        if start is not None:
-            encoder.load_state_dict(start)
-        return encoder
-
-    return begin
 
 
 def _generator(stage: Stage, recipe: Recipe) -> MaskedItemFiller:
@@ -339,11 +372,17 @@ def _check_claim(folder: Path, run: Mapping[str, Any]) -> None:
                 )
 
 
-def _card(source: Source, recipe: Recipe, corpus: BehaviourCorpus, results: list[StageResult]) -> dict[str, Any]:
+def _card(
+    source: Source, config: Config, recipe: Recipe, corpus: BehaviourCorpus, results: list[StageResult]
+) -> dict[str, Any]:
+    of_files = {
+        name: as_option(value)
+        for name, value in config.file_config_dict.items()
+        if name not in _OPTIONS_OF_A_RECIPE  # which are without effect in a file
+    }
     return {
         "dataset": source.dataset,
-        "recbole_options": json.loads(json.dumps(dict(source.options), default=str)),
-        "recbole_config_files": list(source.config_files),
+        "recbole_options": json.loads(json.dumps({**of_files, **source.options}, default=str)),
         "users": len(corpus),
         "recipe": dataclasses.asdict(recipe),
         "stages": [dataclasses.asdict(result) for result in results],

@@ -26,8 +26,8 @@ from .mends import mended, tensorboard_into
 from .pretraining import pretrain_host
 from .run_checkpoints import load_run, random_states, restore_random_states, save_checkpoint
 from .run_config import plain
+from .run_data import items_state
 from .several import alone, check_alike, check_shared_out, mean_over, with_shared_norms
-from .training_rows import item_fingerprint
 
 _LOOK_EVERY = 50  # steps
 
@@ -60,6 +60,7 @@ class RecommenderTrainer(Trainer):
             self.term.apart = True  # so that the log has both
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=bool(self.enable_scaler))
         self._train_data: Any = None
+        self._items: dict[str, Any] = {}
         self._resumed_states: dict[str, Any] | None = None
         self._last_valid_result: dict[str, float] | None = None
         self._last_good: str | None = None
@@ -75,6 +76,8 @@ class RecommenderTrainer(Trainer):
     ) -> Any:
         """Train as RecBole does; arguments and result as its own."""
         self._train_data = train_data
+        dataset = getattr(train_data, "_dataset", None)
+        self._items = items_state(dataset) if hasattr(dataset, "field2id_token") else {}
         self._check_rows()
         if self.config["faster_layers"]:
             part = f", process {self.processes.rank}" if self.processes.several else ""
@@ -105,7 +108,7 @@ class RecommenderTrainer(Trainer):
         """Give all processes the weights of the first, once they agree on what to train."""
         if self.processes.several:
             check_shared_out(self._train_data)
-            data = {"dataset": self._items(), "training rows": len(self._train_data._dataset)}
+            data = {"dataset": self._items.get("items"), "training rows": len(self._train_data._dataset)}
             check_alike(self.processes, {**plain(self.config), **data})
             self.processes.share_weights(self.model)
 
@@ -206,18 +209,12 @@ class RecommenderTrainer(Trainer):
         self._last_good = path
 
     def more_state(self) -> dict[str, Any]:
-        """Collect what a checkpoint holds besides RecBole's: its metrics, the items' numbering, the random states."""
+        """Collect what a checkpoint holds besides RecBole's: its metrics, the items by id, the random states."""
         state: dict[str, Any] = {"scaler": self.scaler.state_dict(), "best_valid_result": self._last_valid_result}
         if self._train_data is not None:
             states = self.processes.gather(random_states(self._generators()))
             state["random_states"] = states if self.processes.several else states[0]
-        items = self._items()
-        return state if items is None else state | {"items": items}
-
-    def _items(self) -> str | None:
-        """Give the fingerprint of the items that the model is trained on; None before its data are known."""
-        dataset = getattr(self._train_data, "_dataset", None)
-        return item_fingerprint(dataset) if hasattr(dataset, "field2id_token") else None
+        return state | self._items
 
     def resume_checkpoint(self, resume_file: Any) -> None:
         """Go on after the epoch of a checkpoint.
@@ -230,7 +227,7 @@ class RecommenderTrainer(Trainer):
             raise InputError(
                 f"resume: expected a checkpoint of {self.config['model']}, got one of {state['config']['model']}"
             )
-        items = self._items()
+        items = self._items.get("items")
         if items is not None and state.get("items", items) != items:
             raise InputError(f"resume: {resume_file} was trained on other items than those of this dataset")
         states = state.get("random_states")

@@ -57,7 +57,12 @@ def run_recbole(
         return result
 
 
-def load_data_and_model(model_file: str | Path, trusted: bool = False, model: type[Any] | None = None) -> Any:
+def load_data_and_model(
+    model_file: str | Path,
+    trusted: bool = False,
+    model: type[Any] | None = None,
+    data_path: str | Path | None = None,
+) -> Any:
     """Load the checkpoint of a run, by RecBole's own function of that name.
 
     To evaluate the model with RecBole's trainer under numpy 2, do it within ``installed()`` or after ``install()``.
@@ -66,15 +71,18 @@ def load_data_and_model(model_file: str | Path, trusted: bool = False, model: ty
         model_file: the checkpoint.
         trusted: whether the file may execute code, as one that RecBole itself has written does.
         model: class of the model, where it is none that RecBole finds by name.
+        data_path: where the data of the run are now: a folder of atomic files, or RecBole's ``data_path``, which holds
+            the dataset's folder. None: where the run had them.
 
     Returns:
         config, model, dataset, and the loaders of training, validation and test.
 
     Raises:
-        InputError: a file that is missing, damaged, or would execute code; a model that is not found by name.
+        InputError: a file that is missing, damaged, or would execute code; a model that is not found by name; data
+            that are not there, or have other items than the model was trained on.
     """
     with installed(), _process_kept():
-        return _quick_start().load_data_and_model(model_file, trusted, model)
+        return _quick_start().load_data_and_model(model_file, trusted, model, data_path)
 
 
 def _quick_start() -> Any:

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..training import load_artefact, load_checkpoint, write_checkpoint
+from ..training.known_items import KnownItems, known_items
 from .hosts import item_embedding
 from .run_config import plain
-from .training_rows import item_fingerprint
+from .run_data import tokens_in
+from .training_rows import item_fingerprint, item_tokens
 
 # What a user can say of a file that RecBole itself wrote, which may execute code.
 _TRUSTED = (
@@ -122,17 +124,20 @@ class LoadReport:
     """What came of loading weights into a model.
 
     Attributes:
-        loaded: tensors of the model that were overwritten.
+        loaded: tensors of the model that were overwritten, tables over items at least in part.
         skipped: tensors of the file that were not used, each with the reason.
         missing: tensors of the model that kept their initialisation.
+        items: the items whose rows were taken, where the file is of other items; None where tables were taken whole.
     """
 
     loaded: tuple[str, ...]
     skipped: dict[str, str]
     missing: tuple[str, ...]
+    items: KnownItems | None = None
 
     def __str__(self) -> str:
         lines = [f"{len(self.loaded)} loaded: {', '.join(self.loaded)}"]
+        lines += [] if self.items is None else [str(self.items)]
         lines += [f"{len(self.skipped)} skipped: " + ", ".join(f"{name} ({why})" for name, why in self.skipped.items())]
         lines += [f"{len(self.missing)} missing: {', '.join(self.missing) or 'none'}"]
         return "\n".join(lines)
@@ -141,8 +146,11 @@ class LoadReport:
 def load_pretrained_weights(model: nn.Module, path: str | Path, dataset: Any, trusted: bool = False) -> LoadReport:
     """Overwrite every tensor of a model that a file has under the same name and in the same shape.
 
-    Tables over items are taken only if the file numbers the same items in the same way, where it says so. Of a model
-    of ``adaptssr pretrain``, whose encoder has another architecture, the item table is taken.
+    Where the file is of other items, tables over items (of as many rows as there are items, or one more, of [MASK])
+    take the rows of the items that both have, by token; the other rows stay as they are. A checkpoint without tokens
+    of its items, as of RecBole alone, gives its tables only if it numbers the same items in the same way, where it
+    says so; a ``.safetensors`` file says nothing of items, and shapes alone count. Of a model of ``adaptssr pretrain``,
+    whose encoder has another architecture, the item table is taken.
 
     Args:
         model: a RecBole model.
@@ -151,23 +159,28 @@ def load_pretrained_weights(model: nn.Module, path: str | Path, dataset: Any, tr
         trusted: whether the file may execute code.
 
     Raises:
-        InputError: nothing can be read, or nothing fits.
+        InputError: nothing can be read, nothing fits, or no item is in both.
     """
     path = Path(path)
+    there: list[str] | None = None
     same_items = True
     if path.is_dir():
         artefact = load_artefact(path)
         table = _name_of(model, item_embedding(model, int(dataset.item_num)).weight)
         weights = {table if name == _USER_ENCODER_ITEMS else name: tensor for name, tensor in artefact.weights.items()}
-        tokens = np.asarray(dataset.field2id_token[dataset.iid_field])
-        same_items = len(tokens) == len(artefact.item_tokens) and bool((tokens[1:] == artefact.item_tokens[1:]).all())
+        there = artefact.item_tokens.tolist()
     elif path.suffix == ".safetensors":
         weights = _safetensors(path)
     else:
         state = load_run(path, trusted)
         weights = state["state_dict"]
-        same_items = state.get("items", item_fingerprint(dataset)) == item_fingerprint(dataset)
-    report = _overwrite(model, weights, int(dataset.item_num), same_items)
+        there = tokens_in(state, path)
+        same_items = state.get("items") in (None, item_fingerprint(dataset))
+    items = None
+    if there is not None:
+        items = known_items("pretrained", item_tokens(dataset), there, path)
+        same_items = items is None
+    report = _overwrite(model, weights, int(dataset.item_num), same_items, items)
     if not report.loaded:
         reasons = ", ".join(f"{name} ({why})" for name, why in report.skipped.items()) or "no tensors"
         raise InputError(f"pretrained: nothing in {path} fits {type(model).__name__}: {reasons}")
@@ -175,20 +188,32 @@ def load_pretrained_weights(model: nn.Module, path: str | Path, dataset: Any, tr
 
 
 @torch.no_grad()
-def _overwrite(model: nn.Module, weights: dict[str, Tensor], n_items: int, same_items: bool) -> LoadReport:
+def _overwrite(
+    model: nn.Module, weights: dict[str, Tensor], n_items: int, same_items: bool, items: KnownItems | None
+) -> LoadReport:
     own = model.state_dict()
-    loaded, skipped = [], {}
+    loaded, skipped, tables = [], {}, 0
     for name, tensor in weights.items():
         if name not in own:
             skipped[name] = "not in the model"
+        elif items is not None and items.fit(own[name], tensor):
+            items.copy_rows(own[name], tensor)
+            loaded.append(name)
+            tables += 1
         elif own[name].shape != tensor.shape:
             skipped[name] = f"shape {tuple(tensor.shape)}, here {tuple(own[name].shape)}"
-        elif not same_items and len(tensor.shape) and tensor.shape[0] - n_items in (0, 1):  # BERT4Rec: one for [MASK]
+        elif not same_items and _over_items(tensor, n_items):
             skipped[name] = "of other items"
         else:
             own[name].copy_(tensor)
             loaded.append(name)
-    return LoadReport(tuple(loaded), skipped, tuple(name for name in own if name not in loaded))
+    missing = tuple(name for name in own if name not in loaded)
+    return LoadReport(tuple(loaded), skipped, missing, items if tables else None)
+
+
+def _over_items(tensor: Tensor, n_items: int) -> bool:
+    """Tell whether a tensor has a row for every item, or also one of [MASK], or a column for every item."""
+    return bool(tensor.dim()) and (tensor.shape[0] - n_items in (0, 1) or n_items in tensor.shape[1:])
 
 
 def _name_of(model: nn.Module, parameter: Tensor) -> str:

@@ -3,6 +3,7 @@
 import ast
 import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,13 @@ class SafeConfig(Config):
         Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789."))
         return Loader
 
-    def _load_config_files(self, file_list: list[str | Path] | None) -> dict[str, Any]:
+    def _load_config_files(self, file_list: list[str | Path | Mapping[str, Any]] | None) -> dict[str, Any]:
+        """Read yaml files; options by name may stand in the place of one, with strings as among all options."""
         merged: dict[str, Any] = {}
         for file in file_list or []:
+            if isinstance(file, Mapping):
+                merged.update(self._convert_config_dict(dict(file)))
+                continue
             try:
                 content = yaml.load(Path(file).read_text(encoding="utf-8"), Loader=self.yaml_loader)
             except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
@@ -73,6 +78,11 @@ class SafeConfig(Config):
 def one_line(error: BaseException) -> str:
     """Give the message of an exception as one line."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def as_option(value: Any) -> Any:
+    """Give the value of a yaml file as it has to stand among options, where strings are read as literals."""
+    return repr(value) if isinstance(value, str) and _literal(value) != value else value
 
 
 def _literal(text: str) -> Any:

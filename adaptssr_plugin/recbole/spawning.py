@@ -129,8 +129,9 @@ def _one_of_several(number: int, group: Group, call: dict[str, Any], told: Any) 
         with process_group():
             result = run_recbole(**call)
     except Exception as error:
-        name = type(error).__name__
-        told.put(_Word(number, name, str(error) if name in _LINES else traceback.format_exc()[-_TRACEBACK:]))
+        line = next((name for name, kind in _LINES.items() if isinstance(error, kind)), "")
+        said = str(error) if line else traceback.format_exc()[-_TRACEBACK:]
+        told.put(_Word(number, line or type(error).__name__, said))
         raise SystemExit(1) from None
     told.put(_Word(number, "", result if number == 0 else None))
 

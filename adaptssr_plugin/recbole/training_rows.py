@@ -48,10 +48,15 @@ class TrainingRows:
         self.dataset.inter_feat[ROW_FIELD] = torch.arange(len(self.dataset.inter_feat))
 
 
+def item_tokens(dataset: Any) -> list[str]:
+    """Give the token of every item id of a RecBole dataset, the padding first."""
+    return list(map(str, np.asarray(dataset.field2id_token[dataset.iid_field]).tolist()))
+
+
 def item_fingerprint(dataset: Any) -> str:
     """Hash the tokens of all items in the order of their ids: tables of one fingerprint mean the same by every row."""
     digest = hashlib.blake2b(digest_size=16)
-    for token in np.asarray(dataset.field2id_token[dataset.iid_field]).tolist():
-        digest.update(str(token).encode())
+    for token in item_tokens(dataset):
+        digest.update(token.encode())
         digest.update(b"\0")
     return digest.hexdigest()
