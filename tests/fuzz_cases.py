@@ -112,7 +112,6 @@ _SPOILT = {
     "read_cold_rows": ("a picture", "no file"),
     "convert lines": ("a picture", "an empty file", "a folder in its place", "no file"),
     "convert ttl": ("a picture", "NUL bytes"),
-    "convert tafeng, wheel": ("a picture", "a zip of 64 MiB of zeros"),
     "convert parquet": ("a picture", "an empty file", "a pickle that makes a folder"),
     "convert recbole": ("a picture", "a byte-order mark alone"),
     "convert lines --corpus, broken off": ("a .npy of pickled objects",),
@@ -149,8 +148,6 @@ _TEXTS = [
     ("convert ttl", "a negative item", "0,1,-2\n"),
     ("convert ttl", "a number of 40 digits", f"0,1,{'9' * 40}\n"),
     ("convert ttl", "nothing but padding", "0,0,0\n"),
-    ("convert tafeng, csv", "a missing column", "A,B\n1,2\n"),
-    ("convert tafeng, csv", "a header alone", "TRANSACTION_DT,CUSTOMER_ID,AGE_GROUP,PIN_CODE,PRODUCT_ID\n"),
     ("convert two-domains", "items that are no integers", "u 1 a 12\n"),
     ("convert two-domains", "an item of 40 digits", f"u 1 {'9' * 40}\n"),
     ("read_cold_rows", "a length of 40 digits", COLD + f"u\tx\t{'9' * 40}\n"),
@@ -315,7 +312,6 @@ convert lines picture.txt --output o --quiet
 convert lines lines.txt --output empty --quiet
 convert lines lines.txt --output o --name a/b --quiet
 convert ttl lines.txt --output o --quiet
-convert tafeng lines.txt --output o --quiet
 convert parquet picture.parquet --output o --quiet
 convert recbole small --output o --quiet
 convert recbole small --corpus --output o --time-column x --quiet
