@@ -19,7 +19,6 @@ from .dataset_writer import DatasetWriter, Users
 from .on_disk import FILES, ITEM_TOKENS, ITEMS, MANIFEST, OFFSETS, PARTS, USER_TOKENS, checksum, make_manifest
 
 PART = 1 << 22  # behaviours in a part, and in a block of sorted ones
-_VERSION = 2  # of the parts
 _UNUSABLE = frozenset(["", PAD_TOKEN])  # as names
 _SOURCE, _NAMES, _SUMS = "source.json", "names.json", "checksums.json"
 
@@ -39,7 +38,7 @@ def make_writer(
 def source_of(paths: Sequence[Path], **options: Any) -> dict[str, Any]:
     """Tell a conversion by its files, their sizes and times, and its options."""
     files = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    return {"files": files, "options": options, "parts": _VERSION}
+    return {"files": files, "options": options}
 
 
 class Numbers(dict[str, int]):
