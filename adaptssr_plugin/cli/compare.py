@@ -48,12 +48,12 @@ def compare(
     """Compare pre-training methods: the paper's Table 2, its fair twin, Table 3 and Figures 3, 4, 5 and 7.
 
     PLAN is a packaged plan (ml-100k, tenrec-qba, ...) or a YAML file: corpus, tasks, methods, options and seeds. Every
-    pre-training and every run of fine-tuning is a cell with a result file of its own under DIR/cells. A run that is
+    pre-training and every run of fine-tuning is a cell, a line in cells.jsonl of the output folder. A run that is
     interrupted goes on from there, and what is changed in the plan computes anew only the cells that it touches.
 
     In the fair twin all methods have the same start and the same epochs, and contrastive methods choose temperature
-    and strength of augmentation on validation rows. Several machines: --part 1/3, 2/3 and 3/3, then bring the files
-    of DIR/cells together and give the command once more.
+    and strength of augmentation on validation rows. Several machines: --part 1/3, 2/3 and 3/3, then concatenate their
+    cells.jsonl in one folder and give the command once more.
 
     \b
     adaptssr compare --smoke

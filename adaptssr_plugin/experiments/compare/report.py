@@ -63,7 +63,7 @@ def compare(
 
     Args:
         plan: what is compared.
-        folder: ``cells/`` and ``models/`` of finished work, and the tables and figures.
+        folder: ``cells.jsonl`` and ``models/`` of finished work, and the tables and figures.
         tables: of :data:`TABLES`.
         figures: of :data:`FIGURES`: the paper's numbers. 3 is for the plan's first task, 7 for the others.
         jobs: processes.
@@ -138,7 +138,7 @@ class _Report:
     # --- tables --------------------------------------------------------------------------------------------------
 
     def table(self, fair: bool) -> str:
-        """Write Table 2 or its fair twin as text, Markdown, CSV and LaTeX; returns the text, empty without results."""
+        """Write Table 2 or its fair twin as Markdown, CSV and LaTeX; returns its text, empty without results."""
         name = "fair" if fair else "paper"
         rows = self.grid.table(fair)
         measured = [*self._baselines(), *(one for row in rows for one in self._of_row(row))]
@@ -221,12 +221,7 @@ class _Report:
         return found
 
     def _write_table(self, stem: str, table: Any) -> None:
-        for suffix, text in (
-            ("txt", table.text()),
-            ("md", table.markdown()),
-            ("csv", table.csv()),
-            ("tex", table.latex()),
-        ):
+        for suffix, text in (("md", table.markdown()), ("csv", table.csv()), ("tex", table.latex())):
             path = self.folder / f"{stem}.{suffix}"
             write_text(path, text)
             self.files.append(path)
@@ -453,5 +448,5 @@ def _columns(where: Mapping[str, Any]) -> dict[str, str]:
 def _place(where: Mapping[str, Any]) -> str:
     """Say where a cell was computed, and how many others beside it: what its seconds depend on."""
     threads = "one thread" if where["threads"] == 1 else f"{where['threads']} threads"
-    beside = f", {where['jobs']} cells side by side" if where.get("jobs", 1) > 1 else ""
+    beside = f", {where['jobs']} cells side by side" if where["jobs"] > 1 else ""
     return f"{where['device']} ({where['machine']}, {threads}{beside})"
