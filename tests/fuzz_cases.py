@@ -237,7 +237,7 @@ _LIMITS = {
     ("ItemCrop()(…)", "item_seq_len", "lengths out of range"): (_T([9, 9, 9]), IndexError),
     ("GRUEncoder()(…)", "item_seq", "negative ids"): (-sequences()["item_seq"], IndexError),
     # functional is the maths alone, and a part of an encoder is behind the encoder's checks.
-    ("functional.own_similarities", "units", "text"): ("x", AttributeError),
+    ("functional.intra_user_similarities", "units", "text"): ("x", AttributeError),
     ("AttentionPooling()(…)", "hidden", "another width"): (torch.ones(2, 4, 9), RuntimeError),
     # What is no path, and what is no list.
     ("read_interactions", "path", "a number"): (3.5, TypeError),

@@ -165,12 +165,12 @@ class Pretended:
 
 def test_nothing_is_tuned_before_the_first_values_are_there():
     grid = Grid(plan_of(methods=("none", "cl4srec")), Pretended())
-    assert [(row.name, row.settled) for row in grid.table(fair=True)] == [("None", True), ("CL4SRec", False)]
+    assert [(row.name, row.settled) for row in grid.table(controlled=True)] == [("None", True), ("CL4SRec", False)]
     temperatures = {cell.recipe.temperature for cell in grid.cells if cell.recipe.method == "cl4srec"}
     assert temperatures == {0.05, 0.1, 0.2, 0.5, 1.0}
     assert grid.later > 0
     untuned = Grid(plan_of(methods=("none", "cl4srec")), Pretended())
-    assert [row.name for row in untuned.table(fair=False)] == ["None", "CL4SRec"]
+    assert [row.name for row in untuned.table(controlled=False)] == ["None", "CL4SRec"]
     assert untuned.later == 0
 
 
@@ -179,18 +179,18 @@ def test_temperature_then_strength_are_chosen_by_validation_values():
         return 0.5 - abs(one.temperature - 0.2) - abs(one.mask_ratio - 0.7)
 
     grid = Grid(plan_of(methods=("cl4srec",)), Pretended(valid))
-    [row] = grid.table(fair=True)
+    [row] = grid.table(controlled=True)
     assert row.chosen == {"temperature": 0.2, "rho": 0.7}
     assert (row.recipe.mask_ratio, row.recipe.reorder_ratio, row.recipe.crop_ratio) == (0.7, 0.7, 0.3)
     assert grid.later == 0
     # The strength that the method comes with is a candidate too, and then nothing is said to be chosen.
     grid = Grid(plan_of(methods=("cl4srec",)), Pretended(lambda one: -abs(one.mask_ratio - 0.6)))
-    assert grid.table(fair=True)[0].chosen.keys() == {"temperature"}
+    assert grid.table(controlled=True)[0].chosen.keys() == {"temperature"}
 
 
 def test_test_values_have_no_say():
     plan, valid = plan_of(methods=("clue",)), lambda one: one.temperature
-    chosen = [Grid(plan, Pretended(valid, test)).table(fair=True)[0].chosen for test in (0.0, 1.0)]
+    chosen = [Grid(plan, Pretended(valid, test)).table(controlled=True)[0].chosen for test in (0.0, 1.0)]
     assert chosen == [{"temperature": 1.0}] * 2
 
 
@@ -205,7 +205,7 @@ def test_a_task_of_several_metrics_counts_by_the_one_that_epochs_are_chosen_by(m
 
 def test_the_tuned_row_chooses_a_scale():
     plan = plan_of(methods=("adaptssr",), scales=(1, 10))
-    rows = Grid(plan, Pretended(lambda one: one.scale - one.mask_ratio)).table(fair=True)
+    rows = Grid(plan, Pretended(lambda one: one.scale - one.mask_ratio)).table(controlled=True)
     assert [row.name for row in rows] == ["AdaptSSR", WARM_UP, TUNED]
     assert rows[0].recipe.scale == 1
     assert rows[2].chosen == {"scale": 10, "rho": 0.1}
@@ -224,8 +224,8 @@ def test_curves_of_a_method_differ_in_nothing_but_the_loss():
     assert len(points) == 2 * 2 * 5
     for (method, label, rho), one in points.items():
         assert one.loss == ("infonce" if label == "original" else "adaptssr")
-        twin = points[method, "original", rho]
-        assert dataclasses.replace(one, loss=twin.loss, temperature=twin.temperature) == twin
+        other = points[method, "original", rho]
+        assert dataclasses.replace(one, loss=other.loss, temperature=other.temperature) == other
         assert one.warm_start == "mlm"
 
 
@@ -470,8 +470,8 @@ def test_smoke(tmp_path):
     words = ["compare", "--smoke", "--output", str(tmp_path), "--set", "use_gpu=False", "--quiet"]
     first = CliRunner().invoke(cli, words, catch_exceptions=False)
     assert first.exit_code == 0
-    names = [f"table-{table}.{suffix}" for table in ("2-paper", "2-fair", "3") for suffix in ("md", "csv", "tex")]
-    names += ["records-paper.csv", "records-fair.csv", "tuning.csv"]
+    names = [f"table-{table}.{suffix}" for table in ("2-paper", "2-controlled", "3") for suffix in ("md", "csv", "tex")]
+    names += ["records-paper.csv", "records-controlled.csv", "tuning.csv"]
     names += [f"figure-{name}.{suffix}" for name in ("3", "7-age", "5") for suffix in ("png", "svg", "csv")]
     names += [f"figure-4-{task}.png" for task in ("gender", "age")]
     missing = [name for name in names if not (tmp_path / name).is_file()]
@@ -481,7 +481,7 @@ def test_smoke(tmp_path):
     with (tmp_path / "figure-5.csv").open(encoding="utf-8") as file:
         panels = dict.fromkeys(line["panel"] for line in csv.DictReader(file))
     assert list(panels) == [WARM_UP, "PeterRec", "CL4SRec", "AdaptSSR", TUNED]
-    with (tmp_path / "records-fair.csv").open(encoding="utf-8") as file:
+    with (tmp_path / "records-controlled.csv").open(encoding="utf-8") as file:
         records = list(csv.DictReader(file))
     rows = {record["method"] for record in records}
     assert rows == {"Majority class", "TF-IDF + LR", "None", "PeterRec", "CL4SRec", "AdaptSSR", TUNED, WARM_UP}
@@ -495,13 +495,13 @@ def test_smoke(tmp_path):
     assert not list(tmp_path.glob("*.txt"))
     again = CliRunner().invoke(cli, words, catch_exceptions=False)
     assert "\n0 cells computed" in again.output
-    assert "readings.md" in again.output
+    assert "variants.md" in again.output
     assert cells == (tmp_path / "cells.jsonl").read_bytes()
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
 def test_a_report_computes_nothing(tmp_path):
-    words = ["compare", "ml-100k", "--output", str(tmp_path), "--set", "use_gpu=False", "--report-only", "--readings"]
+    words = ["compare", "ml-100k", "--output", str(tmp_path), "--set", "use_gpu=False", "--report-only", "--variants"]
     done = CliRunner().invoke(cli, words, catch_exceptions=False)
     assert done.exit_code == 0
     assert "\n0 cells computed" in f"\n{done.output}"

@@ -43,7 +43,7 @@ def welch(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> f
     from scipy.stats import ttest_ind_from_stats
 
     a, b = _values("a", a, at_least=2), _values("b", b, at_least=2)
-    first, second = ((sample.mean(), _spread(sample), len(sample)) for sample in (a, b))
+    first, second = ((sample.mean(), _deviation(sample), len(sample)) for sample in (a, b))
     if first[1] == second[1] == 0:
         return float(first[0] == second[0])
     # From means and deviations: from the values, scipy warns where one sample has no spread.
@@ -61,7 +61,7 @@ def paired(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> 
     from scipy.stats import ttest_rel
 
     differences = _differences(a, b)
-    return float(ttest_rel(a, b).pvalue if _spread(differences) else differences.mean() == 0)
+    return float(ttest_rel(a, b).pvalue if _deviation(differences) else differences.mean() == 0)
 
 
 def paired_interval(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, level: float = 0.95) -> Interval:
@@ -71,7 +71,7 @@ def paired_interval(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.nda
     differences = _differences(a, b)
     n = len(differences)
     mean = float(differences.mean())
-    half = float(t.ppf((1 + level) / 2, n - 1)) * _spread(differences) / math.sqrt(n)
+    half = float(t.ppf((1 + level) / 2, n - 1)) * _deviation(differences) / math.sqrt(n)
     return Interval(mean, mean - half, mean + half)
 
 
@@ -156,7 +156,7 @@ def _differences(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarra
     return differences
 
 
-def _spread(values: np.ndarray) -> float:
+def _deviation(values: np.ndarray) -> float:
     """Standard deviation (ddof 1), with what is only rounding taken for none."""
     std = float(values.std(ddof=1))
     return std if std > 1e-12 * float(np.abs(values).max()) else 0.0

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Groups by what they are called under the bars, with colour and hatching: told apart in grey too.
 _GROUPS = {
     "paper": ("the paper's Figure 4", "#56B4E9", ""),
-    "readings": ("additional readings", "#E69F00", "///"),
+    "variants": ("additional variants", "#E69F00", "///"),
     "comparison": ("for comparison", "#BBBBBB", "..."),
 }
 # A legend below an axis and its label, whatever the height of the figure.
@@ -35,7 +35,7 @@ class Bar:
     Attributes:
         label: e.g. "w/o adaptive fusion".
         values: by seed, fractions in [0, 1].
-        group: "paper", a bar of the paper's figure; "readings", another reading of the paper; "comparison".
+        group: "paper", a bar of the paper's figure; "variants", a variant of the method; "comparison".
     """
 
     label: str

@@ -1,4 +1,4 @@
-"""What other readings of the paper come to, on validation rows: the evidence for a preset (spec 3)."""
+"""Variants of a method against it, on validation rows: the evidence for a preset (spec 3)."""
 
 import csv
 import io
@@ -13,13 +13,13 @@ Values = Mapping[str, Sequence[float]]  # by task, a fraction in [0, 1] for each
 
 
 @dataclass(frozen=True)
-class Reading:
-    """One reading.
+class Variant:
+    """A variant.
 
     Attributes:
         name: as the plan calls it.
         changes: its options, as ``name value``.
-        valid: values on validation rows, by which readings may be chosen.
+        valid: values on validation rows, by which variants may be chosen.
         test: values on test rows, which are shown and choose nothing.
     """
 
@@ -30,17 +30,17 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class ReadingsTable:
-    """Readings against the first of them; tasks from left to right, metrics by task."""
+class VariantsTable:
+    """Variants against the first of them; tasks from left to right, metrics by task."""
 
-    rows: tuple[Reading, ...]
+    rows: tuple[Variant, ...]
     metrics: Mapping[str, str]
     footer: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise InputError without a row, or for one without a value of every task."""
         if not self.rows:
-            raise InputError("rows: expected at least one reading, got none")
+            raise InputError("rows: expected at least one variant, got none")
         for row in self.rows:
             for values in (row.valid, row.test):
                 if not all(values.get(task) for task in self.metrics):
@@ -59,10 +59,10 @@ class ReadingsTable:
         return latex_table(self._strings(), self.footer, left=2)
 
     def csv(self) -> str:
-        """A line for each task and reading; means and standard deviations in percent, p of the paired t-test."""
+        """A line for each task and variant; means and standard deviations in percent, p of the paired t-test."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
-        head = ["task", "metric", "reading", "options", "runs", "valid", "valid_std", "valid_gain", "valid_p"]
+        head = ["task", "metric", "variant", "options", "runs", "valid", "valid_std", "valid_gain", "valid_p"]
         writer.writerow([*head, "test", "test_std"])
         for task, metric in self.metrics.items():
             places = self._decimals(task)
@@ -74,7 +74,7 @@ class ReadingsTable:
         return out.getvalue()
 
     def _strings(self) -> list[list[str]]:
-        head = ["Reading", "Options"]
+        head = ["Variant", "Options"]
         for task, metric in self.metrics.items():
             head += [f"{task} ({metric}), validation", "Gain", "p", "Test"]
         lines = [head]
@@ -92,7 +92,7 @@ class ReadingsTable:
     def _decimals(self, task: str) -> int:
         return shown_decimals(summarise(row.valid[task]).mean for row in self.rows)
 
-    def _against_first(self, row: Reading, task: str) -> tuple[float, str]:
+    def _against_first(self, row: Variant, task: str) -> tuple[float, str]:
         """Gain in percentage points on validation rows, and the paired p-value where runs allow one."""
         ours, first = row.valid[task], self.rows[0].valid[task]
         gain = 100 * (summarise(ours).mean - summarise(first).mean)

@@ -1,4 +1,4 @@
-"""What a table's spread over seeds allows one to conclude, in plain sentences."""
+"""What a table allows one to conclude, given its standard deviation over seeds and the size of its test set."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ from adaptssr_plugin.experiments.records import Record, paper_name
 from adaptssr_plugin.experiments.tables import Column, Values, values_by_seed
 
 
-def what_the_spread_allows(
+def seed_uncertainty(
     records: Iterable[Record],
     test_counts: Mapping[str, Sequence[int]],
     baseline: str = "None",
@@ -24,7 +24,7 @@ def what_the_spread_allows(
 ) -> list[str]:
     """Say for each task what ``method`` gained over ``baseline``, and what that does and does not show.
 
-    Two errors are kept apart. The spread over seeds gives a 95 % t interval of the differences paired by
+    Two errors are kept apart. The seeds give a 95 % t interval of the differences paired by
     seed. The test users are a sample too: each value carries the binomial standard error (accuracy) or
     Hanley and McNeil's (AUC). Both methods answer for the same users, so the error of their difference
     is at most the root of the sum of the two squares, if their errors do not run against each other. A

@@ -1,4 +1,4 @@
-"""The table of readings: what is compared with what, on which rows."""
+"""The table of variants: what is compared with what, on which rows."""
 
 import csv
 import dataclasses
@@ -10,14 +10,14 @@ from test_experiments_compare import Pretended, plan_of
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.experiments.compare.grid import WARM_UP, Grid
 from adaptssr_plugin.experiments.compare.plan import read_plan
-from adaptssr_plugin.experiments.readings_table import Reading, ReadingsTable
+from adaptssr_plugin.experiments.variants_table import Variant, VariantsTable
 
-FIRST = Reading("AdaptSSR", "", {"age": [0.50, 0.52]}, {"age": [0.40, 0.44]})
-OTHER = Reading("κ = 10", "scale 10.0", {"age": [0.53, 0.56]}, {"age": [0.45, 0.45]})
+FIRST = Variant("AdaptSSR", "", {"age": [0.50, 0.52]}, {"age": [0.40, 0.44]})
+OTHER = Variant("κ = 10", "scale 10.0", {"age": [0.53, 0.56]}, {"age": [0.45, 0.45]})
 
 
 def test_gains_are_of_validation_rows():
-    table = ReadingsTable((FIRST, OTHER), {"age": "accuracy"}, ("a footer",))
+    table = VariantsTable((FIRST, OTHER), {"age": "accuracy"}, ("a footer",))
     (first, other) = csv.DictReader(io.StringIO(table.csv()))
     assert (first["valid"], first["valid_gain"], first["valid_p"], first["test"]) == ("51.00", "0.00", "", "42.00")
     assert (other["valid"], other["valid_std"], other["valid_gain"], other["test"]) == (
@@ -35,43 +35,43 @@ def test_gains_are_of_validation_rows():
 
 def test_one_run_has_neither_spread_nor_test():
     rows = [dataclasses.replace(one, valid={"age": [0.5]}, test={"age": [0.4]}) for one in (FIRST, OTHER)]
-    table = ReadingsTable(tuple(rows), {"age": "accuracy"})
+    table = VariantsTable(tuple(rows), {"age": "accuracy"})
     assert "| κ = 10 | scale 10.0 | 50.00 | +0.00 | - | 40.00 |" in table.markdown()
 
 
 @pytest.mark.parametrize("rows", [(), (dataclasses.replace(FIRST, test={"age": []}),)])
 def test_refuses_what_is_missing(rows):
     with pytest.raises(InputError, match=r"^rows: expected"):
-        ReadingsTable(rows, {"age": "accuracy"})
+        VariantsTable(rows, {"age": "accuracy"})
 
 
-def test_readings_differ_from_the_fair_twin_by_their_options():
-    readings = {"κ = 10": {"scale": 10}, "no warm-up": {"warm_start": "none"}}
-    plan = dataclasses.replace(plan_of(), readings=readings, pretrain_seeds=2, ablation_seeds=3)
+def test_variants_differ_from_the_controlled_comparison_by_their_options():
+    variants = {"κ = 10": {"scale": 10}, "no warm-up": {"warm_start": "none"}}
+    plan = dataclasses.replace(plan_of(), variants=variants, pretrain_seeds=2, ablation_seeds=3)
     grid = Grid(plan, Pretended(lambda one: one.scale))
-    rows = {row.name: row for row in grid.readings()}
+    rows = {row.name: row for row in grid.variants()}
     assert list(rows) == ["AdaptSSR", WARM_UP, "κ = 10", "no warm-up"]
-    fair = plan.recipe("adaptssr", True)
-    assert rows["AdaptSSR"].recipe == fair
-    assert rows["κ = 10"].recipe == dataclasses.replace(fair, scale=10.0)
-    assert rows["no warm-up"].recipe == dataclasses.replace(fair, warm_start="none")
+    controlled = plan.recipe("adaptssr", True)
+    assert rows["AdaptSSR"].recipe == controlled
+    assert rows["κ = 10"].recipe == dataclasses.replace(controlled, scale=10.0)
+    assert rows["no warm-up"].recipe == dataclasses.replace(controlled, warm_start="none")
     assert rows["AdaptSSR"].start(1).needs() == rows[WARM_UP].start(1)
     assert {(row.seeds, row.pretrain_seeds) for row in rows.values()} == {(3, 2)}
-    bars = grid.ablation()[0]["readings"]
-    assert [row.recipe for row in bars] == [rows[name].recipe for name in readings]
+    bars = grid.ablation()[0]["variants"]
+    assert [row.recipe for row in bars] == [rows[name].recipe for name in variants]
     assert {row.pretrain_seeds for row in bars} == {1}
 
 
 @pytest.mark.parametrize(
-    ("readings", "line"),
+    ("variants", "line"),
     [
-        (["scale"], "readings: expected options by name, got"),
-        ({"mine": 3}, "readings: expected options by name for mine, got 3"),
+        (["scale"], "variants: expected options by name, got"),
+        ({"mine": 3}, "variants: expected options by name for mine, got 3"),
         ({"mine": {"scale": -1}}, "scale: expected a positive number, got -1"),
         ({"mine": {"size": 1}}, "size: expected an option of a recipe"),
     ],
 )
-def test_wrong_readings_are_refused(readings, line):
+def test_wrong_variants_are_refused(variants, line):
     with pytest.raises(InputError) as refused:
-        read_plan("smoke", {"readings": readings})
+        read_plan("smoke", {"variants": variants})
     assert str(refused.value).startswith(line)
