@@ -1,13 +1,11 @@
 """Variants of a method against it, on validation rows: the evidence for a preset (spec 3)."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from adaptssr_plugin.downstream.significance import Summary, paired, shown, shown_decimals, summarise
 from adaptssr_plugin.errors import InputError
-from adaptssr_plugin.experiments.tables import aligned_text, latex_table, markdown_table
+from adaptssr_plugin.experiments.tables import aligned_text, csv_text, latex_table, markdown_table
 
 Values = Mapping[str, Sequence[float]]  # by task, a fraction in [0, 1] for each run
 
@@ -60,18 +58,16 @@ class VariantsTable:
 
     def csv(self) -> str:
         """A line for each task and variant; means and standard deviations in percent, p of the paired t-test."""
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
         head = ["task", "metric", "variant", "options", "runs", "valid", "valid_std", "valid_gain", "valid_p"]
-        writer.writerow([*head, "test", "test_std"])
+        lines: list[list[object]] = [[*head, "test", "test_std"]]
         for task, metric in self.metrics.items():
             places = self._decimals(task)
             for row in self.rows:
                 valid, test = summarise(row.valid[task]), summarise(row.test[task])
                 gain, p = self._against_first(row, task)
                 before = [task, metric, row.name, row.changes, valid.n, *_percent(valid, places)]
-                writer.writerow([*before, f"{gain:.{places}f}", p, *_percent(test, places)])
-        return out.getvalue()
+                lines.append([*before, f"{gain:.{places}f}", p, *_percent(test, places)])
+        return csv_text(lines)
 
     def _strings(self) -> list[list[str]]:
         head = ["Variant", "Options"]

@@ -1,7 +1,5 @@
 """Tables and figures of what is finished, and the command that runs the rest first."""
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +15,7 @@ from ..figures import draw_similarity
 from ..records import MAJORITY, POPULARITY, TFIDF, WARM_UP, Record, write_records
 from ..robustness_figure import Curve, draw_robustness
 from ..similarity import SimilarityDistributions
-from ..tables import PAPER_ROWS, best_baseline_footer, rows_in_order, table_2
+from ..tables import PAPER_ROWS, best_baseline_footer, csv_text, rows_in_order, table_2
 from ..variants_table import Variant, VariantsTable
 from .cells import Baselines, FineTuning, check_ready, load_data
 from .grid import TUNED, Grid, Row
@@ -375,13 +373,9 @@ class _Report:
             if measured:
                 records, where = [record for record, _ in measured], [_columns(one) for _, one in measured]
                 self.files.append(write_records(self.folder / f"records-{name}.csv", records, where))
-        tried = io.StringIO()
-        writer = csv.writer(tried, lineterminator="\n")
-        writer.writerow(["method", "option", "value", "strength", "valid", "runs"])
-        lines = list(self._tried())
-        if lines:
-            writer.writerows(lines)
-            write_text(self.folder / "tuning.csv", tried.getvalue())
+        if tried := list(self._tried()):
+            lines = [("method", "option", "value", "strength", "valid", "runs"), *tried]
+            write_text(self.folder / "tuning.csv", csv_text(lines))
             self.files.append(self.folder / "tuning.csv")
 
     def _tried(self) -> Iterator[tuple[object, ...]]:
