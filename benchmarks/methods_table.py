@@ -78,11 +78,14 @@ def _markdown(rows: list[dict[str, Any]]) -> str:
     lines = [head, ["---"] * len(head)]
     for row in rows:
         cells = [row[name] for name in ("method", "loss", "warm_start")]
-        cells += [f"{_spread(row, 'first_loss')} → {_spread(row, 'last_loss')}", row["criterion"]]
-        cells += [f"{_spread(row, 'first_criterion')} → {_spread(row, 'best_criterion')}", row["seconds_per_epoch"]]
+        cells += [f"{_deviation(row, 'first_loss')} → {_deviation(row, 'last_loss')}", row["criterion"]]
+        cells += [
+            f"{_deviation(row, 'first_criterion')} → {_deviation(row, 'best_criterion')}",
+            row["seconds_per_epoch"],
+        ]
         lines.append([*cells, f"{100 * float(row['test_auc']):.2f}"])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _spread(row: dict[str, Any], name: str) -> str:
+def _deviation(row: dict[str, Any], name: str) -> str:
     return f"{row[name]} ± {row[f'{name}_std']}"

@@ -120,7 +120,7 @@ _callee("functional.unit_vectors", functional.unit_vectors, lambda: encodings("e
 _callee(
     "functional.stacked_unit_vectors", lambda a, b: functional.stacked_unit_vectors(a, b), lambda: encodings("a", "b")
 )
-_callee("functional.own_similarities", functional.own_similarities, lambda: {"units": _stack()})
+_callee("functional.intra_user_similarities", functional.intra_user_similarities, lambda: {"units": _stack()})
 _callee(
     "functional.adaptive_coefficient",
     functional.adaptive_coefficient,
@@ -150,7 +150,7 @@ for _name in ("hardest_pair_ranking", "all_pairs_ranking"):
         getattr(functional, _name),
         lambda: {
             "units": _stack(),
-            "own": functional.own_similarities(_stack()),
+            "own": functional.intra_user_similarities(_stack()),
             "coefficient": 0.5,
             "scale": 1.0,
             "user_ids": _ids(),

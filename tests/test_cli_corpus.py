@@ -97,9 +97,7 @@ def test_two_domains(call, tmp_path):
     assert again.exit_code == 0
     with pytest.raises(InputError, match=r"^--boundary: needed with two-domains$"):
         call("convert", "two-domains", "mix.txt", "--output", "x")
-    with pytest.raises(
-        InputError, match=r"^--corpus: expected with lines, tafeng, ttl, parquet or recbole, got it with"
-    ):
+    with pytest.raises(InputError, match=r"^--corpus: expected with lines, ttl, parquet or recbole, got it with"):
         call(*words, "--corpus")
     shutil.rmtree(tmp_path / "games")
     with pytest.raises(InputError, match=r"^boundary: expected items on both sides"):

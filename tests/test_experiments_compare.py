@@ -165,12 +165,12 @@ class Pretended:
 
 def test_nothing_is_tuned_before_the_first_values_are_there():
     grid = Grid(plan_of(methods=("none", "cl4srec")), Pretended())
-    assert [(row.name, row.settled) for row in grid.table(fair=True)] == [("None", True), ("CL4SRec", False)]
+    assert [(row.name, row.settled) for row in grid.table(controlled=True)] == [("None", True), ("CL4SRec", False)]
     temperatures = {cell.recipe.temperature for cell in grid.cells if cell.recipe.method == "cl4srec"}
     assert temperatures == {0.05, 0.1, 0.2, 0.5, 1.0}
     assert grid.later > 0
     untuned = Grid(plan_of(methods=("none", "cl4srec")), Pretended())
-    assert [row.name for row in untuned.table(fair=False)] == ["None", "CL4SRec"]
+    assert [row.name for row in untuned.table(controlled=False)] == ["None", "CL4SRec"]
     assert untuned.later == 0
 
 
@@ -179,23 +179,23 @@ def test_temperature_then_strength_are_chosen_by_validation_values():
         return 0.5 - abs(one.temperature - 0.2) - abs(one.mask_ratio - 0.7)
 
     grid = Grid(plan_of(methods=("cl4srec",)), Pretended(valid))
-    [row] = grid.table(fair=True)
+    [row] = grid.table(controlled=True)
     assert row.chosen == {"temperature": 0.2, "rho": 0.7}
     assert (row.recipe.mask_ratio, row.recipe.reorder_ratio, row.recipe.crop_ratio) == (0.7, 0.7, 0.3)
     assert grid.later == 0
     # The strength that the method comes with is a candidate too, and then nothing is said to be chosen.
     grid = Grid(plan_of(methods=("cl4srec",)), Pretended(lambda one: -abs(one.mask_ratio - 0.6)))
-    assert grid.table(fair=True)[0].chosen.keys() == {"temperature"}
+    assert grid.table(controlled=True)[0].chosen.keys() == {"temperature"}
 
 
 def test_test_values_have_no_say():
     plan, valid = plan_of(methods=("clue",)), lambda one: one.temperature
-    chosen = [Grid(plan, Pretended(valid, test)).table(fair=True)[0].chosen for test in (0.0, 1.0)]
+    chosen = [Grid(plan, Pretended(valid, test)).table(controlled=True)[0].chosen for test in (0.0, 1.0)]
     assert chosen == [{"temperature": 1.0}] * 2
 
 
 def test_a_task_of_several_metrics_counts_by_the_one_that_epochs_are_chosen_by(monkeypatch):
-    """Result files have their metrics in alphabetical order."""
+    """The lines of cells have their metrics in alphabetical order."""
     plan = plan_of(methods=("cl4srec",))
     values = {"HR@10": 0.1, "MRR": 0.2, "accuracy": 0.3}
     monkeypatch.setattr(Pretended, "get", lambda self, cell: {"valid": values, "test": values})
@@ -205,7 +205,7 @@ def test_a_task_of_several_metrics_counts_by_the_one_that_epochs_are_chosen_by(m
 
 def test_the_tuned_row_chooses_a_scale():
     plan = plan_of(methods=("adaptssr",), scales=(1, 10))
-    rows = Grid(plan, Pretended(lambda one: one.scale - one.mask_ratio)).table(fair=True)
+    rows = Grid(plan, Pretended(lambda one: one.scale - one.mask_ratio)).table(controlled=True)
     assert [row.name for row in rows] == ["AdaptSSR", WARM_UP, TUNED]
     assert rows[0].recipe.scale == 1
     assert rows[2].chosen == {"scale": 10, "rho": 0.1}
@@ -224,8 +224,8 @@ def test_curves_of_a_method_differ_in_nothing_but_the_loss():
     assert len(points) == 2 * 2 * 5
     for (method, label, rho), one in points.items():
         assert one.loss == ("infonce" if label == "original" else "adaptssr")
-        twin = points[method, "original", rho]
-        assert dataclasses.replace(one, loss=twin.loss, temperature=twin.temperature) == twin
+        other = points[method, "original", rho]
+        assert dataclasses.replace(one, loss=other.loss, temperature=other.temperature) == other
         assert one.warm_start == "mlm"
 
 
@@ -368,12 +368,78 @@ def test_wrong_parts_are_refused(text):
         part_of(text)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"key": "x"}'])
-def test_a_damaged_result_is_refused(tmp_path, content):
-    (tmp_path / "cells").mkdir()
-    (tmp_path / "cells" / "note-x.json").write_text(content, encoding="utf-8")
-    with pytest.raises(InputError, match=r"^output: .*note-x.json is damaged or foreign"):
+# --- the file of cells ----------------------------------------------------------------------------------------
+
+
+def put(folder, name, value=0.0):
+    Store(folder, "x").put(Note(name), {"seconds": value}, {"jobs": 1})
+
+
+def seconds_of(folder, name):
+    found = Store(folder, "x").get(Note(name))
+    return None if found is None else found["seconds"]
+
+
+FOREIGN = [b"", b"{", b"[]", b'{"key": "x"}', b'{"key": 1, "result": {}, "conditions": {}}', b"\xff", b"[" * 99999]
+
+
+@pytest.mark.parametrize("content", FOREIGN, ids=lambda content: repr(content[:20]))
+def test_a_damaged_line_is_refused(tmp_path, content):
+    for name in ("a", "b"):
+        put(tmp_path, name)
+    path = tmp_path / "cells.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\n" + content + b"\n", 1))
+    with pytest.raises(InputError, match=r"^output: line 2 of .*cells\.jsonl is damaged or foreign; remove it, and"):
         Store(tmp_path, "x")
+
+
+def test_a_line_that_was_broken_off_is_computed_again(tmp_path):
+    for name in ("a", "b"):
+        put(tmp_path, name, 1.0)
+    path = tmp_path / "cells.jsonl"
+    whole = path.read_bytes()
+    first = whole.splitlines(keepends=True)[0]
+    for end in range(len(first), len(whole) - 1):
+        path.write_bytes(whole[:end])
+        assert (seconds_of(tmp_path, "a"), seconds_of(tmp_path, "b")) == (1.0, None)
+    put(tmp_path, "c", 2.0)
+    assert path.read_bytes().startswith(first)
+    assert [seconds_of(tmp_path, name) for name in "abc"] == [1.0, None, 2.0]
+    path.write_bytes(whole[:-1])  # whole, but for its end
+    put(tmp_path, "c", 2.0)
+    assert [seconds_of(tmp_path, name) for name in "abc"] == [1.0, 1.0, 2.0]
+
+
+def test_files_of_several_machines_are_concatenated(tmp_path):
+    for folder, value in (("one", 1.0), ("two", 2.0)):
+        put(tmp_path / folder, "shared", value)
+        put(tmp_path / folder, folder, value)
+    whole = b"".join((tmp_path / folder / "cells.jsonl").read_bytes() for folder in ("one", "two"))
+    (tmp_path / "cells.jsonl").write_bytes(whole)
+    assert [seconds_of(tmp_path, name) for name in ("one", "two", "shared")] == [1.0, 2.0, 2.0]
+
+
+PUTTING = """
+import sys
+from pathlib import Path
+from test_experiments_compare import put
+for number in range(30):
+    put(Path(sys.argv[1]), f"{sys.argv[2]}-{number}-{'long' * 2000}")
+"""
+
+
+def test_several_runs_add_to_one_file(tmp_path):
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    command = [sys.executable, "-c", PUTTING, str(tmp_path)]
+    runs = [subprocess.Popen([*command, str(run)], env={**os.environ, "PYTHONPATH": path}) for run in range(3)]
+    assert [run.wait(timeout=300) for run in runs] == [0, 0, 0]
+    store = Store(tmp_path, "x")
+    names = [f"{run}-{number}-{'long' * 2000}" for run in range(3) for number in range(30)]
+    assert all(store.get(Note(name)) for name in names)
+    assert len((tmp_path / "cells.jsonl").read_bytes().splitlines()) == 90
+
+
+# --- before and within training -------------------------------------------------------------------------------
 
 
 def test_a_wrong_task_is_refused_before_anything_is_trained():
@@ -404,10 +470,8 @@ def test_smoke(tmp_path):
     words = ["compare", "--smoke", "--output", str(tmp_path), "--set", "use_gpu=False", "--quiet"]
     first = CliRunner().invoke(cli, words, catch_exceptions=False)
     assert first.exit_code == 0
-    names = [
-        f"table-{table}.{suffix}" for table in ("2-paper", "2-fair", "3") for suffix in ("txt", "md", "csv", "tex")
-    ]
-    names += ["records-paper.csv", "records-fair.csv", "tuning.csv"]
+    names = [f"table-{table}.{suffix}" for table in ("2-paper", "2-controlled", "3") for suffix in ("md", "csv", "tex")]
+    names += ["records-paper.csv", "records-controlled.csv", "tuning.csv"]
     names += [f"figure-{name}.{suffix}" for name in ("3", "7-age", "5") for suffix in ("png", "svg", "csv")]
     names += [f"figure-4-{task}.png" for task in ("gender", "age")]
     missing = [name for name in names if not (tmp_path / name).is_file()]
@@ -417,7 +481,7 @@ def test_smoke(tmp_path):
     with (tmp_path / "figure-5.csv").open(encoding="utf-8") as file:
         panels = dict.fromkeys(line["panel"] for line in csv.DictReader(file))
     assert list(panels) == [WARM_UP, "PeterRec", "CL4SRec", "AdaptSSR", TUNED]
-    with (tmp_path / "records-fair.csv").open(encoding="utf-8") as file:
+    with (tmp_path / "records-controlled.csv").open(encoding="utf-8") as file:
         records = list(csv.DictReader(file))
     rows = {record["method"] for record in records}
     assert rows == {"Majority class", "TF-IDF + LR", "None", "PeterRec", "CL4SRec", "AdaptSSR", TUNED, WARM_UP}
@@ -426,22 +490,23 @@ def test_smoke(tmp_path):
     assert all(0 <= float(record["value"]) <= 1 for record in records)
     assert {record["computed_on"].partition(" (")[0] for record in records} == {"CPU"}
     before = {path: path.read_bytes() for path in tmp_path.glob("table-*")}
-    cells = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
-    assert all("seconds" in json.loads(path.read_text(encoding="utf-8"))["result"] for path in cells)
+    cells = (tmp_path / "cells.jsonl").read_bytes()
+    assert all("seconds" in json.loads(line)["result"] for line in cells.splitlines())
+    assert not list(tmp_path.glob("*.txt"))
     again = CliRunner().invoke(cli, words, catch_exceptions=False)
     assert "\n0 cells computed" in again.output
-    assert "readings.md" in again.output
-    assert cells == {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
+    assert "variants.md" in again.output
+    assert cells == (tmp_path / "cells.jsonl").read_bytes()
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
 def test_a_report_computes_nothing(tmp_path):
-    words = ["compare", "ml-100k", "--output", str(tmp_path), "--set", "use_gpu=False", "--report-only", "--readings"]
+    words = ["compare", "ml-100k", "--output", str(tmp_path), "--set", "use_gpu=False", "--report-only", "--variants"]
     done = CliRunner().invoke(cli, words, catch_exceptions=False)
     assert done.exit_code == 0
     assert "\n0 cells computed" in f"\n{done.output}"
     assert "cells are left for other machines or a later run" in done.output
-    assert not list(tmp_path.rglob("*.json"))
+    assert not (tmp_path / "cells.jsonl").exists()
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_robustness_refuses(tmp_path, curves, more, message):
 BARS = [
     Bar("AdaptSSR", [0.57, 0.58]),
     Bar("w/o ranking", [0.55, 0.56]),
-    Bar("λ per batch", [0.5749, 0.5749], "readings"),
+    Bar("λ per batch", [0.5749, 0.5749], "variants"),
     Bar("None", [0.54], "comparison"),
 ]
 VALIDATION = {1.0: [0.59, 0.59], 0.5: [0.59, 0.59], 0.0: [0.56, 0.57]}
@@ -142,7 +142,7 @@ def test_ablation_writes_bars_and_the_lambda_curve(tmp_path):
     assert [list(line.values()) for line in lines_of(paths[2])] == [
         ["AdaptSSR", "paper", "57.5000", "0.7071", "2", ""],
         ["w/o ranking", "paper", "55.5000", "0.7071", "2", "-3.48"],
-        ["λ per batch", "readings", "57.4900", "0.0000", "2", "-0.02"],
+        ["λ per batch", "variants", "57.4900", "0.0000", "2", "-0.02"],
         ["None", "comparison", "54.0000", "", "1", "-6.09"],
     ]
     curve = lines_of(paths[3])
@@ -167,7 +167,7 @@ def test_ablation_shows_values_groups_and_choice(tmp_path):
     assert "55.50±0.71  (−3.5 %)" in texts
     assert "57.49±0.00  (+0.0 %)" in texts  # not −0.0
     assert "54.00  (−6.1 %)" in texts
-    assert {"the paper's Figure 4", "additional readings", "for comparison", "level of AdaptSSR"} <= set(texts)
+    assert {"the paper's Figure 4", "additional variants", "for comparison", "level of AdaptSSR"} <= set(texts)
     assert {"best on validation: λ = 0.5", "adaptive λ (test)", "constant λ"} <= set(texts)
     assert "tenrec-qba, 1 to 2 seeds (mean ± std)" in texts
     # Smallest value less its std 54, largest 58.2: cut a good third of that below.
@@ -193,7 +193,7 @@ def test_ablation_does_not_cut_what_starts_near_zero(tmp_path):
     [
         ([], {}, "bars: expected at least one, got none"),
         ([BARS[0], BARS[0]], {}, "bars: expected each label once, got AdaptSSR twice"),
-        ([Bar("x", [0.5], "mine")], {}, "group: expected one of paper, readings, comparison for x, got 'mine'"),
+        ([Bar("x", [0.5], "mine")], {}, "group: expected one of paper, variants, comparison for x, got 'mine'"),
         (BARS, {"lambda_test": TEST}, "lambda_validation, lambda_test: expected both or neither, got one"),
         (
             BARS,

@@ -1,4 +1,4 @@
-"""Records, Table 2, and what its spread allows one to say."""
+"""Records, Table 2, and what its seeds allow one to say."""
 
 import csv
 import io
@@ -21,8 +21,8 @@ from adaptssr_plugin.experiments import (
     Record,
     paper_name,
     read_records,
+    seed_uncertainty,
     table_2,
-    what_the_spread_allows,
     write_records,
 )
 from adaptssr_plugin.experiments.tables import PLAIN_BASELINES, Column, best_baseline_footer, latex_text
@@ -309,7 +309,7 @@ COUNTS = {"gender": [55, 135], "age": [30, 60, 100]}
 
 def sentences(task, metric, ours, theirs):
     records = results(task, metric, "adaptssr", ours) + results(task, metric, "none", theirs)
-    return what_the_spread_allows(records, COUNTS)
+    return seed_uncertainty(records, COUNTS)
 
 
 def test_a_difference_within_the_spread_is_no_effect():
@@ -358,7 +358,7 @@ def test_only_shared_seeds_are_compared():
 def test_one_seed_or_none_allows_nothing():
     sentence = sentences("age", "accuracy", [0.41], [0.40])[0]
     assert "+1.0 points with one seed: no spread to judge it by, and the 190 test users" in sentence
-    lonely = what_the_spread_allows(results("age", "accuracy", "none", [0.4]), COUNTS)[0]
+    lonely = seed_uncertainty(results("age", "accuracy", "none", [0.4]), COUNTS)[0]
     assert lonely.endswith("no seed that both were run with, so nothing to compare.")
 
 
@@ -369,4 +369,4 @@ def test_spread_refuses_unknown_test_sets():
         sentences("age", "AUC", [0.4, 0.5], [0.4, 0.5])
     mixed = results("age", "accuracy", "none", [0.4]) + results("age", "accuracy", "none", [0.5], dataset="tenrec")
     with pytest.raises(InputError, match=r"records: expected one dataset, got \['ml-100k', 'tenrec'\]"):
-        what_the_spread_allows(mixed, COUNTS)
+        seed_uncertainty(mixed, COUNTS)

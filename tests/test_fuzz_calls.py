@@ -16,7 +16,7 @@ _PLAIN = [None, True, "text", "", 0, -1, 3, 1.5, float("nan"), float("inf"), [],
           np.float32(0.3), np.zeros((2, 2)), np.array([None, "x"], dtype=object), lambda *_, **__: None]  # fmt: skip
 _LARGE = 10**30  # for all but counts of things that are made
 
-# Where torch's, numpy's or Python's own exceptions come through, and why; the page names them too.
+# Where exceptions of torch, numpy or Python come through, and why.
 _LIMITS = [
     (r"functional\..*", r".*", "the maths alone: the losses check"),
     (r"(AttentionPooling|InterestPooling|ItemEmbedding|MaskedItemHead).*", r".*", "parts of encoders, which check"),

@@ -43,6 +43,8 @@ def recommenders(parent=AbstractRecommender):
 
 def places():
     """Everything of RecBole, numpy and torch that an installation rebinds, object by object."""
+    for name in ("general", "context_aware", "sequential", "knowledge_aware"):  # which a look-up imports
+        importlib.import_module(f"recbole.model.{name}_recommender")
     gc.collect()  # classes of models that nobody has any more
     module = importlib.import_module("recbole.quick_start.quick_start")
     owners = [importlib.import_module("recbole.quick_start"), module, hyper_tuning, Trainer, Interaction, Config]

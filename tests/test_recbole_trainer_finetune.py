@@ -8,7 +8,7 @@ from training_cases import N_ITEMS, TINY, assert_same_weights, corpus_of, encode
 from adaptssr_plugin import UserEncoder
 from adaptssr_plugin.corpus import BatchLoader, BehaviourCorpus
 from adaptssr_plugin.downstream import ProfileTask
-from adaptssr_plugin.downstream.fine_tuning import ProfileStage
+from adaptssr_plugin.downstream.profile import ProfileStage
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.methods import recipe
 from adaptssr_plugin.recbole import finetune as module

@@ -280,19 +280,6 @@ class TestRefusals:
         assert "holds another run (options: " in self.refusal(other, folder)
         assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == files
 
-    def test_an_option_that_is_younger_than_the_run(self, tmp_path):
-        """Its default is what the run was made with; another value is another run."""
-        source = Source(str(write_profiled_dataset(tmp_path / "small")), {"use_gpu": False})
-        made = recipe(options={**TINY, "mlm_epochs": 1, "epochs": 0})
-        pretrain(source, made, tmp_path / "run", show_progress=False)
-        manifest = tmp_path / "run" / "run.json"
-        there = json.loads(manifest.read_text(encoding="utf-8"))
-        del there["recipe"]["mlm_pooled"]
-        manifest.write_text(json.dumps(there), encoding="utf-8")
-        pretrain(source, made, tmp_path / "run", show_progress=False)
-        message = self.refusal(source, tmp_path / "run", mlm_epochs=1, epochs=0, mlm_pooled=0.5)
-        assert "holds another run (mlm_pooled: 0.0 there, 0.5 here)" in message
-
     def test_a_dataset_that_has_changed(self, tmp_path):
         dataset = write_profiled_dataset(tmp_path / "small")
         made = {**TINY, "mlm_epochs": 1, "epochs": 0}

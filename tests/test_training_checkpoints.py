@@ -216,26 +216,30 @@ class TestRunMark:
 
     def refusal(self, **state):
         with pytest.raises(InputError) as refused:
-            self.MARK.check("last.pt", {"state_dict": {}, **state})
+            self.MARK.check("last.pt", {"state_dict": {}, **self.MARK.state_dict(), **state})
         return str(refused.value)
 
     def test_its_own_is_taken(self):
         self.MARK.check("last.pt", {"state_dict": {}, **self.MARK.state_dict()})
-        self.MARK.check("last.pt", {"state_dict": {}})  # as of a version that marked nothing
 
-    def test_data_may_move_and_options_may_be_new(self):
-        config = {"recipe": {"seed": 1, "gone": 3}, "source": {"dataset": "there"}, "more": {"a": 1}}
-        self.MARK.check("last.pt", {"state_dict": {}, "config": config})
+    def test_data_may_move_and_parts_may_be_added_later(self):
+        moved = {**self.MARK.config, "source": {"dataset": "there"}, "batches": {"batch_size": 2}}
+        self.MARK.check("last.pt", {"state_dict": {}, **self.MARK.state_dict(), "config": moved})
 
     def test_another_is_refused(self):
         assert self.refusal(stage="own") == "checkpoint: expected one of stage mlm in last.pt, got another"
-        other = {"recipe": {"seed": 2, "dim": 8}}
-        assert self.refusal(config=other) == "checkpoint: last.pt is of another run (seed: 2 there, 1 here)"
-        with pytest.raises(InputError, match="got another"):
-            self.MARK.check("last.pt", {"weights": {}})
+        recipe = self.MARK.config["recipe"]
+        others = [({**recipe, "seed": 2}, "seed: 2 there, 1 here"), ({"seed": 1}, "dim: None there, 8 here"),
+                  ({**recipe, "more": 3}, "more: 3 there, None here")]  # fmt: skip
+        for other, said in others:
+            config = {**self.MARK.config, "recipe": other}
+            assert self.refusal(config=config) == f"checkpoint: last.pt is of another run ({said})"
+        for foreign in ({"weights": {}}, {"state_dict": {}}, {"state_dict": {}, "config": {"model": "SASRec"}}):
+            with pytest.raises(InputError, match=r"^checkpoint: expected one of stage mlm in last.pt, got another$"):
+                self.MARK.check("last.pt", foreign)
 
     def test_versions(self):
-        assert self.MARK.changed_versions({}) == []
+        assert self.MARK.changed_versions(self.MARK.state_dict()) == []
         assert self.MARK.changed_versions({"versions": {"torch": "2.5", "other": "1"}}) == ["torch"]
 
 

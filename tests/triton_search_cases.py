@@ -81,12 +81,14 @@ LOSSES = ["odd", "odd-float32", "two-rows", "one-column", "two-columns", "one-wi
 
 def ranking_and_gradient(name, implementation):
     """Eq. 6 of a case with four encodings: losses and the gradient of their weighted sum, one none like another."""
-    from adaptssr_plugin.functional import hardest_pair_ranking, own_similarities, unit_vectors
+    from adaptssr_plugin.functional import hardest_pair_ranking, intra_user_similarities, unit_vectors
 
     vectors, _, ids = CASES[name]
     vectors = vectors.clone().requires_grad_()
     units = unit_vectors(vectors)
-    loss = hardest_pair_ranking(units, own_similarities(units), 0.3, user_ids=ids, implementation=implementation).loss
+    loss = hardest_pair_ranking(
+        units, intra_user_similarities(units), 0.3, user_ids=ids, implementation=implementation
+    ).loss
     return loss.detach(), torch.autograd.grad((loss * weights_for(loss)).sum(), vectors)[0]
 
 

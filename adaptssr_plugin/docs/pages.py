@@ -1,4 +1,4 @@
-"""What the pages take from the code: the table of errors, the help of the commands, and formulas as MathML."""
+"""What the pages take from the code: the help of the commands, and formulas as MathML."""
 
 import inspect
 from collections.abc import Sequence
@@ -7,21 +7,11 @@ from typing import Any
 import click
 from docutils import nodes
 from docutils.utils.math import latex2mathml
-from error_advice import advice
-from error_messages import error_classes, messages
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import make_refnode
 
 from adaptssr_plugin.cli.main import cli
-
-
-class Errors(SphinxDirective):
-    """``adaptssr-errors``: every message of the package, room by room, with what to do about it."""
-
-    def run(self) -> Sequence[nodes.Node]:
-        """Write the sections."""
-        return self.parse_text_to_nodes(errors_text(), allow_section_headings=True)
 
 
 class Commands(SphinxDirective):
@@ -30,25 +20,6 @@ class Commands(SphinxDirective):
     def run(self) -> Sequence[nodes.Node]:
         """Write the sections."""
         return self.parse_text_to_nodes(commands_text(), allow_section_headings=True)
-
-
-def errors_text() -> str:
-    """Write the page's Markdown: for each room, what is said and below it what to do."""
-    parts = ["## The classes"]
-    parts += [f"`{name}`: {' '.join(text.split())}" for name, text in error_classes().items()]
-    listed = messages()
-    for room in dict.fromkeys(message.where.partition("/")[0] for message in listed):
-        parts.append(f"## {room.removesuffix('.py')}")
-        own = [message for message in listed if message.where.partition("/")[0] == room]
-        for answer in dict.fromkeys(map(advice, own)):
-            said = {message.template: message.error for message in own if advice(message) == answer}
-            parts.append("\n".join(f"* `{text}`{_kind(error)}" for text, error in sorted(said.items())))
-            parts.append(f"→ {answer}")
-    return "\n\n".join(parts)
-
-
-def _kind(error: str) -> str:
-    return "" if error == "InputError" else f" ({error})"
 
 
 def commands_text() -> str:
@@ -114,7 +85,6 @@ class _Attributes:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register all of it."""
-    app.add_directive("adaptssr-errors", Errors)
     app.add_directive("adaptssr-commands", Commands)
     app.add_html_math_renderer("mathml", (_inline, None), (_block, None))
     app.connect("missing-reference", _find_by_last_name)

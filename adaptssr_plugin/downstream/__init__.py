@@ -12,6 +12,7 @@ from adaptssr_plugin.downstream.cold_files import ColdRows, cold_task, read_cold
 from adaptssr_plugin.downstream.conversion import conversion_task
 from adaptssr_plugin.downstream.heads import MLPHead
 from adaptssr_plugin.downstream.metrics import accuracy, auc
+from adaptssr_plugin.downstream.profile import ProfileTask
 from adaptssr_plugin.downstream.ranking import (
     RANKING_METRICS,
     hit_at,
@@ -22,7 +23,7 @@ from adaptssr_plugin.downstream.ranking import (
 )
 from adaptssr_plugin.downstream.significance import Summary, paired, relative_improvement, summarise, welch
 from adaptssr_plugin.downstream.splits import Split, split_rows
-from adaptssr_plugin.downstream.tasks import LabelledRows, ProfileTask, Task, TaskSplit
+from adaptssr_plugin.downstream.tasks import LabelledRows, Task, TaskSplit
 from adaptssr_plugin.downstream.two_domain import TwoDomains, two_domains
 
 __all__ = [

@@ -13,8 +13,9 @@ import torch
 
 from adaptssr_plugin.downstream.cold import ColdRecommendationTask
 from adaptssr_plugin.downstream.positives import Positives
+from adaptssr_plugin.downstream.profile import ProfileTask
 from adaptssr_plugin.downstream.ranking import Ties, ranking_metrics, ranks_of
-from adaptssr_plugin.downstream.tasks import LabelledRows, ProfileTask, TaskSplit
+from adaptssr_plugin.downstream.tasks import LabelledRows, TaskSplit
 from adaptssr_plugin.errors import InputError, check_count, check_kind
 
 if TYPE_CHECKING:

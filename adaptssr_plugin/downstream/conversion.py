@@ -7,7 +7,7 @@ from ..corpus import BehaviourCorpus
 from ..errors import InputError, check_count, check_kind
 from ..seeding import stream_seed
 from .inputs import prefixes
-from .tasks import ProfileTask
+from .profile import ProfileTask
 
 
 def conversion_task(corpus: BehaviourCorpus, item: str, max_len: int, seed: int) -> ProfileTask:

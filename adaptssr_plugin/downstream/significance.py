@@ -40,12 +40,14 @@ def welch(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> f
     Raises:
         InputError: fewer than two values in a sample, or one that is not finite.
     """
+    from scipy.stats import ttest_ind_from_stats
+
     a, b = _values("a", a, at_least=2), _values("b", b, at_least=2)
-    variances = [_spread(sample) ** 2 / len(sample) for sample in (a, b)]
-    total = sum(variances)
-    # Welch-Satterthwaite; of two samples one may still have no spread.
-    freedom = total**2 / sum(v**2 / (len(s) - 1) for v, s in zip(variances, (a, b), strict=True)) if total else 1.0
-    return _two_sided(float(a.mean() - b.mean()), math.sqrt(total), freedom)
+    first, second = ((sample.mean(), _deviation(sample), len(sample)) for sample in (a, b))
+    if first[1] == second[1] == 0:
+        return float(first[0] == second[0])
+    # From means and deviations: from the values, scipy warns where one sample has no spread.
+    return float(ttest_ind_from_stats(*first, *second, equal_var=False).pvalue)
 
 
 def paired(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> float:
@@ -56,9 +58,10 @@ def paired(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> 
     Raises:
         InputError: fewer than two pairs, samples of different sizes, or a value that is not finite.
     """
+    from scipy.stats import ttest_rel
+
     differences = _differences(a, b)
-    n = len(differences)
-    return _two_sided(float(differences.mean()), _spread(differences) / math.sqrt(n), n - 1)
+    return float(ttest_rel(a, b).pvalue if _deviation(differences) else differences.mean() == 0)
 
 
 def paired_interval(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, level: float = 0.95) -> Interval:
@@ -68,7 +71,7 @@ def paired_interval(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.nda
     differences = _differences(a, b)
     n = len(differences)
     mean = float(differences.mean())
-    half = float(t.ppf((1 + level) / 2, n - 1)) * _spread(differences) / math.sqrt(n)
+    half = float(t.ppf((1 + level) / 2, n - 1)) * _deviation(differences) / math.sqrt(n)
     return Interval(mean, mean - half, mean + half)
 
 
@@ -153,15 +156,7 @@ def _differences(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarra
     return differences
 
 
-def _spread(values: np.ndarray) -> float:
+def _deviation(values: np.ndarray) -> float:
     """Standard deviation (ddof 1), with what is only rounding taken for none."""
     std = float(values.std(ddof=1))
     return std if std > 1e-12 * float(np.abs(values).max()) else 0.0
-
-
-def _two_sided(difference: float, standard_error: float, freedom: float) -> float:
-    from scipy.stats import t
-
-    if standard_error == 0:
-        return 1.0 if difference == 0 else 0.0
-    return float(2 * t.sf(abs(difference) / standard_error, freedom))

@@ -1,20 +1,15 @@
-"""What a task is, and profile tasks: predict a label of a user from the user's behaviours (spec 4.1 to 4.3)."""
+"""What fine-tuning asks of a task, whatever its form (spec §4.1 to 4.3)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from torch import nn
 
-from adaptssr_plugin.corpus import BehaviourCorpus
-from adaptssr_plugin.downstream.fine_tuning import ProfileStage, TaskStage
-from adaptssr_plugin.downstream.metrics import Values, accuracy, auc
-from adaptssr_plugin.downstream.splits import split_rows
-from adaptssr_plugin.errors import InputError
-from adaptssr_plugin.methods import Recipe
-
-Kind = Literal["multiclass", "binary"]
+from ..corpus import Batch, BehaviourCorpus
+from ..errors import InputError
+from ..methods import Recipe
+from ..training import Stage, Streams
 
 
 class LabelledRows(NamedTuple):
@@ -57,104 +52,23 @@ class Task(Protocol):
     def parts(self, recipe: Recipe) -> TaskSplit:
         """Split 6:2:2 by the recipe: rows of the inputs and their labels."""
 
-    def stage(self, encoder: nn.Module, dim: int, recipe: Recipe) -> TaskStage:
+    def stage(self, encoder: nn.Module, dim: int, recipe: Recipe) -> "TaskStage":
         """Make the stage that trains ``encoder``, of width ``dim``, and a fresh head on the task."""
 
 
-@dataclass(frozen=True, eq=False)
-class ProfileTask:
-    """A label for some users of a corpus.
+class TaskStage(Stage):
+    """What fine-tuning on any task has in common: epochs are compared by the first of the task's metrics."""
 
-    ``kind="multiclass"`` is measured by accuracy, ``"binary"`` by the AUC of the difference of its two
-    logits; both are trained with cross-entropy (spec 4.3). :meth:`from_labels` chooses the kind.
+    criterion = "metric"
 
-    Attributes:
-        name: name of the label, for tables.
-        kind: "multiclass" or "binary" (two classes, the second one positive).
-        rows: ``(N,)`` int64 rows of the corpus, each at most once, so that no user straddles the split.
-        labels: ``(N,)`` int64 in [0, len(classes)).
-        classes: names of the classes.
-        inputs: what ``rows`` are rows of; None: the corpus that the encoder was pre-trained on.
+    def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """Compute the task's metrics, fractions in [0, 1], with dropout off; the one to select on comes first."""
+        raise NotImplementedError(f"{type(self).__name__} has no metrics")
 
-    Raises:
-        InputError: any of these does not hold.
-    """
-
-    name: str
-    kind: Kind
-    rows: np.ndarray
-    labels: np.ndarray
-    classes: tuple[str, ...]
-    inputs: BehaviourCorpus | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("rows", "labels"):
-            object.__setattr__(self, name, integers(name, getattr(self, name)))
-        object.__setattr__(self, "classes", tuple(str(one) for one in self.classes))
-        if not isinstance(self.kind, str) or self.kind not in ("multiclass", "binary"):
-            raise InputError(f"kind: expected multiclass or binary, got {self.kind}")
-        if len(self.rows) != len(self.labels):
-            raise InputError(f"labels: expected {len(self.rows)}, one for each row, got {len(self.labels)}")
-        if len(np.unique(self.rows)) != len(self.rows) or (self.rows < 0).any():
-            raise InputError(f"rows: expected each row of the corpus at most once in task {self.name}")
-        n_classes = len(self.classes)
-        if n_classes < 2 or (self.kind == "binary" and n_classes != 2):
-            wanted = "2" if self.kind == "binary" else "at least 2"
-            raise InputError(f"classes: expected {wanted} in {self.kind} task {self.name}, got {n_classes}")
-        if len(set(self.classes)) != n_classes:
-            raise InputError(f"classes: expected different names in task {self.name}, got {self.classes}")
-        if len(self.labels) and not (self.labels.min() >= 0 and self.labels.max() < n_classes):
-            raise InputError(
-                f"labels: expected integers in [0, {n_classes}) in task {self.name}, "
-                f"got {self.labels.min()} to {self.labels.max()}"
-            )
-
-    @classmethod
-    def from_labels(
-        cls,
-        name: str,
-        rows: np.ndarray | Sequence[int],
-        labels: np.ndarray | Sequence[int],
-        classes: Sequence[str],
-        kind: Kind | None = None,
-    ) -> "ProfileTask":
-        """Make a task; without ``kind``, two classes make it binary and more make it multi-class."""
-        if kind is None:
-            kind = "binary" if len(classes) == 2 else "multiclass"
-        return cls(name, kind, np.asarray(rows), np.asarray(labels), tuple(classes))
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @property
-    def metric_name(self) -> str:
-        """``"accuracy"`` or ``"AUC"``, as tables write it."""
-        return "AUC" if self.kind == "binary" else "accuracy"
-
-    @property
-    def size(self) -> str:
-        """How much there is of the task, for the line below a table."""
-        return f"{len(self)} users with {self.name}"
-
-    def metric(self, scores: Values, labels: Values) -> float:
-        """The task's metric, a fraction in [0, 1], of scores ``(N, C)`` against labels ``(N,)``."""
-        if np.ndim(scores) != 2 or scores.shape[1] != len(self.classes):
-            raise InputError(
-                f"scores: expected shape (N, {len(self.classes)}) for task {self.name}, got {tuple(scores.shape)}"
-            )
-        return auc(scores, labels) if self.kind == "binary" else accuracy(scores, labels)
-
-    def split(self, seed: int) -> TaskSplit:
-        """Split the rows 6:2:2, the same for the same number of rows and seed (:func:`split_rows`)."""
-        return TaskSplit(*(LabelledRows(self.rows[p], self.labels[p]) for p in split_rows(len(self), seed)))
-
-    def parts(self, recipe: Recipe) -> TaskSplit:
-        """Split by the recipe's ``split_seed``."""
-        return self.split(recipe.split_seed)
-
-    def stage(self, encoder: nn.Module, dim: int, recipe: Recipe) -> ProfileStage:
-        """Make the stage that fine-tunes ``encoder`` on this task."""
-        return ProfileStage(encoder, self, dim, recipe.ft_hidden)
+    def validate(self, batches: Iterable[Batch], streams: Streams) -> dict[str, float]:
+        """Compute the task's metrics, the first one also as ``metric``."""
+        values = self.evaluate(batches)
+        return {"metric": next(iter(values.values())), **values}
 
 
 def integers(name: str, values: np.ndarray) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 from adaptssr_plugin.experiments.figures import draw_similarity
 from adaptssr_plugin.experiments.records import Record, paper_name, read_records, write_records
+from adaptssr_plugin.experiments.seed_uncertainty import seed_uncertainty
 from adaptssr_plugin.experiments.similarity import SimilarityDistributions, similarity_distributions
-from adaptssr_plugin.experiments.spread import what_the_spread_allows
 from adaptssr_plugin.experiments.tables import PAPER_ROWS, Column, Table2, table_2
 
 __all__ = [
@@ -15,8 +15,8 @@ __all__ = [
     "draw_similarity",
     "paper_name",
     "read_records",
+    "seed_uncertainty",
     "similarity_distributions",
     "table_2",
-    "what_the_spread_allows",
     "write_records",
 ]

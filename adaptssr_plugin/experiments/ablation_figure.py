@@ -1,7 +1,5 @@
 """Figure 4: AdaptSSR with parts of it taken out or changed, and the curve over constant λ (spec 4.7)."""
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from adaptssr_plugin.downstream.significance import Summary, relative_improvement, shown, shown_decimals, summarise
 from adaptssr_plugin.errors import InputError
-from adaptssr_plugin.experiments.figures import save_figure
+from adaptssr_plugin.experiments.drawing import draw_band, label_percent, percent_cells, save_figure, seeds_shown
+from adaptssr_plugin.experiments.tables import csv_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 # Groups by what they are called under the bars, with colour and hatching: told apart in grey too.
 _GROUPS = {
     "paper": ("the paper's Figure 4", "#56B4E9", ""),
-    "readings": ("additional readings", "#E69F00", "///"),
+    "variants": ("additional variants", "#E69F00", "///"),
     "comparison": ("for comparison", "#BBBBBB", "..."),
 }
 # A legend below an axis and its label, whatever the height of the figure.
@@ -35,7 +34,7 @@ class Bar:
     Attributes:
         label: e.g. "w/o adaptive fusion".
         values: by seed, fractions in [0, 1].
-        group: "paper", a bar of the paper's figure; "readings", another reading of the paper; "comparison".
+        group: "paper", a bar of the paper's figure; "variants", a variant of the method; "comparison".
     """
 
     label: str
@@ -83,10 +82,9 @@ def draw_ablation(
         InputError: no bars, a label twice, an unknown group, λ outside [0, 1], or one of the two curves alone.
     """
     _check(bars, lambda_validation, lambda_test)
-    stem = Path(path_stem)
     means = [summarise(bar.values) for bar in bars]
     title = f"Ablation of AdaptSSR: {task} ({metric})"
-    below = ", ".join(filter(None, [dataset, _seeds(means), conditions]))
+    below = ", ".join(filter(None, [dataset, seeds_shown(means), conditions]))
     curves = {"validation": lambda_validation, "test": lambda_test} if lambda_validation and lambda_test else {}
     points = {
         name: {constant: summarise(curve[constant]) for constant in sorted(curve)}
@@ -94,15 +92,10 @@ def draw_ablation(
         if curve
     }
     chosen = best_lambda(lambda_validation) if points and lambda_validation else math.nan
-    paths = save_figure(_figure(bars, means, points, chosen, metric, f"{title}\n{below}"), stem)
     texts = {".csv": _bars_csv(bars, means)}
     if points:
         texts["-lambda.csv"] = _lambda_csv(points)
-    for ending, text in texts.items():
-        path = stem.with_name(stem.name + ending)
-        path.write_text(text, encoding="utf-8")
-        paths.append(path)
-    return paths
+    return save_figure(_figure(bars, means, points, chosen, metric, f"{title}\n{below}"), Path(path_stem), texts)
 
 
 Points = Mapping[str, Mapping[float, Summary]]  # by split and λ
@@ -126,13 +119,6 @@ def _check(
     for name, curve in (("lambda_validation", validation), ("lambda_test", test)):
         if strange := [constant for constant in curve or () if not 0 <= constant <= 1]:
             raise InputError(f"{name}: expected λ in [0, 1], got {strange}")
-
-
-def _seeds(means: Sequence[Summary]) -> str:
-    least, most = min(mean.n for mean in means), max(mean.n for mean in means)
-    if most == 1:
-        return "one seed"
-    return f"{most if least == most else f'{least} to {most}'} seeds (mean ± std)"
 
 
 def _figure(
@@ -204,46 +190,31 @@ def _draw_lambda(ax: "Axes", points: Points, full: Summary, chosen: float, metri
     """Both curves over λ, the full method's level, and the λ that validation chose."""
     styles = {"validation": ("#D55E00", "--", "s", "white"), "test": ("#0072B2", "-", "o", "#0072B2")}
     for name, (colour, style, marker, face) in styles.items():
-        means = [100 * point.mean for point in points[name].values()]
-        stds = [0.0 if math.isnan(point.std) else 100 * point.std for point in points[name].values()]
-        low, high = ([m + sign * s for m, s in zip(means, stds, strict=True)] for sign in (-1, 1))
-        ax.fill_between(list(points[name]), low, high, color=colour, alpha=0.14, linewidth=0)
-        ax.plot(
-            list(points[name]), means, color=colour, linestyle=style, marker=marker, markersize=5,
+        draw_band(
+            ax, points[name], color=colour, alpha=0.14, linestyle=style, marker=marker, markersize=5,
             markerfacecolor=face, linewidth=1.7, label=name,
         )  # fmt: skip
     ax.axhline(100 * full.mean, color="0.35", linewidth=1, linestyle="--", label="adaptive λ (test)")
     ax.axvline(chosen, color="0.35", linewidth=1.2, linestyle=":", label=f"best on validation: λ = {chosen:g}")
     ax.set_xlabel("constant λ")
-    start = ax.get_ylim()[0]
-    ax.set_ylabel(f"{metric} × 100" + (f" (axis starts at {start:.1f})" if start > 0 else ""))
+    label_percent(ax, metric)
     ax.set_title("w/o adaptive fusion: constant λ", fontsize="small")
     ax.grid(axis="y", color="0.9", linewidth=0.6)
     ax.legend(**_BELOW, ncols=2, handlelength=3)
 
 
-def _numbers(mean: Summary) -> list[str]:
-    return [f"{100 * mean.mean:.4f}", "" if math.isnan(mean.std) else f"{100 * mean.std:.4f}", str(mean.n)]
-
-
 def _bars_csv(bars: Sequence[Bar], means: Sequence[Summary]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["label", "group", "mean", "std", "n", "change"])
+    lines = [["label", "group", "mean", "std", "n", "change"]]
     places = shown_decimals(mean.mean for mean in means)
     for i, (bar, mean) in enumerate(zip(bars, means, strict=True)):
         change = relative_improvement(mean.mean, means[0].mean, places)
-        writer.writerow(
-            [bar.label, bar.group, *_numbers(mean), "" if i == 0 or math.isnan(change) else f"{change:.2f}"]
-        )
-    return out.getvalue()
+        shown_change = "" if i == 0 or math.isnan(change) else f"{change:.2f}"
+        lines.append([bar.label, bar.group, *percent_cells(mean), shown_change])
+    return csv_text(lines)
 
 
 def _lambda_csv(points: Points) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["lambda", "split", "mean", "std", "n"])
+    lines = [["lambda", "split", "mean", "std", "n"]]
     for split, curve in points.items():
-        for constant, mean in curve.items():
-            writer.writerow([f"{constant:g}", split, *_numbers(mean)])
-    return out.getvalue()
+        lines += [[f"{constant:g}", split, *percent_cells(mean)] for constant, mean in curve.items()]
+    return csv_text(lines)

@@ -1,7 +1,5 @@
 """The paper's Table 3 from measured runs: how long pre-training takes, and what it takes (spec 4.6)."""
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,7 +8,14 @@ from typing import NamedTuple
 from adaptssr_plugin.downstream.significance import Summary, summarise
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.experiments.records import paper_name
-from adaptssr_plugin.experiments.tables import PAPER_ROWS, aligned_text, latex_table, markdown_table, rows_in_order
+from adaptssr_plugin.experiments.tables import (
+    PAPER_ROWS,
+    aligned_text,
+    csv_text,
+    latex_table,
+    markdown_table,
+    rows_in_order,
+)
 
 
 @dataclass(frozen=True)
@@ -99,17 +104,14 @@ class Table3:
 
     def csv(self) -> str:
         """A line for each corpus, device and method; mean and std of everything, in hours, seconds and MB."""
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
         names = [*_TIMES, *_OTHERS]
-        writer.writerow(
-            ["dataset", "device", "method", "repeats", *(f"{n}{end}" for n in names for end in ("", "_std"))]
-        )
+        head = ["dataset", "device", "method", "repeats", *(f"{n}{end}" for n in names for end in ("", "_std"))]
+        lines: list[list[object]] = [[*head]]
         for (block, row), cell in self._cells():
             numbers = [number for name in names for number in _mean_and_std(cell.get(name))]
             shown = ["" if math.isnan(number) else f"{number:.6g}" for number in numbers]
-            writer.writerow([*block, row, self.repeats[block, row], *shown])
-        return out.getvalue()
+            lines.append([*block, row, self.repeats[block, row], *shown])
+        return csv_text(lines)
 
     def _cells(self) -> list[tuple[tuple[Block, str], dict[str, Summary]]]:
         keys = [(block, row) for block in self.blocks for row in self.rows]

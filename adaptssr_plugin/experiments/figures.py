@@ -1,6 +1,5 @@
-"""Drawing Figure 5 (spec 4.8), and how every figure is saved. matplotlib is imported only when something is drawn."""
+"""Drawing Figure 5 (spec 4.8)."""
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from adaptssr_plugin.errors import InputError
+from adaptssr_plugin.experiments.drawing import save_figure
 from adaptssr_plugin.experiments.similarity import GRID, SimilarityDistributions, density
+from adaptssr_plugin.experiments.tables import csv_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,15 +52,11 @@ def draw_similarity(
             "panels: expected at least one, all with the same users, mask_ratio and crop_ratio, "
             f"got {sorted(conditions)}"
         )
-    stem = Path(path_stem)
     densities = {
         title: {name: density(sample) for name, sample in panel.curves.items()} for title, panel in panels.items()
     }
-    paths = save_figure(_figure(panels, densities, corpus), stem)
-    curves, numbers = (stem.with_name(stem.name + ending) for ending in (".csv", "-numbers.csv"))
-    _write_curves(curves, densities)
-    _write_numbers(numbers, panels)
-    return [*paths, curves, numbers]
+    texts = {".csv": _curves_csv(densities), "-numbers.csv": _numbers_csv(panels)}
+    return save_figure(_figure(panels, densities, corpus), Path(path_stem), texts)
 
 
 def _figure(
@@ -134,32 +131,18 @@ def _draw_panel(ax: "Axes", title: str, panel: SimilarityDistributions, densitie
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def save_figure(figure: "Figure", stem: Path) -> list[Path]:
-    """Save as ``STEM.png`` and ``STEM.svg`` without dates, versions or random ids in the files; its folder is made."""
-    from matplotlib import rc_context
-
-    png, svg = (stem.with_name(stem.name + ending) for ending in (".png", ".svg"))
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    with rc_context({"svg.hashsalt": "adaptssr"}):
-        figure.savefig(png, dpi=150, metadata={"Software": None})
-        figure.savefig(svg, metadata={"Date": None})
-    return [png, svg]
+def _curves_csv(densities: Mapping[str, Mapping[str, np.ndarray]]) -> str:
+    lines = [["panel", "similarity", *_STYLES]]
+    for title, curves in densities.items():
+        rows = zip(GRID, *(curves[name] for name in _STYLES), strict=True)
+        lines += [[title, *(f"{value:.6g}" for value in row)] for row in rows]
+    return csv_text(lines)
 
 
-def _write_curves(path: Path, densities: Mapping[str, Mapping[str, np.ndarray]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["panel", "similarity", *_STYLES])
-        for title, curves in densities.items():
-            for row in zip(GRID, *(curves[name] for name in _STYLES), strict=True):
-                writer.writerow([title, *(f"{value:.6g}" for value in row)])
-
-
-def _write_numbers(path: Path, panels: Mapping[str, SimilarityDistributions]) -> None:
+def _numbers_csv(panels: Mapping[str, SimilarityDistributions]) -> str:
     names = ["mean", "p5", "p50", "p95", "overlap", "separation"]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["panel", "curve", *names])
-        for title, panel in panels.items():
-            for curve, numbers in panel.numbers().items():
-                writer.writerow([title, curve, *(f"{numbers[n]:.4f}" if n in numbers else "" for n in names)])
+    lines = [["panel", "curve", *names]]
+    for title, panel in panels.items():
+        for curve, numbers in panel.numbers().items():
+            lines.append([title, curve, *(f"{numbers[n]:.4f}" if n in numbers else "" for n in names)])
+    return csv_text(lines)

@@ -17,8 +17,8 @@ from ..recbole.user_sequences import load_user_sequences
 from ..training.checkpoints import write_text
 from .figures import draw_similarity
 from .records import MAJORITY, TFIDF, WARM_UP, Record, write_records
+from .seed_uncertainty import seed_uncertainty
 from .similarity import similarity_distributions
-from .spread import what_the_spread_allows
 from .tables import Table2, table_2
 from .task_runs import Start, baseline_records, fine_tuning_records, test_counts
 
@@ -32,7 +32,7 @@ class Quickstart:
 
     Attributes:
         table: in the form of the paper's Table 2.
-        conclusions: what the spread over seeds allows one to conclude, a sentence each.
+        conclusions: what the seeds allow one to conclude, a sentence each.
         files: results, figure and model.
         seconds: wall-clock time.
     """
@@ -78,7 +78,7 @@ def quickstart(
     records = list(baseline_records(_DATASET, corpus, tasks, plan))
     records += fine_tuning_records(_DATASET, config, corpus, tasks, _starts(model, plan), seeds, show_progress)
     table = table_2(records, rows=(MAJORITY, TFIDF, "None", WARM_UP, "AdaptSSR"), footer=_conditions(plan, seeds))
-    conclusions = what_the_spread_allows(records, test_counts(tasks, plan.split_seed))
+    conclusions = seed_uncertainty(records, test_counts(tasks, plan.split_seed))
     seconds = time.perf_counter() - started
     files = _write(folder, records, table, conclusions, seconds) + _figure_5(folder, plan, model, corpus)
     files += [folder / name for name in ("model.safetensors", "model.json", "items.json")]

@@ -1,7 +1,5 @@
 """Figures 3 and 7: what a method gives at each augmentation strength ρ, under its own loss and AdaptSSR (spec 4.5)."""
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,9 +8,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from adaptssr_plugin.downstream.significance import Summary, summarise
 from adaptssr_plugin.errors import InputError
-from adaptssr_plugin.experiments.figures import save_figure
+from adaptssr_plugin.experiments.drawing import draw_band, label_percent, percent_cells, save_figure, seeds_shown
 from adaptssr_plugin.experiments.records import PAPER_NAMES, TFIDF, WARM_UP, paper_name
-from adaptssr_plugin.experiments.tables import markdown_table
+from adaptssr_plugin.experiments.tables import csv_text, markdown_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -119,18 +117,13 @@ def draw_robustness(
         InputError: no curves, one twice or without values, ρ outside (0, 1] or another ``panels``.
     """
     _check(curves, panels)
-    stem = Path(path_stem)
     title = f"Robustness to the augmentation strength: {task} ({metric})"
-    below = ", ".join(filter(None, [dataset, _seeds(curves), conditions]))
+    seeds = seeds_shown(point for curve in curves for point in curve.points.values())
+    below = ", ".join(filter(None, [dataset, seeds, conditions]))
     figure = _figure(curves, none, warm_up, tfidf, metric, panels, f"{title}\n{below}")
-    paths = save_figure(figure, stem)
     texts = {".csv": _points_csv(curves, none, warm_up, tfidf)}
     texts["-summary.csv"], texts["-summary.md"] = _summary_texts(robustness_summary(curves, none), f"{title}; {below}.")
-    for ending, text in texts.items():
-        path = stem.with_name(stem.name + ending)
-        path.write_text(text, encoding="utf-8")
-        paths.append(path)
-    return paths
+    return save_figure(figure, Path(path_stem), texts)
 
 
 def _check(curves: Sequence[Curve], panels: str) -> None:
@@ -148,15 +141,6 @@ def _check(curves: Sequence[Curve], panels: str) -> None:
             raise InputError(f"values: expected at least one ρ for {' '.join(name)}, got none")
         if strange := [rho for rho in curve.values if not 0 < rho <= 1]:
             raise InputError(f"values: expected ρ in (0, 1] for {' '.join(name)}, got {strange}")
-
-
-def _seeds(curves: Sequence[Curve]) -> str:
-    """How many seeds the points have."""
-    counts = {point.n for curve in curves for point in curve.points.values()}
-    least, most = min(counts), max(counts)
-    if most == 1:
-        return "one seed"
-    return f"{most if least == most else f'{least} to {most}'} seeds (mean ± std)"
 
 
 def _figure(
@@ -187,8 +171,7 @@ def _figure(
         ax.grid(axis="y", color="0.9", linewidth=0.6)
         ax.set_axisbelow(True)
         ax.spines[["top", "right"]].set_visible(False)
-    start = axes[0].get_ylim()[0]
-    axes[0].set_ylabel(f"{metric} × 100" + (f" (axis starts at {start:.1f})" if start > 0 else ""))
+    label_percent(axes[0], metric)
     figure.suptitle(title, fontsize="medium")
     by_label = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     columns = len(by_label) if n_panels > 1 else 2
@@ -207,14 +190,9 @@ def _draw_curve(ax: "Axes", curve: Curve, methods: Sequence[str]) -> None:
         method = paper_name(curve.method)
         colour, marker = _METHODS[methods.index(method) % len(_METHODS)]
         face, label = "white" if curve.loss == "original" else colour, f"{method} {label}"
-    points = curve.points
-    means = [100 * point.mean for point in points.values()]
-    stds = [0.0 if math.isnan(point.std) else 100 * point.std for point in points.values()]
-    low, high = ([m + sign * s for m, s in zip(means, stds, strict=True)] for sign in (-1, 1))
-    ax.fill_between(list(points), low, high, color=colour, alpha=0.08 if methods else 0.16, linewidth=0)
-    ax.plot(
-        list(points), means, color=colour, linestyle=style, linewidth=1.8, marker=marker, markersize=5.5,
-        markerfacecolor=face, markeredgecolor=colour, label=label,
+    draw_band(
+        ax, curve.points, color=colour, alpha=0.08 if methods else 0.16, linestyle=style, linewidth=1.8,
+        marker=marker, markersize=5.5, markerfacecolor=face, label=label,
     )  # fmt: skip
 
 
@@ -234,34 +212,23 @@ def _draw_lines(ax: "Axes", none: Sequence[float], warm_up: Sequence[float], tfi
 
 
 def _points_csv(curves: Sequence[Curve], none: Sequence[float], warm_up: Sequence[float], tfidf: float | None) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["rho", "method", "loss", "mean", "std", "n"])
-    lines = [(rho, curve.method, curve.loss, point) for curve in curves for rho, point in curve.points.items()]
-    for rho, method, loss, point in lines:
-        writer.writerow([f"{rho:g}", paper_name(method), loss, *_percent(point)])
-    for name, values in ((_NONE, none), (WARM_UP, warm_up)):
-        if len(values):
-            writer.writerow(["", name, "", *_percent(summarise(values))])
-    if tfidf is not None:
-        writer.writerow(["", TFIDF, "", f"{100 * tfidf:.4f}", "", 1])
-    return out.getvalue()
-
-
-def _percent(point: Summary) -> list[str]:
-    return [f"{100 * point.mean:.4f}", "" if math.isnan(point.std) else f"{100 * point.std:.4f}", str(point.n)]
+    lines = [["rho", "method", "loss", "mean", "std", "n"]]
+    for curve in curves:
+        name = paper_name(curve.method)
+        lines += [[f"{rho:g}", name, curve.loss, *percent_cells(point)] for rho, point in curve.points.items()]
+    levels = {_NONE: none, WARM_UP: warm_up, TFIDF: () if tfidf is None else (tfidf,)}
+    lines += [["", name, "", *percent_cells(summarise(values))] for name, values in levels.items() if len(values)]
+    return csv_text(lines)
 
 
 def _summary_texts(summaries: Sequence[RobustnessSummary], conditions: str) -> tuple[str, str]:
     """The summaries as CSV and as Markdown."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(RobustnessSummary._fields)
+    numbers_of: list[Sequence[object]] = [RobustnessSummary._fields]
     lines = [["Method", "Loss", "Best − worst over ρ", "Mean gain over None", "Share of ρ below None"]]
     for one in summaries:
         numbers = [one.range_points, one.gain_points, one.negative_share]
-        writer.writerow([*one[:3], *("" if math.isnan(number) else f"{number:.4f}" for number in numbers)])
+        numbers_of.append([*one[:3], *("" if math.isnan(number) else f"{number:.4f}" for number in numbers)])
         share = "-" if math.isnan(one.negative_share) else f"{round(one.negative_share * one.n_rho)} of {one.n_rho}"
         gain = "-" if math.isnan(one.gain_points) else f"{one.gain_points:+.2f}"
         lines.append([one.method, _LABELS[one.loss], f"{one.range_points:.2f}", gain, share])
-    return out.getvalue(), markdown_table(lines, [conditions, "Differences of means in points (× 100)."], left=2)
+    return csv_text(numbers_of), markdown_table(lines, [conditions, "Differences of means in points (× 100)."], left=2)

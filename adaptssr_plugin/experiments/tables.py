@@ -113,17 +113,15 @@ class Table2:
 
     def csv(self) -> str:
         """Summary form: a line for each column and row; mean and std in percent as printed, Impr to two decimals."""
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(["dataset", "task", "metric", "method", "n_seeds", "mean", "std", "impr"])
+        lines: list[list[object]] = [["dataset", "task", "metric", "method", "n_seeds", "mean", "std", "impr"]]
         for column in self.columns:
             places = self.decimals(column)
             for row in self.rows:
                 if (cell := self.summaries.get((row, column))) is not None:
                     numbers = ((100 * cell.mean, places), (100 * cell.std, places), (self.improvement(row, column), 2))
                     texts = ["" if math.isnan(number) else f"{number:.{digits}f}" for number, digits in numbers]
-                    writer.writerow([*column, row, cell.n, *texts])
-        return out.getvalue()
+                    lines.append([*column, row, cell.n, *texts])
+        return csv_text(lines)
 
     def _strings(self, best: Callable[[str], str]) -> list[list[str]]:
         """The table as strings, headings first; ``best`` marks the cell of a column's best row."""
@@ -282,7 +280,14 @@ def _printed(values: Values, decimals: int) -> float:
     return float(f"{100 * summarise(list(values.values())).mean:.{decimals}f}")
 
 
-# --- a grid of strings, headings first, in three forms ---------------------------------------------------------
+# --- a grid, headings first, in four forms -----------------------------------------------------------------------
+
+
+def csv_text(lines: Iterable[Iterable[object]]) -> str:
+    """CSV; what needs quotes gets them."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(lines)
+    return out.getvalue()
 
 
 def aligned_text(lines: Sequence[Sequence[str]], footer: Sequence[str] = ()) -> str:

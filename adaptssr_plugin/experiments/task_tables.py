@@ -19,7 +19,7 @@ from ..recbole.user_sequences import load_user_sequences
 from ..training import load_artefact
 from ..training.checkpoints import write_text
 from .records import Record, paper_name, write_records
-from .spread import what_the_spread_allows
+from .seed_uncertainty import seed_uncertainty
 from .tables import Table2, table_2
 from .task_runs import Start, baseline_records, fine_tuning_records, test_counts
 
@@ -28,7 +28,7 @@ _FORMS = {"cold": "the path of a file of pairs behind it", "convert": "an item b
 
 @dataclass(frozen=True)
 class TaskResults:
-    """A table, what its spread allows to conclude, and the files written."""
+    """A table, what its seeds allow one to conclude, and the files written."""
 
     table: Table2
     conclusions: list[str]
@@ -95,7 +95,7 @@ def finetune(
     profiles = [task for task in tasks if isinstance(task, ProfileTask)]
     if profiles and scratch and len(starts) > 1 and len(seeds) > 1 and plan.ft_tune == "all":
         of_profiles = _chosen_by(profiles, records)
-        conclusions = what_the_spread_allows(of_profiles, test_counts(profiles, plan.split_seed), method=plan.method)
+        conclusions = seed_uncertainty(of_profiles, test_counts(profiles, plan.split_seed), method=plan.method)
     names = "-".join(re.sub(r"[^\w.]+", "-", task.name) for task in tasks)
     stem = f"finetune-{names}" + ("" if plan.ft_tune == "all" else f"-{plan.ft_tune}")
     path = write_records(folder / f"{stem}.csv", records, versions())

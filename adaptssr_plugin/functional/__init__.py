@@ -9,8 +9,8 @@ from .ranking import (
     adaptive_coefficient,
     all_pairs_ranking,
     hardest_pair_ranking,
+    intra_user_similarities,
     order_hits,
-    own_similarities,
 )
 from .similarity import stacked_unit_vectors, unit_vectors
 
@@ -24,9 +24,9 @@ __all__ = [
     "hardest_negative",
     "hardest_pair_ranking",
     "info_nce",
+    "intra_user_similarities",
     "linear_cross_entropy",
     "order_hits",
-    "own_similarities",
     "sampled_cross_entropy",
     "score_targets",
     "stacked_unit_vectors",

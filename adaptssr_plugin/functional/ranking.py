@@ -38,7 +38,7 @@ class RankedPairs(NamedTuple):
     """``(B, 2)``: max W; -inf where a row has no negative."""
 
 
-class _OwnSimilarities(torch.autograd.Function):
+class _IntraUserSimilarities(torch.autograd.Function):
     """units @ unitsᵀ per user; the backward, too, stays in the dtype of the units under autocast."""
 
     @staticmethod
@@ -56,9 +56,9 @@ class _OwnSimilarities(torch.autograd.Function):
         return grad_units
 
 
-def own_similarities(units: Tensor) -> Tensor:
+def intra_user_similarities(units: Tensor) -> Tensor:
     """Compare the four encodings of each user with one another: unit vectors ``(B, 4, d)`` to ``(B, 4, 4)``."""
-    own: Tensor = _OwnSimilarities.apply(units)  # type: ignore[no-untyped-call]
+    own: Tensor = _IntraUserSimilarities.apply(units)  # type: ignore[no-untyped-call]
     return own
 
 
@@ -164,7 +164,7 @@ def hardest_pair_ranking(
 
     Args:
         units: unit vectors ``(B, 4, d)`` in the order a, a⁺, b, b⁺; B ≥ 2.
-        own: :func:`own_similarities` of the anchors' users, ``(n, 4, 4)``.
+        own: :func:`intra_user_similarities` of the anchors' users, ``(n, 4, 4)``.
         coefficient: λ, a number or of a shape that broadcasts to ``(n, 2)``.
         scale: multiplies the bracket before the sigmoid.
         user_ids: integers ``(B,)`` or ``(B, k)``; rows with the same id in any column (say the user and the
@@ -287,7 +287,7 @@ def order_hits(units: Tensor, user_ids: Tensor | None = None, chunk_size: int | 
         chunk_size: as in :func:`hardest_pair_ranking`.
     """
     batch_size = len(units)
-    positive, semi = _implicit_and_augmented(own_similarities(units))
+    positive, semi = _implicit_and_augmented(intra_user_similarities(units))
     hits = torch.zeros((), dtype=torch.int64, device=units.device)
     with full_precision(units):
         for users, scores in similarity_chunks(units, _STRIDE, chunk_size):

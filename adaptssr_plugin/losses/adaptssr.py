@@ -10,7 +10,7 @@ from ..functional import (
     RankedPairs,
     all_pairs_ranking,
     hardest_pair_ranking,
-    own_similarities,
+    intra_user_similarities,
     stacked_unit_vectors,
     unit_vectors,
 )
@@ -206,7 +206,7 @@ class AdaptSSRLoss(nn.Module):
             units = stacked_unit_vectors(*encodings)  # (B, 4, d)
         # Eq. 6 needs no gradient of its own similarities; it has a closed form.
         without_gradient = self.negatives == "hardest" and (isinstance(self.fusion, float) or self.fusion.detach)
-        own = own_similarities(units.detach() if without_gradient else units)  # (B, 4, 4)
+        own = intra_user_similarities(units.detach() if without_gradient else units)  # (B, 4, 4)
         coefficient = self._coefficient(own, encodings[:2], encodings[2:])
         if rows is not None:
             # λ is of the whole batch as far as a batch scalar, or a subclass, makes it so; what follows is of its rows.

@@ -5,7 +5,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ..errors import check_kind
-from ..functional import adaptive_coefficient, own_similarities, stacked_unit_vectors
+from ..functional import adaptive_coefficient, intra_user_similarities, stacked_unit_vectors
 from .arguments import check_choice, check_encodings
 
 
@@ -67,7 +67,7 @@ class AugmentationAdaptiveFusion(nn.Module):
         """
         check_encodings(minimum=1, anchor=anchor, anchor_pos=anchor_pos, view=view, view_pos=view_pos)
         units = stacked_unit_vectors(anchor, anchor_pos, view, view_pos)  # (B, 4, d)
-        return self.from_similarities(own_similarities(units)[:, :2, 2:])
+        return self.from_similarities(intra_user_similarities(units)[:, :2, 2:])
 
     def from_similarities(self, cross: Tensor) -> Tensor:
         """Compute λ ``(B, ...)`` from the cosines ``(B, ..., 2, 2)`` of {anchor, anchor_pos} with {view, view_pos}.

@@ -361,8 +361,6 @@ def _check_claim(folder: Path, run: Mapping[str, Any]) -> None:
         known = {part: dict(there[part]) for part in run}
     except (OSError, ValueError, TypeError, KeyError):
         raise InputError(f"output: {manifest} is missing or damaged; choose another folder") from None
-    # An option that this package did not have yet, when the run began, was what its default is now.
-    known["recipe"] = {field.name: field.default for field in dataclasses.fields(Recipe)} | known["recipe"]
     for part, values in run.items():
         for name, value in values.items():
             if known[part].get(name) != value:

@@ -188,7 +188,7 @@ class CheckpointingTrainer(Trainer):
             self.start_epoch, self.best_epoch = state["epoch"] + 1, state["best_epoch"]
             self.cur_step, self.best_valid_score = state["cur_step"], state["best_valid_score"]
             self.history = state["history"]
-            if state.get("within") is not None:
+            if state["within"] is not None:
                 within = dict(state["within"])
                 if self.processes.several:
                     within |= within["processes"][self.processes.rank]

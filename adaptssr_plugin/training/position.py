@@ -66,8 +66,7 @@ class EpochTotals:
         """Go on from sums that :meth:`state_dict` gave."""
         device = self._first_bad.device
         self._sums = {name: total.to(device) for name, total in state["sums"].items()}
-        # Checkpoints of before counts were kept per name have one for all.
-        self._counts = dict(state.get("counts") or dict.fromkeys(self._sums, state.get("steps", 0)))
+        self._counts = dict(state["counts"])
 
 
 class EpochPosition:

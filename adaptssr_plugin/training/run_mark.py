@@ -28,22 +28,23 @@ class RunMark:
         return {"stage": self.stage, "config": self.config, "versions": self.versions}
 
     def check(self, path: Path, state: Mapping[str, Any]) -> None:
-        """Refuse the checkpoint of another stage or run; what one of the two does not name may be anything.
+        """Refuse the checkpoint of another stage or run; parts that this run does not have are not compared.
 
         Raises:
             InputError: one that is of another; the message names the first value that differs.
         """
-        if state.get("stage", self.stage) != self.stage or "state_dict" not in state:
+        if state.get("stage") != self.stage or not {"state_dict", "config", "versions"} <= state.keys():
             raise InputError(f"checkpoint: expected one of stage {self.stage} in {path}, got another")
-        for part, values in state.get("config", {}).items():
-            ours = {} if part in _MAY_CHANGE else self.config.get(part, {})
-            for name in values:
-                if name in ours and values[name] != ours[name]:
+        for part, ours in self.config.items():
+            theirs = ours if part in _MAY_CHANGE else state["config"].get(part, {})
+            for name in {**ours, **theirs}:
+                if ours.get(name) != theirs.get(name):
                     raise InputError(
-                        f"checkpoint: {path} is of another run ({name}: {values[name]!r} there, {ours[name]!r} here)"
+                        f"checkpoint: {path} is of another run "
+                        f"({name}: {theirs.get(name)!r} there, {ours.get(name)!r} here)"
                     )
 
     def changed_versions(self, state: Mapping[str, Any]) -> list[str]:
         """Name the software that a checkpoint was written with in another version."""
-        there = state.get("versions", {})
-        return [name for name, version in self.versions.items() if there.get(name, version) != version]
+        there = state["versions"]
+        return [name for name, version in self.versions.items() if there.get(name) != version]

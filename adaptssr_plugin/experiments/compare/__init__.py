@@ -3,7 +3,7 @@
 ========== ==========================================================================================
 plan       what is compared, on what, and how long: a YAML file, several of them packaged
 cells      one pre-training, fine-tuning or baseline each; its key is a hash of all that it depends on
-store      one result file for every finished cell
+store      a line in one file for every finished cell
 running    cells in their order, in one process or several
 grid       which cells a table or a figure needs, tuning on validation data included
 report     tables and figures of what is finished

@@ -101,20 +101,25 @@ class Grid:
 
     # --- tables ------------------------------------------------------------------------------------------------
 
-    def table(self, fair: bool) -> list[Row]:
-        """Rows of Table 2, or of its fair twin. Rows as they are before tuning come first, so that there is a table."""
-        if fair not in self._tables:
-            self._tables[fair] = self._rows(fair)
-        return self._tables[fair]
+    def table(self, controlled: bool) -> list[Row]:
+        """Rows of Table 2, in the paper's form or controlled.
 
-    def _rows(self, fair: bool) -> list[Row]:
+        Rows as they are before tuning come first, so that there is a table.
+        """
+        if controlled not in self._tables:
+            self._tables[controlled] = self._rows(controlled)
+        return self._tables[controlled]
+
+    def _rows(self, controlled: bool) -> list[Row]:
         plan = self.plan
-        rows = [Row(paper_name(one), plan.recipe(one, fair), plan.seeds, plan.pretrain_seeds) for one in plan.methods]
-        if fair:
+        rows = [
+            Row(paper_name(one), plan.recipe(one, controlled), plan.seeds, plan.pretrain_seeds) for one in plan.methods
+        ]
+        if controlled:
             rows += self._warm_up()
         for row in rows:
             self.ask(row.cells(plan.tasks))
-        if not fair:
+        if not controlled:
             return rows
         rows = [
             self._tuned(row, plan.temperatures, "temperature") if row.recipe.method in CONTRASTIVE else row
@@ -188,9 +193,9 @@ class Grid:
     # --- figures -----------------------------------------------------------------------------------------------
 
     def robustness(self) -> Iterator[tuple[str, str, float, Row]]:
-        """Points of Figures 3 and 7: method, loss, ρ, and the row; all from the fair start."""
+        """Points of Figures 3 and 7: method, loss, ρ, and the row; all from the controlled start."""
         plan = self.plan
-        tuned = {row.name: row for row in self.table(fair=True)}
+        tuned = {row.name: row for row in self.table(controlled=True)}
         for method in ROBUSTNESS:
             if method not in plan.methods:
                 continue
@@ -224,7 +229,7 @@ class Grid:
             best = max(scores, key=lambda value: scores[value] or 0.0)
             paper.append(dataclasses.replace(lambdas[best], name=f"w/o adaptive fusion (λ = {best:g})"))
         paper.append(row("w/o ranking (InfoNCE)", loss="infonce"))
-        readings = [row(name, **options) for name, options in plan.readings.items()]
+        variants = [row(name, **options) for name, options in plan.variants.items()]
         warm_up = [dataclasses.replace(one, seeds=plan.ablation_seeds, pretrain_seeds=1) for one in self._warm_up()]
         others = [
             *warm_up,
@@ -233,10 +238,10 @@ class Grid:
         ]
         for one in warm_up:
             self.ask(one.cells(plan.tasks))
-        return {"paper": paper, "readings": readings, "comparison": others}, lambdas
+        return {"paper": paper, "variants": variants, "comparison": others}, lambdas
 
-    def readings(self) -> list[Row]:
-        """AdaptSSR as in the fair twin, its warm-up, and the plan's other readings, each from several pre-trainings."""
+    def variants(self) -> list[Row]:
+        """AdaptSSR as in the controlled comparison, its warm-up and its variants, each from several pre-trainings."""
         plan = self.plan
 
         def row(name: str, recipe: Recipe) -> Row:
@@ -247,13 +252,13 @@ class Grid:
         return [
             row("AdaptSSR", plan.recipe("adaptssr", True)),
             *(row(one.name, one.recipe) for one in self._warm_up()),
-            *(row(name, plan.recipe("adaptssr", True, **options)) for name, options in plan.readings.items()),
+            *(row(name, plan.recipe("adaptssr", True, **options)) for name, options in plan.variants.items()),
         ]
 
     def similarities(self) -> dict[str, Similarities]:
-        """Panels of Figure 5: a model of each row of the fair table that has one."""
+        """Panels of Figure 5: a model of each row of the controlled table that has one."""
         cells = {}
-        for row in self.table(fair=True):
+        for row in self.table(controlled=True):
             start = row.start(0)
             if start is not None:
                 cells[row.name] = Similarities(start)

@@ -14,7 +14,7 @@ from ...recbole.pretrain import Source
 
 _PACKAGED = files(__package__) / "plans"
 # Rows 1-5 of the spec's list of disagreements between paper and code, and what else stands on thin ice.
-_READINGS: Mapping[str, Mapping[str, Any]] = {
+_VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "λ per batch": {"lambda_mode": "batch"},
     "λ of two terms": {"lambda_terms": 2},
     "λ not clamped": {"lambda_clamp": False},
@@ -46,18 +46,18 @@ class ComparePlan:
         tasks: what the models are fine-tuned on.
         methods: rows of the tables, by the names of :func:`~adaptssr_plugin.methods.available`.
         options: options of every recipe, over the paper's: what the size of the corpus asks for.
-        fair: options over those in the fair twin of Table 2, the same for all methods: the warm-up, as a rule.
+        controlled: options over those in the controlled comparison, the same for all methods: the warm-up, as a rule.
         seeds: runs of fine-tuning for a row.
         pretrain_seeds: pre-trainings for a row; run s of fine-tuning starts from pre-training ``s % pretrain_seeds``.
         tuning_seeds: runs of fine-tuning for a value that is tried out.
-        temperatures: values of τ that contrastive methods of the fair twin choose from, on validation rows.
-        strengths: values of ρ that methods of the fair twin choose from, τ being chosen; the method's own besides.
+        temperatures: values of τ that contrastive methods choose from on validation rows, in the controlled comparison.
+        strengths: values of ρ that methods choose from there once τ is chosen; the method's own besides.
         scales: values of κ in the row "AdaptSSR, tuned", which also chooses from ``strengths``; none: no such row.
         figure_strengths: values of ρ in Figures 3 and 7.
         figure_seeds: runs of fine-tuning for a point of them.
         ablation_seeds: runs of fine-tuning for a bar of Figure 4.
         lambdas: constant values of λ in Figure 4.
-        readings: other readings of AdaptSSR, options by name: bars of Figure 4, and rows of a table of their own.
+        variants: variants of AdaptSSR, options by name: bars of Figure 4, and rows of a table of their own.
         note: stands below every table.
     """
 
@@ -67,7 +67,7 @@ class ComparePlan:
     recbole: Mapping[str, Any] = field(default_factory=dict)
     methods: tuple[str, ...] = tuple(available())
     options: Mapping[str, Any] = field(default_factory=dict)
-    fair: Mapping[str, Any] = field(default_factory=lambda: {"warm_start": "mlm"})
+    controlled: Mapping[str, Any] = field(default_factory=lambda: {"warm_start": "mlm"})
     seeds: int = 5
     pretrain_seeds: int = 1
     tuning_seeds: int = 2
@@ -78,7 +78,7 @@ class ComparePlan:
     figure_seeds: int = 3
     ablation_seeds: int = 3
     lambdas: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-    readings: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: dict(_READINGS))
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: dict(_VARIANTS))
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -103,20 +103,20 @@ class ComparePlan:
         if not self.methods:
             raise InputError("methods: expected one or more, got none")
         for method in self.methods:
-            self.recipe(method, fair=True)
-            self.recipe(method, fair=False)
-        for name, options in self.readings.items():
+            self.recipe(method, controlled=True)
+            self.recipe(method, controlled=False)
+        for name, options in self.variants.items():
             if not isinstance(options, Mapping):
-                raise InputError(f"readings: expected options by name for {name}, got {options!r}")
+                raise InputError(f"variants: expected options by name for {name}, got {options!r}")
             self.recipe("adaptssr", True, **options)
 
     def source(self) -> Source:
         """Where behaviours come from."""
         return Source(self.dataset, self.recbole)
 
-    def recipe(self, method: str, fair: bool, **options: Any) -> Recipe:
-        """Make the recipe of a row; ``none`` and what comes before a fair start stay what they are."""
-        merged = {**self.options, **(self.fair if fair and method != "none" else {}), **options}
+    def recipe(self, method: str, controlled: bool, **options: Any) -> Recipe:
+        """Make the recipe of a row; ``none`` and what comes before a controlled start stay what they are."""
+        merged = {**self.options, **(self.controlled if controlled and method != "none" else {}), **options}
         return recipe(method, "paper", merged)
 
 
@@ -155,7 +155,7 @@ def read_plan(
     for name in ("methods", "temperatures", "strengths", "scales", "figure_strengths", "lambdas"):
         if name in values:
             values[name] = tuple(_sequence(name, values[name]))
-    for name in ("recbole", "options", "fair", "readings"):
+    for name in ("recbole", "options", "controlled", "variants"):
         if not isinstance(values.get(name, {}), Mapping):
             raise InputError(f"{name}: expected options by name, got {values[name]!r}")
     values["recbole"] = {**values.get("recbole", {}), **(recbole or {})}

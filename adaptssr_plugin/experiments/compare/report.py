@@ -1,7 +1,5 @@
 """Tables and figures of what is finished, and the command that runs the rest first."""
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,18 +12,18 @@ from ...training.checkpoints import write_text
 from ..ablation_figure import Bar, draw_ablation
 from ..efficiency import Efficiency, table_3
 from ..figures import draw_similarity
-from ..readings_table import Reading, ReadingsTable
 from ..records import MAJORITY, POPULARITY, TFIDF, WARM_UP, Record, write_records
 from ..robustness_figure import Curve, draw_robustness
 from ..similarity import SimilarityDistributions
-from ..tables import PAPER_ROWS, best_baseline_footer, rows_in_order, table_2
+from ..tables import PAPER_ROWS, best_baseline_footer, csv_text, rows_in_order, table_2
+from ..variants_table import Variant, VariantsTable
 from .cells import Baselines, FineTuning, check_ready, load_data
 from .grid import TUNED, Grid, Row
 from .plan import ComparePlan, TaskSpec
 from .running import Part, run_cells
 from .store import Store
 
-TABLES = ("paper", "fair")
+TABLES = ("paper", "controlled")
 FIGURES = (3, 4, 5, 7)
 _PLAIN_ROWS = (MAJORITY, TFIDF, POPULARITY)
 _ENCODER_ROWS = (PAPER_ROWS[0], WARM_UP, *PAPER_ROWS[1:], TUNED)  # as the paper's, what it has not where it belongs
@@ -56,20 +54,20 @@ def compare(
     jobs: int = 1,
     part: Part | None = None,
     show_progress: bool = True,
-    readings: bool = False,
+    variants: bool = False,
     report_only: bool = False,
 ) -> Comparison:
     """Compute what tables and figures need and is not there, then write them.
 
     Args:
         plan: what is compared.
-        folder: ``cells/`` and ``models/`` of finished work, and the tables and figures.
+        folder: ``cells.jsonl`` and ``models/`` of finished work, and the tables and figures.
         tables: of :data:`TABLES`.
         figures: of :data:`FIGURES`: the paper's numbers. 3 is for the plan's first task, 7 for the others.
         jobs: processes.
         part: this machine's share of the cells.
         show_progress: one line with the cells left and the time to go.
-        readings: whether to compare the plan's readings of AdaptSSR, too.
+        variants: whether to compare the plan's variants of AdaptSSR, too.
         report_only: compute nothing; write what is finished.
 
     Raises:
@@ -88,36 +86,36 @@ def compare(
     store = Store(Path(folder), load_data(plan).fingerprint)
 
     def wanted() -> tuple[list[Any], int]:
-        grid = _asked(plan, store, tables, figures, readings)
+        grid = _asked(plan, store, tables, figures, variants)
         return grid.cells, grid.later
 
     computed = 0 if report_only else run_cells(plan, store, wanted, jobs, part, show_progress)
-    grid = _asked(plan, store, tables, figures, readings)
+    grid = _asked(plan, store, tables, figures, variants)
     unfinished = sum(store.get(cell) is None for cell in grid.cells) + grid.later
     report = _Report(grid, Path(folder))
-    texts = {name: report.table(name == "fair") for name in tables}
+    texts = {name: report.table(name == "controlled") for name in tables}
     if tables:
         texts["efficiency"] = report.efficiency(tables)
-    if readings:
-        texts["readings"] = report.readings()
+    if variants:
+        texts["variants"] = report.variants()
     for number in figures:
         report.figure(number)
     report.write_all_records()
     return Comparison({name: text for name, text in texts.items() if text}, report.files, computed, unfinished)
 
 
-def _asked(plan: ComparePlan, store: Store, tables: Sequence[str], figures: Sequence[int], readings: bool) -> Grid:
+def _asked(plan: ComparePlan, store: Store, tables: Sequence[str], figures: Sequence[int], variants: bool) -> Grid:
     """Make the grid and ask for everything, in the order in which it should be computed."""
     grid = Grid(plan, store)
     grid.ask(_baseline_cells(plan))
     for name in tables:
-        grid.table(name == "fair")
+        grid.table(name == "controlled")
     if 3 in figures or 7 in figures:
         list(grid.robustness())
     if 4 in figures:
         grid.ablation()
-    if readings:
-        grid.readings()
+    if variants:
+        grid.variants()
     if 5 in figures:
         grid.similarities()
     return grid
@@ -137,35 +135,36 @@ class _Report:
 
     # --- tables --------------------------------------------------------------------------------------------------
 
-    def table(self, fair: bool) -> str:
-        """Write Table 2 or its fair twin as text, Markdown, CSV and LaTeX; returns the text, empty without results."""
-        name = "fair" if fair else "paper"
-        rows = self.grid.table(fair)
+    def table(self, controlled: bool) -> str:
+        """Write Table 2, as the paper's or controlled, in three formats; returns its text, empty without results."""
+        name = "controlled" if controlled else "paper"
+        rows = self.grid.table(controlled)
         measured = [*self._baselines(), *(one for row in rows for one in self._of_row(row))]
         self._measured[name] = measured
         shown = self._chosen([record for record, _ in measured])
         if not any(record.split == "test" and record.method not in _PLAIN_ROWS for record in shown):
             return ""
         contest = best_baseline_footer(shown, among=_ENCODER_ROWS, excluded=(TUNED,))
-        table = table_2(shown, [*_PLAIN_ROWS, *_ENCODER_ROWS], [*self._conditions(rows, fair), *contest])
+        table = table_2(shown, [*_PLAIN_ROWS, *_ENCODER_ROWS], [*self._conditions(rows, controlled), *contest])
         self._write_table(f"table-2-{name}", table)
         return table.text()
 
     def efficiency(self, tables: Sequence[str]) -> str:
-        """Write Table 3 from the pre-trainings of the tables; the fair twin's where both are there."""
-        rows = self.grid.table("fair" in tables)
+        """Write Table 3 from the pre-trainings of the tables; the controlled comparison's where both are there."""
+        rows = self.grid.table("controlled" in tables)
         runs = [run for row in rows for run in self._efficiencies(row)]
         if not runs:
             return ""
-        footer = [f"{self.plan.name}: {'the fair twin' if 'fair' in tables else 'as the paper'}; seconds of training."]
+        form = "controlled comparison" if "controlled" in tables else "as the paper"
+        footer = [f"{self.plan.name}: {form}; seconds of training."]
         table = table_3([run for run in runs if run.method != WARM_UP], [*PAPER_ROWS, TUNED], footer)
         self._write_table("table-3", table)
         return table.text()
 
-    def readings(self) -> str:
-        """Write what the finished readings came to; returns the text, empty without the first of them."""
+    def variants(self) -> str:
+        """Write what the finished variants came to; returns the text, empty without the first of them."""
         named = {task: self.grid.name_and_metric(task) for task in self.plan.tasks}
-        rows, found, unfinished = self.grid.readings(), [], []
+        rows, found, unfinished = self.grid.variants(), [], []
         for row in rows:
             values = {
                 split: {name: self.grid.values(row.cells((task,)), split) for task, (name, _) in named.items()}
@@ -174,9 +173,9 @@ class _Report:
             if any(len(runs) < row.seeds for runs in values["valid"].values()):
                 unfinished.append(row.name)
                 continue
-            changes = self.plan.readings.get(row.name, {})
+            changes = self.plan.variants.get(row.name, {})
             shown = ", ".join(f"{name} {value}" for name, value in changes.items())
-            found.append(Reading(row.name, shown, values["valid"], values["test"]))
+            found.append(Variant(row.name, shown, values["valid"], values["test"]))
         if not found or found[0].name != rows[0].name:
             return ""
         footer = [
@@ -187,8 +186,8 @@ class _Report:
         ]
         if unfinished:
             footer.append(f"Not finished: {', '.join(unfinished)}.")
-        table = ReadingsTable(tuple(found), dict(named.values()), tuple(footer))
-        self._write_table("readings", table)
+        table = VariantsTable(tuple(found), dict(named.values()), tuple(footer))
+        self._write_table("variants", table)
         return table.text()
 
     def _efficiencies(self, row: Row) -> list[Efficiency]:
@@ -221,21 +220,16 @@ class _Report:
         return found
 
     def _write_table(self, stem: str, table: Any) -> None:
-        for suffix, text in (
-            ("txt", table.text()),
-            ("md", table.markdown()),
-            ("csv", table.csv()),
-            ("tex", table.latex()),
-        ):
+        for suffix, text in (("md", table.markdown()), ("csv", table.csv()), ("tex", table.latex())):
             path = self.folder / f"{stem}.{suffix}"
             write_text(path, text)
             self.files.append(path)
 
-    def _conditions(self, rows: Sequence[Row], fair: bool) -> list[str]:
+    def _conditions(self, rows: Sequence[Row], controlled: bool) -> list[str]:
         """Say what stands behind the numbers of a table."""
         plan = self.plan
-        lines = self._setting(plan.seeds, plan.pretrain_seeds, fair, "x 100; Impr against None")
-        if fair:
+        lines = self._setting(plan.seeds, plan.pretrain_seeds, controlled, "x 100; Impr against None")
+        if controlled:
             chosen = "; ".join(
                 f"{row.name} {', '.join(f'{name} {value:g}' for name, value in row.chosen.items())}"
                 for row in rows
@@ -264,11 +258,11 @@ class _Report:
             for name, values in tried
         )
 
-    def _setting(self, runs: int, pretrainings: int, fair: bool, numbers: str) -> list[str]:
+    def _setting(self, runs: int, pretrainings: int, controlled: bool, numbers: str) -> list[str]:
         """Say what was split how, how often it was run, how numbers are written, and with which options."""
         plan = self.plan
         sizes = [result["size"] for cell in _baseline_cells(plan) if (result := self.store.get(cell)) is not None]
-        reference = plan.recipe("adaptssr", fair)
+        reference = plan.recipe("adaptssr", controlled)
         changed = ", ".join(f"{name} {here}" for name, (_, here) in reference.departures().items())
         seeds = "one pre-training" if pretrainings == 1 else f"{pretrainings} pre-trainings"
         lines = [
@@ -277,9 +271,9 @@ class _Report:
             f"{numbers}.",
             f"Options that differ from the paper's, for all rows: {changed or 'none'}.",
         ]
-        if fair:
-            own = ", ".join(f"{name} {value}" for name, value in plan.fair.items())
-            lines.append(f"Fair twin: every method from the same start and with the same epochs ({own}).")
+        if controlled:
+            own = ", ".join(f"{name} {value}" for name, value in plan.controlled.items())
+            lines.append(f"Controlled comparison: every method from the same start and with the same epochs ({own}).")
         return lines
 
     def _devices(self, rows: Sequence[Row]) -> list[str]:
@@ -315,7 +309,7 @@ class _Report:
             return
         lines = {
             row.name: self._test_values(row, task)
-            for row in self.grid.table(fair=True)
+            for row in self.grid.table(controlled=True)
             if row.name in (PAPER_ROWS[0], WARM_UP)
         }
         curves = [Curve(method, label, points) for (method, label), points in values.items()]  # type: ignore[arg-type]
@@ -379,18 +373,14 @@ class _Report:
             if measured:
                 records, where = [record for record, _ in measured], [_columns(one) for _, one in measured]
                 self.files.append(write_records(self.folder / f"records-{name}.csv", records, where))
-        tried = io.StringIO()
-        writer = csv.writer(tried, lineterminator="\n")
-        writer.writerow(["method", "option", "value", "strength", "valid", "runs"])
-        lines = list(self._tried())
-        if lines:
-            writer.writerows(lines)
-            write_text(self.folder / "tuning.csv", tried.getvalue())
+        if tried := list(self._tried()):
+            lines = [("method", "option", "value", "strength", "valid", "runs"), *tried]
+            write_text(self.folder / "tuning.csv", csv_text(lines))
             self.files.append(self.folder / "tuning.csv")
 
     def _tried(self) -> Iterator[tuple[object, ...]]:
         """Validation values of everything that tuning looked at."""
-        self.grid.table(fair=True)
+        self.grid.table(controlled=True)
         for row, score in self.grid.tried:
             recipe = row.recipe
             option = "scale" if row.name == TUNED else "temperature"
@@ -453,5 +443,5 @@ def _columns(where: Mapping[str, Any]) -> dict[str, str]:
 def _place(where: Mapping[str, Any]) -> str:
     """Say where a cell was computed, and how many others beside it: what its seconds depend on."""
     threads = "one thread" if where["threads"] == 1 else f"{where['threads']} threads"
-    beside = f", {where['jobs']} cells side by side" if where.get("jobs", 1) > 1 else ""
+    beside = f", {where['jobs']} cells side by side" if where["jobs"] > 1 else ""
     return f"{where['device']} ({where['machine']}, {threads}{beside})"

@@ -105,7 +105,7 @@ def run_cells(
                 try:
                     result, where = future.result()
                 except (InputError, TrainingDivergedError):
-                    _let_finish(running, store)
+                    _let_finish(running, store, jobs)
                     raise
                 except BrokenProcessPool:
                     raise InputError(
@@ -118,11 +118,12 @@ def run_cells(
                 bar.update(1)
 
 
-def _let_finish(running: Mapping["Future[Any]", Cell], store: Store) -> None:
+def _let_finish(running: Mapping["Future[Any]", Cell], store: Store, jobs: int) -> None:
     """Keep what others come to while a run ends."""
     for future, cell in running.items():
         if not future.cancel() and future.exception() is None:
-            store.put(cell, *future.result())
+            result, where = future.result()
+            store.put(cell, result, {**where, "jobs": jobs})
 
 
 def _with_needs(cells: Sequence[Cell], store: Store) -> list[Cell]:

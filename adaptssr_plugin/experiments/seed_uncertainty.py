@@ -1,0 +1,105 @@
+"""What a table allows one to conclude, given its standard deviation over seeds and the size of its test set."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+from adaptssr_plugin.downstream.significance import (
+    Interval,
+    accuracy_standard_error,
+    auc_standard_error,
+    paired_interval,
+)
+from adaptssr_plugin.errors import InputError
+from adaptssr_plugin.experiments.records import Record, paper_name
+from adaptssr_plugin.experiments.tables import Column, Values, values_by_seed
+
+
+def seed_uncertainty(
+    records: Iterable[Record],
+    test_counts: Mapping[str, Sequence[int]],
+    baseline: str = "None",
+    method: str = "AdaptSSR",
+    varied: str = "initialisation, dropout and the order of batches",
+    fixed: str = "the split of the users and the pre-trained model",
+) -> list[str]:
+    """Say for each task what ``method`` gained over ``baseline``, and what that does and does not show.
+
+    Two errors are kept apart. The seeds give a 95 % t interval of the differences paired by
+    seed. The test users are a sample too: each value carries the binomial standard error (accuracy) or
+    Hanley and McNeil's (AUC). Both methods answer for the same users, so the error of their difference
+    is at most the root of the sum of the two squares, if their errors do not run against each other. A
+    difference within 1.96 times that bound and the interval's half width, added in squares, is not called
+    a gain on other users.
+
+    Args:
+        records: results on one corpus; only the test values count.
+        test_counts: for each task, how many test users each class has (``np.bincount`` of the labels).
+        baseline: the row to compare with.
+        method: the row to judge.
+        varied: what changes from seed to seed.
+        fixed: what is the same for all seeds.
+
+    Returns:
+        One sentence for each task that has either row, then one on what the seeds leave untouched.
+
+    Raises:
+        InputError: records of several corpora, or a task without counts.
+    """
+    values = values_by_seed(records)
+    if len(datasets := sorted({column.dataset for _, column in values})) > 1:
+        raise InputError(f"records: expected one dataset, got {datasets}")
+    method, baseline = paper_name(method), paper_name(baseline)
+    sentences = []
+    for column in dict.fromkeys(column for row, column in values if row in (method, baseline)):
+        if column.task not in test_counts:
+            raise InputError(f"test_counts: expected an entry for task {column.task}, got {sorted(test_counts)}")
+        sides = values.get((method, column), {}), values.get((baseline, column), {})
+        sentences.append(_sentence(column, (method, baseline), sides, test_counts[column.task]))
+    closing = (
+        f"Seeds vary {varied}; {fixed} are the same for every seed, so no interval above covers "
+        "another choice of those, and a value's standard error over the test users does not shrink with more seeds."
+    )
+    return [*sentences, closing]
+
+
+def _sentence(column: Column, names: tuple[str, str], sides: tuple[Values, Values], counts: Sequence[int]) -> str:
+    method, baseline = names
+    start = f"{column.task} ({column.metric}): {method} against {baseline}"
+    seeds = [seed for seed in sides[0] if seed in sides[1]]
+    pairs = [sides[0][seed] for seed in seeds], [sides[1][seed] for seed in seeds]
+    if not seeds:
+        return f"{start}: no seed that both were run with, so nothing to compare."
+    errors, name = zip(*(_standard_error(column, sum(side) / len(side), counts) for side in pairs), strict=True)
+    users = f"the {sum(counts)} test users leave each value uncertain by ±{100 * max(errors):.1f} points ({name[0]})"
+    if len(seeds) == 1:
+        return (
+            f"{start} {_points(pairs[0][0] - pairs[1][0])} points with one seed: no spread to judge it by, and {users}."
+        )
+    interval = paired_interval(*pairs)
+    numbers = (
+        f"{_points(interval.mean)} points (95 % interval {_points(interval.low)} to {_points(interval.high)}, "
+        f"paired over {len(seeds)} seeds)"
+    )
+    return f"{start} {numbers}: {_verdict(interval, math.hypot(*errors), users)}."
+
+
+def _verdict(interval: Interval, bound: float, users: str) -> str:
+    if interval.low <= 0 <= interval.high:
+        return f"not distinguishable from no effect; {users}"
+    kind = "gain" if interval.mean > 0 else "loss"
+    if abs(interval.mean) <= math.hypot(interval.high - interval.mean, 1.96 * bound):
+        return f"a {kind} beyond what these seeds vary by, on these test users; not shown for others, since {users}"
+    return f"a {kind} beyond what these seeds vary by and beyond the error of the test sample; {users}"
+
+
+def _standard_error(column: Column, value: float, counts: Sequence[int]) -> tuple[float, str]:
+    """Standard error of one value over the test users, and what it is called."""
+    if column.metric != "AUC":
+        return accuracy_standard_error(value, sum(counts)), "binomial standard error"
+    if len(counts) != 2:
+        raise InputError(f"test_counts: expected two classes for the AUC of {column.task}, got {len(counts)}")
+    return auc_standard_error(value, counts[1], counts[0]), "standard error after Hanley and McNeil"
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:+.1f}".replace("-", "−")
