@@ -7,6 +7,7 @@ import augment_reference as reference
 import numpy as np
 import pytest
 import torch
+from augment_reference import generator
 from readbacks import count_readbacks
 from scipy import stats
 
@@ -17,10 +18,6 @@ from adaptssr_plugin.errors import InputError
 
 N_ITEMS = 40
 ROWS = [[7], [3, 3], [5, 6, 7], list(range(1, 12)), list(range(2, 33)), [9, 8, 7, 6, 5]]
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 class Linear(torch.nn.Module):
@@ -201,7 +198,7 @@ def test_where_positions_cannot_be_counted_the_result_is_the_same_and_nothing_is
     filler = Linear()
     operator = MaskAndFill(0.5, filler)
     expected = operator(item_seq, lengths, generator(4))
-    monkeypatch.setattr(module, "on_host", lambda _tensor: False)
+    monkeypatch.setattr(module, "on_cpu", lambda _tensor: False)
     with count_readbacks() as reads:
         ours = operator(item_seq, lengths, generator(4))
     assert reads == []

@@ -5,6 +5,7 @@ import math
 import augment_reference as reference
 import pytest
 import torch
+from augment_reference import generator
 from readbacks import count_readbacks
 from training_cases import N_ITEMS, encoder_of
 
@@ -15,10 +16,6 @@ from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.training import MaskedItemFiller, MaskedItemStage
 
 ROWS = [[7], [3, 3], [5, 6, 7], [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], [9, 8, 7, 6, 5], list(range(1, 12)) * 2]
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def model(seed=0, dropout=0.5, dtype=torch.float32):
@@ -196,7 +193,7 @@ def test_where_positions_cannot_be_counted_the_result_is_the_same_and_nothing_is
     shown = []
     score = filler.forward
     monkeypatch.setattr(filler, "forward", lambda *args: (shown.append(len(args[2])), score(*args))[1])
-    monkeypatch.setattr(module, "on_host", lambda _tensor: False)
+    monkeypatch.setattr(module, "on_cpu", lambda _tensor: False)
     with count_readbacks() as reads:
         ours = pair(item_seq, lengths, generator(4))
     assert reads == []

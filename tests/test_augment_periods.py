@@ -5,21 +5,16 @@ from collections import Counter
 import augment_reference as reference
 import pytest
 import torch
+from augment_reference import assert_uniform, generator
 from readbacks import count_readbacks
-from scipy.stats import chisquare
 
 from adaptssr_plugin.augment import DropoutPair, ItemCrop, PeriodPair
 from adaptssr_plugin.errors import InputError
 
 DRAWS = 12_000
-LEAST_P = 1e-4
 ROWS = [[7], [3, 3], [5, 6, 7], list(range(1, 12)), list(range(100, 131)), [9, 8, 7, 6, 5]]
 PAIRS = {"disjoint": PeriodPair(), "independent": PeriodPair(period="independent"), "dropout": DropoutPair()}
 each_pair = pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def starts_of(n, ratio=0.4, period="disjoint", seed=0):
@@ -33,12 +28,6 @@ def starts_of(n, ratio=0.4, period="disjoint", seed=0):
         window = view.item_seq[:, :1] + torch.arange(n + 3)
         assert torch.equal(view.item_seq, torch.where(torch.arange(n + 3) < length, window, 0))
     return (first.item_seq[:, 0] - 1).tolist(), (second.item_seq[:, 0] - 1).tolist(), length
-
-
-def assert_uniform(counts, kinds):
-    assert set(counts) <= set(kinds)
-    if len(kinds) > 1:
-        assert chisquare([counts[kind] for kind in kinds]).pvalue > LEAST_P
 
 
 # Spec 1.9, column "IDICL": the length of a window, and whether two of them are disjoint.

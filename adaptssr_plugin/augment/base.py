@@ -45,12 +45,9 @@ class Operator(nn.Module):
 
     Attributes:
         min_length: the length from which on a row is offered to this operator.
-        keeps_padding: no row comes out longer than it went in. Such an operator is spared padding: on the CPU a
-            combination hands it short rows apart from long ones, and not wider than they are.
     """
 
     min_length: int = 1
-    keeps_padding: bool = False
 
     def forward(self, item_seq: Tensor, item_seq_len: Tensor, generator: torch.Generator | None = None) -> Sequences:
         """Augment a batch.
@@ -65,7 +62,7 @@ class Operator(nn.Module):
 
         Raises:
             InputError: a shape, dtype or device other than these. Values are not looked at: on a GPU that
-                would make the host wait for them.
+                would make the CPU wait for them.
         """
         raise NotImplementedError(f"{type(self).__name__} does not say what it does to a batch")
 

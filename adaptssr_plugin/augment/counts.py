@@ -3,9 +3,7 @@
 from fractions import Fraction
 from functools import lru_cache
 from numbers import Real
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from adaptssr_plugin.errors import InputError
@@ -34,12 +32,6 @@ def dn(ratio: float, n: Tensor) -> Tensor:
     """Count ``floor(ratio · n + 1e-9)`` items of each of ``n`` (int64, any shape), exactly, on its device."""
     numerator, denominator, slack = _exact(ratio)
     return (n * numerator + slack) // denominator
-
-
-@lru_cache(maxsize=256)
-def up_table(ratio: float, most: int) -> Any:
-    """Count as :func:`up`, but at least 1, for every n from 0 to ``most``: an array (most + 1,) int64, to read."""
-    return up(ratio, torch.arange(most + 1)).clamp_(min=1).numpy()
 
 
 @lru_cache

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from adaptssr_plugin.augment.base import Operator, Sequences, check_lengths, check_sequences
-from adaptssr_plugin.augment.counts import check_ratio, up, up_table
-from adaptssr_plugin.augment.draws import by_tables, first_of_row, shuffled_windows, window_keys
+from adaptssr_plugin.augment.counts import check_ratio, up
+from adaptssr_plugin.augment.draws import shuffled_windows
 from adaptssr_plugin.errors import InputError
 
 
@@ -25,7 +25,6 @@ class ItemMask(Operator):
     """
 
     min_length = 2
-    keeps_padding = True
 
     def __init__(self, ratio: float = 0.6, *, mask_id: int) -> None:
         super().__init__()
@@ -37,26 +36,10 @@ class ItemMask(Operator):
     def forward(self, item_seq: Tensor, item_seq_len: Tensor, generator: torch.Generator | None = None) -> Sequences:
         """Mask a batch; see :meth:`Operator.forward`."""
         check_sequences(item_seq, item_seq_len, generator)
-        if by_tables(item_seq):
-            return self._forward_on_host(item_seq, item_seq_len, generator)
         order, m = self.positions(item_seq_len, item_seq.shape[1], generator)
         first = torch.arange(item_seq.shape[1], device=item_seq.device) < m[:, None]  # (B, L)
         masked = torch.zeros_like(first).scatter_(1, order, first)
         return Sequences(torch.where(masked, self.mask_id, item_seq), item_seq_len)
-
-    def _forward_on_host(self, item_seq: Tensor, item_seq_len: Tensor, generator: torch.Generator | None) -> Sequences:
-        """Mask the same items with fewer and cheaper passes."""
-        length, width = item_seq_len.numpy(), item_seq.shape[1]
-        keys = window_keys(None, length, width, generator)
-        count = up_table(self.ratio, width).take(length)
-        # One fewer where that would be all of them.
-        count -= count == length
-        chosen = first_of_row(keys, count).astype("int64")  # (B, L), -1 where masked, else 0
-        # Bits are exchanged where all are set: a choice at random positions takes three times as long.
-        items = item_seq.numpy()
-        chosen &= items ^ self.mask_id
-        chosen ^= items
-        return Sequences(torch.from_numpy(chosen), item_seq_len)
 
     def positions(
         self, item_seq_len: Tensor, width: int, generator: torch.Generator | None = None

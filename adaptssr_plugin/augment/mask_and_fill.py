@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from adaptssr_plugin.augment.base import Operator, Sequences, ViewPair, check_sequences
 from adaptssr_plugin.augment.counts import check_ratio, up
-from adaptssr_plugin.augment.draws import on_host, shuffled_windows
+from adaptssr_plugin.augment.draws import on_cpu, shuffled_windows
 from adaptssr_plugin.errors import InputError, check_kind
 
 
@@ -125,7 +125,7 @@ class MaskAndFill(Operator):
         """
         self._check_mode()
         width = item_seq.shape[1]
-        # The most that a row of a block can have, on the host: nothing is read back.
+        # The most that a row of a block can have, on the CPU: nothing is read back.
         most = [int(self.counts(torch.tensor([width]), ratio).numpy()[0]) for ratio in ratios]
         order = shuffled_windows(torch.zeros_like(item_seq_len), item_seq_len, width, generator)
         order = order[:, : max(most)]  # (B, K), of which the first of each row are masked
@@ -275,8 +275,8 @@ def linear_ratios(ratio: float, epochs: int, epochs_per_stage: int) -> tuple[flo
 
 
 def _slots(is_slot: Tensor, most: list[int]) -> tuple[Tensor, Tensor]:
-    """Give row and number of every slot; where counting them would make the host wait, all that a block can have."""
-    if on_host(is_slot):
+    """Give row and number of every slot; where counting them would make the CPU wait, all that a block can have."""
+    if on_cpu(is_slot):
         rows, nth = is_slot.nonzero(as_tuple=True)
         return rows, nth
     height = len(is_slot) // len(most)  # rows of a block

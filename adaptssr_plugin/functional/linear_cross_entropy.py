@@ -365,7 +365,7 @@ def _check(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor,
     if chunk_size is not None and (isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1):
         raise InputError(f"chunk_size: expected a positive integer or None, got {chunk_size!r}")
     if targets.device.type == "cpu" and type(targets) is Tensor and not torch.compiler.is_compiling():
-        values = targets.numpy()  # on the host already, so that looking costs no waiting
+        values = targets.numpy()  # on the CPU already, so that looking costs no waiting
         wrong = values[(values < 0) | (values >= len(weight))]
         if len(wrong):
             raise InputError(f"targets: expected items in 0..{len(weight) - 1}, got {wrong[0]}")
