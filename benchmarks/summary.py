@@ -75,8 +75,8 @@ def _targets(output: Path) -> Iterator[_Target]:
         what = f"augmentation of a pair of views against per-user Python, L = {length}, the least over B ≥ 128"
         yield _Target(what, ">", 1, min(known, default=None))
     for newest in (100, 256):
-        at = {"candidate": "adaptssr", "B": 128, "L": newest}
-        part, whole = (_value(step, {**at, "phase": phase}, "median_ms") for phase in ("augment", "full"))
+        row: dict[str, object] = {"candidate": "adaptssr", "B": 128, "L": newest}
+        part, whole = (_value(step, {**row, "phase": phase}, "median_ms") for phase in ("augment", "full"))
         share = None if part is None or not whole else part / whole
         yield _Target(f"augmentation's share of the AdaptSSR step, B = 128, L = {newest}", "≤", 0.02, share, "%")
     for newest, times in ((100, 6), (256, 8)):

@@ -16,7 +16,7 @@ METHODS = ["forward", "hidden_states"]
 
 
 def waits_of(run):
-    """How often ``run`` make the CPU wait for the device."""
+    """How often ``run`` makes the CPU wait for the device."""
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("warn")
     try:

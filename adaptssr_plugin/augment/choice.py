@@ -97,9 +97,8 @@ def apply_chosen(
             # Which rows drew it is not known without waiting for the device: it runs on all of them.
             result = keep_where(drew, apply_operator(name, operator, *result, generator), result)
         elif len(rows := torch.from_numpy(drew.numpy().nonzero()[0])):
-            new = apply_operator(name, operator, *(values.index_select(0, rows) for values in result), generator)
-            for values, new_values in zip(result, new, strict=True):
-                values.index_copy_(0, rows, new_values)
+            part = result.item_seq[rows], result.item_seq_len[rows]
+            result.item_seq[rows], result.item_seq_len[rows] = apply_operator(name, operator, *part, generator)
     return result
 
 
