@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from adaptssr_plugin.augment.base import Operator, OperatorList, Sequences, check_sequences
-from adaptssr_plugin.augment.draws import on_cpu, uniform_below
+from adaptssr_plugin.augment.draws import uniform_below
+from adaptssr_plugin.devices import on_cpu
 from adaptssr_plugin.errors import InputError
 
 

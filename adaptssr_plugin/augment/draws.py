@@ -51,8 +51,3 @@ def shuffled_windows(start: Tensor, length: Tensor, width: int, generator: torch
     keys = torch.where(place < start[:, None], 0, keys)  # (B, L)
     keys = torch.where(place < (start + length)[:, None], keys, last) | place
     return keys.sort(dim=1).values.bitwise_and_(positions).long()
-
-
-def on_cpu(tensor: Tensor) -> bool:
-    """Tell whether values of ``tensor`` can be looked at here and now: no waiting for a device, no tracing."""
-    return tensor.device.type == "cpu" and type(tensor) is Tensor and not torch.compiler.is_compiling()

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from adaptssr_plugin.augment.base import Operator, Sequences, ViewPair, check_sequences
 from adaptssr_plugin.augment.counts import check_ratio, up
-from adaptssr_plugin.augment.draws import on_cpu, shuffled_windows
+from adaptssr_plugin.augment.draws import shuffled_windows
+from adaptssr_plugin.devices import on_cpu
 from adaptssr_plugin.errors import InputError, check_kind
 
 

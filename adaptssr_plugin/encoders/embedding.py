@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ..devices import on_cpu
+
 _EXACT = (torch.float32, torch.float64)
 INIT_STD = 0.02  # of every Linear and Embedding, spec §2.0
 
@@ -34,7 +36,7 @@ class ItemEmbedding(nn.Module):
         """Look up ``(..., L)`` ids in 0..n_items as ``(..., L, d)``; padding passes no gradient to the table."""
         is_mask = item_seq == self.n_items
         ids = item_seq.masked_fill(is_mask, 0)
-        if self.weight.device.type == "cpu" and self.weight.dtype in _EXACT and not torch.compiler.is_compiling():
+        if on_cpu(self.weight) and self.weight.dtype in _EXACT:
             vectors: Tensor = _LookUp.apply(ids, self.weight)  # type: ignore[no-untyped-call]
         else:
             vectors = F.embedding(ids, self.weight, padding_idx=0)

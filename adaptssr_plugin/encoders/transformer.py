@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError, check_kind
-from .attention import attend, attend_in_blocks
+from .attention import attend
 from .dropout import Dropout
 from .embedding import INIT_STD, ItemEmbedding
 from .interests import InterestPooling
@@ -46,10 +46,7 @@ class TransformerLayer(nn.Module):
             visible: bool ``(B, L)``, which positions may be attended to; or the blocks.
         """
         projected = self.query_key_value(hidden)
-        if isinstance(visible, Tensor):
-            context = attend(projected, visible, self.n_heads, self.dropout)
-        else:
-            context = attend_in_blocks(projected, visible, self.n_heads, self.dropout)
+        context = attend(projected, visible, self.n_heads, self.dropout)
         hidden = self.attention_norm(hidden + self.dropout(self.attention_out(context)))
         fed = self.feed_out(F.gelu(self.feed_in(hidden)))
         normed: Tensor = self.feed_norm(hidden + self.dropout(fed))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..devices import on_cpu
 from ..errors import InputError
 from .similarity import full_precision
 
@@ -364,8 +365,8 @@ def _check(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor,
         raise InputError(f"targets: expected int64, got {targets.dtype}")
     if chunk_size is not None and (isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1):
         raise InputError(f"chunk_size: expected a positive integer or None, got {chunk_size!r}")
-    if targets.device.type == "cpu" and type(targets) is Tensor and not torch.compiler.is_compiling():
-        values = targets.numpy()  # on the CPU already, so that looking costs no waiting
+    if on_cpu(targets):
+        values = targets.numpy()
         wrong = values[(values < 0) | (values >= len(weight))]
         if len(wrong):
             raise InputError(f"targets: expected items in 0..{len(weight) - 1}, got {wrong[0]}")
