@@ -249,7 +249,7 @@ class TestTerms:
     def test_fields(self, reading, negatives, users):
         inputs, ids, truth = ranking_truth(reading, negatives, users)
         terms = AdaptSSRLoss(fusion=fusion_of(reading), negatives=negatives, chunk_size=3).terms(*inputs, ids)
-        assert terms._fields == ("loss", "coefficient", "positive", "semi", "hardest")
+        assert terms._fields == ("loss", "coefficient", "positive", "augmented", "hardest")
         for field in terms._fields:
             expected = getattr(truth, field).detach()
             got = getattr(terms, field).detach()
@@ -382,7 +382,7 @@ def test_order_hits(with_ties, users, chunk_size):
         units = units.round().clamp(-1, 1)  # corners and axes: similarities are whole numbers, many of them equal
     ids = user_ids_of(users, 5)
     hits = order_hits(units, ids, chunk_size)
-    got = [hits.positive_over_semi, hits.positive_pairs, hits.semi_over_negative, hits.negative_pairs]
+    got = [hits.positive_over_augmented, hits.positive_pairs, hits.augmented_over_negative, hits.negative_pairs]
     assert [int(x) for x in got] == order_hits_one_by_one(units, ids)
 
 

@@ -19,14 +19,10 @@ from torch.autograd.function import once_differentiable
 
 from ..devices import on_cpu
 from ..errors import InputError
-from .similarity import full_precision
+from .similarity import elements_at_once, full_precision
 
 Reduction = Literal["mean", "sum", "none"]
 
-# Scores held at once. On a CPU they go through several operations in the cache (1 MiB of float32); elsewhere
-# larger chunks keep the device busy (128 MiB).
-_CPU_CHUNK_ELEMENTS = 2**18
-_DEVICE_CHUNK_ELEMENTS = 2**25
 _MIN_CHUNK_ITEMS = 64
 
 
@@ -68,8 +64,7 @@ class _Scores:
     ) -> None:
         self.hidden, self.table, self.bias, self.excluded = hidden, table, bias, excluded[:, None]
         if chunk_size is None:
-            elements = _CPU_CHUNK_ELEMENTS if hidden.device.type == "cpu" else _DEVICE_CHUNK_ELEMENTS
-            chunk_size = max(_MIN_CHUNK_ITEMS, elements // len(hidden))
+            chunk_size = max(_MIN_CHUNK_ITEMS, elements_at_once(hidden.device) // len(hidden))
         self.chunk_size = min(chunk_size, len(table))
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor, Tensor]]:

@@ -14,7 +14,7 @@ from ..functional import (
     stacked_unit_vectors,
     unit_vectors,
 )
-from ..functional.implementation import Implementation, check_implementation
+from ..functional.search import Implementation, check_implementation
 from .arguments import (
     Reduction,
     check_choice,
@@ -44,7 +44,7 @@ class RankingTerms(NamedTuple):
     """λᵢ."""
     positive: Tensor
     """sim(u, u⁺): the implicit view."""
-    semi: Tensor
+    augmented: Tensor
     """Mean similarity to the encodings of the other augmented view."""
     hardest: Tensor
     """Largest similarity to another user; -inf where the batch has none."""
@@ -184,7 +184,7 @@ class AdaptSSRLoss(nn.Module):
             loss=pairs.loss.mean(1),
             coefficient=coefficient.detach().mean(1),
             positive=pairs.positive.detach().mean(1),
-            semi=pairs.semi.detach().mean((1, 2)),
+            augmented=pairs.augmented.detach().mean((1, 2)),
             hardest=pairs.hardest.detach().mean(1),
         )
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..functional import hardest_info_nce, info_nce, stacked_unit_vectors, unit_vectors
-from ..functional.implementation import Implementation, check_implementation
+from ..functional.search import Implementation, check_implementation
 from ..functional.similarity import stacked_vectors
 from .arguments import (
     Reduction,
