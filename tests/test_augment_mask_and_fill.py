@@ -243,9 +243,9 @@ def test_a_model_in_training_mode_is_refused():
     [
         ({"ratio": 1.5}, "ratio: expected a number in (0, 1], got 1.5"),
         ({"filler": 3}, "filler: expected a masked-item model, got int"),
-        ({"filler": len}, "mask_id: expected an integer of at least 1, got None"),
-        ({"mask_id": 0}, "mask_id: expected an integer of at least 1, got 0"),
-        ({"top_k": 2.0}, "top_k: expected an integer of at least 1, got 2.0"),
+        ({"filler": len}, "mask_id: expected a positive integer, got None"),
+        ({"mask_id": 0}, "mask_id: expected a positive integer, got 0"),
+        ({"top_k": 2.0}, "top_k: expected a positive integer, got 2.0"),
         ({"temperature": 0}, "temperature: expected a positive number, got 0"),
         ({"temperature": float("inf")}, "temperature: expected a positive number, got inf"),
         ({"fill": "beam"}, "fill: expected 'sample' or 'argmax', got 'beam'"),
@@ -342,8 +342,8 @@ def test_the_pair_follows_its_epochs():
     [
         (lambda: MaskAndFillPair(ItemCrop(0.4)), "fill: expected a MaskAndFill, got ItemCrop"),
         (lambda: MaskAndFillPair(MaskAndFill(0.3, Linear()), ratios=[0]), "ratio: expected a number in (0, 1], got 0"),
-        (lambda: linear_ratios(0.3, 0, 5), "epochs: expected an integer of at least 1, got 0"),
-        (lambda: linear_ratios(0.3, 5, 0), "epochs_per_stage: expected an integer of at least 1, got 0"),
+        (lambda: linear_ratios(0.3, 0, 5), "epochs: expected a positive integer, got 0"),
+        (lambda: linear_ratios(0.3, 5, 0), "epochs_per_stage: expected a positive integer, got 0"),
     ],
 )
 def test_wrong_pairs(call, message):

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from adaptssr_plugin.augment.base import Operator, Sequences, check_sequences
+from adaptssr_plugin.augment.base import Operator, Sequences, check_sequences, checked_int64
 from adaptssr_plugin.augment.counts import check_ratio, dn
 from adaptssr_plugin.augment.draws import shuffled_windows, uniform_below
-from adaptssr_plugin.errors import InputError, check_kind
+from adaptssr_plugin.errors import InputError, check_count, check_kind
 
 
 class CorrelatedOperator(Operator):
@@ -90,10 +90,7 @@ class CorrelatedOperator(Operator):
 
     def _checked(self, neighbours: object) -> Tensor:
         """Give neighbours as (n_items, k), with none for the padding; values are looked at, which waits for a GPU."""
-        if not isinstance(neighbours, Tensor):
-            raise InputError(f"neighbours: expected a tensor, got {type(neighbours).__name__}")
-        if neighbours.dtype != torch.int64:
-            raise InputError(f"neighbours: expected int64, got {str(neighbours.dtype).removeprefix('torch.')}")
+        neighbours = checked_int64("neighbours", neighbours)
         shape = tuple(neighbours.shape)
         table = neighbours[:, None] if neighbours.dim() == 1 else neighbours
         if table.dim() != 2 or len(table) < 2:
@@ -163,12 +160,10 @@ class ItemInsert(CorrelatedOperator):
     """
 
     def __init__(self, ratio: float = 0.4, *, neighbours: Tensor, max_insert_per_position: int = 1) -> None:
-        most = max_insert_per_position
-        if isinstance(most, bool) or not isinstance(most, int) or most < 1:
-            raise InputError(f"max_insert_per_position: expected an integer of at least 1, got {most!r}")
-        self.n_needed = most
+        check_count("max_insert_per_position", max_insert_per_position)
+        self.n_needed = max_insert_per_position
         super().__init__(ratio, neighbours)
-        self.max_insert_per_position = most
+        self.max_insert_per_position = max_insert_per_position
 
     def forward(self, item_seq: Tensor, item_seq_len: Tensor, generator: torch.Generator | None = None) -> Sequences:
         """Insert into a batch; see :meth:`Operator.forward`."""

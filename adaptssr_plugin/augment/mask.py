@@ -6,7 +6,7 @@ from torch import Tensor
 from adaptssr_plugin.augment.base import Operator, Sequences, check_lengths, check_sequences
 from adaptssr_plugin.augment.counts import check_ratio, up
 from adaptssr_plugin.augment.draws import shuffled_windows
-from adaptssr_plugin.errors import InputError
+from adaptssr_plugin.errors import check_count
 
 
 class ItemMask(Operator):
@@ -29,8 +29,7 @@ class ItemMask(Operator):
     def __init__(self, ratio: float = 0.6, *, mask_id: int) -> None:
         super().__init__()
         self.ratio = check_ratio(ratio)
-        if isinstance(mask_id, bool) or not isinstance(mask_id, int) or not 1 <= mask_id < 1 << 63:
-            raise InputError(f"mask_id: expected n_items, an integer of at least 1, got {mask_id!r}")
+        check_count("mask_id", mask_id)
         self.mask_id = mask_id
 
     def forward(self, item_seq: Tensor, item_seq_len: Tensor, generator: torch.Generator | None = None) -> Sequences:

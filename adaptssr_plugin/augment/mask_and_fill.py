@@ -6,11 +6,11 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from adaptssr_plugin.augment.base import Operator, Sequences, ViewPair, check_sequences
+from adaptssr_plugin.augment.base import Operator, Sequences, ViewPair, check_sequences, dtype_name
 from adaptssr_plugin.augment.counts import check_ratio, up
 from adaptssr_plugin.augment.draws import shuffled_windows
 from adaptssr_plugin.devices import on_cpu
-from adaptssr_plugin.errors import InputError, check_kind
+from adaptssr_plugin.errors import InputError, check_choice, check_count, check_kind
 
 
 class Filler(Protocol):
@@ -86,13 +86,15 @@ class MaskAndFill(Operator):
             raise InputError(f"filler: expected a masked-item model, got {type(filler).__name__}")
         self.filler: Filler
         object.__setattr__(self, "filler", filler)  # past nn.Module, which would make it a submodule
-        self.mask_id = _at_least_one("mask_id", getattr(filler, "n_items", None) if mask_id is None else mask_id)
-        self.top_k = _at_least_one("top_k", top_k)
+        known: Any = getattr(filler, "n_items", None) if mask_id is None else mask_id
+        check_count("mask_id", known)
+        self.mask_id: int = known
+        check_count("top_k", top_k)
+        self.top_k = top_k
         if isinstance(temperature, bool) or not isinstance(temperature, (int, float)) or not 0 < temperature < 1e30:
             raise InputError(f"temperature: expected a positive number, got {temperature!r}")
         self.temperature = float(temperature)
-        if not isinstance(fill, str) or fill not in ("sample", "argmax"):
-            raise InputError(f"fill: expected 'sample' or 'argmax', got {fill!r}")
+        check_choice("fill", fill, ("sample", "argmax"))
         self.fill = fill
         check_kind("ban_original", ban_original, bool, "True or False")
         self.ban_original = ban_original
@@ -163,7 +165,7 @@ class MaskAndFill(Operator):
         done = 0
         for chunk in [logits] if isinstance(logits, Tensor) else logits:
             if chunk.dim() != 2 or not chunk.is_floating_point() or chunk.shape[1] < max(self.mask_id, 2):
-                came = f"{str(chunk.dtype).removeprefix('torch.')} of shape {tuple(chunk.shape)}"
+                came = f"{dtype_name(chunk)} of shape {tuple(chunk.shape)}"
                 raise InputError(f"filler: expected floating logits (M, n) with n >= {self.mask_id}, got {came}")
             part = slice(done, done + len(chunk))
             done = part.stop
@@ -270,8 +272,9 @@ def linear_ratios(ratio: float, epochs: int, epochs_per_stage: int) -> tuple[flo
         InputError: a number out of range.
     """
     check_ratio(ratio)
-    _at_least_one("epochs", epochs)
-    stages = -(-epochs // _at_least_one("epochs_per_stage", epochs_per_stage))
+    check_count("epochs", epochs)
+    check_count("epochs_per_stage", epochs_per_stage)
+    stages = -(-epochs // epochs_per_stage)
     return tuple(ratio * (epoch // epochs_per_stage + 1) / stages for epoch in range(epochs))
 
 
@@ -287,9 +290,3 @@ def _slots(is_slot: Tensor, most: list[int]) -> tuple[Tensor, Tensor]:
         all_rows.append(block * height + place // max(each, 1))
         all_nth.append(place % max(each, 1))
     return torch.cat(all_rows), torch.cat(all_nth)
-
-
-def _at_least_one(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InputError(f"{name}: expected an integer of at least 1, got {value!r}")
-    return value
