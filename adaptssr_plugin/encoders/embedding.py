@@ -13,6 +13,14 @@ _EXACT = (torch.float32, torch.float64)
 INIT_STD = 0.02  # of every Linear and Embedding, spec §2.0
 
 
+def init_linear(module: nn.Module) -> None:
+    """Draw the weights of all linear layers within a module, and set their biases to 0."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.normal_(part.weight, std=INIT_STD)
+            nn.init.zeros_(part.bias)
+
+
 class ItemEmbedding(nn.Module):
     """Look up items; the id ``n_items`` stands for [MASK] and gives a learned vector of its own.
 
