@@ -34,6 +34,11 @@ def dn(ratio: float, n: Tensor) -> Tensor:
     return (n * numerator + slack) // denominator
 
 
+def hidden(ratio: float, n: Tensor) -> Tensor:
+    """Count how many of each of ``n`` items are hidden: ``ceil(ratio · n)``, at least one, at most n - 1, 0 of one."""
+    return up(ratio, n).clamp_(min=1).minimum(n - 1)
+
+
 @lru_cache
 def _exact(ratio: float) -> tuple[int, int, int]:
     """Write a ratio as numerator and denominator, with the spec's 1e-9 in units of 1 / denominator."""

@@ -51,3 +51,17 @@ def shuffled_windows(start: Tensor, length: Tensor, width: int, generator: torch
     keys = torch.where(place < start[:, None], 0, keys)  # (B, L)
     keys = torch.where(place < (start + length)[:, None], keys, last) | place
     return keys.sort(dim=1).values.bitwise_and_(positions).long()
+
+
+def drawn_positions(length: Tensor, count: Tensor, width: int, generator: torch.Generator | None) -> Tensor:
+    """Draw positions of each row uniformly without replacement: (B, L) bool.
+
+    Args:
+        length: (B,) int64, how many positions of each row can be drawn, the first ones.
+        count: (B,) int64, how many are drawn, at most ``length``.
+        width: L, the number of positions.
+        generator: on the device of ``length``, or None.
+    """
+    order = shuffled_windows(torch.zeros_like(length), length, width, generator)
+    first = torch.arange(width, device=length.device) < count[:, None]  # (B, L)
+    return torch.zeros_like(first).scatter_(1, order, first)

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from adaptssr_plugin.augment.base import Operator, Sequences, check_lengths, check_sequences
-from adaptssr_plugin.augment.counts import check_ratio, up
-from adaptssr_plugin.augment.draws import shuffled_windows
+from adaptssr_plugin.augment.counts import check_ratio, hidden
+from adaptssr_plugin.augment.draws import drawn_positions, shuffled_windows
 from adaptssr_plugin.errors import check_count
 
 
@@ -35,9 +35,7 @@ class ItemMask(Operator):
     def forward(self, item_seq: Tensor, item_seq_len: Tensor, generator: torch.Generator | None = None) -> Sequences:
         """Mask a batch; see :meth:`Operator.forward`."""
         check_sequences(item_seq, item_seq_len, generator)
-        order, m = self.positions(item_seq_len, item_seq.shape[1], generator)
-        first = torch.arange(item_seq.shape[1], device=item_seq.device) < m[:, None]  # (B, L)
-        masked = torch.zeros_like(first).scatter_(1, order, first)
+        masked = drawn_positions(item_seq_len, self.counts(item_seq_len), item_seq.shape[1], generator)  # (B, L)
         return Sequences(torch.where(masked, self.mask_id, item_seq), item_seq_len)
 
     def positions(
@@ -65,7 +63,7 @@ class ItemMask(Operator):
     def counts(self, item_seq_len: Tensor) -> Tensor:
         """Compute how many items of rows of length ``(B,)`` are masked: int64 ``(B,)``, 0 for a row of one item."""
         # ceil, or floor where ceil is n, but never n itself (spec 1.1): the same as ceil and at most n - 1.
-        return up(self.ratio, item_seq_len).clamp_(min=1).minimum(item_seq_len - 1)
+        return hidden(self.ratio, item_seq_len)
 
     def extra_repr(self) -> str:
         """Show the arguments in ``repr``."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from adaptssr_plugin.augment.base import Operator, Sequences, ViewPair, check_sequences, dtype_name
-from adaptssr_plugin.augment.counts import check_ratio, up
+from adaptssr_plugin.augment.counts import check_ratio, hidden
 from adaptssr_plugin.augment.draws import shuffled_windows
 from adaptssr_plugin.devices import on_cpu
 from adaptssr_plugin.errors import InputError, check_choice, check_count, check_kind
@@ -129,11 +129,11 @@ class MaskAndFill(Operator):
         self._check_mode()
         width = item_seq.shape[1]
         # The most that a row of a block can have, on the CPU: nothing is read back.
-        most = [int(self.counts(torch.tensor([width]), ratio).numpy()[0]) for ratio in ratios]
+        most = [int(hidden(ratio, torch.tensor(width)).numpy()) for ratio in ratios]
         order = shuffled_windows(torch.zeros_like(item_seq_len), item_seq_len, width, generator)
         order = order[:, : max(most)]  # (B, K), of which the first of each row are masked
         blocks = zip(item_seq_len.view(len(ratios), len(item_seq) // len(ratios)), ratios, strict=True)
-        counts = torch.cat([self.counts(lengths, ratio) for lengths, ratio in blocks])  # (B,)
+        counts = torch.cat([hidden(ratio, lengths) for lengths, ratio in blocks])  # (B,)
         noise = torch.rand(order.shape, device=order.device, generator=generator)
         is_slot = torch.arange(order.shape[1], device=order.device) < counts[:, None]  # (B, K)
         rows, nth = _slots(is_slot, most)  # each (M,)
@@ -142,18 +142,9 @@ class MaskAndFill(Operator):
         positions = order[rows, nth]
         taken = is_slot[rows, nth]  # all of them, where slots can be counted
         original = item_seq[rows, positions]
-        hidden = torch.where(taken, self.mask_id, original)
-        masked = item_seq.index_put((rows, positions), hidden)
+        masked = item_seq.index_put((rows, positions), torch.where(taken, self.mask_id, original))
         drawn = self._fill(masked, item_seq_len, rows, positions, original, noise[rows, nth])
         return Sequences(item_seq.index_put((rows, positions), torch.where(taken, drawn, original)), item_seq_len)
-
-    def counts(self, item_seq_len: Tensor, ratio: float | None = None) -> Tensor:
-        """Compute how many items of rows of length ``(B,)`` are filled: int64 ``(B,)``, 0 for a row of one item.
-
-        By the operator's own ratio, unless another in (0, 1] is given.
-        """
-        own = self.ratio if ratio is None else ratio
-        return up(own, item_seq_len).clamp_(min=1).minimum(item_seq_len - 1)
 
     @torch.no_grad()
     def _fill(

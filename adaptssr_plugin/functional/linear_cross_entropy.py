@@ -11,14 +11,14 @@ vectors and their gradient goes through memory. Memory is O(M · d + n · d + M 
 """
 
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..devices import on_cpu
-from ..errors import InputError
+from ..errors import InputError, check_choice, check_count
 from .similarity import elements_at_once, full_precision
 
 Reduction = Literal["mean", "sum", "none"]
@@ -243,7 +243,7 @@ def linear_cross_entropy(
             nothing is no loss, and callers skip batches without targets (spec §3, row 53).
     """
     _check(hidden, weight, bias, targets, chunk_size)
-    _check_reduction(reduction)
+    check_choice("reduction", reduction, get_args(Reduction))
     losses = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
         hidden, weight, bias, targets, None, None, chunk_size
     )
@@ -286,10 +286,9 @@ def sampled_cross_entropy(
         InputError: as :func:`linear_cross_entropy`; ``n_samples`` out of its range.
     """
     _check(hidden, weight, bias, targets, chunk_size)
-    _check_reduction(reduction)
+    check_choice("reduction", reduction, get_args(Reduction))
     n_items = len(weight)
-    if isinstance(n_samples, bool) or not isinstance(n_samples, int) or not 1 <= n_samples < n_items:
-        raise InputError(f"n_samples: expected an integer in 1..{n_items - 1}, one less than items, got {n_samples!r}")
+    check_count("n_samples", n_samples, most=n_items - 1)
     drawn = torch.randperm(n_items, generator=generator, device=hidden.device)[: n_samples + 1]
     place = torch.full((n_items,), n_samples, device=hidden.device)  # of the last drawn, unless drawn itself
     place[drawn] = torch.arange(n_samples + 1, device=hidden.device)
@@ -332,11 +331,6 @@ def _reduced(losses: Tensor, reduction: Reduction) -> Tensor:
     return losses.mean() if reduction == "mean" else losses.sum()
 
 
-def _check_reduction(reduction: str) -> None:
-    if reduction not in ("mean", "sum", "none"):
-        raise InputError(f"reduction: expected mean, sum or none, got {reduction!r}")
-
-
 def _check(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, chunk_size: int | None) -> None:
     tensors = {"hidden": hidden, "weight": weight, "targets": targets, **({} if bias is None else {"bias": bias})}
     for name, tensor in tensors.items():
@@ -358,8 +352,7 @@ def _check(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor,
             raise InputError(f"{name}: expected shape ({len(like)},), one per {which}, got {tuple(row.shape)}")
     if targets.dtype != torch.int64:
         raise InputError(f"targets: expected int64, got {targets.dtype}")
-    if chunk_size is not None and (isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1):
-        raise InputError(f"chunk_size: expected a positive integer or None, got {chunk_size!r}")
+    check_count("chunk_size", chunk_size, optional=True)
     if on_cpu(targets):
         values = targets.numpy()
         wrong = values[(values < 0) | (values >= len(weight))]

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, check_choice
 from . import triton_search
 from .similarity import exclude_own_, full_precision, rows_of, similarity_chunks
 
@@ -25,8 +25,7 @@ def check_implementation(implementation: object) -> None:
 
     Triton is looked for, not imported.
     """
-    if not isinstance(implementation, str) or implementation not in get_args(Implementation):
-        raise InputError(f"implementation: expected 'auto' or 'torch' or 'triton', got {implementation!r}")
+    check_choice("implementation", implementation, get_args(Implementation))
     if implementation == "triton" and not triton_search.is_installed():
         raise InputError(triton_search.NOT_INSTALLED)
 

@@ -1,6 +1,6 @@
 """What the losses share: which rows are compared with one another, and how a loss per row becomes one."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ class BatchLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("negatives", negatives, ("hardest", "all"))
-        check_choice("reduction", reduction, ("mean", "sum", "none"))
+        check_choice("reduction", reduction, get_args(Reduction))
         check_count("chunk_size", chunk_size, optional=True)
         check_implementation(implementation)
         if not isinstance(gather, bool):
