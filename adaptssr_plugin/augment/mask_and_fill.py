@@ -240,7 +240,7 @@ class MaskAndFillPair(nn.Module):
         check_sequences(item_seq, item_seq_len, generator)
         if self.one_side:
             first = Sequences(item_seq.clone(), item_seq_len.clone())
-            return ViewPair(first, self.fill(item_seq, item_seq_len, generator), None)
+            return ViewPair(first, self.fill(item_seq, item_seq_len.clone(), generator), None)
         both = self.fill(item_seq.repeat(2, 1), item_seq_len.repeat(2), generator)
         views = zip(both.item_seq.chunk(2), both.item_seq_len.chunk(2), strict=True)
         first, second = (Sequences(*view) for view in views)
