@@ -30,15 +30,25 @@ def check_kind(name: str, value: object, kind: type | tuple[type, ...], expected
         raise InputError(f"{name}: expected {expected}, got {type(value).__name__}")
 
 
-def check_count(name: str, value: object, least: int = 1) -> None:
-    """Raise InputError unless the argument called ``name`` is an integer of at least ``least``."""
+def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
+    """Raise InputError unless the argument called ``name`` is one of ``choices``, names or integers."""
+    if not isinstance(value, str | int) or isinstance(value, bool) or value not in choices:
+        raise InputError(f"{name}: expected {' or '.join(map(repr, choices))}, got {value!r}")
+
+
+def check_count(name: str, value: object, least: int = 1, most: int | None = None, optional: bool = False) -> None:
+    """Raise InputError unless the argument called ``name`` is an integer in ``least .. most``, or an optional None."""
+    if optional and value is None:
+        return
     try:
         fits = not isinstance(value, bool) and least <= operator.index(value) < 1 << 63  # type: ignore[arg-type]
+        fits = fits and (most is None or value <= most)  # type: ignore[operator]
     except (TypeError, ValueError):
         fits = False
     if not fits:
         what = "a positive integer" if least == 1 else f"an integer of at least {least}"
-        raise InputError(f"{name}: expected {what}, got {value!r}")
+        what = what if most is None else f"an integer in {least} .. {most}"
+        raise InputError(f"{name}: expected {what}{' or None' if optional else ''}, got {value!r}")
 
 
 class DamagedCheckpointError(InputError):

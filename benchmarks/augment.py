@@ -1,4 +1,8 @@
-"""Augmentation of whole batches against augmentation user by user, and the memory of a pair of views."""
+"""Augmentation of whole batches against augmentation user by user, and the memory of a pair of views.
+
+Asked of it: faster than well-written per-user Python (``per_user``) from 128 users on, and, of a pair of views in
+:mod:`benchmarks.step`, at most 2 % of the training step. More speed would buy nothing that a training could notice.
+"""
 
 import importlib.util
 import random

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from adaptssr_plugin import AdaptSSRLoss, InfoNCELoss
 from adaptssr_plugin.functional import stacked_unit_vectors
-from adaptssr_plugin.functional.implementation import Implementation, choose_search
+from adaptssr_plugin.functional.search import Implementation, choose_search
 from benchmarks.measure import Phased, timed
 from tests.oracle import straightforward_adaptssr
 

@@ -1,9 +1,26 @@
 """The operators written from spec 1.1-1.4, one user at a time on Python lists: what the batched ones must equal."""
 
 import math
-import random
+from collections import Counter
 
 import torch
+from scipy.stats import chi2_contingency, chisquare
+
+from adaptssr_plugin.augment import Operator, Sequences
+
+# With fixed seeds a test either always passes or always fails; one in ten thousand right codes would fail here.
+LEAST_P = 1e-4
+
+
+class Widen(Operator):
+    """Does what no operator may: gives back wider sequences."""
+
+    def forward(self, item_seq, item_seq_len, generator=None):
+        return Sequences(torch.nn.functional.pad(item_seq, (0, 1)), item_seq_len)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
 
 
 def up(ratio, n):
@@ -58,7 +75,20 @@ def padded(rows, width=None):
     )
 
 
-def random_pair(batch, mask_id, seed):
-    """Both views of a list of users, as tensors: the work that ``RandomPair`` does."""
-    rng = random.Random(seed)
-    return tuple(padded([view(items, mask_id, rng) for items in batch]) for _ in range(2))
+def outcomes(view):
+    """How often each row, as a tuple of its items, stands in a view."""
+    return Counter(
+        tuple(row[:length]) for row, length in zip(view.item_seq.tolist(), view.item_seq_len.tolist(), strict=True)
+    )
+
+
+def assert_uniform(counts, kinds):
+    assert set(counts) <= set(kinds)
+    if len(kinds) > 1:
+        assert chisquare([counts[kind] for kind in kinds]).pvalue > LEAST_P
+
+
+def assert_same_distribution(ours, theirs):
+    kinds = sorted(set(ours) | set(theirs))
+    assert len(kinds) > 1
+    assert chi2_contingency([[counts[kind] for kind in kinds] for counts in (ours, theirs)]).pvalue > LEAST_P

@@ -6,12 +6,22 @@ from collections.abc import Sequence
 from functools import cache
 from itertools import product
 
+import pytest
 import torch
-from oracle import OFFICIAL_CODE, PAPER, LiteralTerms, Reading, literal_info_nce_rows, literal_terms
+from oracle import (
+    OFFICIAL_CODE,
+    PAPER,
+    LiteralTerms,
+    Reading,
+    literal_adaptssr,
+    literal_info_nce,
+    literal_info_nce_rows,
+    literal_terms,
+)
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from adaptssr_plugin import AugmentationAdaptiveFusion
+from adaptssr_plugin import AdaptSSRLoss, AugmentationAdaptiveFusion, InfoNCELoss
 
 
 def name(reading: Reading | float) -> str:
@@ -36,6 +46,11 @@ USERS = ["one-each", "repeats", "one-only"]
 COLUMNS = ["one-column", "two-columns", "three-columns"]  # ids (B, k)
 REDUCTIONS = ["mean", "sum", "none"]
 NEGATIVES = ["hardest", "all"]
+every_loss = pytest.mark.parametrize(
+    ("module", "count", "literal"),
+    [(AdaptSSRLoss, 4, literal_adaptssr), (InfoNCELoss, 2, literal_info_nce)],
+    ids=["adaptssr", "info-nce"],
+)
 
 
 def fusion_of(reading: Reading | float) -> AugmentationAdaptiveFusion | float:
@@ -80,6 +95,12 @@ def gradients(output: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return torch.autograd.grad(
         output, inputs, weights_for(output), retain_graph=True, allow_unused=True, materialize_grads=True
     )
+
+
+def distance(got: Sequence[Tensor], truth: Sequence[Tensor]) -> float:
+    """‖got − truth‖ / ‖truth‖ over all tensors together, in float64."""
+    ours, right = (torch.cat([t.detach().double().flatten() for t in tensors]) for tensors in (got, truth))
+    return float((ours - right).norm() / right.norm())
 
 
 _of_truth = WeakTensorKeyDictionary()  # tensors are no keys of a dict: their == is not a bool

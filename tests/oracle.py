@@ -1,6 +1,6 @@
 """The losses of the paper written out twice, apart from the package: once literally, once the usual way.
 
-The literal functions loop over users, sides, semi-positives and negatives with torch scalars, so that every
+The literal functions loop over users, sides, augmented views and negatives with torch scalars, so that every
 line can be held against its equation and autograd gives the gradient. The straightforward functions keep the
 whole similarity matrix under autograd, as one would write the losses without further thought; the benchmarks
 measure against them. Neither shares a line with ``adaptssr_plugin``.
@@ -41,7 +41,7 @@ class LiteralTerms(NamedTuple):
     valid: Tensor  # (B,) bool
     coefficient: Tensor  # (B,)
     positive: Tensor  # (B,)
-    semi: Tensor  # (B,)
+    augmented: Tensor  # (B,)
     hardest: Tensor  # (B,)
 
 
@@ -117,7 +117,7 @@ def literal_terms(
     rows = []
     for i in range(n_rows):
         others = [j for j in range(n_rows) if j != i and not same_user(user_ids, i, j)]
-        losses, coefficient, positive, semi, hardest = [], [], [], [], []
+        losses, coefficient, positive, augmented, hardest = [], [], [], [], []
         for side in (0, 1):
             own, own_pos, other, other_pos = sides[side]
             lam = lambdas[side][i]
@@ -136,15 +136,15 @@ def literal_terms(
                 else:
                     quadruples = []
                     for v in v_set:
-                        positive_over_semi = lam * (p - v)
+                        positive_over_augmented = lam * (p - v)
                         for w in w_set:
-                            bracket = positive_over_semi + (1 - lam) * (v - w)
+                            bracket = positive_over_augmented + (1 - lam) * (v - w)
                             quadruples.append(minus_log_sigmoid(scale * bracket))
                     losses.append(sum(quadruples) / len(quadruples))
             coefficient.append(lam)
             positive.append(p)
-            semi.append(sum(v_set) / 2)
-        means = [sum(x) / 2 for x in (losses, coefficient, positive, semi, hardest)]
+            augmented.append(sum(v_set) / 2)
+        means = [sum(x) / 2 for x in (losses, coefficient, positive, augmented, hardest)]
         rows.append((means[0], torch.tensor(bool(others)), *means[1:]))
     return LiteralTerms(*(torch.stack(column) for column in zip(*rows, strict=True)))
 
@@ -279,7 +279,7 @@ def straightforward_adaptssr(
     similarities = torch.cat([a, b]) @ torch.cat([a, a_pos, b, b_pos]).T  # (2B, 4B)
     positive = torch.cat([(a * a_pos).sum(-1), (b * b_pos).sum(-1)])  # (2B,)
     cross = (a * b).sum(-1)
-    semi = torch.stack(  # (2B, 2)
+    augmented = torch.stack(  # (2B, 2)
         [torch.cat([cross, cross]), torch.cat([(a * b_pos).sum(-1), (b * a_pos).sum(-1)])], dim=1
     )
     if isinstance(fusion, Reading):
@@ -298,13 +298,13 @@ def straightforward_adaptssr(
     if negatives == "hardest":
         hardest = similarities.masked_fill(excluded, -torch.inf).max(dim=1).values  # (2B,)
         hardest = torch.where(valid.repeat(2), hardest, 0)
-        easy = coefficient * (positive - semi.max(dim=1).values)
-        hard = (1 - coefficient) * (semi.min(dim=1).values - hardest)
+        easy = coefficient * (positive - augmented.max(dim=1).values)
+        hard = (1 - coefficient) * (augmented.min(dim=1).values - hardest)
         loss = softplus(-scale * (easy + hard))  # (2B,)
     else:
         lam = coefficient[:, None, None]
-        bracket = lam * (positive[:, None] - semi)[:, :, None]
-        bracket = bracket + (1 - lam) * (semi[:, :, None] - similarities[:, None, :])  # (2B, 2, 4B)
+        bracket = lam * (positive[:, None] - augmented)[:, :, None]
+        bracket = bracket + (1 - lam) * (augmented[:, :, None] - similarities[:, None, :])  # (2B, 2, 4B)
         quadruples = softplus(-scale * bracket).masked_fill(excluded[:, None, :], 0)
         loss = quadruples.sum(dim=(1, 2)) / (2 * (~excluded).sum(dim=1)).clamp(min=1)
     return reduce_straightforward((loss[:n_rows] + loss[n_rows:]) / 2, valid, reduction)

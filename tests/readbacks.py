@@ -1,11 +1,11 @@
-"""Counts the operations of a piece of code for which a GPU would make the host wait.
+"""Counts the operations of a piece of code for which a GPU would make the CPU wait.
 
     with count_readbacks() as reads:
         loss = criterion(u1, u1_pos, u2, u2_pos)
     assert reads == []
 
 It works on CPU tensors, where no waiting happens, by watching for the operations themselves. Code that reads a
-tensor which lives on the host by contract (``Batch.lengths``) does so through ``.numpy()``, which is not
+tensor which lives on the CPU by contract (``Batch.lengths``) does so through ``.numpy()``, which is not
 counted: a tensor on a device refuses it, so it cannot hide a wait.
 """
 

@@ -3,6 +3,7 @@
 import augment_reference as reference
 import pytest
 import torch
+from augment_reference import generator
 
 from adaptssr_plugin.augment import (
     Compose,
@@ -29,15 +30,11 @@ class Stamp(Operator):
         return Sequences(torch.where(item_seq > 0, item_seq + self.stamp, 0), item_seq_len)
 
 
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
 @pytest.fixture(params=["cpu", "as on a gpu"])
 def path(request, monkeypatch):
     """Groups of rows on the CPU, all rows through every operator elsewhere: both must do the same."""
     if request.param != "cpu":
-        monkeypatch.setattr("adaptssr_plugin.augment.choice.on_host", lambda tensor: False)
+        monkeypatch.setattr("adaptssr_plugin.augment.choice.on_cpu", lambda tensor: False)
 
 
 def shares(values, kinds):
@@ -79,7 +76,7 @@ def test_both_paths_give_the_same_rows(monkeypatch, seed, distinct):
     pair = RandomPair([Stamp(100), Stamp(200, min_length=2), Stamp(300, min_length=4)], distinct=distinct)
     item_seq, lengths = reference.padded([[1], [1, 2, 3], [5] * 5, [1, 2]] * 13)
     here = pair(item_seq, lengths, generator(seed))
-    monkeypatch.setattr("adaptssr_plugin.augment.choice.on_host", lambda tensor: False)
+    monkeypatch.setattr("adaptssr_plugin.augment.choice.on_cpu", lambda tensor: False)
     elsewhere = pair(item_seq, lengths, generator(seed))
     for mine, other in zip(here[:2], elsewhere[:2], strict=True):
         assert torch.equal(mine.item_seq, other.item_seq)
@@ -147,6 +144,46 @@ def test_pair_offers_nothing_to_rows_that_are_too_short(distinct):
     assert operators[0].tolist() == [-1, -1]
     assert first.item_seq[0].tolist() == second.item_seq[0].tolist() == [1, 0]
     assert operators[1].min().item() >= 0
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 63, 500])
+@pytest.mark.parametrize("distinct", [False, True])
+@pytest.mark.usefixtures("path")
+def test_a_pair_holds_what_its_operators_promise(rows, distinct):
+    lengths = torch.randint(1, 34, (rows,), generator=generator(rows))
+    place = torch.arange(33)
+    item_seq = torch.where(place < lengths[:, None], place + 1, 0)
+    before = item_seq.clone(), lengths.clone()
+    pair = RandomPair([ItemMask(0.6, mask_id=99), ItemCrop(0.4), ItemReorder(0.6)], distinct=distinct)
+    first, second, drawn = pair(item_seq, lengths, generator(1))
+    assert torch.equal(item_seq, before[0])
+    assert torch.equal(lengths, before[1])
+    assert drawn.shape == (rows, 2)
+    for view, operators in ((first, drawn[:, 0]), (second, drawn[:, 1])):
+        assert view.item_seq.shape == (rows, 33)
+        for row, length, n, operator in zip(*(t.tolist() for t in (*view, lengths, operators)), strict=True):
+            assert not any(row[length:])
+            row = row[:length]
+            if operator == 0:
+                assert row.count(99) == reference.masked_count(0.6, n)
+                assert all(item in (place, 99) for place, item in enumerate(row, start=1))
+            elif operator == 1:
+                assert row == list(range(row[0], row[0] + reference.up(0.4, n)))
+            elif operator == 2:
+                assert sorted(row) == list(range(1, n + 1))
+            else:
+                assert row == list(range(1, n + 1))
+
+
+@pytest.mark.parametrize("width", [1, 3, 8])
+@pytest.mark.usefixtures("path")
+def test_an_operator_for_rows_longer_than_the_batch_is_never_drawn(width):
+    lengths = torch.arange(50) % width + 1
+    item_seq = (torch.arange(width) < lengths[:, None]).long()
+    pair = RandomPair([Stamp(100, min_length=width + 1), Stamp(200, min_length=3)])
+    first, _, drawn = pair(item_seq, lengths, generator())
+    assert torch.equal(drawn[:, 0], torch.where(lengths >= 3, 1, -1))
+    assert torch.equal(first.item_seq, torch.where(lengths[:, None] >= 3, 201 * item_seq, item_seq))
 
 
 def test_one_item_rows_are_cropped_and_reordered_to_themselves():

@@ -7,6 +7,7 @@ import augment_reference as reference
 import numpy as np
 import pytest
 import torch
+from augment_reference import generator
 from readbacks import count_readbacks
 from scipy import stats
 
@@ -17,10 +18,6 @@ from adaptssr_plugin.errors import InputError
 
 N_ITEMS = 40
 ROWS = [[7], [3, 3], [5, 6, 7], list(range(1, 12)), list(range(2, 33)), [9, 8, 7, 6, 5]]
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 class Linear(torch.nn.Module):
@@ -201,7 +198,7 @@ def test_where_positions_cannot_be_counted_the_result_is_the_same_and_nothing_is
     filler = Linear()
     operator = MaskAndFill(0.5, filler)
     expected = operator(item_seq, lengths, generator(4))
-    monkeypatch.setattr(module, "on_host", lambda _tensor: False)
+    monkeypatch.setattr(module, "on_cpu", lambda _tensor: False)
     with count_readbacks() as reads:
         ours = operator(item_seq, lengths, generator(4))
     assert reads == []
@@ -246,9 +243,9 @@ def test_a_model_in_training_mode_is_refused():
     [
         ({"ratio": 1.5}, "ratio: expected a number in (0, 1], got 1.5"),
         ({"filler": 3}, "filler: expected a masked-item model, got int"),
-        ({"filler": len}, "mask_id: expected an integer of at least 1, got None"),
-        ({"mask_id": 0}, "mask_id: expected an integer of at least 1, got 0"),
-        ({"top_k": 2.0}, "top_k: expected an integer of at least 1, got 2.0"),
+        ({"filler": len}, "mask_id: expected a positive integer, got None"),
+        ({"mask_id": 0}, "mask_id: expected a positive integer, got 0"),
+        ({"top_k": 2.0}, "top_k: expected a positive integer, got 2.0"),
         ({"temperature": 0}, "temperature: expected a positive number, got 0"),
         ({"temperature": float("inf")}, "temperature: expected a positive number, got inf"),
         ({"fill": "beam"}, "fill: expected 'sample' or 'argmax', got 'beam'"),
@@ -345,8 +342,8 @@ def test_the_pair_follows_its_epochs():
     [
         (lambda: MaskAndFillPair(ItemCrop(0.4)), "fill: expected a MaskAndFill, got ItemCrop"),
         (lambda: MaskAndFillPair(MaskAndFill(0.3, Linear()), ratios=[0]), "ratio: expected a number in (0, 1], got 0"),
-        (lambda: linear_ratios(0.3, 0, 5), "epochs: expected an integer of at least 1, got 0"),
-        (lambda: linear_ratios(0.3, 5, 0), "epochs_per_stage: expected an integer of at least 1, got 0"),
+        (lambda: linear_ratios(0.3, 0, 5), "epochs: expected a positive integer, got 0"),
+        (lambda: linear_ratios(0.3, 5, 0), "epochs_per_stage: expected a positive integer, got 0"),
     ],
 )
 def test_wrong_pairs(call, message):

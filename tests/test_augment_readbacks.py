@@ -1,4 +1,4 @@
-"""The counter of read-backs counts what makes a host wait, and nothing else."""
+"""The counter of read-backs counts what makes the CPU wait, and nothing else."""
 
 import pytest
 import torch

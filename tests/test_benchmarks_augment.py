@@ -3,14 +3,16 @@
 import csv
 import importlib.util
 import random
+import time
 from collections import Counter
 
 import pytest
 import torch
 
-from benchmarks import augment, measure, per_user
+from benchmarks import augment, measure, per_user, step
 from benchmarks.lengths import TTL_MEAN_LENGTH, ttl_lengths
 
+CPU = torch.device("cpu")
 HAS_RECBOLE = importlib.util.find_spec("recbole") is not None
 
 
@@ -40,6 +42,25 @@ def test_the_quick_run_measures_every_candidate_and_draws_them(tmp_path):
     assert (tmp_path / "augment.png").stat().st_size > 10_000
 
 
+@pytest.mark.parametrize("batch", [128, 512])
+def test_from_128_users_on_whole_batches_take_less_time_than_per_user_python(batch):
+    given = augment.data(batch, 100)
+    calls = {name: augment.make_call(name, "pair", given, CPU) for name in (augment.BATCHED, "per_user")}
+    least = dict.fromkeys(calls, float("inf"))
+    for _ in range(10):
+        for name, call in calls.items():
+            started = time.process_time()
+            call()
+            least[name] = min(least[name], time.process_time() - started)
+    assert least[augment.BATCHED] < least["per_user"]
+
+
+def test_augmentation_is_at_most_two_per_cent_of_a_step():
+    take_step = step.CANDIDATES["adaptssr"](step.Data(128, 100, 5_000, CPU))
+    shares = [phases[0] / sum(phases) for phases in (take_step() for _ in range(4))]
+    assert min(shares) <= 0.02
+
+
 def test_no_case_begins_when_the_time_is_over(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(measure._Settings, "ends", 0.0)
     augment.run(tmp_path, quick=True)
@@ -50,7 +71,7 @@ def test_no_case_begins_when_the_time_is_over(tmp_path, monkeypatch, capsys):
 
 
 def views_of(candidate, what, given):
-    made = augment.make_call(candidate, what, given, torch.device("cpu"))()
+    made = augment.make_call(candidate, what, given, CPU)()
     if candidate != augment.BATCHED:
         return made
     return made[:2] if what == "pair" else [made]

@@ -35,12 +35,13 @@ def folder(tmp_path):
     write(
         tmp_path / "augment.csv", "candidate B L what median_ms",
         *(f"{name} {size} {length} {what} {ms}" for length in (100, 50) for what in ("pair", "mask")
-          for name, size, ms in (("batched", 128, 1), ("per_user", 128, 3 if what == "pair" else 1),
-                                 ("batched", 4096, 10), ("per_user", 4096, 99 if length == 50 else 500))),
+          for name, size, ms in (("batched", 128, 1), ("per_user", 128, 3 if what == "pair" else 0.5),
+                                 ("batched", 4096, 10), ("per_user", 4096, 29 if length == 50 else 10),
+                                 ("batched", 16, 1), ("per_user", 16, 0.1))),
     )  # fmt: skip
     write(
         tmp_path / "step.csv", "candidate phase B L median_ms", "adaptssr full 128 100 10",
-        "adaptssr forward 128 100 4", "usual_way full 128 100 65",
+        "adaptssr augment 128 100 0.2", "usual_way full 128 100 65", "adaptssr augment 128 256 0.9",
         "cl4srec full 128 100 5", "adaptssr full 128 256 30", "cl4srec full 128 256 15.1",
     )  # fmt: skip
     write(
@@ -60,10 +61,10 @@ EXPECTED = [
     ("loss: share of the bare product, B = 4,096", "≥ 70.0 %", "69.9 %", "no"),
     ("loss memory: exponent of B, 4,096 to 65,536", "< 1.15", "1.02", "yes"),
     ("loss memory: added at B = 65,536", "< 1,500 MB", "1,500 MB", "no"),
-    ("augmentation of a pair of views against per-user Python, B = 128, L = 50", "≥ 3×", "3×", "yes"),
-    ("augmentation of a pair of views against per-user Python, B = 128, L = 100", "≥ 3×", "3×", "yes"),
-    ("augmentation of a pair of views against per-user Python, B = 4,096, L = 50", "≥ 10×", "9.9×", "no"),
-    ("augmentation of a pair of views against per-user Python, B = 4,096, L = 100", "≥ 10×", "50×", "yes"),
+    ("augmentation of a pair of views against per-user Python, L = 50, the least over B ≥ 128", "> 1×", "2.9×", "yes"),
+    ("augmentation of a pair of views against per-user Python, L = 100, the least over B ≥ 128", "> 1×", "1×", "no"),
+    ("augmentation's share of the AdaptSSR step, B = 128, L = 100", "≤ 2.0 %", "2.0 %", "yes"),
+    ("augmentation's share of the AdaptSSR step, B = 128, L = 256", "≤ 2.0 %", "3.0 %", "no"),
     ("step against the usual way, L = 100", "≥ 6×", "6.5×", "yes"),
     ("step against the usual way, L = 256", "≥ 8×", "", "not measured"),
     (

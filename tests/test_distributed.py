@@ -118,7 +118,7 @@ def test_terms(results, world, layout):
     )
     of_ranks = [rank[f"{layout} terms"] for rank in results[world]]
     for field, got in enumerate(zip(*(own[:5] for own in of_ranks), strict=True)):
-        truth = (literal.loss, literal.coefficient, literal.positive, literal.semi, literal.hardest)[field]
+        truth = (literal.loss, literal.coefficient, literal.positive, literal.augmented, literal.hardest)[field]
         close(torch.cat(got), truth.detach())
     assert_whole([own[5:] for own in of_ranks], "mean", *truth_of("official-hardest-repeats", n_rows, "mean"))
 

@@ -66,7 +66,7 @@ def test_attention_with_the_masks_that_were_drawn(drawn, copies, n_heads, p):
     shape = copies, sum(block.size for block in blocks), 18
     generator = torch.Generator().manual_seed(0)
     projected = torch.randn(shape, dtype=torch.float64, generator=generator).requires_grad_()
-    got = attention.attend_in_blocks(projected, blocks, n_heads, Dropout(p))
+    got = attention.attend(projected, blocks, n_heads, Dropout(p))
     right = by_rows(projected, blocks, n_heads, p, drawn[0])
     assert len(drawn) == 1
     assert_close(got, right, **tight)
@@ -78,7 +78,7 @@ def test_attention_with_the_masks_that_were_drawn(drawn, copies, n_heads, p):
 def test_attention_without_dropout_is_that_of_torch(drawn):
     blocks = length_blocks(torch.tensor([3, 7, 7]))
     projected = torch.randn(2, sum(block.size for block in blocks), 12, dtype=torch.float64)
-    got = attention.attend_in_blocks(projected, blocks, 2, Dropout(0.5).eval())
+    got = attention.attend(projected, blocks, 2, Dropout(0.5).eval())
     assert drawn == []
     never = torch.full((10_000,), torch.iinfo(torch.int16).max, dtype=torch.int16)
     assert_close(got, by_rows(projected, blocks, 2, 0.0, never), **tight)
@@ -93,7 +93,7 @@ def test_half_precision_draws_the_same_masks(dtype, autocast):
     for values in (projected, projected.double()):
         torch.manual_seed(3)
         with torch.autocast("cpu", dtype, enabled=autocast):
-            found.append(attention.attend_in_blocks(values, blocks, 2, Dropout(0.5)))
+            found.append(attention.attend(values, blocks, 2, Dropout(0.5)))
     assert found[0].dtype == dtype
     assert_close(found[0].double(), found[1], rtol=0.01, atol=0.01)
     gradients = [torch.autograd.grad(one.sum(), projected)[0].double() for one in found]

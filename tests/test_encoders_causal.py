@@ -123,11 +123,9 @@ def test_dropout_makes_an_implicit_view_and_mask_is_no_row_of_the_table(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_wrong_calls(kind):
     encoder = made(kind)
-    with pytest.raises(
-        InputError, match=r"^item_seq: expected shape \(B, L\), L from 1 to max_len = 16, got \(1, 17\)$"
-    ):
+    with pytest.raises(InputError, match=r"^item_seq: expected at most max_len = 16 positions, .*, got 17$"):
         encoder(torch.ones(1, 17, dtype=torch.int64), torch.tensor([17]))
-    with pytest.raises(InputError, match=r"^item_seq_len: expected shape \(1,\), got \(2,\)$"):
+    with pytest.raises(InputError, match=r"^item_seq_len: expected shape \(1,\), .*, got \(2,\)$"):
         encoder(torch.ones(1, 3, dtype=torch.int64), torch.tensor([3, 3]))
     with pytest.raises(InputError, match=r"^dim: expected a positive integer, got 0$"):
         kind(5, dim=0)

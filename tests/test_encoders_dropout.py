@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from adaptssr_plugin.encoders.dropout import Dropout, replace_dropout
+from adaptssr_plugin.encoders.dropout import Dropout, packs_bits, replace_dropout
 
 
 @pytest.mark.parametrize("p", [0.1, 0.2, 0.5, 0.9])
@@ -52,6 +52,19 @@ def test_the_seed_gives_the_mask():
         masks.append(Dropout(0.5)(torch.ones(999)))
     assert torch.equal(masks[0], masks[1])
     assert not torch.equal(masks[0], masks[2])
+
+
+def test_where_bits_are_not_packed_it_is_torchs_own(monkeypatch):
+    values = torch.ones(999)
+    assert packs_bits(Dropout(0.5), values)
+    others = [Dropout(0.5).eval(), Dropout(0.0), Dropout(1.0), Dropout(0.5, inplace=True)]
+    assert not any(packs_bits(dropout, values) for dropout in others)
+    assert not packs_bits(Dropout(0.5), values.to("meta"))
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    torch.manual_seed(5)
+    dropped = Dropout(0.5)(values)
+    torch.manual_seed(5)
+    assert torch.equal(dropped, nn.functional.dropout(values, 0.5))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

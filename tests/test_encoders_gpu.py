@@ -1,4 +1,4 @@
-"""The encoder on CUDA: values, gradients, and how often the host waits (pytest -m gpu)."""
+"""The encoder on CUDA: values, gradients, and how often the CPU waits (pytest -m gpu)."""
 
 import warnings
 
@@ -16,7 +16,7 @@ METHODS = ["forward", "hidden_states"]
 
 
 def waits_of(run):
-    """How often ``run`` makes the host wait for the device."""
+    """How often ``run`` makes the CPU wait for the device."""
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("warn")
     try:

@@ -202,18 +202,18 @@ SEQ, LEN = torch.ones(3, 4, dtype=torch.int64), torch.full((3,), 4)
 WRONG_CALLS = {
     "seq-no-tensor": (([[1]], LEN), "item_seq: expected a tensor, got list"),
     "len-no-tensor": ((SEQ, [4, 4, 4]), "item_seq_len: expected a tensor, got list"),
-    "seq-dtype": ((SEQ.int(), LEN), "item_seq: expected int64 of shape (B, L), got torch.int32 of shape (3, 4)"),
-    "seq-float": ((SEQ.float(), LEN), "item_seq: expected int64 of shape (B, L), got torch.float32 of shape (3, 4)"),
-    "seq-shape": ((SEQ[0], LEN), "item_seq: expected int64 of shape (B, L), got torch.int64 of shape (4,)"),
-    "len-shape": ((SEQ, LEN[:2]), "item_seq_len: expected int64 of shape (3,), got torch.int64 of shape (2,)"),
-    "len-mask": ((SEQ, SEQ > 0), "item_seq_len: expected int64 of shape (3,), got torch.bool of shape (3, 4)"),
-    "len-dtype": ((SEQ, LEN.float()), "item_seq_len: expected int64 of shape (3,), got torch.float32 of shape (3,)"),
+    "seq-dtype": ((SEQ.int(), LEN), "item_seq: expected int64, got int32"),
+    "seq-float": ((SEQ.float(), LEN), "item_seq: expected int64, got float32"),
+    "seq-shape": ((SEQ[0], LEN), "item_seq: expected shape (B, L) with L >= 1, got (4,)"),
+    "len-shape": ((SEQ, LEN[:2]), "item_seq_len: expected shape (3,), one per row of item_seq, got (2,)"),
+    "len-mask": ((SEQ, SEQ > 0), "item_seq_len: expected int64, got bool"),
+    "len-dtype": ((SEQ, LEN.float()), "item_seq_len: expected int64, got float32"),
     "len-device": ((SEQ, LEN.to("meta")), "item_seq_len: expected device cpu as item_seq, got meta"),
     "too-long": (
         (torch.ones(3, 6, dtype=torch.int64), LEN),
-        "item_seq: expected 1 to max_len = 5 positions, padding included, got 6",
+        "item_seq: expected at most max_len = 5 positions, padding included, got 6",
     ),
-    "no-position": ((SEQ[:, :0], LEN), "item_seq: expected 1 to max_len = 5 positions, padding included, got 0"),
+    "no-position": ((SEQ[:, :0], LEN), "item_seq: expected shape (B, L) with L >= 1, got (3, 0)"),
 }
 
 

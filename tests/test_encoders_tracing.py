@@ -4,15 +4,9 @@ import pytest
 import torch
 from encoder_cases import batch, encoder, random_lengths
 from torch.testing import assert_close
+from tracing import compiling
 
 METHODS = ["forward", "hidden_states"]
-
-
-def tracing(test):
-    """Torch's compilers use what torch deprecates."""
-    for category in ("DeprecationWarning", "FutureWarning"):
-        test = pytest.mark.filterwarnings(f"ignore::{category}")(test)
-    return test
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -45,19 +39,19 @@ def assert_compiles(method, dynamic, shapes):
             assert_close(traced, eager)
 
 
-@tracing
+@compiling
 def test_compile_without_graph_breaks():
     assert_compiles("forward", dynamic=False, shapes=[(40, 7)])
 
 
-@tracing
+@compiling
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_compile_for_any_shape(method):
     assert_compiles(method, dynamic=True, shapes=[(5, 7), (70, 9)])
 
 
-@tracing
+@compiling
 def test_export_with_any_batch_and_length():
     made = encoder()
     rows, length = torch.export.Dim("rows", min=2), torch.export.Dim("length", min=2, max=16)

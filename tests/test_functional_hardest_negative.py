@@ -1,14 +1,11 @@
 """The search for the largest similarity where it cuts rows up: every place, ties, NaN, -inf, rows of any width."""
 
-import importlib
-
 import pytest
 import torch
 
 from adaptssr_plugin.functional import hardest_negative
+from adaptssr_plugin.functional.search import _row_maximum, search
 
-# The package offers the function under the name of its module.
-module = importlib.import_module("adaptssr_plugin.functional.hardest_negative")
 WIDTHS = [1, 4, 31, 127, 128, 129, 130, 159, 160, 161, 512, 1023, 1024, 1028, 4100]
 
 
@@ -21,7 +18,7 @@ def test_every_place_of_a_row(width):
     places = torch.arange(width)[:: max(1, width // 300)]
     scores = scores_of(len(places), width)
     scores[torch.arange(len(places)), places] = 9.0
-    value, index = module._row_maximum(scores)
+    value, index = _row_maximum(scores)
     assert (value == 9).all()
     assert torch.equal(index, places)
 
@@ -31,7 +28,7 @@ def test_nan_wins(width):
     scores = scores_of(7, width)
     places = torch.arange(7) * 997 % width
     scores[torch.arange(7), places] = torch.nan
-    value, index = module._row_maximum(scores)
+    value, index = _row_maximum(scores)
     assert value.isnan().all()
     assert torch.equal(index, places)
 
@@ -39,14 +36,14 @@ def test_nan_wins(width):
 @pytest.mark.parametrize("width", WIDTHS)
 def test_of_a_tie_one_is_named(width):
     scores = scores_of(6, width).round()
-    value, index = module._row_maximum(scores)
+    value, index = _row_maximum(scores)
     assert torch.equal(value, scores.amax(1))
     assert torch.equal(scores.gather(1, index[:, None])[:, 0], value)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_row_of_minus_infinity_names_a_column(width):
-    value, index = module._row_maximum(torch.full((3, width), -torch.inf))
+    value, index = _row_maximum(torch.full((3, width), -torch.inf))
     assert (value == -torch.inf).all()
     assert ((index >= 0) & (index < width)).all()
 
@@ -69,6 +66,6 @@ def test_chunks_of_the_size_chosen_for_the_cpu(n_rows, per_user, stride, users):
     right = torch.einsum("iad,jmd->iajm", anchors, vectors).masked_fill(same[:, None, :, None], -torch.inf)
     given = None if users == "none" else ids
     torch.testing.assert_close(hardest_negative(vectors, stride, given), right.amax((2, 3)))
-    _, winners = module.search(vectors, stride, given, None)
+    _, winners = search(vectors, stride, given, None)
     with_negatives = (~same).any(1).repeat_interleave(anchors.shape[1])
     assert torch.equal(winners[with_negatives], right.flatten(0, 1).flatten(1).argmax(1)[with_negatives])

@@ -14,8 +14,7 @@ from triton_search_cases import CASES, LOSSES, WINNERS_BY_PLACE, hardest_and_gra
 from adaptssr_plugin import AdaptSSRLoss, InfoNCELoss
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.functional import triton_search
-from adaptssr_plugin.functional.hardest_negative import search
-from adaptssr_plugin.functional.implementation import check_implementation, choose_search
+from adaptssr_plugin.functional.search import check_implementation, choose_search, search
 
 CPU = torch.device("cpu")
 needs_triton = pytest.mark.skipif(
@@ -118,7 +117,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from adaptssr_plugin.functional.triton_search import _kernel, blocks_for
 
-from adaptssr_plugin.functional.implementation import choose_search
+from adaptssr_plugin.functional.search import choose_search
 
 results = {"refusals": []}
 for device in ("cpu", "meta"):
@@ -224,7 +223,7 @@ import json, sys, torch
 torch.ones(2).sum()
 before = "triton" in sys.modules
 import adaptssr_plugin
-from adaptssr_plugin.functional.implementation import check_implementation, choose_search
+from adaptssr_plugin.functional.search import check_implementation, choose_search
 adaptssr_plugin.AdaptSSRLoss()(*torch.ones(4, 2, 3))
 choose_search("auto", torch.device("cpu"))
 json.dump([before, "triton" in sys.modules], sys.stdout)

@@ -9,23 +9,19 @@ from loss_cases import (
     SOME_READINGS,
     assert_agrees,
     encodings,
+    every_loss,
     fusion_of,
     info_nce_truth,
     ranking_truth,
     user_ids_of,
 )
-from oracle import PAPER, literal_adaptssr, literal_info_nce, reduce_rows, same_user
+from oracle import PAPER, reduce_rows, same_user
 
 from adaptssr_plugin import AdaptSSRLoss, InfoNCELoss
 from adaptssr_plugin.functional import hardest_negative, order_hits, unit_vectors
 from adaptssr_plugin.functional.similarity import valid_negatives
 
 CHUNK_SIZES = [1, 2, 3, 7, None]
-every_loss = pytest.mark.parametrize(
-    ("module", "count", "literal"),
-    [(AdaptSSRLoss, 4, literal_adaptssr), (InfoNCELoss, 2, literal_info_nce)],
-    ids=["adaptssr", "info-nce"],
-)
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)

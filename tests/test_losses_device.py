@@ -10,7 +10,7 @@ import torch
 from loss_cases import NEGATIVES, encodings
 from readbacks import count_readbacks
 from torch.testing import assert_close
-from torch.utils._python_dispatch import TorchDispatchMode
+from tracing import Largest, compiling
 
 from adaptssr_plugin import AdaptSSRLoss, AugmentationAdaptiveFusion, InfoNCELoss
 
@@ -36,21 +36,6 @@ def ids_of(first, n_columns):
     if n_columns is None:
         return None
     return torch.stack([first.roll(k) // (k + 1) for k in range(n_columns)], 1) if n_columns else first
-
-
-class Largest(TorchDispatchMode):
-    """Notes the most entries that any operator's result holds."""
-
-    def __init__(self):
-        super().__init__()
-        self.entries = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for made in result if isinstance(result, (list, tuple)) else [result]:
-            if isinstance(made, torch.Tensor):
-                self.entries = max(self.entries, made.numel())
-        return result
 
 
 @every_case
@@ -129,13 +114,6 @@ def compiled_agrees(module, count, options, ids, backend):
 
 IDS = torch.tensor([1, 2, 1])
 COLUMNS = torch.tensor([[1, 4], [2, 4], [1, 5]])
-
-
-def compiling(test):
-    """Torch's compilers use what torch deprecates, such as an instance of an autograd.Function."""
-    for category in ("DeprecationWarning", "FutureWarning"):
-        test = pytest.mark.filterwarnings(f"ignore::{category}")(test)
-    return test
 
 
 @compiling

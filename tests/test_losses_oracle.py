@@ -49,7 +49,7 @@ def test_terms_by_hand(by_hand):
     # Across the views, user 0: a·b = 0, a·b⁺ = a⁺·b = 0.8, a⁺·b⁺ = 0.96; user 1: 0.6, 0.8, 0.8 and -0.6 -> 0.
     torch.testing.assert_close(terms.coefficient, torch.tensor([0.36, 0.45], dtype=torch.float64))
     torch.testing.assert_close(terms.positive, torch.tensor([0.6, 0.0], dtype=torch.float64))
-    torch.testing.assert_close(terms.semi, torch.tensor([0.4, 0.7], dtype=torch.float64))
+    torch.testing.assert_close(terms.augmented, torch.tensor([0.4, 0.7], dtype=torch.float64))
     # of user 0: a to (-1, 0, -0.6, -0.8), b to (0, -1, -0.8, 0.6)
     torch.testing.assert_close(terms.hardest[0], torch.tensor(0.3, dtype=torch.float64))
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from loss_cases import NEGATIVES, encodings
+from loss_cases import NEGATIVES, distance, encodings
 from oracle import literal_adaptssr, literal_info_nce, straightforward_adaptssr, straightforward_info_nce
 from torch.testing import assert_close
 
@@ -26,13 +26,6 @@ COSINE = {n: case for n, case in CASES.items() if n != "info-nce-dot"}  # see te
 every_cosine = pytest.mark.parametrize(
     ("module", "straightforward", "literal", "count", "options"), COSINE.values(), ids=COSINE
 )
-
-
-def distance(got, truth):
-    """‖got − truth‖ / ‖truth‖ over all tensors together, in float64."""
-    got = torch.cat([g.detach().double().flatten() for g in got])
-    truth = torch.cat([t.detach().double().flatten() for t in truth])
-    return (got - truth).norm() / truth.norm()
 
 
 @every_case

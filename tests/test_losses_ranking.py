@@ -85,119 +85,14 @@ def test_gradcheck(reading, negatives, users):
     assert torch.autograd.gradcheck(lambda *u: criterion(*u, ids), inputs)
 
 
+@pytest.mark.parametrize("wanted", [(0,), (1,), (2,), (3,), (0, 2), (1, 3)])
 @pytest.mark.parametrize("negatives", NEGATIVES)
-class TestUserIds:
-    @pytest.mark.parametrize("ids", [[5, 5, 5, 6], [0, 1, 1, 0], [-1, 4, -1, -1], [2**62, 1, 2**62 - 1, 1]])
-    @pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
-    def test_rows_of_the_same_user_are_no_negatives(self, ids, dtype, negatives):
-        if dtype == torch.int32 and max(ids) > 2**31:
-            ids = [i % 2**31 for i in ids]
-        ids = torch.tensor(ids, dtype=dtype)
-        inputs = encodings(4, 3)
-        criterion = AdaptSSRLoss(negatives=negatives, chunk_size=3)
-        assert_agrees(criterion(*inputs, ids), literal_adaptssr(*inputs, ids, negatives=negatives), inputs)
-
-    @pytest.mark.parametrize("reduction", REDUCTIONS)
-    @pytest.mark.parametrize("n_rows", [2, 5])
-    def test_one_user_alone_gives_zero_and_keeps_the_graph(self, n_rows, reduction, negatives):
-        inputs = encodings(n_rows, 4, dtype=torch.float32)
-        ids = torch.full((n_rows,), 3)
-        fusion = AugmentationAdaptiveFusion(detach=False)
-        loss = AdaptSSRLoss(fusion, negatives=negatives, reduction=reduction, chunk_size=2)(*inputs, ids)
-        assert (loss == 0).all()
-        assert loss.shape == ((n_rows,) if reduction == "none" else ())
-        loss.sum().backward()
-        for u in inputs:
-            torch.testing.assert_close(u.grad, torch.zeros_like(u), rtol=0, atol=0)
-
-    def test_distinct_users_change_nothing(self, negatives):
-        inputs = encodings(5, 3)
-        criterion = AdaptSSRLoss(negatives=negatives, chunk_size=2)
-        assert_agrees(criterion(*inputs, torch.tensor([9, 1, 4, 2, 3])), criterion(*inputs), inputs)
-
-    def test_ids_need_not_be_contiguous(self, negatives):
-        inputs = encodings(4, 3)
-        ids = torch.tensor([[1, 0], [2, 0], [1, 0], [3, 0]])[:, 0]
-        criterion = AdaptSSRLoss(negatives=negatives)
-        assert_agrees(criterion(*inputs, ids), literal_adaptssr(*inputs, ids, negatives=negatives), inputs)
-
-
-@pytest.mark.parametrize("negatives", NEGATIVES)
-class TestLayouts:
-    def test_transposed_storage(self, negatives):
-        leaves = [u.detach().T.contiguous().requires_grad_() for u in encodings(5, 3)]  # each (d, B)
-        inputs = [leaf.T for leaf in leaves]
-        assert not inputs[0].is_contiguous()
-        criterion = AdaptSSRLoss(negatives=negatives, chunk_size=2)
-        assert_agrees(criterion(*inputs), literal_adaptssr(*inputs, negatives=negatives), leaves)
-
-    def test_one_stacked_tensor_of_4b_rows(self, negatives):
-        stack = torch.cat(encodings(5, 3)).detach().requires_grad_()
-        criterion = AdaptSSRLoss(negatives=negatives, chunk_size=2)
-        right = literal_adaptssr(*stack.chunk(4), negatives=negatives)
-        assert_agrees(criterion(*stack.chunk(4)), right, [stack])
-
-    def test_interleaved_rows_of_one_tensor(self, negatives):
-        stack = torch.stack(encodings(5, 3), dim=1).detach().requires_grad_()  # (B, 4, d)
-        criterion = AdaptSSRLoss(negatives=negatives, chunk_size=2)
-        right = literal_adaptssr(*stack.unbind(1), negatives=negatives)
-        assert_agrees(criterion(*stack.unbind(1)), right, [stack])
-
-    def test_expanded_row(self, negatives):
-        u1, u1_pos, u2, _ = encodings(5, 3)
-        row = encodings(1, 3, count=1)[0]
-        leaves = [u1, u1_pos, u2, row]
-        criterion = AdaptSSRLoss(negatives=negatives, chunk_size=2)
-        # The expanded row makes four negatives equal; the sum over them, which is what reaches the leaf, is not
-        # touched by which of them wins.
-        got = criterion(u1, u1_pos, u2, row.expand(5, 3))
-        right = literal_adaptssr(u1, u1_pos, u2, row.expand(5, 3), negatives=negatives)
-        assert_agrees(got, right, leaves)
-
-    @pytest.mark.parametrize("wanted", [(0,), (1,), (2,), (3,), (0, 2), (1, 3)])
-    @pytest.mark.parametrize("reading", SOME_READINGS.values(), ids=SOME_READINGS)
-    def test_some_inputs_without_gradient(self, reading, wanted, negatives):
-        inputs = [u if i in wanted else u.detach() for i, u in enumerate(encodings(4, 3))]
-        leaves = [inputs[i] for i in wanted]
-        criterion = AdaptSSRLoss(fusion=fusion_of(reading), negatives=negatives, chunk_size=3)
-        right = literal_adaptssr(*inputs, fusion=reading, negatives=negatives)
-        assert_agrees(criterion(*inputs), right, leaves)
-
-    def test_no_gradient_at_all(self, negatives):
-        inputs = encodings(5, 3)
-        with torch.no_grad():
-            loss = AdaptSSRLoss(negatives=negatives)(*inputs)
-        assert not loss.requires_grad
-        torch.testing.assert_close(loss, literal_adaptssr(*inputs, negatives=negatives).detach())
-        assert not AdaptSSRLoss(negatives=negatives)(*(u.detach() for u in inputs)).requires_grad
-
-    def test_same_tensor_twice(self, negatives):
-        u, v = encodings(5, 3, count=2)
-        criterion = AdaptSSRLoss(negatives=negatives, chunk_size=2)
-        # V holds one value twice and W every value twice: the leaves receive the sum over the tied places.
-        assert_agrees(criterion(u, u, v, v), literal_adaptssr(u, u, v, v, negatives=negatives), [u, v])
-
-
-@pytest.mark.parametrize("negatives", NEGATIVES)
-def test_two_forwards_accumulate(negatives):
-    inputs = encodings(5, 3)
-    criterion = AdaptSSRLoss(negatives=negatives, chunk_size=2)
-    first, second = criterion(*inputs), criterion(*(2 - u for u in inputs))
-    (first + 3 * second).backward()
-    right = literal_adaptssr(*inputs, negatives=negatives)
-    right = right + 3 * literal_adaptssr(*(2 - u for u in inputs), negatives=negatives)
-    for u, gradient in zip(inputs, torch.autograd.grad(right, inputs), strict=True):
-        torch.testing.assert_close(u.grad, gradient, rtol=1e-10, atol=1e-13)
-
-
-@pytest.mark.parametrize("negatives", NEGATIVES)
-def test_backward_twice_over_a_kept_graph(negatives):
-    inputs = encodings(5, 3)
-    loss = AdaptSSRLoss(negatives=negatives, chunk_size=2)(*inputs)
-    once = torch.autograd.grad(loss, inputs, retain_graph=True)
-    again = torch.autograd.grad(loss, inputs)
-    for a, b in zip(once, again, strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=0)
+@pytest.mark.parametrize("reading", SOME_READINGS.values(), ids=SOME_READINGS)
+def test_some_inputs_without_gradient(reading, negatives, wanted):
+    inputs = [u if i in wanted else u.detach() for i, u in enumerate(encodings(4, 3))]
+    criterion = AdaptSSRLoss(fusion=fusion_of(reading), negatives=negatives, chunk_size=3)
+    right = literal_adaptssr(*inputs, fusion=reading, negatives=negatives)
+    assert_agrees(criterion(*inputs), right, [inputs[i] for i in wanted])
 
 
 class TestTies:
@@ -249,7 +144,7 @@ class TestTerms:
     def test_fields(self, reading, negatives, users):
         inputs, ids, truth = ranking_truth(reading, negatives, users)
         terms = AdaptSSRLoss(fusion=fusion_of(reading), negatives=negatives, chunk_size=3).terms(*inputs, ids)
-        assert terms._fields == ("loss", "coefficient", "positive", "semi", "hardest")
+        assert terms._fields == ("loss", "coefficient", "positive", "augmented", "hardest")
         for field in terms._fields:
             expected = getattr(truth, field).detach()
             got = getattr(terms, field).detach()
@@ -382,7 +277,7 @@ def test_order_hits(with_ties, users, chunk_size):
         units = units.round().clamp(-1, 1)  # corners and axes: similarities are whole numbers, many of them equal
     ids = user_ids_of(users, 5)
     hits = order_hits(units, ids, chunk_size)
-    got = [hits.positive_over_semi, hits.positive_pairs, hits.semi_over_negative, hits.negative_pairs]
+    got = [hits.positive_over_augmented, hits.positive_pairs, hits.augmented_over_negative, hits.negative_pairs]
     assert [int(x) for x in got] == order_hits_one_by_one(units, ids)
 
 

@@ -87,7 +87,7 @@ def test_a_step_on_a_device_reads_no_more_back_than_its_encoder(monkeypatch):
     source = source_with_generator()
     stage = stage_plans(made)[1].make(encoder_of(UserEncoder), source)
     batch = batch_of(*[5, 3, 9] * 30, max_len=10)
-    monkeypatch.setattr("adaptssr_plugin.augment.mask_and_fill.on_host", lambda _tensor: False)
+    monkeypatch.setattr("adaptssr_plugin.augment.mask_and_fill.on_cpu", lambda _tensor: False)
     with count_readbacks() as reads:
         stage.step(batch, streams())
     assert len(reads) == 2

@@ -27,7 +27,7 @@ SETUP.read(ROOT / "setup.cfg", encoding="utf-8")
 # Rooms in the order in which they may import one another: only from the left.
 ROOMS = ["functional", "distributed", "losses", "augment", "encoders", "corpus", "training", "methods", "downstream"]
 ROOMS += ["recbole", "experiments", "cli"]
-FOR_ALL = {"errors", "seeding", "progress"}  # modules beside the rooms; none imports a room
+FOR_ALL = {"devices", "errors", "seeding", "progress"}  # modules beside the rooms; none imports a room
 THIRD_PARTIES = {
     "functional": {"torch", "triton"},
     "distributed": {"torch"},
@@ -41,6 +41,7 @@ THIRD_PARTIES = {
     "recbole": {"torch", "numpy", "recbole", "pandas", "safetensors", "yaml"},
     "experiments": {"torch", "numpy", "matplotlib"},
     "cli": {"click"},
+    "devices": {"torch"},
     "errors": set(),
     "seeding": {"torch"},
     "progress": {"tqdm"},

@@ -226,7 +226,7 @@ def test_the_share_is_of_the_other_items_and_rounded_up(share, count):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"softmax": "half"}, "softmax: expected full or sampled, got 'half'"),
+        ({"softmax": "half"}, "softmax: expected 'full' or 'sampled', got 'half'"),
         ({"sample_share": 0}, r"sample_share: expected a number in \(0, 1\], got 0"),
         ({"sample_share": 1.5}, r"sample_share: expected a number in \(0, 1\], got 1.5"),
     ],

@@ -112,7 +112,7 @@ class TestWhatIsEncoded:
             "loss": float(terms.loss.mean()),
             "lambda_mean": lambdas.mean(),
             "sim_implicit": float(terms.positive.mean()),
-            "sim_augmented": float(terms.semi.mean()),
+            "sim_augmented": float(terms.augmented.mean()),
             "sim_hardest_negative": float(terms.hardest.mean()),
             **{f"lambda_q{share:02}": np.quantile(lambdas, share / 100) for share in (5, 50, 95)},
         }
@@ -149,21 +149,21 @@ class TestDropoutThatIsOff:
 
 def literal_order(calls, users):
     """Shares of (anchor, v) with P > v and of (anchor, v, w) with v > w, pooled over batches (spec §3, row 30)."""
-    over_semi, semi_pairs, over_negative, negative_pairs = 0, 0, 0, 0
+    over_augmented, augmented_pairs, over_negative, negative_pairs = 0, 0, 0, 0
     for (_, _, encodings), ids in zip(calls, users, strict=True):
         a, a_pos, b, b_pos = ([unit(row) for row in part] for part in encodings.double().chunk(4))
         for own, own_pos, other, other_pos in ((a, a_pos, b, b_pos), (b, b_pos, a, a_pos)):
             for i in range(len(ids)):
                 for v in (own[i] @ other[i], own[i] @ other_pos[i]):
-                    over_semi += bool(own[i] @ own_pos[i] > v)
-                    semi_pairs += 1
+                    over_augmented += bool(own[i] @ own_pos[i] > v)
+                    augmented_pairs += 1
                     for j in range(len(ids)):
                         if ids[j] == ids[i]:
                             continue
                         for w in (own[i] @ view[j] for view in (a, a_pos, b, b_pos)):
                             over_negative += bool(v > w)
                             negative_pairs += 1
-    return over_semi / semi_pairs, over_negative / negative_pairs
+    return over_augmented / augmented_pairs, over_negative / negative_pairs
 
 
 class TestValidation:

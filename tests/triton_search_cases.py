@@ -110,7 +110,7 @@ def weights_for(output):
 
 def main():
     from adaptssr_plugin.functional import triton_search
-    from adaptssr_plugin.functional.implementation import choose_search
+    from adaptssr_plugin.functional.search import choose_search
 
     chosen = choose_search("triton", torch.device("cpu"))
     calls = []

@@ -45,12 +45,9 @@ class Operator(nn.Module):
 
     Attributes:
         min_length: the length from which on a row is offered to this operator.
-        keeps_padding: no row comes out longer than it went in. Such an operator is spared padding: on the CPU a
-            combination hands it short rows apart from long ones, and not wider than they are.
     """
 
     min_length: int = 1
-    keeps_padding: bool = False
 
     def forward(self, item_seq: Tensor, item_seq_len: Tensor, generator: torch.Generator | None = None) -> Sequences:
         """Augment a batch.
@@ -65,7 +62,7 @@ class Operator(nn.Module):
 
         Raises:
             InputError: a shape, dtype or device other than these. Values are not looked at: on a GPU that
-                would make the host wait for them.
+                would make the CPU wait for them.
         """
         raise NotImplementedError(f"{type(self).__name__} does not say what it does to a batch")
 
@@ -86,7 +83,7 @@ class OperatorList(nn.ModuleList):
         if len(operators) == 0:
             raise InputError("operators: expected at least one operator, got an empty list")
         for place, operator in enumerate(operators):
-            _check_operator(f"operators[{place}]", operator)
+            check_operator(f"operators[{place}]", operator)
         super().__init__(operators)
 
     def __iter__(self) -> Iterator[Operator]:
@@ -98,13 +95,18 @@ class OperatorList(nn.ModuleList):
         return min(operator.min_length for operator in self)
 
 
+def check_operator(name: str, value: object) -> None:
+    """Raise InputError unless the argument called ``name`` is an operator."""
+    if not isinstance(value, Operator):
+        # A class without its brackets is the likely slip, so it is named as what it is.
+        came = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+        raise InputError(f"{name}: expected an Operator, got {came}")
+
+
 def check_sequences(item_seq: Tensor, item_seq_len: Tensor, generator: torch.Generator | None = None) -> None:
     """Raise InputError unless shapes, dtypes and devices are those that :meth:`Operator.forward` asks for."""
-    _check_tensor("item_seq", item_seq)
-    if item_seq.dim() != 2 or item_seq.shape[1] == 0:
+    if checked_int64("item_seq", item_seq).dim() != 2 or item_seq.shape[1] == 0:
         raise InputError(f"item_seq: expected shape (B, L) with L >= 1, got {tuple(item_seq.shape)}")
-    if item_seq.dtype != torch.int64:
-        raise InputError(f"item_seq: expected int64, got {_name(item_seq.dtype)}")
     check_lengths(item_seq_len, generator)
     if item_seq_len.shape[0] != item_seq.shape[0]:
         raise InputError(
@@ -117,31 +119,26 @@ def check_sequences(item_seq: Tensor, item_seq_len: Tensor, generator: torch.Gen
 
 def check_lengths(item_seq_len: Tensor, generator: torch.Generator | None = None) -> None:
     """Raise InputError unless ``item_seq_len`` is (B,) int64 and ``generator`` lives on its kind of device."""
-    _check_tensor("item_seq_len", item_seq_len)
-    if item_seq_len.dim() != 1:
+    if checked_int64("item_seq_len", item_seq_len).dim() != 1:
         raise InputError(f"item_seq_len: expected shape (B,), got {tuple(item_seq_len.shape)}")
-    if item_seq_len.dtype != torch.int64:
-        raise InputError(f"item_seq_len: expected int64, got {_name(item_seq_len.dtype)}")
     if generator is not None:
         check_kind("generator", generator, torch.Generator, "a torch.Generator or None")
-    if generator is not None and generator.device.type != item_seq_len.device.type:
-        expected, came = item_seq_len.device.type, generator.device.type
-        raise InputError(f"generator: expected one on {expected} as item_seq_len, got one on {came}")
+        if generator.device.type != item_seq_len.device.type:
+            expected, came = item_seq_len.device.type, generator.device.type
+            raise InputError(f"generator: expected one on {expected} as item_seq_len, got one on {came}")
 
 
-def _check_tensor(name: str, value: object) -> None:
+def checked_int64(name: str, value: object) -> Tensor:
+    """Give the argument called ``name`` back; raise InputError unless it is a dense tensor of int64."""
     if not isinstance(value, Tensor):
         raise InputError(f"{name}: expected a tensor, got {type(value).__name__}")
     if value.layout != torch.strided:
-        raise InputError(f"{name}: expected a dense tensor, got {_name(value.layout)}")
+        raise InputError(f"{name}: expected a dense tensor, got {str(value.layout).removeprefix('torch.')}")
+    if value.dtype != torch.int64:
+        raise InputError(f"{name}: expected int64, got {dtype_name(value)}")
+    return value
 
 
-def _check_operator(name: str, value: object) -> None:
-    if not isinstance(value, Operator):
-        # A class without its brackets is the likely slip, so it is named as what it is.
-        came = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
-        raise InputError(f"{name}: expected an Operator, got {came}")
-
-
-def _name(dtype: torch.dtype | torch.layout) -> str:
-    return str(dtype).removeprefix("torch.")
+def dtype_name(tensor: Tensor) -> str:
+    """Name the dtype of a tensor, without the name of torch."""
+    return str(tensor.dtype).removeprefix("torch.")

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from adaptssr_plugin.augment.base import Operator, Sequences, check_sequences
+from adaptssr_plugin.augment.base import Operator, Sequences, check_sequences, checked_int64
 from adaptssr_plugin.augment.counts import check_ratio, dn
-from adaptssr_plugin.augment.draws import shuffled_windows, uniform_below
-from adaptssr_plugin.errors import InputError, check_kind
+from adaptssr_plugin.augment.draws import drawn_positions, uniform_below
+from adaptssr_plugin.errors import InputError, check_count, check_kind
 
 
 class CorrelatedOperator(Operator):
@@ -56,12 +56,6 @@ class CorrelatedOperator(Operator):
         """Compute how many items of rows of length ``(B,)`` are drawn: int64 ``(B,)``, from 1 to n."""
         return dn(self.ratio, item_seq_len).clamp_(min=1)
 
-    def draw_positions(self, item_seq_len: Tensor, width: int, generator: torch.Generator | None) -> Tensor:
-        """Draw :meth:`counts` positions of each row: (B, L) bool."""
-        order = shuffled_windows(torch.zeros_like(item_seq_len), item_seq_len, width, generator)
-        first = torch.arange(width, device=order.device) < self.counts(item_seq_len)[:, None]  # (B, L)
-        return torch.zeros_like(first).scatter_(1, order, first)
-
     def correlated(self, items: Tensor, rank: Tensor | int, generator: torch.Generator | None) -> Tensor:
         """Give an item correlated with each of ``items``.
 
@@ -90,10 +84,7 @@ class CorrelatedOperator(Operator):
 
     def _checked(self, neighbours: object) -> Tensor:
         """Give neighbours as (n_items, k), with none for the padding; values are looked at, which waits for a GPU."""
-        if not isinstance(neighbours, Tensor):
-            raise InputError(f"neighbours: expected a tensor, got {type(neighbours).__name__}")
-        if neighbours.dtype != torch.int64:
-            raise InputError(f"neighbours: expected int64, got {str(neighbours.dtype).removeprefix('torch.')}")
+        neighbours = checked_int64("neighbours", neighbours)
         shape = tuple(neighbours.shape)
         table = neighbours[:, None] if neighbours.dim() == 1 else neighbours
         if table.dim() != 2 or len(table) < 2:
@@ -134,7 +125,7 @@ class ItemSubstitute(CorrelatedOperator):
     def forward(self, item_seq: Tensor, item_seq_len: Tensor, generator: torch.Generator | None = None) -> Sequences:
         """Substitute in a batch; see :meth:`Operator.forward`."""
         self.check_batch(item_seq, item_seq_len, generator)
-        drawn = self.draw_positions(item_seq_len, item_seq.shape[1], generator)  # (B, L)
+        drawn = drawn_positions(item_seq_len, self.counts(item_seq_len), item_seq.shape[1], generator)  # (B, L)
         substitutes = self.correlated(item_seq, 0, generator)
         replaced = drawn & (item_seq < self.n_items)
         return Sequences(torch.where(replaced, substitutes, item_seq), item_seq_len)
@@ -163,12 +154,10 @@ class ItemInsert(CorrelatedOperator):
     """
 
     def __init__(self, ratio: float = 0.4, *, neighbours: Tensor, max_insert_per_position: int = 1) -> None:
-        most = max_insert_per_position
-        if isinstance(most, bool) or not isinstance(most, int) or most < 1:
-            raise InputError(f"max_insert_per_position: expected an integer of at least 1, got {most!r}")
-        self.n_needed = most
+        check_count("max_insert_per_position", max_insert_per_position)
+        self.n_needed = max_insert_per_position
         super().__init__(ratio, neighbours)
-        self.max_insert_per_position = most
+        self.max_insert_per_position = max_insert_per_position
 
     def forward(self, item_seq: Tensor, item_seq_len: Tensor, generator: torch.Generator | None = None) -> Sequences:
         """Insert into a batch; see :meth:`Operator.forward`."""
@@ -188,10 +177,11 @@ class ItemInsert(CorrelatedOperator):
 
     def _draw_counts(self, item_seq_len: Tensor, width: int, generator: torch.Generator | None) -> Tensor:
         """Draw how many items are put before each: (B, L) int64, 0 where none are."""
-        drawn = self.draw_positions(item_seq_len, width, generator).long()
+        counts = self.counts(item_seq_len)  # (B,)
+        drawn = drawn_positions(item_seq_len, counts, width, generator).long()
         if self.max_insert_per_position == 1:
             return drawn
-        most = (self.max_insert_per_position // self.counts(item_seq_len)).clamp_(min=1)  # (B,)
+        most = (self.max_insert_per_position // counts).clamp_(min=1)  # (B,)
         return drawn * (uniform_below(most[:, None].expand_as(drawn), generator) + 1)
 
     def extra_repr(self) -> str:

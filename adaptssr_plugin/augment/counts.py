@@ -3,9 +3,7 @@
 from fractions import Fraction
 from functools import lru_cache
 from numbers import Real
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from adaptssr_plugin.errors import InputError
@@ -36,10 +34,9 @@ def dn(ratio: float, n: Tensor) -> Tensor:
     return (n * numerator + slack) // denominator
 
 
-@lru_cache(maxsize=256)
-def up_table(ratio: float, most: int) -> Any:
-    """Count as :func:`up`, but at least 1, for every n from 0 to ``most``: an array (most + 1,) int64, to read."""
-    return up(ratio, torch.arange(most + 1)).clamp_(min=1).numpy()
+def hidden(ratio: float, n: Tensor) -> Tensor:
+    """Count how many of each of ``n`` items are hidden: ``ceil(ratio · n)``, at least one, at most n - 1, 0 of one."""
+    return up(ratio, n).clamp_(min=1).minimum(n - 1)
 
 
 @lru_cache

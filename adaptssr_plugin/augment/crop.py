@@ -1,13 +1,11 @@
 """The crop operator (paper section 3.2, spec 1.2)."""
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
 from adaptssr_plugin.augment.base import Operator, Sequences, check_sequences
-from adaptssr_plugin.augment.counts import check_ratio, up, up_table
-from adaptssr_plugin.augment.draws import Array, below, by_tables, leading, uniform_below
+from adaptssr_plugin.augment.counts import check_ratio, up
+from adaptssr_plugin.augment.draws import uniform_below
 
 
 class ItemCrop(Operator):
@@ -23,8 +21,6 @@ class ItemCrop(Operator):
         InputError: a ratio out of range.
     """
 
-    keeps_padding = True
-
     def __init__(self, ratio: float = 0.4) -> None:
         super().__init__()
         self.ratio = check_ratio(ratio)
@@ -32,22 +28,8 @@ class ItemCrop(Operator):
     def forward(self, item_seq: Tensor, item_seq_len: Tensor, generator: torch.Generator | None = None) -> Sequences:
         """Crop a batch; see :meth:`Operator.forward`."""
         check_sequences(item_seq, item_seq_len, generator)
-        if by_tables(item_seq):
-            return self._forward_on_host(item_seq, item_seq_len, generator)
         start, length = draw_window(self.ratio, item_seq_len, generator)
         return cut_window(item_seq, start, length)
-
-    def _forward_on_host(self, item_seq: Tensor, item_seq_len: Tensor, generator: torch.Generator | None) -> Sequences:
-        """Cut the same windows, looking at as many columns only as the longest of them can have."""
-        width = item_seq.shape[1]
-        start, length = window_on_host(self.ratio, item_seq_len.numpy(), width, generator)
-        columns = int(up_table(self.ratio, width)[-1])
-        source = torch.from_numpy(_windows(width, columns).take(start, axis=0))  # (B, columns)
-        window = item_seq.gather(1, source).numpy()
-        window &= leading(width, columns).take(length, axis=0)
-        cropped = item_seq.new_zeros(item_seq.shape)
-        cropped[:, :columns] = torch.from_numpy(window)
-        return Sequences(cropped, torch.from_numpy(length))
 
     def extra_repr(self) -> str:
         """Show the argument in ``repr``."""
@@ -69,23 +51,8 @@ def draw_window(ratio: float, item_seq_len: Tensor, generator: torch.Generator |
     return uniform_below(item_seq_len - length + 1, generator), length
 
 
-def window_on_host(
-    ratio: float, item_seq_len: Array, width: int, generator: torch.Generator | None
-) -> tuple[Array, Array]:
-    """Draw what :func:`draw_window` draws, for and as arrays on the host; lengths are at most ``width``."""
-    length = up_table(ratio, width).take(item_seq_len)
-    return below(item_seq_len - length + 1, generator), length
-
-
 def cut_window(item_seq: Tensor, start: Tensor, length: Tensor) -> Sequences:
     """Cut ``length`` items from ``start`` on out of each row of (B, L), both (B,) int64; L stays."""
     place = torch.arange(item_seq.shape[1], device=item_seq.device)  # (L,)
     source = (place + start[:, None]).clamp_(max=item_seq.shape[1] - 1)  # (B, L)
     return Sequences(item_seq.gather(1, source).mul_(place < length[:, None]), length)
-
-
-@lru_cache(maxsize=64)
-def _windows(width: int, columns: int) -> Array:
-    """Give the places of a window of ``columns`` from every start on, none beyond the row: (L + 1, columns) int64."""
-    place = torch.arange(columns) + torch.arange(width + 1)[:, None]
-    return place.clamp_(max=width - 1).numpy()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from adaptssr_plugin.augment.base import Sequences, ViewPair, check_sequences
 from adaptssr_plugin.augment.mask_and_fill import MaskAndFill
-from adaptssr_plugin.errors import InputError, check_kind
+from adaptssr_plugin.errors import InputError, check_count, check_kind
 
 
 @runtime_checkable
@@ -66,8 +66,10 @@ class ScoredFillPair(nn.Module):
         self.fill = fill
         self.evaluator: Evaluator
         object.__setattr__(self, "evaluator", fill.filler)  # past nn.Module, as the operator has it
-        self.candidates = _integer("candidates", candidates)
-        self.ranks = tuple(_integer("ranks", rank, self.candidates) for rank in ranks)
+        check_count("candidates", candidates)
+        for rank in ranks:
+            check_count("ranks", rank, most=candidates)
+        self.candidates, self.ranks = candidates, tuple(ranks)
         check_kind("one_side", one_side, bool, "True or False")
         self.one_side = one_side
         self.rank = self.candidates
@@ -126,16 +128,11 @@ def equal_stages(epochs: int, candidates: int, stages: int | None = None) -> tup
     Raises:
         InputError: a number out of range.
     """
-    _integer("candidates", candidates)
-    stages = candidates if stages is None else _integer("stages", stages, candidates)
-    if _integer("epochs", epochs) < stages:
+    check_count("candidates", candidates)
+    stages = candidates if stages is None else stages
+    check_count("stages", stages, most=candidates)
+    check_count("epochs", epochs)
+    if epochs < stages:
         raise InputError(f"epochs: expected at least one for each of the {stages} stages, got {epochs}")
     stage_of = [epoch * stages // epochs + 1 for epoch in range(epochs)]
     return tuple(-(-stage * candidates // stages) for stage in stage_of)
-
-
-def _integer(name: str, value: object, most: int | None = None) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (most is not None and value > most):
-        expected = "an integer of at least 1" if most is None else f"an integer in 1 .. {most}"
-        raise InputError(f"{name}: expected {expected}, got {value!r}")
-    return value

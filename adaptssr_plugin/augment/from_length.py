@@ -3,14 +3,14 @@
 import torch
 from torch import Tensor
 
-from adaptssr_plugin.augment.base import Operator, Sequences, check_sequences
+from adaptssr_plugin.augment.base import Operator, Sequences, check_operator, check_sequences
 from adaptssr_plugin.augment.choice import apply_operator, keep_where
 from adaptssr_plugin.augment.correlated import ItemInsert, ItemSubstitute
 from adaptssr_plugin.augment.crop import ItemCrop
 from adaptssr_plugin.augment.mask import ItemMask
 from adaptssr_plugin.augment.pair import RandomPair
 from adaptssr_plugin.augment.reorder import ItemReorder
-from adaptssr_plugin.errors import InputError
+from adaptssr_plugin.errors import InputError, check_count
 
 _LETTERS = "SICMR"  # substitute, insert, crop, mask, reorder
 
@@ -31,10 +31,8 @@ class FromLength(Operator):
 
     def __init__(self, operator: Operator, min_length: int) -> None:
         super().__init__()
-        if not isinstance(operator, Operator):
-            raise InputError(f"operator: expected an Operator, got {type(operator).__name__}")
-        if isinstance(min_length, bool) or not isinstance(min_length, int) or min_length < 1:
-            raise InputError(f"min_length: expected an integer of at least 1, got {min_length!r}")
+        check_operator("operator", operator)
+        check_count("min_length", min_length)
         self.operator = operator
         self.min_length = max(min_length, operator.min_length)
 
@@ -83,8 +81,7 @@ def coserec_pair(
     Raises:
         InputError: a value out of range, or neighbours that do not fit.
     """
-    if isinstance(threshold, bool) or not isinstance(threshold, int) or threshold < -1:
-        raise InputError(f"threshold: expected an integer of at least -1, got {threshold!r}")
+    check_count("threshold", threshold, -1)
     if not isinstance(short, str) or not short or len(set(short)) < len(short) or not set(short) <= set(_LETTERS):
         raise InputError(f"short: expected some of the letters S, I, C, M, R, each once, got {short!r}")
     operators: list[Operator] = [

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from adaptssr_plugin.augment.base import Operator, Sequences, check_lengths, check_sequences
-from adaptssr_plugin.augment.counts import check_ratio, up, up_table
-from adaptssr_plugin.augment.draws import by_tables, first_of_row, shuffled_windows, window_keys
-from adaptssr_plugin.errors import InputError
+from adaptssr_plugin.augment.counts import check_ratio, hidden
+from adaptssr_plugin.augment.draws import drawn_positions, shuffled_windows
+from adaptssr_plugin.errors import check_count
 
 
 class ItemMask(Operator):
@@ -25,38 +25,18 @@ class ItemMask(Operator):
     """
 
     min_length = 2
-    keeps_padding = True
 
     def __init__(self, ratio: float = 0.6, *, mask_id: int) -> None:
         super().__init__()
         self.ratio = check_ratio(ratio)
-        if isinstance(mask_id, bool) or not isinstance(mask_id, int) or not 1 <= mask_id < 1 << 63:
-            raise InputError(f"mask_id: expected n_items, an integer of at least 1, got {mask_id!r}")
+        check_count("mask_id", mask_id)
         self.mask_id = mask_id
 
     def forward(self, item_seq: Tensor, item_seq_len: Tensor, generator: torch.Generator | None = None) -> Sequences:
         """Mask a batch; see :meth:`Operator.forward`."""
         check_sequences(item_seq, item_seq_len, generator)
-        if by_tables(item_seq):
-            return self._forward_on_host(item_seq, item_seq_len, generator)
-        order, m = self.positions(item_seq_len, item_seq.shape[1], generator)
-        first = torch.arange(item_seq.shape[1], device=item_seq.device) < m[:, None]  # (B, L)
-        masked = torch.zeros_like(first).scatter_(1, order, first)
+        masked = drawn_positions(item_seq_len, self.counts(item_seq_len), item_seq.shape[1], generator)  # (B, L)
         return Sequences(torch.where(masked, self.mask_id, item_seq), item_seq_len)
-
-    def _forward_on_host(self, item_seq: Tensor, item_seq_len: Tensor, generator: torch.Generator | None) -> Sequences:
-        """Mask the same items with fewer and cheaper passes."""
-        length, width = item_seq_len.numpy(), item_seq.shape[1]
-        keys = window_keys(None, length, width, generator)
-        count = up_table(self.ratio, width).take(length)
-        # One fewer where that would be all of them.
-        count -= count == length
-        chosen = first_of_row(keys, count).astype("int64")  # (B, L), -1 where masked, else 0
-        # Bits are exchanged where all are set: a choice at random positions takes three times as long.
-        items = item_seq.numpy()
-        chosen &= items ^ self.mask_id
-        chosen ^= items
-        return Sequences(torch.from_numpy(chosen), item_seq_len)
 
     def positions(
         self, item_seq_len: Tensor, width: int, generator: torch.Generator | None = None
@@ -83,7 +63,7 @@ class ItemMask(Operator):
     def counts(self, item_seq_len: Tensor) -> Tensor:
         """Compute how many items of rows of length ``(B,)`` are masked: int64 ``(B,)``, 0 for a row of one item."""
         # ceil, or floor where ceil is n, but never n itself (spec 1.1): the same as ceil and at most n - 1.
-        return up(self.ratio, item_seq_len).clamp_(min=1).minimum(item_seq_len - 1)
+        return hidden(self.ratio, item_seq_len)
 
     def extra_repr(self) -> str:
         """Show the arguments in ``repr``."""

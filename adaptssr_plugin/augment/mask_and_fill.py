@@ -6,10 +6,11 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from adaptssr_plugin.augment.base import Operator, Sequences, ViewPair, check_sequences
-from adaptssr_plugin.augment.counts import check_ratio, up
-from adaptssr_plugin.augment.draws import on_host, shuffled_windows
-from adaptssr_plugin.errors import InputError, check_kind
+from adaptssr_plugin.augment.base import Operator, Sequences, ViewPair, check_sequences, dtype_name
+from adaptssr_plugin.augment.counts import check_ratio, hidden
+from adaptssr_plugin.augment.draws import shuffled_windows
+from adaptssr_plugin.devices import on_cpu
+from adaptssr_plugin.errors import InputError, check_choice, check_count, check_kind
 
 
 class Filler(Protocol):
@@ -85,13 +86,15 @@ class MaskAndFill(Operator):
             raise InputError(f"filler: expected a masked-item model, got {type(filler).__name__}")
         self.filler: Filler
         object.__setattr__(self, "filler", filler)  # past nn.Module, which would make it a submodule
-        self.mask_id = _at_least_one("mask_id", getattr(filler, "n_items", None) if mask_id is None else mask_id)
-        self.top_k = _at_least_one("top_k", top_k)
+        known: Any = getattr(filler, "n_items", None) if mask_id is None else mask_id
+        check_count("mask_id", known)
+        self.mask_id: int = known
+        check_count("top_k", top_k)
+        self.top_k = top_k
         if isinstance(temperature, bool) or not isinstance(temperature, (int, float)) or not 0 < temperature < 1e30:
             raise InputError(f"temperature: expected a positive number, got {temperature!r}")
         self.temperature = float(temperature)
-        if not isinstance(fill, str) or fill not in ("sample", "argmax"):
-            raise InputError(f"fill: expected 'sample' or 'argmax', got {fill!r}")
+        check_choice("fill", fill, ("sample", "argmax"))
         self.fill = fill
         check_kind("ban_original", ban_original, bool, "True or False")
         self.ban_original = ban_original
@@ -125,12 +128,12 @@ class MaskAndFill(Operator):
         """
         self._check_mode()
         width = item_seq.shape[1]
-        # The most that a row of a block can have, on the host: nothing is read back.
-        most = [int(self.counts(torch.tensor([width]), ratio).numpy()[0]) for ratio in ratios]
+        # The most that a row of a block can have, on the CPU: nothing is read back.
+        most = [int(hidden(ratio, torch.tensor(width)).numpy()) for ratio in ratios]
         order = shuffled_windows(torch.zeros_like(item_seq_len), item_seq_len, width, generator)
         order = order[:, : max(most)]  # (B, K), of which the first of each row are masked
         blocks = zip(item_seq_len.view(len(ratios), len(item_seq) // len(ratios)), ratios, strict=True)
-        counts = torch.cat([self.counts(lengths, ratio) for lengths, ratio in blocks])  # (B,)
+        counts = torch.cat([hidden(ratio, lengths) for lengths, ratio in blocks])  # (B,)
         noise = torch.rand(order.shape, device=order.device, generator=generator)
         is_slot = torch.arange(order.shape[1], device=order.device) < counts[:, None]  # (B, K)
         rows, nth = _slots(is_slot, most)  # each (M,)
@@ -139,18 +142,9 @@ class MaskAndFill(Operator):
         positions = order[rows, nth]
         taken = is_slot[rows, nth]  # all of them, where slots can be counted
         original = item_seq[rows, positions]
-        hidden = torch.where(taken, self.mask_id, original)
-        masked = item_seq.index_put((rows, positions), hidden)
+        masked = item_seq.index_put((rows, positions), torch.where(taken, self.mask_id, original))
         drawn = self._fill(masked, item_seq_len, rows, positions, original, noise[rows, nth])
         return Sequences(item_seq.index_put((rows, positions), torch.where(taken, drawn, original)), item_seq_len)
-
-    def counts(self, item_seq_len: Tensor, ratio: float | None = None) -> Tensor:
-        """Compute how many items of rows of length ``(B,)`` are filled: int64 ``(B,)``, 0 for a row of one item.
-
-        By the operator's own ratio, unless another in (0, 1] is given.
-        """
-        own = self.ratio if ratio is None else ratio
-        return up(own, item_seq_len).clamp_(min=1).minimum(item_seq_len - 1)
 
     @torch.no_grad()
     def _fill(
@@ -162,7 +156,7 @@ class MaskAndFill(Operator):
         done = 0
         for chunk in [logits] if isinstance(logits, Tensor) else logits:
             if chunk.dim() != 2 or not chunk.is_floating_point() or chunk.shape[1] < max(self.mask_id, 2):
-                came = f"{str(chunk.dtype).removeprefix('torch.')} of shape {tuple(chunk.shape)}"
+                came = f"{dtype_name(chunk)} of shape {tuple(chunk.shape)}"
                 raise InputError(f"filler: expected floating logits (M, n) with n >= {self.mask_id}, got {came}")
             part = slice(done, done + len(chunk))
             done = part.stop
@@ -246,7 +240,7 @@ class MaskAndFillPair(nn.Module):
         check_sequences(item_seq, item_seq_len, generator)
         if self.one_side:
             first = Sequences(item_seq.clone(), item_seq_len.clone())
-            return ViewPair(first, self.fill(item_seq, item_seq_len, generator), None)
+            return ViewPair(first, self.fill(item_seq, item_seq_len.clone(), generator), None)
         both = self.fill(item_seq.repeat(2, 1), item_seq_len.repeat(2), generator)
         views = zip(both.item_seq.chunk(2), both.item_seq_len.chunk(2), strict=True)
         first, second = (Sequences(*view) for view in views)
@@ -269,14 +263,15 @@ def linear_ratios(ratio: float, epochs: int, epochs_per_stage: int) -> tuple[flo
         InputError: a number out of range.
     """
     check_ratio(ratio)
-    _at_least_one("epochs", epochs)
-    stages = -(-epochs // _at_least_one("epochs_per_stage", epochs_per_stage))
+    check_count("epochs", epochs)
+    check_count("epochs_per_stage", epochs_per_stage)
+    stages = -(-epochs // epochs_per_stage)
     return tuple(ratio * (epoch // epochs_per_stage + 1) / stages for epoch in range(epochs))
 
 
 def _slots(is_slot: Tensor, most: list[int]) -> tuple[Tensor, Tensor]:
-    """Give row and number of every slot; where counting them would make the host wait, all that a block can have."""
-    if on_host(is_slot):
+    """Give row and number of every slot; where counting them would make the CPU wait, all that a block can have."""
+    if on_cpu(is_slot):
         rows, nth = is_slot.nonzero(as_tuple=True)
         return rows, nth
     height = len(is_slot) // len(most)  # rows of a block
@@ -286,9 +281,3 @@ def _slots(is_slot: Tensor, most: list[int]) -> tuple[Tensor, Tensor]:
         all_rows.append(block * height + place // max(each, 1))
         all_nth.append(place % max(each, 1))
     return torch.cat(all_rows), torch.cat(all_nth)
-
-
-def _at_least_one(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InputError(f"{name}: expected an integer of at least 1, got {value!r}")
-    return value

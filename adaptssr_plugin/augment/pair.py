@@ -54,7 +54,7 @@ class RandomPair(nn.Module):
         """
         check_sequences(item_seq, item_seq_len, generator)
         rows = item_seq.shape[0]
-        choice = draw_operators(self.operators, item_seq_len, item_seq.shape[1], 2, generator, self.distinct)  # (2B,)
+        choice = draw_operators(self.operators, item_seq_len, 2, generator, self.distinct)  # (2B,)
         views = apply_chosen(self.operators, choice, item_seq, item_seq_len, generator)
         return ViewPair(
             Sequences(views.item_seq[:rows], views.item_seq_len[:rows]),

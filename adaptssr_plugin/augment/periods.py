@@ -9,7 +9,7 @@ from adaptssr_plugin.augment.base import ViewPair, check_sequences
 from adaptssr_plugin.augment.counts import check_ratio, up
 from adaptssr_plugin.augment.crop import cut_window
 from adaptssr_plugin.augment.draws import uniform_below
-from adaptssr_plugin.errors import InputError
+from adaptssr_plugin.errors import check_choice
 
 
 class PeriodPair(nn.Module):
@@ -36,8 +36,7 @@ class PeriodPair(nn.Module):
     def __init__(self, ratio: float = 0.4, period: Literal["disjoint", "independent"] = "disjoint") -> None:
         super().__init__()
         self.ratio = check_ratio(ratio)
-        if not isinstance(period, str) or period not in ("disjoint", "independent"):
-            raise InputError(f"period: expected 'disjoint' or 'independent', got {period!r}")
+        check_choice("period", period, ("disjoint", "independent"))
         self.period = period
 
     def forward(self, item_seq: Tensor, item_seq_len: Tensor, generator: torch.Generator | None = None) -> ViewPair:

@@ -5,8 +5,8 @@ from torch import Tensor
 
 from adaptssr_plugin.augment.base import Operator, Sequences, check_sequences
 from adaptssr_plugin.augment.counts import check_ratio
-from adaptssr_plugin.augment.crop import draw_window, window_on_host
-from adaptssr_plugin.augment.draws import by_tables, shuffled_on_host, shuffled_windows
+from adaptssr_plugin.augment.crop import draw_window
+from adaptssr_plugin.augment.draws import shuffled_windows
 
 
 class ItemReorder(Operator):
@@ -21,8 +21,6 @@ class ItemReorder(Operator):
         InputError: a ratio out of range.
     """
 
-    keeps_padding = True
-
     def __init__(self, ratio: float = 0.6) -> None:
         super().__init__()
         self.ratio = check_ratio(ratio)
@@ -30,12 +28,8 @@ class ItemReorder(Operator):
     def forward(self, item_seq: Tensor, item_seq_len: Tensor, generator: torch.Generator | None = None) -> Sequences:
         """Reorder a batch; see :meth:`Operator.forward`."""
         check_sequences(item_seq, item_seq_len, generator)
-        width = item_seq.shape[1]
-        if by_tables(item_seq):
-            window = window_on_host(self.ratio, item_seq_len.numpy(), width, generator)
-            source = shuffled_on_host(*window, width, generator)  # (B, L)
-        else:
-            source = shuffled_windows(*draw_window(self.ratio, item_seq_len, generator), width, generator)  # (B, L)
+        window = draw_window(self.ratio, item_seq_len, generator)
+        source = shuffled_windows(*window, item_seq.shape[1], generator)  # (B, L)
         return Sequences(item_seq.gather(1, source), item_seq_len)
 
     def extra_repr(self) -> str:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from adaptssr_plugin.augment.base import Sequences, ViewPair, check_sequences
+from adaptssr_plugin.augment.base import Sequences, ViewPair, check_sequences, dtype_name
 from adaptssr_plugin.augment.buckets import contents, index_buckets
 from adaptssr_plugin.augment.draws import uniform_below
 from adaptssr_plugin.errors import InputError, check_kind
@@ -173,8 +173,8 @@ def _check_array(name: str, array: object, dtypes: tuple[torch.dtype, ...]) -> N
     if not isinstance(array, Tensor):
         raise InputError(f"{name}: expected a tensor, got {type(array).__name__}")
     if array.dim() != 1 or array.dtype not in dtypes:
-        came = str(array.dtype).removeprefix("torch.")
-        raise InputError(f"{name}: expected {names} of shape (n,), got {came} of shape {tuple(array.shape)}")
+        came = f"{dtype_name(array)} of shape {tuple(array.shape)}"
+        raise InputError(f"{name}: expected {names} of shape (n,), got {came}")
 
 
 def _check_rows(rows: object, item_seq: Tensor, items: Tensor) -> None:

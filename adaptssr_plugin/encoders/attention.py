@@ -1,4 +1,4 @@
-"""Self-attention within the rows of blocks, for positions that stand one behind the other."""
+"""Self-attention within rows, which stand side by side or, in blocks, one behind the other."""
 
 import math
 from collections.abc import Sequence
@@ -9,51 +9,44 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .dropout import draws_packed, kept_levels, random_levels
+from .dropout import kept_levels, packs_bits, random_levels
 from .length_groups import Block
 
-_EXACT = (torch.float32, torch.float64)
 
-
-def attend(projected: Tensor, visible: Tensor, n_heads: int, dropout: nn.Dropout) -> Tensor:
+def attend(projected: Tensor, visible: Tensor | Sequence[Block], n_heads: int, dropout: nn.Dropout) -> Tensor:
     """Attend within rows: queries, keys and values ``(B, L, 3 · d)`` to contexts ``(B, L, d)``.
 
     Args:
-        projected: one behind the other for every position, each of all heads.
-        visible: bool ``(B, L)``, which positions may be attended to; at least one of a row.
+        projected: one behind the other for every position, each of all heads; or, with blocks, ``(C, P, 3 · d)``: of C
+            copies of P positions, those of the blocks in their order.
+        visible: bool ``(B, L)``, which positions may be attended to, at least one of a row; or blocks of rows.
         n_heads: must divide d.
-        dropout: on the attention weights.
+        dropout: on the attention weights, every copy with a mask of its own.
     """
+    if isinstance(visible, Tensor):
+        return _attend_by_torch(projected, visible, n_heads, dropout)
+    if packs_bits(dropout, projected):
+        # Half precision is computed in float32, with the masks that float32 gets from the same seed.
+        exact = projected.to(torch.promote_types(projected.dtype, torch.float32))
+        with torch.autocast("cpu", enabled=False):
+            dropped: Tensor = _DroppedAttention.apply(exact, visible, n_heads, dropout.p)  # type: ignore[no-untyped-call]
+        return dropped.to(projected.dtype)
+    contexts = []
+    for block, part in zip(visible, torch.split(projected, [block.size for block in visible], 1), strict=True):
+        copies, _, width = part.shape
+        rows = part.reshape(copies * len(block.rows), block.width, width)
+        context = _attend_by_torch(rows, block.mask().repeat(copies, 1), n_heads, dropout)
+        contexts.append(context.view(copies, block.size, -1))
+    return torch.cat(contexts, 1)
+
+
+def _attend_by_torch(projected: Tensor, visible: Tensor, n_heads: int, dropout: nn.Dropout) -> Tensor:
     batch, length, width = projected.shape
     query, key, value = projected.view(batch, length, 3, n_heads, width // 3 // n_heads).permute(2, 0, 3, 1, 4)
     context = F.scaled_dot_product_attention(  # each (B, heads, L, d / heads)
         query, key, value, attn_mask=visible[:, None, None], dropout_p=dropout.p if dropout.training else 0.0
     )
     return context.transpose(1, 2).reshape(batch, length, width // 3)
-
-
-def attend_in_blocks(projected: Tensor, blocks: Sequence[Block], n_heads: int, dropout: nn.Dropout) -> Tensor:
-    """Attend within the rows of blocks: ``(C, P, 3 · d)`` to ``(C, P, d)``.
-
-    Args:
-        projected: of C copies of P positions, those of ``blocks`` in their order.
-        blocks: which rows there are.
-        n_heads: must divide d.
-        dropout: on the attention weights, every copy with a mask of its own.
-    """
-    if draws_packed(dropout, projected):
-        # Half precision is computed in float32, with the masks that float32 gets from the same seed.
-        exact = projected if projected.dtype in _EXACT else projected.float()
-        with torch.autocast("cpu", enabled=False):
-            dropped: Tensor = _DroppedAttention.apply(exact, blocks, n_heads, dropout.p)  # type: ignore[no-untyped-call]
-        return dropped.to(projected.dtype)
-    contexts = []
-    for block, part in zip(blocks, torch.split(projected, [block.size for block in blocks], 1), strict=True):
-        copies, _, width = part.shape
-        rows = part.reshape(copies * len(block.rows), block.width, width)
-        context = attend(rows, block.mask().repeat(copies, 1), n_heads, dropout)
-        contexts.append(context.view(copies, block.size, -1))
-    return torch.cat(contexts, 1)
 
 
 class _DroppedAttention(torch.autograd.Function):

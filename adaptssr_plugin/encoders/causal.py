@@ -9,16 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import InputError, check_kind
-from .embedding import INIT_STD, ItemEmbedding
+from ..errors import check_count, check_kind
+from .arguments import check_batch, check_counts, check_dropout, check_heads
+from .embedding import INIT_STD, ItemEmbedding, init_linear
 
 _NORM_EPS = 1e-12
-
-
-def _check_sizes(**sizes: object) -> None:
-    for name, size in sizes.items():
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise InputError(f"{name}: expected a positive integer, got {size!r}")
 
 
 class CausalEncoder(nn.Module):
@@ -38,9 +33,8 @@ class CausalEncoder(nn.Module):
 
     def __init__(self, n_items: int, dim: int, max_len: int, dropout: float) -> None:
         super().__init__()
-        _check_sizes(n_items=n_items, dim=dim, max_len=max_len)
-        if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
-            raise InputError(f"dropout: expected a number in [0, 1), got {dropout!r}")
+        check_counts(n_items=n_items, dim=dim, max_len=max_len)
+        check_dropout(dropout)
         self.n_items = n_items
         self.dim = dim
         self.max_len = max_len
@@ -81,18 +75,7 @@ class CausalEncoder(nn.Module):
         return states.masked_fill(padding[..., None], 0)
 
     def _checked_states(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
-        for name, tensor in (("item_seq", item_seq), ("item_seq_len", item_seq_len)):
-            check_kind(name, tensor, Tensor, "a tensor")
-            if tensor.dtype != torch.int64 or tensor.layout != torch.strided:
-                raise InputError(f"{name}: expected int64, dense, got {tensor.dtype}, {tensor.layout}")
-        if item_seq.device != item_seq_len.device:
-            raise InputError(f"item_seq_len: expected device {item_seq.device} as item_seq, got {item_seq_len.device}")
-        if item_seq.dim() != 2 or not 1 <= item_seq.shape[1] <= self.max_len:
-            raise InputError(
-                f"item_seq: expected shape (B, L), L from 1 to max_len = {self.max_len}, got {tuple(item_seq.shape)}"
-            )
-        if item_seq_len.shape != item_seq.shape[:1]:
-            raise InputError(f"item_seq_len: expected shape ({item_seq.shape[0]},), got {tuple(item_seq_len.shape)}")
+        check_batch(item_seq, item_seq_len, self.max_len)
         return self._states(self.items(item_seq))
 
     def _states(self, vectors: Tensor) -> Tensor:
@@ -122,7 +105,8 @@ class GRUEncoder(CausalEncoder):
         hidden_dim: int | None = None,
     ) -> None:
         super().__init__(n_items, dim, max_len, dropout)
-        _check_sizes(n_layers=n_layers, hidden_dim=1 if hidden_dim is None else hidden_dim)
+        check_count("n_layers", n_layers)
+        check_count("hidden_dim", hidden_dim, optional=True)
         width = 2 * dim if hidden_dim is None else hidden_dim
         self.units = nn.GRU(dim, width, n_layers, bias=False, batch_first=True)
         self.out = nn.Linear(width, dim)
@@ -174,7 +158,7 @@ class ConvolutionEncoder(CausalEncoder):
         super().__init__(n_items, dim, max_len, dropout)
         check_kind("dilations", dilations, (tuple, list), "a tuple of integers")
         for place, dilation in enumerate(dilations):
-            _check_sizes(**{f"dilations[{place}]": dilation})
+            check_count(f"dilations[{place}]", dilation)
         self.blocks = nn.Sequential(*(_ResidualBlock(dim, dilation) for dilation in dilations))
         self.out = nn.Linear(dim, dim)
 
@@ -207,9 +191,9 @@ class CausalTransformer(CausalEncoder):
         ff_dim: int | None = None,
     ) -> None:
         super().__init__(n_items, dim, max_len, dropout)
-        _check_sizes(n_layers=n_layers, n_heads=n_heads, ff_dim=1 if ff_dim is None else ff_dim)
-        if dim % n_heads:
-            raise InputError(f"n_heads: expected a divisor of dim = {dim}, got {n_heads}")
+        check_counts(n_layers=n_layers, n_heads=n_heads)
+        check_count("ff_dim", ff_dim, optional=True)
+        check_heads(dim, n_heads)
         self.positions = nn.Parameter(torch.empty(max_len, dim))
         self.norm = nn.LayerNorm(dim, eps=_NORM_EPS)
         self.layers = nn.ModuleList(
@@ -217,10 +201,7 @@ class CausalTransformer(CausalEncoder):
             for _ in range(n_layers)
         )
         nn.init.normal_(self.positions, std=INIT_STD)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=INIT_STD)
-                nn.init.zeros_(module.bias)
+        init_linear(self)
 
     def _states(self, vectors: Tensor) -> Tensor:
         length = vectors.shape[1]

@@ -1,10 +1,10 @@
-"""Dropout whose masks cost little on a CPU."""
-
-import math
+"""Dropout whose masks cost little on a CPU, and where that is used."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ..devices import on_cpu
 
 _LEVELS = 1 << 16  # of the 16 random bits that an element gets
 _CHUNK = 1 << 16  # elements whose bits stay in the cache until they are used
@@ -15,34 +15,29 @@ class Dropout(nn.Dropout):
 
     torch draws a double from its Mersenne twister for every element, on one thread: in a training step of a
     small Transformer that is a quarter of the time. Here one 64-bit number serves four elements. So p counts in
-    steps of 2**-16; elements are independent as before. On other devices, and under ``torch.compile``, this is
-    torch's own dropout.
+    steps of 2**-16; elements are independent as before. Where :func:`packs_bits` says no, this is torch's own dropout.
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         """Drop elements of a floating tensor of any shape, and scale the others by 1 / (1 - p)."""
-        if not draws_packed(self, input) or self.inplace:
+        if not packs_bits(self, input):
             return F.dropout(input, self.p, self.training, self.inplace)
-        return input * scaled_mask(input.shape, self.p, input.dtype)
+        least, scale = kept_levels(self.p)
+        # Of the input's dtype: a product with bytes would convert them, which takes longer than drawing them.
+        mask = torch.empty(input.numel(), dtype=input.dtype)
+        for part in torch.split(mask, _CHUNK):
+            torch.ge(random_levels(len(part)), least, out=part).mul_(scale)
+        return input * mask.view(input.shape)
 
 
-def draws_packed(dropout: nn.Dropout, values: Tensor) -> bool:
-    """Whether an active dropout on these values takes its masks from :func:`scaled_mask`."""
-    ours = values.device.type == "cpu" and not torch.compiler.is_compiling()
-    return ours and dropout.training and 0 < round(dropout.p * _LEVELS) < _LEVELS
+def packs_bits(dropout: nn.Dropout, values: Tensor) -> bool:
+    """Choose between two implementations of dropout, and of attention within blocks.
 
-
-def scaled_mask(shape: tuple[int, ...] | torch.Size, p: float, dtype: torch.dtype) -> Tensor:
-    """Draw a mask on the CPU: 0 with probability p, in steps of 2**-16, else 1 / (1 - p).
-
-    It has the dtype of what it multiplies: a product with bytes would convert them each time, which takes longer
-    than drawing them.
+    An active dropout on the CPU, where nothing is traced, draws packed bits, with which attention has a closed form;
+    everywhere else both are torch's own.
     """
-    least, scale = kept_levels(p)
-    mask = torch.empty(math.prod(shape), dtype=dtype)
-    for part in torch.split(mask, _CHUNK):
-        torch.ge(random_levels(len(part)), least, out=part).mul_(scale)
-    return mask.view(shape)
+    active = dropout.training and not dropout.inplace and 0 < round(dropout.p * _LEVELS) < _LEVELS
+    return active and on_cpu(values)
 
 
 def random_levels(size: int) -> Tensor:

@@ -7,8 +7,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ..devices import on_cpu
+
 _EXACT = (torch.float32, torch.float64)
 INIT_STD = 0.02  # of every Linear and Embedding, spec §2.0
+
+
+def init_linear(module: nn.Module) -> None:
+    """Draw the weights of all linear layers within a module, and set their biases to 0."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.normal_(part.weight, std=INIT_STD)
+            nn.init.zeros_(part.bias)
 
 
 class ItemEmbedding(nn.Module):
@@ -34,7 +44,7 @@ class ItemEmbedding(nn.Module):
         """Look up ``(..., L)`` ids in 0..n_items as ``(..., L, d)``; padding passes no gradient to the table."""
         is_mask = item_seq == self.n_items
         ids = item_seq.masked_fill(is_mask, 0)
-        if self.weight.device.type == "cpu" and self.weight.dtype in _EXACT and not torch.compiler.is_compiling():
+        if on_cpu(self.weight) and self.weight.dtype in _EXACT:
             vectors: Tensor = _LookUp.apply(ids, self.weight)  # type: ignore[no-untyped-call]
         else:
             vectors = F.embedding(ids, self.weight, padding_idx=0)

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError, check_count
+from ..errors import InputError, check_choice, check_count
 from ..functional import TargetScores, linear_cross_entropy, sampled_cross_entropy, score_targets
 
 
@@ -27,8 +27,7 @@ class MaskedItemHead(nn.Module):
     def __init__(self, n_items: int, softmax: Literal["full", "sampled"] = "full", sample_share: float = 0.2) -> None:
         super().__init__()
         check_count("n_items", n_items)
-        if not isinstance(softmax, str) or softmax not in ("full", "sampled"):
-            raise InputError(f"softmax: expected full or sampled, got {softmax!r}")
+        check_choice("softmax", softmax, ("full", "sampled"))
         if not isinstance(sample_share, int | float) or not 0 < sample_share <= 1:
             raise InputError(f"sample_share: expected a number in (0, 1], got {sample_share!r}")
         self.softmax = softmax

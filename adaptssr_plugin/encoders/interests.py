@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import check_count
 from ..functional import unit_vectors
 from .embedding import INIT_STD
 
@@ -26,8 +26,7 @@ class InterestPooling(nn.Module):
 
     def __init__(self, dim: int, interests: int = 4) -> None:
         super().__init__()
-        if isinstance(interests, bool) or not isinstance(interests, int) or interests < 1:
-            raise InputError(f"interests: expected a positive integer, got {interests!r}")
+        check_count("interests", interests)
         # The name that attention pooling has too: what moves between stages is named by it.
         self.query = nn.Parameter(torch.empty(interests, dim))
         nn.init.normal_(self.query, std=INIT_STD)

@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import InputError, check_kind
-from .attention import attend, attend_in_blocks
+from ..errors import check_count, check_kind
+from .arguments import check_batch, check_counts, check_dropout, check_heads
+from .attention import attend
 from .dropout import Dropout
-from .embedding import INIT_STD, ItemEmbedding
+from .embedding import INIT_STD, ItemEmbedding, init_linear
 from .interests import InterestPooling
 from .length_groups import Block, length_blocks, restore_order
 from .pooling import AttentionPooling
@@ -46,10 +47,7 @@ class TransformerLayer(nn.Module):
             visible: bool ``(B, L)``, which positions may be attended to; or the blocks.
         """
         projected = self.query_key_value(hidden)
-        if isinstance(visible, Tensor):
-            context = attend(projected, visible, self.n_heads, self.dropout)
-        else:
-            context = attend_in_blocks(projected, visible, self.n_heads, self.dropout)
+        context = attend(projected, visible, self.n_heads, self.dropout)
         hidden = self.attention_norm(hidden + self.dropout(self.attention_out(context)))
         fed = self.feed_out(F.gelu(self.feed_in(hidden)))
         normed: Tensor = self.feed_norm(hidden + self.dropout(fed))
@@ -97,19 +95,13 @@ class UserEncoder(nn.Module):
         interests: int = 1,
     ) -> None:
         super().__init__()
-        sizes = {"n_items": n_items, "dim": dim, "n_layers": n_layers, "n_heads": n_heads, "max_len": max_len}
-        for name, size in (*sizes.items(), ("interests", interests)):
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise InputError(f"{name}: expected a positive integer, got {size!r}")
+        check_counts(n_items=n_items, dim=dim, n_layers=n_layers, n_heads=n_heads, max_len=max_len, interests=interests)
         for name, optional in (("ff_dim", ff_dim), ("length_groups", length_groups)):
-            if optional is not None and (isinstance(optional, bool) or not isinstance(optional, int) or optional < 1):
-                raise InputError(f"{name}: expected a positive integer or None, got {optional!r}")
+            check_count(name, optional, optional=True)
         for name, flag in (("embed_norm", embed_norm), ("embed_dropout", embed_dropout)):
             check_kind(name, flag, bool, "True or False")
-        if dim % n_heads:
-            raise InputError(f"n_heads: expected a divisor of dim = {dim}, got {n_heads}")
-        if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
-            raise InputError(f"dropout: expected a number in [0, 1), got {dropout!r}")
+        check_heads(dim, n_heads)
+        check_dropout(dropout)
         self.n_items = n_items
         self.dim = dim
         self.out_dim = dim * interests
@@ -122,10 +114,7 @@ class UserEncoder(nn.Module):
         self.embed_dropout = Dropout(dropout if embed_dropout else 0.0)
         self.layers = nn.ModuleList(TransformerLayer(dim, n_heads, ff_dim or 4 * dim, dropout) for _ in range(n_layers))
         self.pooling = AttentionPooling(dim) if interests == 1 else InterestPooling(dim, interests)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=INIT_STD)
-                nn.init.zeros_(module.bias)
+        init_linear(self)
 
     @property
     def item_weight(self) -> Tensor:
@@ -145,7 +134,7 @@ class UserEncoder(nn.Module):
         Raises:
             InputError: tensors of another shape, dtype or device; more than ``max_len`` positions.
         """
-        self._check(item_seq, item_seq_len)
+        check_batch(item_seq, item_seq_len, self.max_len)
         return self._encode(item_seq, item_seq_len, copies=1)[0]
 
     def encode_twice(self, item_seq: Tensor, item_seq_len: Tensor) -> tuple[Tensor, Tensor]:
@@ -153,13 +142,13 @@ class UserEncoder(nn.Module):
 
         Up to the first dropout the two are the same, and computed once. Arguments and errors as :meth:`forward`.
         """
-        self._check(item_seq, item_seq_len)
+        check_batch(item_seq, item_seq_len, self.max_len)
         first, second = self._encode(item_seq, item_seq_len, copies=2)
         return first, second
 
     def hidden_states(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         """Encode every position: ``(B, L, d)``, 0 at padding; arguments and errors as :meth:`forward`."""
-        self._check(item_seq, item_seq_len)
+        check_batch(item_seq, item_seq_len, self.max_len)
         if self._whole(item_seq):
             hidden, visible = self._hidden(item_seq, item_seq_len)
             return hidden.masked_fill(~visible[..., None], 0)
@@ -176,13 +165,14 @@ class UserEncoder(nn.Module):
         """Encode every row ``copies`` times: ``(C, B, out_dim)``."""
         if self._whole(item_seq):
             hidden, visible = self._hidden(item_seq.repeat(copies, 1), item_seq_len.repeat(copies))
-            return self._pool(hidden, visible).view(copies, item_seq.shape[0], self.out_dim)
+            pooled: Tensor = self.pooling(hidden, visible)
+            return pooled.view(copies, item_seq.shape[0], self.out_dim)
         packed, blocks, _ = self._hidden_in_blocks(item_seq, item_seq_len, copies)
         parts = []
         for block, part in zip(blocks, torch.split(packed, [block.size for block in blocks], 1), strict=True):
             n_rows = len(block.rows)
             hidden = part.reshape(copies * n_rows, block.width, self.dim)
-            pooled = self._pool(hidden, block.mask().repeat(copies, 1))
+            pooled = self.pooling(hidden, block.mask().repeat(copies, 1))
             parts.append(pooled.view(copies, n_rows, -1).transpose(0, 1))
         return restore_order(parts, blocks).transpose(0, 1)
 
@@ -213,29 +203,3 @@ class UserEncoder(nn.Module):
         for layer in self.layers:
             hidden = layer(hidden, visible)
         return hidden, visible
-
-    def _pool(self, hidden: Tensor, visible: Tensor) -> Tensor:
-        pooled: Tensor = self.pooling(hidden, visible)
-        return pooled
-
-    def _check(self, item_seq: Tensor, item_seq_len: Tensor) -> None:
-        for name, tensor in (("item_seq", item_seq), ("item_seq_len", item_seq_len)):
-            if not isinstance(tensor, Tensor):
-                raise InputError(f"{name}: expected a tensor, got {type(tensor).__name__}")
-            if tensor.layout != torch.strided:
-                raise InputError(f"{name}: expected a dense tensor, got {tensor.layout}")
-        if item_seq.dim() != 2 or item_seq.dtype != torch.int64:
-            raise InputError(
-                f"item_seq: expected int64 of shape (B, L), got {item_seq.dtype} of shape {tuple(item_seq.shape)}"
-            )
-        if not 1 <= item_seq.shape[1] <= self.max_len:
-            raise InputError(
-                f"item_seq: expected 1 to max_len = {self.max_len} positions, padding included, got {item_seq.shape[1]}"
-            )
-        if item_seq_len.shape != item_seq.shape[:1] or item_seq_len.dtype != torch.int64:
-            raise InputError(
-                f"item_seq_len: expected int64 of shape ({item_seq.shape[0]},), "
-                f"got {item_seq_len.dtype} of shape {tuple(item_seq_len.shape)}"
-            )
-        if item_seq_len.device != item_seq.device:
-            raise InputError(f"item_seq_len: expected device {item_seq.device} as item_seq, got {item_seq_len.device}")

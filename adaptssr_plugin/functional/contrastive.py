@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .hardest_negative import hardest_negative
-from .implementation import Implementation
+from .search import Implementation
 from .similarity import exclude_own_, full_precision, rows_of, similarity_chunks
 
 _STRIDE = 1  # both views are anchors

@@ -5,104 +5,28 @@ matrix in chunks without autograd, and its backward scatters the gradient to the
 O(B * d + chunk * B), never B * B.
 """
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..errors import InputError
-from .implementation import Implementation, check_implementation, choose_search
-from .similarity import exclude_own_, full_precision, rows_of, similarity_chunks
-
-_MIN_CLASSES = 32  # fewer do not fill a vector register's worth of work
-_FEW_COLUMNS = 128  # up to here torch's own maximum costs no more than the several operations of ours
-
-
-def _n_classes(width: int) -> int:
-    """Find a power of two near the square root of ``width``: where both steps of the search cost the same."""
-    return max(_MIN_CLASSES, 1 << (math.isqrt(width).bit_length() - 1))
-
-
-def _row_maximum(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Return value and index of the largest entry of each row of ``(rows, width)``; one index on a tie; NaN wins.
-
-    torch's own ``max`` with an index is not vectorised on a CPU. So the columns are taken as classes (column
-    modulo their number): first the maximum of every class, which costs next to nothing beside the product,
-    then the place inside the winning class alone.
-    """
-    rows, width = scores.shape
-    if width <= _FEW_COLUMNS:
-        found = scores.max(1)
-        return found.values, found.indices
-    classes = _n_classes(width)
-    whole = width - width % classes
-    members = scores[:, :whole].view(rows, whole // classes, classes)
-    row = torch.arange(rows, device=scores.device)
-    if whole == width:
-        best, which = members.amax(1).max(1)
-        return best, (members[row, :, which].argmax(1) * classes).add_(which)
-    best, which = torch.cat((members.amax(1), scores[:, whole:]), 1).max(1)
-    index = members[row, :, which.clamp_max(classes - 1)].argmax(1) * classes + which
-    # The columns beyond the last whole set of classes stood behind them.
-    return best, torch.where(which < classes, index, which + (whole - classes))
-
-
-def search(
-    vectors: Tensor, stride: int, user_ids: Tensor | None, chunk_size: int | None, rows: slice | None = None
-) -> tuple[Tensor, Tensor]:
-    """Find every anchor's largest similarity to another user, without autograd.
-
-    Arguments as :func:`hardest_negative`.
-
-    Returns:
-        The similarities ``(n, m / stride)``, and the winners ``(n * m / stride,)``: row numbers in the
-        ``(B * m, d)`` encodings.
-    """
-    values = vectors.new_empty(rows_of(vectors, rows)[:, ::stride].shape[:2])
-    winners = torch.empty_like(values, dtype=torch.int64)
-    with full_precision(vectors):
-        for users, scores in similarity_chunks(vectors, stride, chunk_size, rows):
-            exclude_own_(scores, users, user_ids, -torch.inf, rows)
-            value, winner = _row_maximum(scores.flatten(0, 1).flatten(1))
-            values[users], winners[users] = value.view_as(values[users]), winner.view_as(winners[users])
-    return values, winners.flatten()
-
-
-def find_winners(
-    vectors: Tensor,
-    stride: int,
-    user_ids: Tensor | None,
-    chunk_size: int | None,
-    implementation: Implementation,
-    rows: slice | None,
-) -> tuple[Tensor, Tensor]:
-    """Run :func:`search` or another implementation of it.
-
-    Raises:
-        InputError: as :func:`choose_search`; "triton" with ``rows``, which its kernel does not know.
-    """
-    if rows is None:
-        return choose_search(implementation, vectors.device, vectors.dtype)(vectors, stride, user_ids, chunk_size)
-    check_implementation(implementation)
-    if implementation == "triton":
-        raise InputError("implementation: expected 'auto' or 'torch' with rows of a gathered batch, got 'triton'")
-    return search(vectors, stride, user_ids, chunk_size, rows)
+from .search import Implementation, find_winners
+from .similarity import rows_of
 
 
 def scatter_to_winners_(
     grad_vectors: Tensor, grad: Tensor, vectors: Tensor, stride: int, winners: Tensor, rows: slice | None = None
 ) -> Tensor:
-    """Add the gradient of :func:`search` to that of the encodings, in place.
+    """Add the gradient of :func:`find_winners` to that of the encodings, in place.
 
     Args:
         grad_vectors: ``(B, m, d)``, contiguous.
         grad: gradient of the similarities ``(n, m / stride)``.
-        vectors: as given to :func:`search`.
-        stride: as given to :func:`search`.
-        winners: as returned by :func:`search`.
-        rows: as given to :func:`search`.
+        vectors: as given to :func:`find_winners`.
+        stride: as given to :func:`find_winners`.
+        winners: as returned by :func:`find_winners`.
+        rows: as given to :func:`find_winners`.
 
     Returns:
         ``grad_vectors``.

@@ -11,21 +11,18 @@ vectors and their gradient goes through memory. Memory is O(M · d + n · d + M 
 """
 
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..errors import InputError
-from .similarity import full_precision
+from ..devices import on_cpu
+from ..errors import InputError, check_choice, check_count
+from .similarity import elements_at_once, full_precision
 
 Reduction = Literal["mean", "sum", "none"]
 
-# Scores held at once. On a CPU they go through several operations in the cache (1 MiB of float32); elsewhere
-# larger chunks keep the device busy (128 MiB).
-_CPU_CHUNK_ELEMENTS = 2**18
-_DEVICE_CHUNK_ELEMENTS = 2**25
 _MIN_CHUNK_ITEMS = 64
 
 
@@ -67,8 +64,7 @@ class _Scores:
     ) -> None:
         self.hidden, self.table, self.bias, self.excluded = hidden, table, bias, excluded[:, None]
         if chunk_size is None:
-            elements = _CPU_CHUNK_ELEMENTS if hidden.device.type == "cpu" else _DEVICE_CHUNK_ELEMENTS
-            chunk_size = max(_MIN_CHUNK_ITEMS, elements // len(hidden))
+            chunk_size = max(_MIN_CHUNK_ITEMS, elements_at_once(hidden.device) // len(hidden))
         self.chunk_size = min(chunk_size, len(table))
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
@@ -247,7 +243,7 @@ def linear_cross_entropy(
             nothing is no loss, and callers skip batches without targets (spec §3, row 53).
     """
     _check(hidden, weight, bias, targets, chunk_size)
-    _check_reduction(reduction)
+    check_choice("reduction", reduction, get_args(Reduction))
     losses = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
         hidden, weight, bias, targets, None, None, chunk_size
     )
@@ -290,10 +286,9 @@ def sampled_cross_entropy(
         InputError: as :func:`linear_cross_entropy`; ``n_samples`` out of its range.
     """
     _check(hidden, weight, bias, targets, chunk_size)
-    _check_reduction(reduction)
+    check_choice("reduction", reduction, get_args(Reduction))
     n_items = len(weight)
-    if isinstance(n_samples, bool) or not isinstance(n_samples, int) or not 1 <= n_samples < n_items:
-        raise InputError(f"n_samples: expected an integer in 1..{n_items - 1}, one less than items, got {n_samples!r}")
+    check_count("n_samples", n_samples, most=n_items - 1)
     drawn = torch.randperm(n_items, generator=generator, device=hidden.device)[: n_samples + 1]
     place = torch.full((n_items,), n_samples, device=hidden.device)  # of the last drawn, unless drawn itself
     place[drawn] = torch.arange(n_samples + 1, device=hidden.device)
@@ -336,11 +331,6 @@ def _reduced(losses: Tensor, reduction: Reduction) -> Tensor:
     return losses.mean() if reduction == "mean" else losses.sum()
 
 
-def _check_reduction(reduction: str) -> None:
-    if reduction not in ("mean", "sum", "none"):
-        raise InputError(f"reduction: expected mean, sum or none, got {reduction!r}")
-
-
 def _check(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, chunk_size: int | None) -> None:
     tensors = {"hidden": hidden, "weight": weight, "targets": targets, **({} if bias is None else {"bias": bias})}
     for name, tensor in tensors.items():
@@ -362,10 +352,9 @@ def _check(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor,
             raise InputError(f"{name}: expected shape ({len(like)},), one per {which}, got {tuple(row.shape)}")
     if targets.dtype != torch.int64:
         raise InputError(f"targets: expected int64, got {targets.dtype}")
-    if chunk_size is not None and (isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1):
-        raise InputError(f"chunk_size: expected a positive integer or None, got {chunk_size!r}")
-    if targets.device.type == "cpu" and type(targets) is Tensor and not torch.compiler.is_compiling():
-        values = targets.numpy()  # on the host already, so that looking costs no waiting
+    check_count("chunk_size", chunk_size, optional=True)
+    if on_cpu(targets):
+        values = targets.numpy()
         wrong = values[(values < 0) | (values >= len(weight))]
         if len(wrong):
             raise InputError(f"targets: expected items in 0..{len(weight) - 1}, got {wrong[0]}")

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .hardest_negative import find_winners, hardest_negative, scatter_to_winners_
-from .implementation import Implementation
+from .hardest_negative import hardest_negative, scatter_to_winners_
+from .search import Implementation, find_winners
 from .similarity import exclude_own_, full_precision, rows_of, similarity_chunks, valid_negatives
 
 _STRIDE = 2  # of a, a⁺, b, b⁺ every second is an anchor
@@ -32,7 +32,7 @@ class RankedPairs(NamedTuple):
     """``(B, 2)``: L̂ᵢ and L̃ᵢ; 0 where a row has no negative."""
     positive: Tensor
     """``(B, 2)``: P."""
-    semi: Tensor
+    augmented: Tensor
     """``(B, 2, 2)``: V."""
     hardest: Tensor
     """``(B, 2)``: max W; -inf where a row has no negative."""
@@ -111,9 +111,9 @@ class _HardestPairRanking(torch.autograd.Function):
         implementation: Implementation,
         rows: slice | None,
     ) -> tuple[Tensor, ...]:
-        positive, semi = _implicit_and_augmented(own)
+        positive, augmented = _implicit_and_augmented(own)
         hardest, winners = find_winners(units, _STRIDE, user_ids, chunk_size, implementation, rows)
-        smallest, largest = semi.aminmax(dim=2)
+        smallest, largest = augmented.aminmax(dim=2)
         first, second = positive - largest, smallest - hardest  # (B, 2)
         if user_ids is not None:
             # A row whose user fills the batch has max W = -inf. As +inf the bracket makes loss and slope 0.
@@ -122,25 +122,25 @@ class _HardestPairRanking(torch.autograd.Function):
             bracket = torch.where(valid, torch.lerp(second, first, coefficient), torch.inf)
         else:
             bracket = torch.lerp(second, first, coefficient)  # λ · first + (1 - λ) · second
-        ctx.save_for_backward(units, semi, coefficient, first - second, bracket, winners)
+        ctx.save_for_backward(units, augmented, coefficient, first - second, bracket, winners)
         ctx.scale, ctx.rows = scale, rows
-        ctx.mark_non_differentiable(positive, semi, hardest)
-        return -F.logsigmoid(scale * bracket), positive, semi, hardest
+        ctx.mark_non_differentiable(positive, augmented, hardest)
+        return -F.logsigmoid(scale * bracket), positive, augmented, hardest
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        units, semi, coefficient, difference, bracket, winners = ctx.saved_tensors
+        units, augmented, coefficient, difference, bracket, winners = ctx.saved_tensors
         slope = torch.sigmoid(-ctx.scale * bracket) * grad * -ctx.scale  # g
         for_positive = coefficient * slope  # (B, 2)
         for_smallest = slope - for_positive
-        first_is_largest = semi[..., 0] >= semi[..., 1]
-        own = units.new_zeros(len(semi), 4, 4)  # G
-        own_positive, own_semi = _implicit_and_augmented(own)
+        first_is_largest = augmented[..., 0] >= augmented[..., 1]
+        own = units.new_zeros(len(augmented), 4, 4)  # G
+        own_positive, own_augmented = _implicit_and_augmented(own)
         own_positive.copy_(for_positive)
         for_largest = -for_positive
-        own_semi[..., 0] = torch.where(first_is_largest, for_largest, for_smallest)
-        own_semi[..., 1] = torch.where(first_is_largest, for_smallest, for_largest)
+        own_augmented[..., 0] = torch.where(first_is_largest, for_largest, for_smallest)
+        own_augmented[..., 1] = torch.where(first_is_largest, for_smallest, for_largest)
         with full_precision(units):
             grad_units = (own + own.mT) @ rows_of(units, ctx.rows)  # (n, 4, d)
         if ctx.rows is not None:
@@ -250,28 +250,28 @@ def all_pairs_ranking(
 
     Arguments and result as :func:`hardest_pair_ranking`; ``hardest`` is found by one more search, detached.
     """
-    positive, semi = _implicit_and_augmented(own)
+    positive, augmented = _implicit_and_augmented(own)
     # The exponent -κ[λ(P - v) + (1 - λ)(v - w)] is linear in w: offset + slope · w.
     weight = _as_coefficient(coefficient, own)
     slope = scale * (1 - weight)  # (B, 2)
-    offset = -scale * weight[..., None] * (positive[..., None] - semi) - slope[..., None] * semi  # (B, 2, 2)
+    offset = -scale * weight[..., None] * (positive[..., None] - augmented) - slope[..., None] * augmented  # (B, 2, 2)
     arguments = (units, offset, slope, user_ids, chunk_size, rows)
     sums: Tensor = _SumOverNegatives.apply(*arguments)  # type: ignore[no-untyped-call]
     n_pairs: Tensor | int = 8 * (len(units) - 1)  # |V| · |W|
     if user_ids is not None:
         n_pairs = 8 * valid_negatives(user_ids, rows).clamp_min(1)[:, None]
     hardest = hardest_negative(units.detach(), _STRIDE, user_ids, chunk_size, implementation, rows)
-    return RankedPairs(sums.sum(2) / n_pairs, positive, semi, hardest)
+    return RankedPairs(sums.sum(2) / n_pairs, positive, augmented, hardest)
 
 
 class OrderHits(NamedTuple):
     """How often the order that the loss asks for holds: int64 scalars, which add up over batches."""
 
-    positive_over_semi: Tensor
+    positive_over_augmented: Tensor
     """Pairs (anchor, v) with P > v, out of ``positive_pairs``."""
     positive_pairs: Tensor
     """4B."""
-    semi_over_negative: Tensor
+    augmented_over_negative: Tensor
     """Triples (anchor, v, w) with v > w, out of ``negative_pairs``."""
     negative_pairs: Tensor
     """16B(B - 1) where all users differ."""
@@ -287,17 +287,17 @@ def order_hits(units: Tensor, user_ids: Tensor | None = None, chunk_size: int | 
         chunk_size: as in :func:`hardest_pair_ranking`.
     """
     batch_size = len(units)
-    positive, semi = _implicit_and_augmented(intra_user_similarities(units))
+    positive, augmented = _implicit_and_augmented(intra_user_similarities(units))
     hits = torch.zeros((), dtype=torch.int64, device=units.device)
     with full_precision(units):
         for users, scores in similarity_chunks(units, _STRIDE, chunk_size):
             exclude_own_(scores, users, user_ids, torch.inf)
             for v in range(2):
-                hits += (semi[users, :, v, None, None] > scores).sum()
+                hits += (augmented[users, :, v, None, None] > scores).sum()
     others = hits.new_full((batch_size,), batch_size - 1) if user_ids is None else valid_negatives(user_ids)
     return OrderHits(
-        positive_over_semi=(positive[..., None] > semi).sum(),
+        positive_over_augmented=(positive[..., None] > augmented).sum(),
         positive_pairs=hits.new_full((), 4 * batch_size),
-        semi_over_negative=hits,
+        augmented_over_negative=hits,
         negative_pairs=16 * others.sum(),
     )

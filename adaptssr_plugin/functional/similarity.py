@@ -16,11 +16,7 @@ from torch import Tensor
 from torch.amp.autocast_mode import is_autocast_available
 from torch.autograd.function import once_differentiable
 
-# Elements of the similarity matrix held at once. On a CPU the chunk should stay in the cache, as far as products of
-# few rows do not cost more. Elsewhere larger chunks keep the device busy (2**25 float32 are 128 MiB).
-_CPU_CHUNK_ELEMENTS = 2**18
-_DEVICE_CHUNK_ELEMENTS = 2**25
-_MIN_CHUNK_ROWS = 128
+_MIN_CHUNK_ROWS = 128  # products of fewer rows cost more than a chunk that stays in the cache saves
 _COUNTED_AT_ONCE = 64  # users whose ids are compared with those of the batch
 
 
@@ -82,11 +78,15 @@ def full_precision(like: Tensor) -> AbstractContextManager[object]:
     return nullcontext()
 
 
+def elements_at_once(device: torch.device) -> int:
+    """Elements of a matrix that is visited in chunks: what stays in a CPU's cache, and keeps another device busy."""
+    return 2**18 if device.type == "cpu" else 2**25  # 1 and 128 MiB of float32
+
+
 def _users_at_once(n_users: int, n_anchors: int, n_keys: int, device: torch.device, chunk_size: int | None) -> int:
     """Users whose rows of the similarity matrix are held at once; at least one."""
     if chunk_size is None:
-        elements = _CPU_CHUNK_ELEMENTS if device.type == "cpu" else _DEVICE_CHUNK_ELEMENTS
-        chunk_size = max(_MIN_CHUNK_ROWS, elements // n_keys)
+        chunk_size = max(_MIN_CHUNK_ROWS, elements_at_once(device) // n_keys)
     return max(1, min(n_users, chunk_size // n_anchors))
 
 

@@ -4,7 +4,7 @@ A program takes a block of anchors and a share of the encodings, makes the produ
 that are no negatives, and keeps the running maximum and its place. It writes one value and one row number per anchor;
 where the encodings were shared out among several programs, their results are compared at the end.
 
-Tested against the torch search (:func:`.hardest_negative.search`) through Triton's interpreter on a CPU, and on an
+Tested against the torch search (:func:`.search.search`) through Triton's interpreter on a CPU, and on an
 H100 (``pytest -m gpu``), where its block sizes were measured.
 
 Products of float32 are made on the matrix units, as three products of TF32 that between them keep the precision of
@@ -158,7 +158,7 @@ def _shares(n_anchor_blocks: int, n_key_blocks: int, device: torch.device) -> tu
 def search(vectors: Tensor, stride: int, user_ids: Tensor | None, chunk_size: int | None) -> tuple[Tensor, Tensor]:
     """Find every anchor's largest similarity to another user, without autograd.
 
-    As :func:`.hardest_negative.search`, except that values are exact float32 (never TF32, whatever torch is set to) or
+    As :func:`.search.search`, except that values are exact float32 (never TF32, whatever torch is set to) or
     float64, half-precision vectors are multiplied in float32, and of equal similarities the first wins. Of similarities
     that differ by less than about 3e-7 either may win.
     NaN wins over everything in both, any of them.

@@ -3,29 +3,14 @@
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..errors import InputError
-from ..functional import (
-    RankedPairs,
-    all_pairs_ranking,
-    hardest_pair_ranking,
-    intra_user_similarities,
-    stacked_unit_vectors,
-    unit_vectors,
-)
-from ..functional.implementation import Implementation, check_implementation
-from .arguments import (
-    Reduction,
-    check_choice,
-    check_chunk_size,
-    check_encodings,
-    check_gather,
-    check_positive,
-    gathered_rows,
-    reduce_gathered_rows,
-    reduce_rows,
-)
+from ..errors import InputError, check_choice
+from ..functional import RankedPairs, all_pairs_ranking, hardest_pair_ranking, intra_user_similarities
+from ..functional.linear_cross_entropy import Reduction
+from ..functional.search import Implementation
+from .arguments import check_positive
+from .base import BatchLoss
 from .fusion import AugmentationAdaptiveFusion
 
 # Spec §3, rows 1-5: what the paper says against what the authors' code does.
@@ -44,7 +29,7 @@ class RankingTerms(NamedTuple):
     """λᵢ."""
     positive: Tensor
     """sim(u, u⁺): the implicit view."""
-    semi: Tensor
+    augmented: Tensor
     """Mean similarity to the encodings of the other augmented view."""
     hardest: Tensor
     """Largest similarity to another user; -inf where the batch has none."""
@@ -57,7 +42,7 @@ class _Ranked(NamedTuple):
     """B, or N of all processes together."""
 
 
-class AdaptSSRLoss(nn.Module):
+class AdaptSSRLoss(BatchLoss):
     r"""Augmentation-adaptive self-supervised ranking (AdaptSSR, NeurIPS 2023).
 
     Asks for the order sim(u, u⁺) ≥ sim(u, û) ≥ sim(u, u⁻): the same input under another dropout mask, an
@@ -85,8 +70,8 @@ class AdaptSSRLoss(nn.Module):
             number besides. Without a process group, or in a group of one, it changes nothing.
         chunk_size: rows of the similarity matrix held at once; None chooses for the device.
         implementation: of the search for the hardest negative: "torch", on any device; "triton", a CUDA kernel that
-            keeps none of the similarity matrix in memory, tested through Triton's interpreter but **on no
-            hardware yet**, and not with ``gather``; "auto": "torch".
+            keeps none of the similarity matrix in memory, and not with ``gather``; "auto": the kernel where it was
+            measured to be faster (compute capability 9, no float64, Triton installed), "torch" everywhere else.
 
     Raises:
         InputError: an argument outside of the above.
@@ -108,7 +93,7 @@ class AdaptSSRLoss(nn.Module):
         chunk_size: int | None = None,
         implementation: Implementation = "auto",
     ) -> None:
-        super().__init__()
+        super().__init__(negatives, reduction, gather, chunk_size, implementation)
         if fusion is None:
             fusion = AugmentationAdaptiveFusion()
         elif not isinstance(fusion, AugmentationAdaptiveFusion):
@@ -117,18 +102,8 @@ class AdaptSSRLoss(nn.Module):
                     f"fusion: expected None, a number in [0, 1] or an AugmentationAdaptiveFusion, got {fusion!r}"
                 )
             fusion = float(fusion)
-        check_choice("negatives", negatives, ("hardest", "all"))
-        check_choice("reduction", reduction, ("mean", "sum", "none"))
-        check_chunk_size(chunk_size)
-        check_implementation(implementation)
-        check_gather(gather, implementation)
-        self.implementation = implementation
         self.fusion = fusion
-        self.negatives = negatives
         self.scale = check_positive("scale", scale)
-        self.reduction = reduction
-        self.gather = gather
-        self.chunk_size = chunk_size
 
     @classmethod
     def from_preset(cls, preset: str, **arguments: Any) -> "AdaptSSRLoss":
@@ -166,9 +141,7 @@ class AdaptSSRLoss(nn.Module):
         ranked = self._rank(u1, u1_pos, u2, u2_pos, user_ids)
         # Without ids every row has B - 1 other users.
         valid = None if user_ids is None else ranked.pairs.hardest[:, 0] != -torch.inf
-        if self.gather:
-            return reduce_gathered_rows(ranked.pairs.loss, valid, self.reduction, ranked.n_rows)
-        return reduce_rows(ranked.pairs.loss, valid, self.reduction)
+        return self._reduce(ranked.pairs.loss, valid, ranked.n_rows)
 
     def terms(
         self, u1: Tensor, u1_pos: Tensor, u2: Tensor, u2_pos: Tensor, user_ids: Tensor | None = None
@@ -184,30 +157,20 @@ class AdaptSSRLoss(nn.Module):
             loss=pairs.loss.mean(1),
             coefficient=coefficient.detach().mean(1),
             positive=pairs.positive.detach().mean(1),
-            semi=pairs.semi.detach().mean((1, 2)),
+            augmented=pairs.augmented.detach().mean((1, 2)),
             hardest=pairs.hardest.detach().mean(1),
         )
 
     def reduce(self, terms: RankingTerms) -> Tensor:
         """Reduce the loss of ``terms`` as :meth:`forward` does."""
-        reduced = reduce_gathered_rows if self.gather else reduce_rows
-        return reduced(terms.loss, terms.hardest != -torch.inf, self.reduction)
+        return self._reduce(terms.loss, terms.hardest != -torch.inf, len(terms.loss))
 
     def _rank(self, u1: Tensor, u1_pos: Tensor, u2: Tensor, u2_pos: Tensor, user_ids: Tensor | None) -> "_Ranked":
-        rows = None
-        encodings: tuple[Tensor, ...] = (u1, u1_pos, u2, u2_pos)
-        if self.gather:
-            gathered = gathered_rows(user_ids, u1=u1, u1_pos=u1_pos, u2=u2, u2_pos=u2_pos)
-            user_ids, rows = gathered.user_ids, gathered.rows
-            units = unit_vectors(gathered.vectors)  # (N, 4, d)
-            encodings = gathered.vectors.unbind(1)
-        else:
-            check_encodings(user_ids, u1=u1, u1_pos=u1_pos, u2=u2, u2_pos=u2_pos)
-            units = stacked_unit_vectors(*encodings)  # (B, 4, d)
+        units, user_ids, rows = self._compared(user_ids, True, u1=u1, u1_pos=u1_pos, u2=u2, u2_pos=u2_pos)  # (N, 4, d)
         # Eq. 6 needs no gradient of its own similarities; it has a closed form.
         without_gradient = self.negatives == "hardest" and (isinstance(self.fusion, float) or self.fusion.detach)
-        own = intra_user_similarities(units.detach() if without_gradient else units)  # (B, 4, 4)
-        coefficient = self._coefficient(own, encodings[:2], encodings[2:])
+        own = intra_user_similarities(units.detach() if without_gradient else units)  # (N, 4, 4)
+        coefficient = self._coefficient(own, units)
         if rows is not None:
             # λ is of the whole batch as far as a batch scalar, or a subclass, makes it so; what follows is of its rows.
             own = own[rows]
@@ -216,13 +179,15 @@ class AdaptSSRLoss(nn.Module):
         pairs = ranking(units, own, coefficient, self.scale, user_ids, self.chunk_size, self.implementation, rows)
         return _Ranked(pairs, coefficient, len(units))
 
-    def _coefficient(self, own: Tensor, first: tuple[Tensor, ...], second: tuple[Tensor, ...]) -> Tensor | float:
-        """λ ``(B, 2)``, from the similarities at hand unless a subclass wants the encodings."""
+    def _coefficient(self, own: Tensor, units: Tensor) -> Tensor | float:
+        """λ ``(N, 2)``, from the similarities at hand unless a subclass wants the encodings."""
         fusion = self.fusion
         if isinstance(fusion, float):
             return fusion
         if type(fusion).forward is not AugmentationAdaptiveFusion.forward:
-            return torch.stack((fusion(*first, *second), fusion(*second, *first)), 1)
+            first, first_pos, second, second_pos = units.unbind(1)
+            sides = (first, first_pos, second, second_pos), (second, second_pos, first, first_pos)
+            return torch.stack([fusion(*side) for side in sides], 1)
         return fusion.from_similarities(torch.stack((own[:, :2, 2:], own[:, 2:, :2]), 1))
 
     def extra_repr(self) -> str:

@@ -4,9 +4,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from ..errors import check_kind
+from ..errors import check_choice, check_kind
 from ..functional import adaptive_coefficient, intra_user_similarities, stacked_unit_vectors
-from .arguments import check_choice, check_encodings
+from .arguments import check_encodings
 
 
 class AugmentationAdaptiveFusion(nn.Module):

@@ -2,26 +2,17 @@
 
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..errors import InputError
-from ..functional import hardest_info_nce, info_nce, stacked_unit_vectors, unit_vectors
-from ..functional.implementation import Implementation, check_implementation
-from ..functional.similarity import stacked_vectors
-from .arguments import (
-    Reduction,
-    check_choice,
-    check_chunk_size,
-    check_encodings,
-    check_gather,
-    check_positive,
-    gathered_rows,
-    reduce_gathered_rows,
-    reduce_rows,
-)
+from ..errors import InputError, check_choice
+from ..functional import hardest_info_nce, info_nce
+from ..functional.linear_cross_entropy import Reduction
+from ..functional.search import Implementation
+from .arguments import check_positive
+from .base import BatchLoss
 
 
-class InfoNCELoss(nn.Module):
+class InfoNCELoss(BatchLoss):
     r"""The contrastive loss that AdaptSSR is compared with (paper Eq. 9; CL4SRec, CoSeRec, DuoRec).
 
     For the 2B encodings z of two views, with p(i) the partner of i in the other view:
@@ -57,21 +48,11 @@ class InfoNCELoss(nn.Module):
         similarity: Literal["cosine", "dot"] = "cosine",
         implementation: Implementation = "auto",
     ) -> None:
-        super().__init__()
-        check_choice("negatives", negatives, ("all", "hardest"))
-        check_choice("reduction", reduction, ("mean", "sum", "none"))
-        check_chunk_size(chunk_size)
+        super().__init__(negatives, reduction, gather, chunk_size, implementation)
         check_choice("similarity", similarity, ("cosine", "dot"))
-        check_implementation(implementation)
-        check_gather(gather, implementation)
         if implementation == "triton" and negatives == "all":
             raise InputError("implementation: expected 'auto' or 'torch' with negatives='all', got 'triton'")
-        self.implementation = implementation
         self.temperature = check_positive("temperature", temperature)
-        self.negatives = negatives
-        self.reduction = reduction
-        self.gather = gather
-        self.chunk_size = chunk_size
         self.similarity = similarity
 
     def forward(self, z1: Tensor, z2: Tensor, user_ids: Tensor | None = None) -> Tensor:
@@ -91,23 +72,13 @@ class InfoNCELoss(nn.Module):
             InputError: shapes, dtypes or devices that do not agree; fewer than two rows, with ``gather`` on all
                 processes together.
         """
-        rows = None
-        if self.gather:
-            vectors, user_ids, rows = gathered_rows(user_ids, z1=z1, z2=z2)  # (N, 2, d)
-            vectors = unit_vectors(vectors) if self.similarity == "cosine" else vectors
-        else:
-            check_encodings(user_ids, z1=z1, z2=z2)
-            stacked = stacked_unit_vectors if self.similarity == "cosine" else stacked_vectors
-            vectors = stacked(z1, z2)  # (B, 2, d)
-        arguments = (vectors, self.temperature, user_ids, self.chunk_size)
+        vectors, ids, rows = self._compared(user_ids, self.similarity == "cosine", z1=z1, z2=z2)  # (N, 2, d)
+        arguments = (vectors, self.temperature, ids, self.chunk_size)
         if self.negatives == "all":
             per_anchor, valid = info_nce(*arguments, rows)
         else:
             per_anchor, valid = hardest_info_nce(*arguments, self.implementation, rows)
-        counted = None if user_ids is None else valid
-        if self.gather:
-            return reduce_gathered_rows(per_anchor, counted, self.reduction, len(vectors))
-        return reduce_rows(per_anchor, counted, self.reduction)
+        return self._reduce(per_anchor, None if user_ids is None else valid, len(vectors))
 
     def extra_repr(self) -> str:
         """Show the arguments when printed."""

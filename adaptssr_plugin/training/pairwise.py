@@ -127,7 +127,7 @@ class PairwiseStage(Stage):
             **parts,
             "lambda_mean": terms.coefficient.mean(),
             "sim_implicit": terms.positive.mean(),
-            "sim_augmented": terms.semi.mean(),
+            "sim_augmented": terms.augmented.mean(),
             "sim_hardest_negative": terms.hardest.mean(),
         }
         quantiles = torch.quantile(terms.coefficient, self.quantiles_at.to(terms.coefficient.dtype))
@@ -164,8 +164,8 @@ class PairwiseStage(Stage):
             return result
         pooled = OrderHits(*(torch.stack(counts).sum() for counts in zip(*hits, strict=True)))
         accuracies = {
-            "implicit_over_augmented": int(pooled.positive_over_semi) / int(pooled.positive_pairs),
-            "augmented_over_others": int(pooled.semi_over_negative) / max(int(pooled.negative_pairs), 1),
+            "implicit_over_augmented": int(pooled.positive_over_augmented) / int(pooled.positive_pairs),
+            "augmented_over_others": int(pooled.augmented_over_negative) / max(int(pooled.negative_pairs), 1),
         }
         order = {"order_accuracy": sum(accuracies.values()), "lambda_mean": float(torch.cat(coefficients).mean())}
         return accuracies | order | result

@@ -1,0 +1,103 @@
+"""What the losses share: which rows are compared with one another, and how a loss per row becomes one."""
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from ..distributed import GatheredRows, announce_refusal, gather_rows, sum_over_processes, world_size
+from ..errors import InputError, check_choice, check_count
+from ..functional import stacked_unit_vectors, unit_vectors
+from ..functional.linear_cross_entropy import Reduction
+from ..functional.search import Implementation, check_implementation
+from ..functional.similarity import stacked_vectors
+from .arguments import check_encodings
+
+
+class BatchLoss(nn.Module):
+    """A loss that compares the rows of a batch with one another.
+
+    Args:
+        negatives: "hardest" or "all".
+        reduction: "mean" over rows that have a negative, "sum", or "none" for ``(B,)``.
+        gather: whether rows are compared with those of every process.
+        chunk_size: rows of the similarity matrix held at once; None chooses for the device.
+        implementation: of the search for the hardest negative, "auto", "torch" or "triton".
+
+    Raises:
+        InputError: an argument outside of the above; "triton" with ``gather``.
+    """
+
+    def __init__(
+        self,
+        negatives: Literal["hardest", "all"],
+        reduction: Reduction,
+        gather: bool,
+        chunk_size: int | None,
+        implementation: Implementation,
+    ) -> None:
+        super().__init__()
+        check_choice("negatives", negatives, ("hardest", "all"))
+        check_choice("reduction", reduction, get_args(Reduction))
+        check_count("chunk_size", chunk_size, optional=True)
+        check_implementation(implementation)
+        if not isinstance(gather, bool):
+            raise InputError(f"gather: expected True or False, got {gather!r}")
+        if gather and implementation == "triton":
+            raise InputError("implementation: expected 'auto' or 'torch' with gather=True, got 'triton'")
+        self.negatives = negatives
+        self.reduction = reduction
+        self.gather = gather
+        self.chunk_size = chunk_size
+        self.implementation = implementation
+
+    def _compared(self, user_ids: Tensor | None, unit: bool, **encodings: Tensor) -> GatheredRows:
+        """Check encodings, m of ``(B, d)``, and stack them for all rows that are compared with one another.
+
+        Args:
+            user_ids: as of the losses.
+            unit: scale every vector to length 1.
+            **encodings: by the names that they have in the call.
+
+        Returns:
+            ``(N, m, d)`` in at least float32, the ids of these rows, and which rows are this process's: None, all.
+
+        Raises:
+            InputError: here as :func:`check_encodings`, on other processes for the refusal; fewer than two rows, with
+                ``gather`` on all processes together; processes that do not fit one another, on every process.
+        """
+        if not self.gather:
+            check_encodings(user_ids, minimum=2, **encodings)
+            stacked = stacked_unit_vectors if unit else stacked_vectors
+            return GatheredRows(stacked(*encodings.values()), user_ids, None)
+        try:
+            check_encodings(user_ids, minimum=0, **encodings)
+        except InputError:
+            announce_refusal()
+            raise
+        gathered = gather_rows(torch.stack(list(encodings.values()), 1), user_ids, minimum=2)
+        return gathered._replace(vectors=unit_vectors(gathered.vectors)) if unit else gathered
+
+    def _reduce(self, loss: Tensor, valid: Tensor | None, n_rows: int) -> Tensor:
+        """Reduce losses that are 0 where not ``valid``; the mean is over the valid rows.
+
+        With ``gather`` the gradients of all processes make that of the whole batch: "mean" is this process's sum, times
+        the number of processes, over the valid rows of all, so that its average over the processes is the mean of the
+        whole batch. "sum" and "none" are this process's own.
+
+        Args:
+            loss: ``(B, anchors)``, of which a row's loss is the mean, or ``(B,)``.
+            valid: bool ``(B,)``, which rows have a negative; None: all of them. One all-reduce makes the number of all.
+            n_rows: N, the valid rows of all processes together where ``valid`` is None.
+        """
+        per_anchor = loss.dim() == 2
+        if self.reduction == "none":
+            return loss.mean(1) if per_anchor else loss
+        total = loss.sum() / loss.shape[1] if per_anchor else loss.sum()
+        if self.reduction == "sum":
+            return total
+        if self.gather:
+            total = total * world_size()
+        if valid is None:
+            return total / n_rows
+        return total / (sum_over_processes(valid.sum()) if self.gather else valid.sum()).clamp_min(1)
