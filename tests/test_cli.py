@@ -83,7 +83,8 @@ def assert_one_line(result, expected, status=2):
 class TestHelp:
     @pytest.mark.parametrize("command", sorted(cli.commands))
     def test_names_every_option_and_explains_it(self, call, command):
-        status, out, err = call(command, "--help")
+        recipe = command in ("pretrain", "finetune", "quickstart")
+        status, out, err = call(command, "--help-all" if recipe else "--help")
         assert (status, err) == (0, "")
         options = [one for one in cli.commands[command].params if isinstance(one, click.Option)]
         assert len(options) > 1
@@ -91,6 +92,15 @@ class TestHelp:
             assert f"\n  {', '.join(option.opts)} " in out
             assert len(option.help) > 10
             assert option.help.split()[0] in out.split()
+
+    @pytest.mark.parametrize("command", ["pretrain", "finetune", "quickstart"])
+    def test_shows_the_common_options_unless_all_are_asked_for(self, call, command):
+        outputs = [call(command, option)[1] for option in ("--help", "--help-all", "--help")]
+        common, everything, again = (re.findall(r"^  (--[a-z-]+)", out, re.MULTILINE) for out in outputs)
+        assert common == again
+        assert set(common) < set(everything)
+        assert len(common) <= 32
+        assert "--help-all" in common
 
     @pytest.mark.parametrize("words", [["--help"], ["-h"], []])
     def test_of_all_commands(self, call, words):

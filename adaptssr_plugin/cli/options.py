@@ -37,6 +37,14 @@ _GROUPS = {
         "ft_neg_exclude", "ft_split_unit", "ft_ties", "ft_tune", "ft_rank",
     ),
 }  # fmt: skip
+_COMMON = frozenset(
+    (
+        "encoder", "dim", "n_layers", "max_len", "warm_start", "mlm_epochs",
+        "mask_ratio", "crop_ratio", "reorder_ratio", "loss", "negatives", "scale", "temperature", "epochs", "learning_rate", "dropout", "batch_size", "seed",
+        "ft_epochs", "ft_learning_rate", "ft_batch_size", "ft_dropout", "ft_tune",
+    )
+)  # fmt: skip
+"""What ``--help`` shows; ``--help-all`` shows the rest too."""
 _ALSO = {"ft_tune": ("--tune",)}  # shorter words for an option
 PRETRAINING = tuple(group for group in _GROUPS if group != "fine-tuning")
 FINE_TUNING = ("fine-tuning",)
@@ -45,9 +53,13 @@ _FIELDS = {field.name: field for field in dataclasses.fields(Recipe)}
 
 
 def recipe_options(groups: tuple[str, ...]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add the options of some groups to a command; those not given come as None."""
+    """Add the options of some groups to a command, and ``--help-all``; those not given come as None."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        command = click.option(
+            "--help-all", is_flag=True, is_eager=True, expose_value=False, callback=_help_all,
+            help="Show every option, those of single methods too, and exit.",
+        )(command)  # fmt: skip
         for group in reversed(groups):
             for name in reversed(_GROUPS[group]):
                 field, flag = _FIELDS[name], f"--{name.replace('_', '-')}"
@@ -59,11 +71,30 @@ def recipe_options(groups: tuple[str, ...]) -> Callable[[Callable[..., Any]], Ca
                     type=_TYPES[name],
                     default=None,
                     metavar={int: "N", float: "X", bool: "true|false"}.get(_TYPES[name], "TEXT"),
-                    help=f"[{group}] {field.metadata['help']} Paper: {default}.",
+                    hidden=name not in _COMMON,
+                    help=f"[{group}] {field.metadata['help']} Default: {default}.",
                 )(command)
         return command
 
     return decorate
+
+
+def _help_all(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        click.echo(help_of_all_options(context))
+        context.exit()
+
+
+def help_of_all_options(context: click.Context) -> str:
+    """Give a command's help with the options that ``--help`` leaves out."""
+    hidden = [option for option in context.command.params if isinstance(option, click.Option) and option.hidden]
+    for option in hidden:
+        option.hidden = False
+    try:
+        return context.get_help()
+    finally:
+        for option in hidden:
+            option.hidden = True
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:

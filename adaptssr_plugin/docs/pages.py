@@ -12,6 +12,7 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import make_refnode
 
 from adaptssr_plugin.cli.main import cli
+from adaptssr_plugin.cli.options import help_of_all_options
 
 
 class Commands(SphinxDirective):
@@ -27,7 +28,7 @@ def commands_text() -> str:
     parts = []
     for name, command in sorted(cli.commands.items()):
         context = click.Context(command, info_name=f"adaptssr {name}", max_content_width=110, terminal_width=110)
-        parts.append(f"## {name}\n\n```text\n{command.get_help(context)}\n```")
+        parts.append(f"## {name}\n\n```text\n{help_of_all_options(context)}\n```")
     return "\n\n".join(parts)
 
 
