@@ -39,9 +39,9 @@ _GROUPS = {
 }  # fmt: skip
 _COMMON = frozenset(
     (
-        "encoder", "dim", "n_layers", "max_len", "warm_start", "mlm_epochs",
-        "mask_ratio", "crop_ratio", "reorder_ratio", "loss", "negatives", "scale", "temperature", "epochs", "learning_rate", "dropout", "batch_size", "seed",
-        "ft_epochs", "ft_learning_rate", "ft_batch_size", "ft_dropout", "ft_tune",
+        "encoder", "dim", "n_layers", "max_len", "warm_start", "mlm_epochs", "mask_ratio", "crop_ratio",
+        "reorder_ratio", "loss", "negatives", "scale", "temperature", "epochs", "learning_rate", "dropout",
+        "batch_size", "seed", "ft_epochs", "ft_learning_rate", "ft_batch_size", "ft_dropout", "ft_tune",
     )
 )  # fmt: skip
 """What ``--help`` shows; ``--help-all`` shows the rest too."""
