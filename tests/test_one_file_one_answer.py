@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from file_cases import Dataset, datasets, expected_histories, expected_labels
+from file_cases import HEADER, Dataset, datasets, expected_histories, expected_labels
 from hypothesis import HealthCheck, Phase, given, settings
 from recbole.data import create_dataset, data_preparation
 from recbole_cases import MeanOfItems
 
+from adaptssr_plugin.cli.main import main
 from adaptssr_plugin.corpus import open_corpus, read_interactions
 from adaptssr_plugin.corpus.atomic_converter import convert_interactions
 from adaptssr_plugin.errors import InputError
@@ -192,3 +193,32 @@ def test_features_of_items(tmp_path):
         last = feature.loc[dataset.token2id("item_id", "nan")]
         assert (int(last["kind"]), list(last["tags"])) == (0, [])
         assert last["price"] == pytest.approx(np.mean(range(len(names) - 1)))  # RecBole's filling
+
+
+ODD_LINES = {
+    "u\tb\t3\t\n": ", line 3: timestamp: expected a number, got ''",
+    "u\tb\t3\tnoon\n": ", line 3: timestamp: expected a number, got 'noon'",
+    "u\tb\t3\n": ", line 3: expected 4 values separated by tabs, got 3",
+    "u\t\t3\t2\n": ", line 3: item_id: expected a token, got an empty cell",
+}
+
+
+@pytest.mark.parametrize("odd", ODD_LINES)
+def test_every_command_says_the_same_of_an_odd_line(tmp_path, capsys, monkeypatch, odd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d").mkdir()
+    rows = "".join(f"v\ti{time}\t3\t{time}\n" for time in range(5))
+    (tmp_path / "d" / "d.inter").write_text("\t".join(HEADER) + "\nu\ta\t3\t1\n" + odd + rows)
+    for command in (
+        ["pretrain", "--dataset", "d", "--output", "run", "--quiet"],
+        ["run", "SASRec", "d", "--epochs=1", "--ssl_loss=adaptssr", "--show_progress=False"],
+        ["describe", "d"],
+        ["convert", "recbole", "d", "--corpus", "--output", "corpus", "--quiet"],
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(command)
+        said = capsys.readouterr().err.strip().splitlines()
+        assert ended.value.code == 2
+        assert said[-1].endswith(f"d.inter{ODD_LINES[odd]}"), command
+        assert not any("Traceback" in line for line in said)
+    assert not (tmp_path / "run" / "model.json").exists()
