@@ -2,10 +2,12 @@
 
 import copy
 import pickle
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from recbole.data import create_dataset
 from recbole.data.dataset import Dataset, DIENDataset, SequentialDataset
 from recbole.data.interaction import Interaction
 from recbole_cases import SPLITS, MeanOfItems, split_name, stock_reading, write_odd_dataset, write_table
@@ -13,6 +15,7 @@ from recbole_cases import SPLITS, MeanOfItems, split_name, stock_reading, write_
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.recbole import build_config, mended
 from adaptssr_plugin.recbole.reading import PrefixRows
+from adaptssr_plugin.recbole.run_config import RunConfig
 
 HEADER = "user_id:token item_id:token tags:token_seq scores:float_seq rating:float timestamp:float"
 OPTIONS = {
@@ -159,3 +162,21 @@ def test_a_time_column_of_another_type(tmp_path):
     config["data_path"], config["dataset"] = str(tmp_path / "x"), "x"
     with mended(), pytest.raises(InputError, match=r"x\.inter, line 1: expected timestamp to be of type float, got"):
         SequentialDataset(config)
+
+
+def test_a_dataset_that_recbole_has_saved_is_not_taken_for_ours(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["pytest"])
+    data = str(write_odd_dataset(tmp_path / "odd"))
+    with stock_reading():
+        config = RunConfig("SASRec", data, None, {"save_dataset": True, "checkpoint_dir": str(tmp_path / "saved")})
+        create_dataset(config)
+    with mended():
+        saved = create_dataset(config)
+        with pytest.raises(InputError, match=r"^dataset: expected odd as read while this package is installed, got it"):
+            saved.build()
+    shutil.rmtree(tmp_path / "saved")
+    with mended():
+        first, again = create_dataset(config), create_dataset(config)
+        assert again is not first
+        for part, same in zip(first.build(), again.build(), strict=True):
+            assert_same(part.inter_feat, same.inter_feat)

@@ -224,15 +224,24 @@ def change_feat_format(original: Any) -> Any:
 
 
 def build(original: Any) -> Any:
-    """Wrap ``Dataset.build``: order and split by exact times; the parts have RecBole's."""
+    """Wrap ``Dataset.build``: order and split by exact times; the parts have RecBole's.
+
+    Raises:
+        InputError: a dataset that stock RecBole has read, and saved perhaps: its order and tokens may be wrong.
+    """
 
     def wrapped(dataset: Any) -> Any:
+        if not hasattr(dataset, "_exact_times"):
+            raise InputError(
+                f"dataset: expected {dataset.dataset_name} as read while this package is installed, got it from "
+                "RecBole alone; make it anew, and remove what save_dataset has left in checkpoint_dir or dataset_save_path"
+            )
         dataset._building = True
         try:
             parts = original(dataset)
         finally:
             dataset._building = False
-        times, field = getattr(dataset, "_exact_times", None), dataset.time_field
+        times, field = dataset._exact_times, dataset.time_field
         for rows in {id(part.inter_feat): part.inter_feat for part in (dataset, *parts)}.values():  # some share theirs
             if isinstance(rows, PrefixRows):
                 rows.end_building()
