@@ -234,7 +234,7 @@ def build(original: Any) -> Any:
         if not hasattr(dataset, "_exact_times"):
             raise InputError(
                 f"dataset: expected {dataset.dataset_name} as read while this package is installed, got it from "
-                "RecBole alone; make it anew, and remove what save_dataset has left in checkpoint_dir or dataset_save_path"
+                "RecBole alone; make it anew, and remove what save_dataset has left in checkpoint_dir"
             )
         dataset._building = True
         try:
