@@ -93,7 +93,10 @@ SPECIFIC: list[tuple[str, str]] = [
     ),
     (r"is there already; --overwrite", "Choose another folder, or add `--overwrite`."),
     (r"output: ", "Give a path that can be written, of the kind that the message names."),
-    (r"‹place›|‹path›, line|‹where› ‹row›", "Mend the line or row that the message names, or take it out of the file."),
+    (
+        r"‹place›|‹path›, line|‹where› ‹row›|in row …",
+        "Mend the line or row that the message names, or take it out of the file.",
+    ),
     (
         r"input: expected a user with an item",
         "The file's item tokens have to be those of `items.json` in the model's folder: compare a few of them.",
@@ -105,12 +108,17 @@ SPECIFIC: list[tuple[str, str]] = [
         "The file is missing, damaged, empty, or not what its name says: look at its first lines.",
     ),
     (
+        r"LABEL_FIELD: |with the label 1",
+        "Labels are a column of the `.inter` file that `LABEL_FIELD` names and `load_col` loads, or are made by "
+        "`threshold`, such as `{'rating': 4}`.",
+    ),
+    (
         r"a column|_column: |columns|load_col: |‹field› in …|label: |name:type",
         "Name a column that the file has; the message lists them. For RecBole's files they are "
         "`USER_ID_FIELD`, `ITEM_ID_FIELD`, `TIME_FIELD`.",
     ),
     (r"bins: |field: ", "`--task` names a column of the `.user` file with two values or more; numbers need `--bins`."),
-    (r"eval_args: ", "The split leaves nothing to train on: give the training part a larger share."),
+    (r"eval_args: .*nothing|eval_args: expected rows", "Give the training part of the split a larger share."),
     (
         r"raise valid_share|valid_share|validation users",
         "There are too few users, or too few held out: raise `--valid-share`.",
@@ -128,6 +136,17 @@ SPECIFIC: list[tuple[str, str]] = [
         "This model cannot have a self-supervised loss for the reason named; [the table of models](models.md)"
         " lists those that can.",
     ),
+    (
+        r"eval_args: ",
+        "`eval_args` has RecBole's four parts: `split`, `order`, `group_by` and `mode`. What goes together depends on "
+        "the model and on `metrics`, as the message says.",
+    ),
+    (
+        r"valid_metric: |metrics: |topk: ",
+        "Leave `valid_metric` out, and validation is by one of `metrics`; or name one of them, with a k of `topk` "
+        "behind it where it has one: `NDCG@20`.",
+    ),
+    (r"model: ‹model› cannot be imported", "Install the package that the message names, or take another model."),
     (
         r"an unknown name|expected a new name",
         "See the list of names: `adaptssr pretrain --help`, or `adaptssr run MODEL DATASET --show-config`.",

@@ -29,6 +29,7 @@ from .layers import BatchMaskItemSequence, index_interaction, speed_up
 from .mends import import_quick_start, mended, temporary_attribute
 from .recommender_trainer import RecommenderTrainer
 from .run_checkpoints import load_pretrained_weights, load_run, save_checkpoint
+from .run_checks import check_parts
 from .run_config import RunConfig
 from .settings import self_supervision
 from .several import shared_loaders
@@ -76,6 +77,7 @@ def installed() -> Iterator[None]:
 def _installation() -> Iterator[None]:
     package = import_quick_start()
     module = importlib.import_module("recbole.quick_start.quick_start")
+    data = importlib.import_module("recbole.data.utils")
     with ExitStack() as stack:
         stack.enter_context(mended())
         stack.enter_context(_own_models())
@@ -86,6 +88,7 @@ def _installation() -> Iterator[None]:
             (module, "get_model", _model_maker),
             (module, "get_trainer", _trainer_of(module.get_trainer)),
             (module, "data_preparation", _data_prepared(module.data_preparation)),
+            (data, "create_samplers", _parts_checked(data.create_samplers)),
             # Where RecBole ends the process group at the end of a run: that is for whoever began it.
             (module, "dist", SimpleNamespace(destroy_process_group=lambda: None)),
             (Trainer, "_save_checkpoint", save_checkpoint),
@@ -187,6 +190,16 @@ def _data_prepared(data_preparation: Callable[..., Any]) -> Callable[..., Any]:
         return loaders
 
     return data_prepared
+
+
+def _parts_checked(create_samplers: Callable[..., Any]) -> Callable[..., Any]:
+    """Check the parts of the data as soon as RecBole has split them."""
+
+    def parts_checked(config: Any, dataset: Any, built_datasets: Any) -> Any:
+        check_parts(config, built_datasets)
+        return create_samplers(config, dataset, built_datasets)
+
+    return parts_checked
 
 
 def _loading(load_data_and_model: Callable[..., Any]) -> Callable[..., Any]:

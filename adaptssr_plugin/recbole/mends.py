@@ -15,7 +15,9 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import torch
 from recbole.config import Config
+from recbole.evaluator import Collector
 
 from adaptssr_plugin.recbole.requirements import anomaly_mode_kept
 
@@ -31,6 +33,7 @@ _NUMPY_ALIASES: dict[str, type] = {
     "unicode": np.str_,
 }
 _ABSENT = object()
+_data_struct = Collector.get_data_struct
 
 
 @contextmanager
@@ -43,6 +46,7 @@ def mended() -> Iterator[None]:
         _quiet(),
         _numpy_aliases(),
         temporary_attribute(Config, "compatibility_settings", _no_settings),
+        temporary_attribute(Collector, "get_data_struct", _data_struct_with_counts),
         anomaly_mode_kept(),
         _environment_kept("CUDA_VISIBLE_DEVICES"),
     ):
@@ -134,6 +138,20 @@ def _numpy_aliases() -> Iterator[None]:
 
 def _no_settings(_config: Config) -> None:
     """Stand in for RecBole's setting of the aliases, which reads np.float_ (config/configurator.py:630): gone."""
+
+
+def _data_struct_with_counts(collector: Collector) -> Any:
+    """Stand in for ``get_data_struct``, which moves counts to the CPU as if they were tensors.
+
+    At evaluator/collector.py:227, so that ItemCoverage, AveragePopularity, GiniIndex and TailPercentage fail.
+    """
+    everything = collector.data_struct._data_dict
+    counts = {name: value for name, value in everything.items() if not isinstance(value, torch.Tensor)}
+    collector.data_struct._data_dict = {name: everything[name] for name in everything if name not in counts}
+    returned = _data_struct(collector)
+    for struct in (collector.data_struct, returned):
+        struct._data_dict.update(counts)
+    return returned
 
 
 @contextmanager

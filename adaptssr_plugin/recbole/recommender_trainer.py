@@ -15,7 +15,7 @@ import torch
 from recbole.config import Config
 from recbole.data.interaction import Interaction
 from recbole.trainer import Trainer
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import InputError, TrainingDivergedError
 from ..progress import progress_bar
@@ -24,6 +24,7 @@ from .joint import COMPARED_FIELD, self_supervised_term
 from .mends import mended, tensorboard_into
 from .pretraining import pretrain_host
 from .run_checkpoints import load_run, random_states, restore_random_states, save_checkpoint
+from .run_checks import refused_sparse_adam
 from .run_config import plain
 from .several import alone, check_alike, mean_over, with_shared_norms
 from .training_rows import item_fingerprint
@@ -164,8 +165,14 @@ class RecommenderTrainer(Trainer):
         return {name: state[name] for name in ("state_dict", "other_parameter") if name in state}
 
     def _build_optimizer(self, **kwargs: Any) -> Any:
-        """Make RecBole's optimiser; with ``faster_layers``, Adam as one fused kernel."""
+        """Make RecBole's optimiser; with ``faster_layers``, Adam as one fused kernel.
+
+        Raises:
+            InputError: ``sparse_adam`` for a model of which not every weight is a sparse embedding.
+        """
         optimizer = super()._build_optimizer(**kwargs)
+        if isinstance(optimizer, torch.optim.SparseAdam) and not _is_sparse(self.model):
+            raise refused_sparse_adam(type(self.model))
         if self.config["faster_layers"] and type(optimizer) in (torch.optim.Adam, torch.optim.AdamW):
             for group in optimizer.param_groups:
                 group["fused"] = True
@@ -242,6 +249,13 @@ class RecommenderTrainer(Trainer):
         sources = {"order": self._train_data, "transform": getattr(self._train_data, "transform", None)}
         generators = {name: getattr(source, "generator", None) for name, source in sources.items()}
         return {name: generator for name, generator in generators.items() if generator is not None}
+
+
+def _is_sparse(model: nn.Module) -> bool:
+    """Tell whether every weight of a model is an embedding with sparse gradients."""
+    embeddings = (module for module in model.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag))
+    sparse = {id(embedding.weight) for embedding in embeddings if embedding.sparse}
+    return all(id(parameter) in sparse for parameter in model.parameters())
 
 
 class _LossTotals:
