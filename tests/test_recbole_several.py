@@ -18,7 +18,7 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 
 from adaptssr_plugin.errors import InputError, ProcessLostError, TrainingDivergedError
 from adaptssr_plugin.recbole import installed, load_data_and_model, run_recbole
-from adaptssr_plugin.recbole.several import check_alike, shared_loaders, with_shared_norms
+from adaptssr_plugin.recbole.several import check_alike, with_shared_norms
 from adaptssr_plugin.recbole.spawning import Group, _checked, _outcome, _Word
 from adaptssr_plugin.training.processes import Processes
 
@@ -286,12 +286,6 @@ def test_batch_norms_on_a_cpu_are_refused():
     assert with_shared_norms(model, config, Two()) is model
     with pytest.raises(InputError, match=r"^nproc: expected 1 for X on a cpu, got 2: its batch norm can see"):
         with_shared_norms(nn.Sequential(nn.BatchNorm1d(2)), config, Two())
-
-
-def test_loaders_from_a_file_are_refused():
-    loader = SimpleNamespace(sampler=torch.utils.data.RandomSampler([1, 2]))
-    with pytest.raises(InputError, match=r"^dataloaders_save_path: expected no saved loaders in several"):
-        shared_loaders({}, [loader, loader, loader])
 
 
 def test_processes_that_were_asked_for_different_runs():

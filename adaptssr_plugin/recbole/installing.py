@@ -31,6 +31,7 @@ from .recommender_trainer import RecommenderTrainer
 from .run_checkpoints import load_pretrained_weights, load_run, save_checkpoint
 from .run_checks import check_parts
 from .run_config import RunConfig
+from .saved_loaders import load_split_dataloaders
 from .settings import self_supervision
 from .several import shared_loaders
 from .spawning import run_in_processes
@@ -89,6 +90,7 @@ def _installation() -> Iterator[None]:
             (module, "get_trainer", _trainer_of(module.get_trainer)),
             (module, "data_preparation", _data_prepared(module.data_preparation)),
             (data, "create_samplers", _parts_checked(data.create_samplers)),
+            (data, "load_split_dataloaders", load_split_dataloaders),
             # Where RecBole ends the process group at the end of a run: that is for whoever began it.
             (module, "dist", SimpleNamespace(destroy_process_group=lambda: None)),
             (Trainer, "_save_checkpoint", save_checkpoint),
@@ -217,8 +219,13 @@ def _loading(load_data_and_model: Callable[..., Any]) -> Callable[..., Any]:
         state = load_run(model_file, trusted)
         if isinstance(state["config"], dict):
             state["config"] = RunConfig.restored(state["config"], model)
+        own = torch.load  # which unpickling a dataset or loaders that were saved calls too
+
+        def load(file: Any, *arguments: Any, **options: Any) -> Any:
+            return state if file == str(model_file) else own(file, *arguments, **options)
+
         # RecBole's own lines read the file themselves, with torch.load.
-        with temporary_attribute(torch, "load", lambda *_, **__: state):
+        with temporary_attribute(torch, "load", load):
             return load_data_and_model(str(model_file))
 
     return load_checked

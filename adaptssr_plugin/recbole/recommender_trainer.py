@@ -81,7 +81,7 @@ class RecommenderTrainer(Trainer):
                 pretrain_host(self, train_data, show_progress)
                 self.optimizer = self._build_optimizer()  # with none of the moments of another objective
             if self._resumed_states is not None:
-                restore_random_states(self._resumed_states, self._generators())
+                self._restore_random_states(self._resumed_states)
             return super().fit(train_data, valid_data, verbose, saved, show_progress, callback_fn)
 
     def _begin_together(self) -> None:
@@ -243,6 +243,11 @@ class RecommenderTrainer(Trainer):
             self.best_valid_result = OrderedDict(self._last_valid_result)
         self._last_good = str(resume_file)
         self.logger.info(f"Checkpoint loaded. Resume training from epoch {self.start_epoch}")
+
+    def _restore_random_states(self, states: dict[str, Any]) -> None:
+        if "order" not in states["generators"]:  # the interrupted run saved its loaders, as below
+            self._train_data.generator = self._train_data.sampler.generator = None
+        restore_random_states(states, self._generators())
 
     def _generators(self) -> dict[str, torch.Generator]:
         """Give the generators that the batches come from; RecBole's ``save_dataloaders`` leaves them without."""

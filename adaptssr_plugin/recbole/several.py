@@ -15,7 +15,6 @@ import torch
 from recbole.trainer import Trainer
 from recbole.utils import get_trainer
 from torch import nn
-from torch.utils.data.distributed import DistributedSampler
 
 from ..errors import InputError
 from ..training.processes import Processes
@@ -67,16 +66,8 @@ def alone(config: Any) -> Any:
 
 
 def shared_loaders(config: Any, loaders: Any) -> tuple[Any, ...]:
-    """Give the loaders of training, validation and test of one of several processes, the last two with all rows.
-
-    Raises:
-        InputError: loaders from a file, which give every process all training rows.
-    """
+    """Give the loaders of training, validation and test of one of several processes, the last two with all rows."""
     train_data, *others = loaders
-    if not isinstance(train_data.sampler, DistributedSampler):
-        raise InputError(
-            "dataloaders_save_path: expected no saved loaders in several processes, got those of one process"
-        )
     whole = alone(config)
     return train_data, *(type(loader)(whole, loader._dataset, loader._sampler) for loader in others)
 
