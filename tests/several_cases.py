@@ -101,7 +101,11 @@ def user_stage(folder):
 
 def evaluation(folder):
     """Write the metrics of the untrained model, of which each process gives the first one's."""
-    with trainer_of({"ssl_loss": "none", "metric_decimal_place": 8, "topk": [50]}) as (trainer, _, valid_data):
+    with trainer_of({"ssl_loss": "none", "metric_decimal_place": 8, "topk": [50], "valid_metric": "NDCG@50"}) as (
+        trainer,
+        _,
+        valid_data,
+    ):
         torch.manual_seed(trainer.processes.rank)
         result = trainer.evaluate(valid_data, load_best_model=False)
         number, rank = trainer.processes.number, trainer.processes.rank

@@ -255,6 +255,12 @@ class TestWrongCalls:
         assert "got 'zzz'" in result[2]
         assert "did you mean" not in result[2]
 
+    def test_of_a_model_that_needs_a_package(self, call, data, monkeypatch):
+        monkeypatch.setitem(sys.modules, "lightgbm", None)  # as where it is not installed
+        result = call("xgboost", data)
+        assert_one_line(result, "model: xgboost cannot be imported: ")
+        assert "did you mean" not in result[2]
+
     def test_of_our_model_s_name(self, call, data):
         assert "did you mean CoSeRec" in call("CoSerec", data)[2]
 
@@ -273,11 +279,19 @@ class TestWrongCalls:
             (["--config_files=missing.yaml"], "config_files: cannot read missing.yaml"),
             (["--config_files=list.yaml"], "config_files: expected option: value lines in list.yaml, got list"),
             (["--config_files=broken.yaml"], "config_files: cannot read broken.yaml: "),
-            (["--metrics=Foo"], "options: "),
-            (["--metrics=['Recall','AUC']"], "options: "),  # a RuntimeError
-            (["--valid_metric=5"], "options: "),  # an AttributeError
-            (["--topk=ten"], "options: "),  # a TypeError
-            (["--metrics=[]"], "options: "),  # a KeyError
+            (["--metrics=Foo"], "metrics: expected one or several of AUC, "),
+            (["--metrics=['Recall','AUC']"], "metrics: expected ranking metrics alone or value metrics (AUC, "),
+            (["--valid_metric=5"], "valid_metric: expected one that metrics and topk ask for (Recall@10, MRR@10, "),
+            (["--topk=20", "--valid_metric=MRR@10"], "valid_metric: expected one that metrics and topk ask for (Re"),
+            (["--topk=ten"], "topk: expected a positive integer or a list of them, got 'ten'"),
+            (["--topk=5,10"], "topk: expected a positive integer or a list of them, got (5, 10)"),
+            (["--metrics=[]"], "metrics: expected one or several of AUC, "),
+            (["--eval_args={'mode':'uni10'}"], "eval_args: expected the order TO for a sequential model, got none"),
+            (["--eval_batch_size=0"], "eval_batch_size: expected a positive integer, got 0"),
+            (["--train_batch_size=abc"], "train_batch_size: expected a positive integer, got 'abc'"),
+            (["--learner=lion"], "learner: expected one of adam, adamw, sgd, "),
+            (["--benchmark_filename=['train','test']"], "benchmark_filename: expected the parts for training, "),
+            (["--repeatable=False"], "options: "),
             (["--pretrained=nowhere.pth"], "pretrained: expected an existing file, got 'nowhere.pth'"),
             (["--resume=nowhere.pth"], "resume: expected an existing file, got 'nowhere.pth'"),
         ],
@@ -289,16 +303,21 @@ class TestWrongCalls:
         assert_one_line(result, expected)
 
     @pytest.mark.parametrize(
-        "word", ["--n_heads=7", "--train_batch_size=abc", "--item_inter_num_interval=[900,inf)", "--resume=broken.pth"]
+        ("word", "expected"),
+        [
+            ("--n_heads=7", "options: RecBole refuses the dataset or the options: "),
+            ("--item_inter_num_interval=[900,inf)", "options: RecBole refuses the dataset or the options: "),
+            ("--resume=broken.pth", "checkpoint: "),
+            ("--topk=5000", "topk: expected "),
+        ],
     )
-    def test_of_an_option_that_is_refused_late(self, call, data, word):
+    def test_of_an_option_that_is_refused_late(self, call, data, word, expected):
         """Once its log has begun, the line is the last."""
         Path("broken.pth").write_text("nothing")
         status, out, err = call("SASRec", data, *QUICK, word)
-        expected = "adaptssr: options: RecBole refuses the dataset or the options: "
-        expected = "adaptssr: checkpoint: " if "resume" in word else expected
         assert (status, out) == (2, "")
-        assert err.splitlines()[-1].startswith(expected), err
+        assert err.splitlines()[-1].startswith(f"adaptssr: {expected}"), err
+        assert "epoch 0 training" not in err
         assert "Traceback" not in err
 
     @pytest.mark.parametrize(

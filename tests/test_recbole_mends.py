@@ -8,6 +8,8 @@ import pytest
 import torch
 from recbole.config import Config
 from recbole.data.interaction import Interaction
+from recbole.evaluator import Collector
+from recbole.model.sequential_recommender import BERT4Rec
 from recbole.trainer import Trainer
 from recbole.trainer import trainer as trainer_module
 from recbole_cases import MeanOfItems, write_odd_dataset
@@ -23,6 +25,8 @@ def process_state():
         "argv": list(sys.argv),
         "devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "settings": Config.compatibility_settings,
+        "counts": Collector.get_data_struct,
+        "loss": BERT4Rec.calculate_loss,
         "ray": {name for name in sys.modules if name.split(".")[0] == "ray"},
         "tensorboard": trainer_module.get_tensorboard,
     }

@@ -27,6 +27,10 @@ from adaptssr_plugin.recbole.run_config import RunConfig
 
 CROSS_ENTROPY = {"train_neg_sample_args": None}  # as RecBole wants it said
 SSL = {"ssl_loss": "adaptssr"}
+MODEL = (
+    "model: expected the name of a RecBole model, spelt as in its table (SASRec, GRU4Rec, …), or a class that extends "
+    "one of RecBole's,"
+)
 RESULT = {"best_valid_score", "valid_score_bigger", "best_valid_result", "test_result"}
 
 
@@ -160,13 +164,18 @@ def test_a_run_from_yaml_and_command_line_alone(monkeypatch, tmp_path):
         (("SASRec", "slice"), {"ssl_weight": "__import__('os').system('x')"}, "ssl_weight: expected a number, got "),
         (("SASRec", "slice"), {"ssl_loss": "foo"}, "ssl_loss: expected adaptssr or infonce or none, got 'foo'"),
         (("SASRec", "slice"), {"ssl_wieght": 0.1}, "ssl_wieght: expected one of ssl_"),
-        (("sasrec", "slice"), {}, "model: expected a class, or the name of a RecBole model"),
-        (("NoModel", "slice"), SSL, "model: expected a class, or the name of a RecBole model"),
+        (("sasrec", "slice"), {}, f"{MODEL} got 'sasrec'"),
+        (("NoModel", "slice"), SSL, f"{MODEL} got 'NoModel'"),
+        (("SASRec2", "slice"), {}, f"{MODEL} got 'SASRec2'"),
+        (("layers", "slice"), {}, f"{MODEL} got 'layers'"),
+        (("__init__", "slice"), {}, f"{MODEL} got '__init__'"),
+        ((torch.nn.Linear, "slice"), {}, f"{MODEL} got <class 'torch.nn.modules.linear.Linear'>"),
+        ((RecommenderTrainer, "slice"), {}, f"{MODEL} got <class 'adaptssr_plugin.recbole"),
+        ((5, "slice"), {}, f"{MODEL} got 5"),
         ((None, "slice"), {}, "model: expected one as an argument or among the options"),
         (("SASRec",), {}, "dataset: expected one as an argument or among the options"),
         (("BPR", "slice"), SSL, "ssl_loss: BPR cannot have one"),
-        (("SASRec", "slice"), {"metrics": ["Foo"]}, "options: There is no metric named 'Foo'"),
-        (("SASRec", "slice"), {"topk": "a"}, "options: The topk [a] must be"),
+        (("SASRec", "slice"), {"repeatable": False}, "options: Sequential models currently only support repeatable"),
         (("SASRec", "slice"), {"train_neg_sample_args": {"distribution": "uniform"}}, "options: train_neg_sample_args"),
         (("SASRec", "slice"), {"nproc": 2, "world_size": 2, "local_rank": 0}, "nproc: expected 1, got 2; several"),
         (("SASRec", "slice"), {"faster_layers": "yes"}, "faster_layers: expected true or false, got 'yes'"),
@@ -179,6 +188,12 @@ def test_what_is_wrong_is_said_in_one_line(arguments, options, message):
         run_recbole(*arguments, config_dict={**SMALL, **options})
     assert "\n" not in str(refused.value)
     assert str(refused.value).startswith(message)
+
+
+def test_a_model_that_needs_a_package_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lightgbm", None)  # as where it is not installed
+    with pytest.raises(InputError, match=r"^model: xgboost cannot be imported: [^\n]*lightgbm"):
+        run_recbole("xgboost", "slice", config_dict=SMALL)
 
 
 def test_contradicting_command_lines_and_unreadable_files_are_refused(monkeypatch, tmp_path):
@@ -267,10 +282,15 @@ def test_the_process_is_as_before(monkeypatch, devices):
 
 @pytest.mark.parametrize("where", ["config", "model", "training"])
 def test_the_process_is_as_before_after_a_failure(monkeypatch, where):
-    wrong = {"config": {"ssl_wieght": 1}, "model": {"pretrained": "nowhere"}, "training": {"valid_metric": "Foo@5"}}
+    def broken(*_):
+        raise KeyError("a step")
+
+    wrong = {"config": {"ssl_wieght": 1}, "model": {"pretrained": "nowhere"}, "training": {}}
     options = {**SMALL, **SSL, **wrong[where]}
+    if where == "training":
+        monkeypatch.setattr(RecommenderTrainer, "_step", broken)
     given, before = copy.deepcopy(options), process_state()
-    with pytest.raises((InputError, KeyError)):
+    with pytest.raises(KeyError if where == "training" else InputError):
         run_recbole("SASRec", "slice", config_dict=options)
     after = process_state()
     for name in before:

@@ -211,6 +211,19 @@ def test_files_that_are_split_beforehand(tmp_path):
     assert view.corpus.n_items == 6
 
 
+@pytest.mark.parametrize("parts", [["train"], ["train", "test"], ["train", "valid", "test", "more"]])
+def test_of_files_that_are_split_beforehand_the_first_is_trained_on_and_all_others_are_held_out(tmp_path, parts):
+    """However many there are; in it, an empty list is that of a user's first item, which is kept."""
+    folder, header = tmp_path / "split", "user_id:token item_id:token item_id_list:token_seq"
+    rows = {"train": [("a", "y", "x"), ("b", "z", "")]}
+    for part in parts:
+        write_table(folder / f"split.{part}.inter", header, rows.get(part, [("a", "z", "x y"), ("b", "x", "")]))
+    view = load_user_sequences(build_config(MeanOfItems, str(folder), {"benchmark_filename": parts}))
+    found = [[str(token) for token in view.corpus.item_tokens[view.corpus.history(row)]] for row in range(2)]
+    assert found == [["x", "y"], ["z"]]
+    assert (view.held_out, view.left_out) == (2 * (len(parts) - 1), 0)
+
+
 def test_files_split_beforehand_without_histories_are_refused(tmp_path):
     folder = tmp_path / "split"
     write_table(folder / "split.train.inter", "user_id:token item_id:token timestamp:float", [("a", "x", 1)])

@@ -127,8 +127,6 @@ def run(call: Call) -> None:
         except (InputError, ProcessLostError):
             raise
         except (*_REFUSALS, RuntimeError) as error:
-            if "selected index k out of range" in str(error):
-                raise InputError(f"topk: expected no more than there are items, got {config['topk']}") from None
             if _in_training(error):
                 raise
             raise InputError(f"options: RecBole refuses the dataset or the options: {_named(error)}") from error
@@ -164,7 +162,8 @@ def _config(call: Call) -> Any:
         with installed():
             return RunConfig(call.model, call.dataset, list(call.files))
     except InputError as error:
-        meant = _suggestion(call.model, _model_names()) if str(error).startswith("model:") else ""
+        names = _model_names()
+        meant = _suggestion(call.model, names) if str(error).startswith("model:") and call.model not in names else ""
         raise InputError(f"{error}{meant}") from None
     except _CONFIG_REFUSALS as error:
         raise InputError(f"options: RecBole refuses them: {_named(error)}") from error
@@ -218,8 +217,9 @@ def _check_columns(config: Any, folder: Path) -> None:
     needed = [("USER_ID_FIELD", config["USER_ID_FIELD"]), ("ITEM_ID_FIELD", config["ITEM_ID_FIELD"])]
     loaded = config["load_col"]
     loaded = loaded.get("inter", []) if isinstance(loaded, Mapping) else "*"
-    if not parts and config["MODEL_TYPE"].name == "SEQUENTIAL":
-        needed.append(("TIME_FIELD", config["TIME_FIELD"]))
+    if config["MODEL_TYPE"].name == "SEQUENTIAL":
+        histories = f"{config['ITEM_ID_FIELD']}{config['LIST_SUFFIX']}"
+        needed.append(("benchmark_filename", histories) if parts else ("TIME_FIELD", config["TIME_FIELD"]))
     for suffix in suffixes:
         columns = atomic_columns(
             folder, config.dataset, suffix, separator=config["field_separator"], encoding=config["encoding"] or "utf-8"

@@ -173,11 +173,19 @@ def _needed_columns(config: Config) -> dict[str, tuple[str, str]]:
     }
     if not config["benchmark_filename"]:
         return {**needed, config["TIME_FIELD"]: ("TIME_FIELD", "float")}
-    # Files split beforehand bring their histories with them, in a list column that has to share the items' ids.
-    histories = f"{config['ITEM_ID_FIELD']}{config['LIST_SUFFIX']}"
-    shared = list(config["alias_of_item_id"] or [])
-    config["alias_of_item_id"] = shared if histories in shared else [*shared, histories]
-    return {**needed, histories: ("benchmark_filename", "token_seq")}
+    config["alias_of_item_id"] = aliases_of_items(config.final_config_dict)
+    return {**needed, history_column(config.final_config_dict): ("benchmark_filename", "token_seq")}
+
+
+def history_column(options: Mapping[str, Any]) -> str:
+    """Name the column in which files that are split beforehand (``benchmark_filename``) bring their histories."""
+    return f"{options['ITEM_ID_FIELD']}{options['LIST_SUFFIX']}"
+
+
+def aliases_of_items(options: Mapping[str, Any]) -> list[str]:
+    """Give ``alias_of_item_id`` with the column of histories, which RecBole would otherwise number by itself."""
+    shared = list(options.get("alias_of_item_id") or [])
+    return shared if history_column(options) in shared else [*shared, history_column(options)]
 
 
 def _check_load_col(config: Config, needed: Mapping[str, Any]) -> None:

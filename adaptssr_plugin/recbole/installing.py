@@ -28,8 +28,10 @@ from .construction import options_honoured
 from .layers import index_interaction
 from .mends import import_quick_start, mended, temporary_attribute
 from .run_checkpoints import load_run, save_checkpoint
+from .run_checks import check_parts
 from .run_config import RunConfig
 from .run_data import TrainedItems, find_data
+from .saved_loaders import load_split_dataloaders
 from .spawning import run_in_processes
 
 _MODEL_NAMES = ("cl4srec", "coserec", "duorec")
@@ -81,6 +83,7 @@ def installed() -> Iterator[None]:
 def _installation() -> Iterator[None]:
     package = import_quick_start()
     module = importlib.import_module("recbole.quick_start.quick_start")
+    data = importlib.import_module("recbole.data.utils")
     with ExitStack() as stack:
         stack.enter_context(mended())
         stack.enter_context(options_honoured())
@@ -89,6 +92,8 @@ def _installation() -> Iterator[None]:
             (module, "init_logger", _logger_made(module.init_logger)),
             (module, "get_flops", _flops(module.get_flops)),
             (module, "get_model", _class_of_config),
+            (data, "create_samplers", _parts_checked(data.create_samplers)),
+            (data, "load_split_dataloaders", load_split_dataloaders),
             # Where RecBole ends the process group at the end of a run: that is for whoever began it.
             (module, "dist", SimpleNamespace(destroy_process_group=lambda: None)),
             (Trainer, "_save_checkpoint", save_checkpoint),
@@ -179,6 +184,16 @@ _IN_OTHER_PROCESSES: dict[str, Callable[..., Any]] = {
 _stock: dict[str, Callable[..., Any]] = {}
 
 
+def _parts_checked(create_samplers: Callable[..., Any]) -> Callable[..., Any]:
+    """Check the parts of the data as soon as RecBole has split them."""
+
+    def parts_checked(config: Any, dataset: Any, built_datasets: Any) -> Any:
+        check_parts(config, built_datasets)
+        return create_samplers(config, dataset, built_datasets)
+
+    return parts_checked
+
+
 def _loading(load_data_and_model: Callable[..., Any]) -> Callable[..., Any]:
     def load_checked(
         model_file: str | Path,
@@ -203,8 +218,13 @@ def _loading(load_data_and_model: Callable[..., Any]) -> Callable[..., Any]:
             state["config"] = RunConfig.restored(state["config"], model)
         find_data(state["config"], model_file, data_path)
         state["config"].trained_items = TrainedItems.of(model_file, state)
+        own = torch.load  # which unpickling a dataset or loaders that were saved calls too
+
+        def load(file: Any, *arguments: Any, **options: Any) -> Any:
+            return state if file == str(model_file) else own(file, *arguments, **options)
+
         # RecBole's own lines read the file themselves, with torch.load.
-        with temporary_attribute(torch, "load", lambda *_, **__: state):
+        with temporary_attribute(torch, "load", load):
             try:
                 return load_data_and_model(str(model_file))
             except RuntimeError as error:

@@ -15,7 +15,11 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import torch
 from recbole.config import Config
+from recbole.data.interaction import Interaction
+from recbole.evaluator import Collector
+from recbole.model.sequential_recommender import BERT4Rec
 
 from adaptssr_plugin.recbole.reading import REPLACEMENTS
 from adaptssr_plugin.recbole.requirements import anomaly_mode_kept
@@ -32,6 +36,7 @@ _NUMPY_ALIASES: dict[str, type] = {
     "unicode": np.str_,
 }
 _ABSENT = object()
+_data_struct, _bert4rec_loss = Collector.get_data_struct, BERT4Rec.calculate_loss
 
 
 @contextmanager
@@ -44,6 +49,8 @@ def mended() -> Iterator[None]:
         _quiet(),
         _numpy_aliases(),
         temporary_attribute(Config, "compatibility_settings", _no_settings),
+        temporary_attribute(Collector, "get_data_struct", _data_struct_with_counts),
+        temporary_attribute(BERT4Rec, "calculate_loss", _finite_bert4rec_loss),
         anomaly_mode_kept(),
         _environment_kept("CUDA_VISIBLE_DEVICES"),
         ExitStack() as stack,
@@ -138,6 +145,33 @@ def _numpy_aliases() -> Iterator[None]:
 
 def _no_settings(_config: Config) -> None:
     """Stand in for RecBole's setting of the aliases, which reads np.float_ (config/configurator.py:630): gone."""
+
+
+def _data_struct_with_counts(collector: Collector) -> Any:
+    """Stand in for ``get_data_struct``, which moves counts to the CPU as if they were tensors.
+
+    At evaluator/collector.py:227, so that ItemCoverage, AveragePopularity, GiniIndex and TailPercentage fail.
+    """
+    everything = collector.data_struct._data_dict
+    counts = {name: value for name, value in everything.items() if not isinstance(value, torch.Tensor)}
+    collector.data_struct._data_dict = {name: everything[name] for name in everything if name not in counts}
+    returned = _data_struct(collector)
+    for struct in (collector.data_struct, returned):
+        struct._data_dict.update(counts)
+    return returned
+
+
+def _finite_bert4rec_loss(model: BERT4Rec, interaction: Interaction) -> torch.Tensor:
+    """Stand in for BERT4Rec's loss, which is 0/0 for a batch without a masked item that counts: a zero with its graph.
+
+    At model/sequential_recommender/bert4rec.py:197 and 212. An item at the first position does not count.
+    """
+    places = interaction[model.MASK_INDEX]  # (B, masked)
+    counted = (places > 0).any()
+    # Where none counts, all are moved to a place that does, so that the loss is a number, which zero is multiplied by.
+    moved = {model.MASK_INDEX: torch.where(counted, places, 1)}
+    loss: torch.Tensor = counted * _bert4rec_loss(model, Interaction({**interaction.interaction, **moved}))
+    return loss
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import torch
 from recbole.config import Config
 from recbole.data.interaction import Interaction
 from recbole.trainer import Trainer
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import InputError, TrainingDivergedError
 from ..progress import progress_bar
@@ -25,6 +25,7 @@ from .layers import mask_whole_batches
 from .mends import mended, tensorboard_into
 from .pretraining import pretrain_host
 from .run_checkpoints import load_run, random_states, restore_random_states, save_checkpoint
+from .run_checks import refused_sparse_adam
 from .run_config import plain
 from .run_data import items_state
 from .several import alone, check_alike, check_shared_out, mean_over, with_shared_norms
@@ -90,7 +91,7 @@ class RecommenderTrainer(Trainer):
                 pretrain_host(self, train_data, show_progress)
                 self.optimizer = self._build_optimizer()  # with none of the moments of another objective
             if self._resumed_states is not None:
-                restore_random_states(self._resumed_states, self._generators())
+                self._restore_random_states(self._resumed_states)
             return super().fit(train_data, valid_data, verbose, saved, show_progress, callback_fn)
 
     def _check_rows(self) -> None:
@@ -188,8 +189,14 @@ class RecommenderTrainer(Trainer):
         return {name: state[name] for name in ("state_dict", "other_parameter") if name in state}
 
     def _build_optimizer(self, **kwargs: Any) -> Any:
-        """Make RecBole's optimiser; with ``faster_layers``, Adam as one fused kernel."""
+        """Make RecBole's optimiser; with ``faster_layers``, Adam as one fused kernel.
+
+        Raises:
+            InputError: ``sparse_adam`` for a model of which not every weight is a sparse embedding.
+        """
         optimizer = super()._build_optimizer(**kwargs)
+        if isinstance(optimizer, torch.optim.SparseAdam) and not _is_sparse(self.model):
+            raise refused_sparse_adam(type(self.model))
         if self.config["faster_layers"] and type(optimizer) in (torch.optim.Adam, torch.optim.AdamW):
             for group in optimizer.param_groups:
                 group["fused"] = True
@@ -255,11 +262,23 @@ class RecommenderTrainer(Trainer):
         self._last_good = str(resume_file)
         self.logger.info(f"Checkpoint loaded. Resume training from epoch {self.start_epoch}")
 
+    def _restore_random_states(self, states: dict[str, Any]) -> None:
+        if "order" not in states["generators"]:  # the interrupted run saved its loaders, as below
+            self._train_data.generator = self._train_data.sampler.generator = None
+        restore_random_states(states, self._generators())
+
     def _generators(self) -> dict[str, torch.Generator]:
         """Give the generators that the batches come from; RecBole's ``save_dataloaders`` leaves them without."""
         sources = {"order": self._train_data, "transform": getattr(self._train_data, "transform", None)}
         generators = {name: getattr(source, "generator", None) for name, source in sources.items()}
         return {name: generator for name, generator in generators.items() if generator is not None}
+
+
+def _is_sparse(model: nn.Module) -> bool:
+    """Tell whether every weight of a model is an embedding with sparse gradients."""
+    embeddings = (module for module in model.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag))
+    sparse = {id(embedding.weight) for embedding in embeddings if embedding.sparse}
+    return all(id(parameter) in sparse for parameter in model.parameters())
 
 
 class _LossTotals:

@@ -15,12 +15,14 @@ from ..errors import InputError
 from ..methods.options import typed
 from ..training.processes import Processes
 from .atomic_files import locate
-from .config import refuse_processes
+from .config import aliases_of_items, history_column, refuse_processes
+from .run_checks import check_benchmark_parts, settle_options
 from .safe_config import SafeConfig, one_line
 from .settings import SelfSupervision, packaged_defaults, self_supervision
 from .several import share_out
 
 _RECBOLE_MODELS = Path(recbole.__file__).parent / "properties" / "model"
+_RECBOLE_CODE = Path(recbole.__file__).parent / "model"
 _ENUMS: dict[str, type[enum.Enum]] = {
     "MODEL_TYPE": ModelType,
     "MODEL_INPUT_TYPE": InputType,
@@ -45,6 +47,7 @@ class RunConfig(SafeConfig):
 
     ``config_dict`` stays as it is. A sequential model trained by cross-entropy samples no negatives unless asked to
     (RecBole refuses its own default there). A class that extends one of RecBole's models has that model's defaults.
+    Validation is by RecBole's metric if ``metrics`` and ``topk`` ask for it, otherwise by the first that they ask for.
     Where torch's default process group has several processes, the run is that of all of them.
     """
 
@@ -85,12 +88,14 @@ class RunConfig(SafeConfig):
             if value is None and external.get(name) is None:
                 raise InputError(f"{name}: expected one as an argument or among the options, got none")
         name, model_class = _found(external["model"] if model is None else model)
+        parts = external.get("benchmark_filename")
+        check_benchmark_parts(parts)
         dataset = str(external["dataset"] if dataset is None else dataset)
         self._folder: Path | None = None
         data_path = Path(str(self.external_config_dict.get("data_path", "dataset/")))
         by_name = dataset == "ml-100k" or (Path(dataset).name == dataset and (data_path / dataset).is_dir())
         if not by_name and Path(dataset).is_dir():
-            self._folder, dataset = locate(dataset, data_path, self.external_config_dict.get("benchmark_filename"))
+            self._folder, dataset = locate(dataset, data_path, parts)
         return name, model_class, dataset
 
     def _load_internal_config_dict(self, model: str, model_class: type[Any], dataset: str) -> None:
@@ -107,9 +112,12 @@ class RunConfig(SafeConfig):
     def _get_final_config_dict(self) -> dict[str, Any]:
         final: dict[str, Any] = super()._get_final_config_dict()
         sequential = final["MODEL_TYPE"] == ModelType.SEQUENTIAL
-        if sequential and "load_col" not in self.external_config_dict and not final.get("benchmark_filename"):
-            columns = final["load_col"]["inter"]  # RecBole's default leaves out what it then sorts by
-            final["load_col"] = {**final["load_col"], "inter": list(dict.fromkeys([*columns, final["TIME_FIELD"]]))}
+        column = _needed_column(final)
+        if column is not None and "load_col" not in self.external_config_dict:
+            columns = final["load_col"]["inter"]
+            final["load_col"] = {**final["load_col"], "inter": list(dict.fromkeys([*columns, column]))}
+        if column is not None and column == history_column(final):
+            final["alias_of_item_id"] = aliases_of_items(final)
         if sequential and final.get("loss_type") == "CE" and "train_neg_sample_args" not in self.external_config_dict:
             final["train_neg_sample_args"] = None
         self.ssl = self_supervision(self.model, final)
@@ -119,6 +127,7 @@ class RunConfig(SafeConfig):
             final[name] = default if value is None else typed(name, value, kind)
         if final["faster_layers"] is None:
             final["faster_layers"] = self.ssl.active
+        settle_options(final, self.external_config_dict, self.model_class)
         return final
 
     def _set_default_parameters(self) -> None:
@@ -164,18 +173,34 @@ def _found(model: Any) -> tuple[str, type[Any]]:
     """Give name and class of a model, which may be given by either.
 
     Raises:
-        InputError: a name that RecBole's look-up does not find.
+        InputError: a name that RecBole's look-up does not find, or a class that is no model of RecBole's kind.
     """
-    if not isinstance(model, str):
-        return model.__name__, model
-    try:
-        return model, get_model(model)
-    except (ValueError, AttributeError, ImportError) as error:  # the look-up ends among models that need lightgbm
-        reason = f" ({one_line(error)})" if isinstance(error, ImportError) else ""
+    found = model
+    if isinstance(model, str):
+        try:
+            found = get_model(model)
+        except (ValueError, AttributeError):
+            found = None
+        except ImportError as error:  # the look-up ends among models that need lightgbm and xgboost
+            if any(path.stem == model.lower() for path in _RECBOLE_CODE.glob("*/*.py")):
+                raise InputError(f"model: {model} cannot be imported: {one_line(error)}") from None
+            found = None
+    if not isinstance(found, type) or not isinstance(getattr(found, "type", None), ModelType):
         raise InputError(
-            f"model: expected a class, or the name of a RecBole model, spelt as in its table (SASRec, GRU4Rec, …), "
-            f"got {model!r}{reason}"
-        ) from None
+            "model: expected the name of a RecBole model, spelt as in its table (SASRec, GRU4Rec, …), or a class that "
+            f"extends one of RecBole's, got {model!r}"
+        )
+    return (model if isinstance(model, str) else found.__name__), found
+
+
+def _needed_column(final: Mapping[str, Any]) -> str | None:
+    """Name the column that RecBole's default ``load_col`` leaves out and that it then sorts or splits by, or reads."""
+    sequential = final["MODEL_TYPE"] == ModelType.SEQUENTIAL
+    if final.get("benchmark_filename") is not None:
+        return history_column(final) if sequential else None
+    args = final["eval_args"] if isinstance(final["eval_args"], Mapping) else {}
+    by_time = sequential or args.get("order") == "TO" or "TS" in (args.get("split") or ())
+    return str(final["TIME_FIELD"]) if by_time else None
 
 
 def plain(config: Any) -> dict[str, Any]:

@@ -45,7 +45,8 @@ def load_user_sequences(config: Config) -> UserSequences:
     (``TS``, or ``RS`` without grouping), it stays only if it is no later than the newest training target.
 
     Of files that are split beforehand (``benchmark_filename``) a row is the longest list of the first file, the last
-    one where several are as long, followed by its target.
+    one where several are as long, followed by its target; the list may be empty. All other files, however many, are
+    held out.
 
     Args:
         config: from :func:`~adaptssr_plugin.recbole.build_config`.
