@@ -15,6 +15,7 @@ import torch
 from recbole.trainer import Trainer
 from recbole.utils import get_trainer
 from torch import nn
+from torch.utils.data.distributed import DistributedSampler
 
 from ..errors import InputError
 from ..training.processes import Processes
