@@ -74,8 +74,8 @@ def test_a_wrong_value_is_refused_whatever_the_loss(options, message, loss):
 
 def test_an_unknown_method_lists_those_that_there_are():
     message = refusal({"ssl_method": "foo"})
-    assert message == f"ssl_method: expected {' or '.join(view_methods(with_generator=False))}, got 'foo'"
-    assert {"cl4srec", "coserec", "duorec", "clue"} <= set(view_methods(with_generator=False))
+    assert message == f"ssl_method: expected {' or '.join(view_methods(with_filler=False))}, got 'foo'"
+    assert {"cl4srec", "coserec", "duorec", "clue"} <= set(view_methods(with_filler=False))
 
 
 @pytest.mark.parametrize("name", ["ssl_wieght", "ssl_", "ssl_Loss", "ssl_ssl_loss"])

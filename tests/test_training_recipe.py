@@ -150,8 +150,8 @@ class TestDefaults:
         for plan in stage_plans(made):
             stage = plan.make(encoder_of(), source)
             assert stage.encoder is not None
-            if plan.generates:
-                source.generator = MaskedItemFiller(stage.encoder, stage.head)
+            if plan.fills:
+                source.filler = MaskedItemFiller(stage.encoder, stage.head)
 
 
 class TestDepartures:

@@ -154,7 +154,7 @@ class Recipe(UserLevelOptions):
         if self.mlm_softmax == "full" and self.mlm_sample_share != Recipe.mlm_sample_share:
             raise InputError("mlm_sample_share: expected mlm_softmax sampled beside it, got full, which takes all")
         for name, epochs, runs in (
-            ("mlm_select", self.mlm_epochs, self.warm_start == "mlm" or method_named(self.method).needs_generator),
+            ("mlm_select", self.mlm_epochs, self.warm_start == "mlm" or method_named(self.method).needs_filler),
             ("select", self.epochs, self.epochs > 0),
         ):
             value = getattr(self, name)

@@ -12,7 +12,7 @@ from .options import choice, count, option, positive, share
 
 @dataclass(frozen=True)
 class UserLevelOptions(ComparisonOptions):
-    """Options of ccl's generator and curriculum, of duorec's key and of coserec's correlation."""
+    """Options of ccl's filler and curriculum, of duorec's key and of coserec's correlation."""
 
     fill_ratio: float = share(0.3, "ccl: share of behaviours that are masked and filled.")
     fill: str = choice("sample", ("sample", "argmax"), "ccl: draw the filled item, or take the likeliest.")

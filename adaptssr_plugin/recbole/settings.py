@@ -29,7 +29,7 @@ class SelfSupervision(ComparisonOptions):
 
     loss: str = choice("none", LOSSES, "Self-supervised loss: the ranking of AdaptSSR, InfoNCE, or none.")
     method: str = choice(
-        "cl4srec", partial(view_methods, with_generator=False), "Where the two views of a sequence come from."
+        "cl4srec", partial(view_methods, with_filler=False), "Where the two views of a sequence come from."
     )
     mode: str = choice(
         "joint",
