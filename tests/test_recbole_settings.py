@@ -6,6 +6,7 @@ from importlib.resources import files
 import numpy as np
 import pytest
 import yaml
+from training_cases import assert_origins
 
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.methods import view_methods
@@ -175,3 +176,7 @@ def test_options_survive_the_names_that_users_write(loss):
 
 def test_a_model_without_a_file_has_no_defaults():
     assert packaged_defaults("models", "SASRec") == {}
+
+
+def test_each_default_says_where_it_comes_from():
+    assert_origins(SelfSupervision)

@@ -1,6 +1,8 @@
 """Small corpora, encoders, recipes and a RecBole dataset with profiles, for the tests of training."""
 
 import copy
+import dataclasses
+import re
 
 import numpy as np
 import torch
@@ -125,3 +127,10 @@ def assert_same_weights(ours, theirs):
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():
         assert torch.equal(tensor, theirs[name]), name
+
+
+def assert_origins(options):
+    """Each option of a class says where its default comes from."""
+    known = re.compile(r"(the paper|the authors' code|ours|RecBole|(CCL|CoSeRec|DuoRec|PeterRec|PTUM)'s code)\b.*")
+    for field in dataclasses.fields(options):
+        assert known.fullmatch(field.metadata["origin"]), field.name

@@ -8,6 +8,7 @@ import click
 
 from ..errors import InputError
 from ..methods import Recipe
+from ..methods.options import meaning
 
 _GROUPS = {
     "encoder": (
@@ -51,7 +52,6 @@ def recipe_options(groups: tuple[str, ...]) -> Callable[[Callable[..., Any]], Ca
         for group in reversed(groups):
             for name in reversed(_GROUPS[group]):
                 field, flag = _FIELDS[name], f"--{name.replace('_', '-')}"
-                default = str(field.default).lower() if _TYPES[name] is bool else field.default
                 command = click.option(
                     flag,
                     *_ALSO.get(name, ()),
@@ -59,7 +59,7 @@ def recipe_options(groups: tuple[str, ...]) -> Callable[[Callable[..., Any]], Ca
                     type=_TYPES[name],
                     default=None,
                     metavar={int: "N", float: "X", bool: "true|false"}.get(_TYPES[name], "TEXT"),
-                    help=f"[{group}] {field.metadata['help']} Paper: {default}.",
+                    help=f"[{group}] {meaning(field)}",
                 )(command)
         return command
 
