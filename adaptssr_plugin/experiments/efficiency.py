@@ -1,4 +1,4 @@
-"""The paper's Table 3 from measured runs: how long pre-training takes, and what it takes (spec 4.6)."""
+"""The paper's Table 3 from measured runs: how long pre-training takes, and what it takes."""
 
 import math
 from collections.abc import Iterable, Sequence

@@ -273,7 +273,7 @@ class StageTrainer(CheckpointingTrainer):
         if not math.isfinite(score):
             raise self._diverged(f"{self.stage.criterion} was {score} in validation after epoch {len(self.history)}")
         if score == self.best_valid_score:
-            # Of equal epochs the earlier is the best (spec §4.2), where RecBole's early_stopping takes the later.
+            # Of equal epochs the earlier is the best, where RecBole's early_stopping takes the later.
             score = math.nextafter(score, -math.inf if self.valid_metric_bigger else math.inf)
         return score, result
 
