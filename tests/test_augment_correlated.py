@@ -1,4 +1,4 @@
-"""Substitute, insert and CoSeRec's rule for short rows. Spec 1.5, 1.9 and 5 (3, 4)."""
+"""Substitute, insert and CoSeRec's rule for short rows, by the authors' code."""
 
 import random
 from collections import Counter
@@ -106,7 +106,7 @@ def test_every_position_is_drawn_as_often(operator):
     assert chisquare(drawn).pvalue > LEAST_P
 
 
-# --- counts (spec 1.9) --------------------------------------------------------------------------------------------
+# --- counts -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("n", "m"), list(zip(LENGTHS, [1, 1, 1, 1, 1, 5, 10], strict=True)))

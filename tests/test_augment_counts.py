@@ -1,4 +1,4 @@
-"""Counts of the operators: the spec's rounding, exactly, and its edge-case table 1.9."""
+"""Counts of the operators: rounding, exactly, and a table of lengths."""
 
 import random
 from fractions import Fraction

@@ -29,7 +29,7 @@ def starts_of(n, ratio=0.4, period="disjoint", seed=0):
     return (first.item_seq[:, 0] - 1).tolist(), (second.item_seq[:, 0] - 1).tolist(), length
 
 
-# Spec 1.9, column "IDICL": the length of a window, and whether two of them are disjoint.
+# By hand, for a ratio of 0.4: the length of a window, and whether two of them are disjoint.
 TABLE = {1: (1, False), 2: (1, True), 3: (2, False), 5: (2, True), 10: (4, True), 55: (22, True), 100: (40, True)}
 
 

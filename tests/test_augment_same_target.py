@@ -41,7 +41,7 @@ def data_of(rows, dtype=torch.int64, key=-1):
 
 
 def partners(rows, row, drop_last=False, skip_identical=False, candidates=None):
-    """The rule of spec 1.7: which rows can be drawn for ``row``; itself if there is none."""
+    """DuoRec's rule: which rows can be drawn for ``row``; itself if there is none."""
     allowed = [
         other
         for other in range(len(rows))

@@ -1,4 +1,4 @@
-"""Item correlation: by shared users, by the model's vectors, the stronger of both; files. Spec 1.5 and 5 (5, 6)."""
+"""Item correlation: by shared users, by the model's vectors, the stronger of both; files."""
 
 import math
 from itertools import pairwise
@@ -32,7 +32,7 @@ def random_histories(n_users=60, n_items=31, seed=0):
 
 
 def dense_item_cf(histories, n_items, iuf):
-    """The spec's formula, pair by pair: (n_items, n_items), 0 where no user has both."""
+    """The formula of CoSeRec's code, pair by pair: (n_items, n_items), 0 where no user has both."""
     owned = [set(history) for history in histories]
     users = [{user for user, items in enumerate(owned) if item in items} for item in range(n_items)]
     scores = np.zeros((n_items, n_items))

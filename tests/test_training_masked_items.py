@@ -41,7 +41,7 @@ def stage_of(ratio=0.3, softmax="full", sample_share=0.2, **options):
     return stage
 
 
-# The column MLM of the table in spec §1.9; for the other ratios ceil, but never all (spec §1.1).
+# By hand: ceil, but never all (METHODS.md, row 16).
 @pytest.mark.parametrize(
     ("ratio", "counts"),
     [
@@ -166,7 +166,7 @@ def assert_close_gradients(ours, theirs):
 def test_gradients_are_those_of_torch_on_all_scores(monkeypatch):
     stage, batch = stage_of(dropout=0.0), batch_of(2, 7, 4, 1, 10)
     loss, ours = gradients(stage, batch)
-    assert ours["encoder.items.weight"][0].abs().sum() > 0  # the padding id is a column like any other (spec §2.2)
+    assert ours["encoder.items.weight"][0].abs().sum() > 0  # the padding id is a column like any other, as in the authors' code
     monkeypatch.setattr(
         MaskedItemHead,
         "loss",

@@ -148,7 +148,7 @@ class TestDropoutThatIsOff:
 
 
 def literal_order(calls, users):
-    """Shares of (anchor, v) with P > v and of (anchor, v, w) with v > w, pooled over batches (spec §3, row 30)."""
+    """Shares of (anchor, v) with P > v and of (anchor, v, w) with v > w, pooled over batches (METHODS.md, row 30)."""
     over_augmented, augmented_pairs, over_negative, negative_pairs = 0, 0, 0, 0
     for (_, _, encodings), ids in zip(calls, users, strict=True):
         a, a_pos, b, b_pos = ([unit(row) for row in part] for part in encodings.double().chunk(4))

@@ -1,4 +1,4 @@
-"""What moves from stage to stage: acceptance test 19 of the specification (§5)."""
+"""What moves from stage to stage."""
 
 import pytest
 import torch
