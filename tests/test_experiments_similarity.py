@@ -168,7 +168,7 @@ def test_every_derangement_of_four_is_as_likely():
         np.array([1 + 1e-7, 1.0]),
     ],
 )
-def test_spec_18_density_has_area_one_whatever_the_sample(values):
+def test_density_has_area_one_whatever_the_sample(values):
     heights = density(values)
     assert heights.shape == (401,)
     assert (heights >= 0).all()

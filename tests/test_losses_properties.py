@@ -17,7 +17,7 @@ WITHIN_ONE = {name(r): r for r in (*CLAMPED.values(), 0.0, 0.35, 1.0)}
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("variant", CLAMPED.values(), ids=CLAMPED)
-def test_spec_11_clamped_coefficients_lie_between_zero_and_one(variant, seed):
+def test_clamped_coefficients_lie_between_zero_and_one(variant, seed):
     for alike in (0.0, 1.0, 10.0):
         coefficient = fusion_of(variant)(*encodings(9, 2, seed=seed, alike=alike))
         assert (coefficient >= 0).all()
@@ -25,7 +25,7 @@ def test_spec_11_clamped_coefficients_lie_between_zero_and_one(variant, seed):
 
 
 @pytest.mark.parametrize("variant", [PAPER, OFFICIAL_CODE], ids=["paper", "official-code"])
-def test_spec_11_no_gradient_goes_through_a_detached_coefficient(variant):
+def test_no_gradient_goes_through_a_detached_coefficient(variant):
     inputs = encodings(5, 3)
     coefficient = fusion_of(variant)(*inputs)
     assert not coefficient.requires_grad
@@ -46,7 +46,7 @@ def test_coefficients_at_the_ends():
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("scale", [1.0, 8.0])
-def test_spec_12_coefficient_zero_with_a_single_pass_is_eq8(scale, seed):
+def test_coefficient_zero_with_a_single_pass_is_eq8(scale, seed):
     u1, u2 = encodings(6, 3, count=2, seed=seed)
     ranking = AdaptSSRLoss(fusion=0.0, scale=scale, chunk_size=4)(u1, u1, u2, u2)
     eq8 = InfoNCELoss(temperature=1 / scale, negatives="hardest")(u1, u2)
@@ -57,7 +57,7 @@ def test_spec_12_coefficient_zero_with_a_single_pass_is_eq8(scale, seed):
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("variant", WITHIN_ONE.values(), ids=WITHIN_ONE)
-def test_spec_12_eq6_is_never_below_eq5(variant, seed):
+def test_eq6_is_never_below_eq5(variant, seed):
     inputs = encodings(6, 3, seed=seed)
     hardest = AdaptSSRLoss(fusion_of(variant), negatives="hardest", reduction="none")(*inputs)
     every = AdaptSSRLoss(fusion_of(variant), negatives="all", reduction="none")(*inputs)

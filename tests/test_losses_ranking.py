@@ -39,7 +39,7 @@ CHUNK_SIZES = [1, 2, 3, 7, 128, None]
 @pytest.mark.parametrize("users", USERS)
 @pytest.mark.parametrize("negatives", NEGATIVES)
 @pytest.mark.parametrize("variant", EVERY_VARIANT.values(), ids=EVERY_VARIANT)
-def test_spec_10_every_variant_and_reduction_is_the_literal_one(variant, negatives, users, reduction):
+def test_every_variant_and_reduction_is_the_literal_one(variant, negatives, users, reduction):
     inputs, ids, terms = ranking_truth(variant, negatives, users)
     criterion = AdaptSSRLoss(fusion=fusion_of(variant), negatives=negatives, reduction=reduction, chunk_size=3)
     assert_agrees(criterion(*inputs, ids), reduce_rows(terms.loss, terms.valid, reduction), inputs)
@@ -219,7 +219,7 @@ class TestPresets:
         criterion = AdaptSSRLoss.from_preset("official_code", negatives="all", scale=5.0, reduction="none")
         assert_agrees(criterion(*inputs), terms.loss, inputs)
 
-    def test_spec_11_official_code_gives_one_scalar_per_side(self):
+    def test_official_code_gives_one_scalar_per_side(self):
         inputs = encodings(5, 3)
         inputs[1] = -inputs[1]  # the sides differ where û⁺ and ũ⁺ do
         truth = literal_terms(*inputs, fusion=OFFICIAL_CODE)
@@ -237,7 +237,7 @@ def test_a_batch_of_real_size(negatives, n_rows):
 
 
 @pytest.mark.parametrize("n_rows", [9, 17, 37])
-def test_spec_10_every_place_can_hold_the_hardest_negative(n_rows):
+def test_every_place_can_hold_the_hardest_negative(n_rows):
     # Wherever the search for the largest similarity cuts its rows up, no seam may lose or misname a winner.
     plain = [u.detach() for u in encodings(n_rows, 6, alike=0.0)]
     criterion = AdaptSSRLoss(fusion=0.35, reduction="none", chunk_size=10)
