@@ -148,8 +148,8 @@ class ColdRecommendationStage(TaskStage):
         split: the task's, of which ``neg_exclude="train"`` needs the training part.
         loss: ``bpr``, −log σ(s_target − s_negative), or ``ce``, over the whole label space.
         neg_exclude: which of the user's positives are never drawn as negatives: ``all`` of them, those held out
-            included, as in the authors' code (METHODS.md, row 41), or only those of the ``train`` part, which gives nothing
-            away.
+            included, as in the authors' code (METHODS.md, row 41), or only those of the ``train`` part, which gives
+            nothing away.
         ties: see :func:`target_ranks`.
 
     Raises:
