@@ -1,4 +1,4 @@
-"""The operators written from spec 1.1-1.4, one user at a time on Python lists: what the batched ones must equal."""
+"""The operators written from the authors' code, one user at a time, on lists: what the batched ones must equal."""
 
 import math
 from collections import Counter

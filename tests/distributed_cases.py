@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 from loss_cases import encodings, fusion_of, user_ids_of
-from oracle import OFFICIAL_CODE, PAPER, Reading
+from oracle import OFFICIAL_CODE, PAPER, Variant
 from torch import _dynamo, nn  # noqa: F401 -- DistributedDataParallel imports it, for seconds: once, before the fork
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -36,22 +36,22 @@ SIZES = {
     3: {"equal": (2, 2, 2), "uneven": (3, 1, 2), "empty": (4, 0, 2)},
     4: {"equal": (2, 2, 2, 2), "uneven": (1, 3, 1, 1), "empty": (3, 0, 2, 1)},
 }
-UNDETACHED = Reading("batch", 4, clamp=True, detach=False)
-READINGS = {"paper": PAPER, "official": OFFICIAL_CODE, "undetached": UNDETACHED, "constant": 0.35}
+UNDETACHED = Variant("batch", 4, clamp=True, detach=False)
+VARIANTS = {"paper": PAPER, "official": OFFICIAL_CODE, "undetached": UNDETACHED, "constant": 0.35}
 
 
 class Case(NamedTuple):
     kind: str  # "adaptssr" or "info-nce"
     users: str
-    options: dict  # of the oracle: reading, negatives, scale; or negatives, temperature, similarity
+    options: dict  # of the oracle: variant, negatives, scale; or negatives, temperature, similarity
 
 
 def _cases():
     users = ["one-each", "repeats", "one-only", "blocks", "lonely", "three-columns"]
     for negatives in ("hardest", "all"):
-        for reading in READINGS:
-            options = {"reading": reading, "negatives": negatives, "scale": 1.0 if reading == "paper" else 3.0}
-            yield from ((f"{reading}-{negatives}-{u}", Case("adaptssr", u, options)) for u in kept(users, reading))
+        for variant in VARIANTS:
+            options = {"variant": variant, "negatives": negatives, "scale": 1.0 if variant == "paper" else 3.0}
+            yield from ((f"{variant}-{negatives}-{u}", Case("adaptssr", u, options)) for u in kept(users, variant))
         for similarity in ("cosine", "dot"):
             options = {"negatives": negatives, "similarity": similarity, "temperature": 0.5}
             yield from (
@@ -84,7 +84,7 @@ def loss_of(case, reduction, **options):
     chosen = dict(case.options)
     if case.kind == "info-nce":
         return InfoNCELoss(**chosen, reduction=reduction, chunk_size=3, **options)
-    return AdaptSSRLoss(fusion_of(READINGS[chosen.pop("reading")]), **chosen, reduction=reduction, **options)
+    return AdaptSSRLoss(fusion_of(VARIANTS[chosen.pop("variant")]), **chosen, reduction=reduction, **options)
 
 
 def inputs_of(case, n_rows):
@@ -125,7 +125,7 @@ def terms_of(sizes, rank):
 
 
 class LengthFusion(AugmentationAdaptiveFusion):
-    """A reading of the user's own, which looks at the encodings, and at those of the whole batch."""
+    """A variant of the user's own, which looks at the encodings, and at those of the whole batch."""
 
     def forward(self, anchor, anchor_pos, view, view_pos):
         length = anchor.detach().norm(dim=1)

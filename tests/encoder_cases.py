@@ -1,6 +1,7 @@
 """What the tests of the encoder share: batches, encoders with no parameter at a special value, and the literal oracle.
 
-The oracle is spec §2.0 and the paper's Eq. 2-4 written out for one user, one head and one position at a time.
+The oracle is the paper's Eq. 2-4, with what they leave to the authors' code, written out for one user, one head and
+one position at a time.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""What the tests of the losses share: inputs, readings by name, one way to compare values and gradients."""
+"""What the tests of the losses share: inputs, variants by name, one way to compare values and gradients."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from oracle import (
     OFFICIAL_CODE,
     PAPER,
     LiteralTerms,
-    Reading,
+    Variant,
     literal_adaptssr,
     literal_info_nce,
     literal_info_nce_rows,
@@ -24,23 +24,23 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from adaptssr_plugin import AdaptSSRLoss, AugmentationAdaptiveFusion, InfoNCELoss
 
 
-def name(reading: Reading | float) -> str:
-    if not isinstance(reading, Reading):
-        return f"constant-{reading}"
-    switches = [reading.granularity, str(reading.terms)]
-    switches += ["clamp"] * reading.clamp + ["detach"] * reading.detach
+def name(variant: Variant | float) -> str:
+    if not isinstance(variant, Variant):
+        return f"constant-{variant}"
+    switches = [variant.granularity, str(variant.terms)]
+    switches += ["clamp"] * variant.clamp + ["detach"] * variant.detach
     return "-".join(switches)
 
 
-EVERY_READING: dict[str, Reading | float] = {
-    name(reading): reading
-    for reading in (
-        *(Reading(*s) for s in product(("sample", "batch"), (4, 2), (True, False), (True, False))),
+EVERY_VARIANT: dict[str, Variant | float] = {
+    name(variant): variant
+    for variant in (
+        *(Variant(*s) for s in product(("sample", "batch"), (4, 2), (True, False), (True, False))),
         *(0.0, 0.35, 1.0),
     )
 }
-SOME_READINGS: dict[str, Reading | float] = {
-    name(reading): reading for reading in (PAPER, OFFICIAL_CODE, Reading(clamp=False, detach=False), 0.35)
+SOME_VARIANTS: dict[str, Variant | float] = {
+    name(variant): variant for variant in (PAPER, OFFICIAL_CODE, Variant(clamp=False, detach=False), 0.35)
 }
 USERS = ["one-each", "repeats", "one-only"]
 COLUMNS = ["one-column", "two-columns", "three-columns"]  # ids (B, k)
@@ -53,11 +53,11 @@ every_loss = pytest.mark.parametrize(
 )
 
 
-def fusion_of(reading: Reading | float) -> AugmentationAdaptiveFusion | float:
-    if not isinstance(reading, Reading):
-        return reading
+def fusion_of(variant: Variant | float) -> AugmentationAdaptiveFusion | float:
+    if not isinstance(variant, Variant):
+        return variant
     return AugmentationAdaptiveFusion(
-        granularity=reading.granularity, terms=reading.terms, clamp=reading.clamp, detach=reading.detach
+        granularity=variant.granularity, terms=variant.terms, clamp=variant.clamp, detach=variant.detach
     )
 
 
@@ -139,7 +139,7 @@ def user_ids_of(kind: str, n_rows: int) -> Tensor | None:
 
 @cache
 def ranking_truth(
-    reading: Reading | float = PAPER,
+    variant: Variant | float = PAPER,
     negatives: str = "hardest",
     users: str = "one-each",
     n_rows: int = 4,
@@ -149,7 +149,7 @@ def ranking_truth(
     """Leaves, their user ids, and the literal terms with their graph; made once per session."""
     inputs = encodings(n_rows, dim)
     ids = user_ids_of(users, n_rows)
-    return inputs, ids, literal_terms(*inputs, ids, fusion=reading, negatives=negatives, scale=scale)
+    return inputs, ids, literal_terms(*inputs, ids, fusion=variant, negatives=negatives, scale=scale)
 
 
 @cache

@@ -21,8 +21,8 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Reading:
-    """One reading of Eq. 7; the defaults are the paper's."""
+class Variant:
+    """One variant of Eq. 7; the defaults are the paper's."""
 
     granularity: str = "sample"
     terms: int = 4
@@ -30,8 +30,8 @@ class Reading:
     detach: bool = True
 
 
-PAPER = Reading()
-OFFICIAL_CODE = Reading(granularity="batch", terms=2, clamp=False, detach=True)
+PAPER = Variant()
+OFFICIAL_CODE = Variant(granularity="batch", terms=2, clamp=False, detach=True)
 
 
 class LiteralTerms(NamedTuple):
@@ -68,23 +68,23 @@ def minus_log_sigmoid(x: Tensor) -> Tensor:
 
 
 def literal_coefficients(
-    anchor: Tensor, anchor_pos: Tensor, view: Tensor, view_pos: Tensor, reading: Reading = PAPER
+    anchor: Tensor, anchor_pos: Tensor, view: Tensor, view_pos: Tensor, variant: Variant = PAPER
 ) -> list[Tensor]:
     """λ of every row for one anchor side, Eq. 7: one minus the mean similarity between the two views."""
     coefficients = []
     for i in range(len(anchor)):
-        own = [unit(anchor[i]), unit(anchor_pos[i])] if reading.terms == 4 else [unit(anchor[i])]
+        own = [unit(anchor[i]), unit(anchor_pos[i])] if variant.terms == 4 else [unit(anchor[i])]
         similarities = []
         for s in own:
             for t in (unit(view[i]), unit(view_pos[i])):
                 similarity = s.dot(t)
-                if reading.clamp and similarity < 0:
+                if variant.clamp and similarity < 0:
                     similarity = similarity * 0
                 similarities.append(similarity)
-        coefficients.append(1 - sum(similarities) / reading.terms)
-    if reading.granularity == "batch":
+        coefficients.append(1 - sum(similarities) / variant.terms)
+    if variant.granularity == "batch":
         coefficients = [sum(coefficients) / len(coefficients)] * len(coefficients)
-    if reading.detach:
+    if variant.detach:
         coefficients = [c.detach() for c in coefficients]
     return coefficients
 
@@ -96,7 +96,7 @@ def literal_terms(
     u2_pos: Tensor,
     user_ids: Tensor | None = None,
     *,
-    fusion: Reading | float = PAPER,
+    fusion: Variant | float = PAPER,
     negatives: str = "hardest",
     scale: float = 1.0,
 ) -> LiteralTerms:
@@ -104,7 +104,7 @@ def literal_terms(
     views = [[unit(row) for row in u] for u in (u1, u1_pos, u2, u2_pos)]
     a, a_pos, b, b_pos = views
     n_rows = len(u1)
-    if isinstance(fusion, Reading):
+    if isinstance(fusion, Variant):
         lambdas = (
             literal_coefficients(u1, u1_pos, u2, u2_pos, fusion),
             literal_coefficients(u2, u2_pos, u1, u1_pos, fusion),
@@ -164,12 +164,12 @@ def literal_adaptssr(
     u2_pos: Tensor,
     user_ids: Tensor | None = None,
     *,
-    fusion: Reading | float = PAPER,
+    fusion: Variant | float = PAPER,
     negatives: str = "hardest",
     scale: float = 1.0,
     reduction: str = "mean",
 ) -> Tensor:
-    """The AdaptSSR loss, Eq. 5 or 6 with a reading of Eq. 7 or a constant λ."""
+    """The AdaptSSR loss, Eq. 5 or 6 with a variant of Eq. 7 or a constant λ."""
     terms = literal_terms(u1, u1_pos, u2, u2_pos, user_ids, fusion=fusion, negatives=negatives, scale=scale)
     return reduce_rows(terms.loss, terms.valid, reduction)
 
@@ -227,17 +227,17 @@ def literal_info_nce(
 
 
 def straightforward_coefficients(
-    anchor: Tensor, anchor_pos: Tensor, view: Tensor, view_pos: Tensor, reading: Reading = PAPER
+    anchor: Tensor, anchor_pos: Tensor, view: Tensor, view_pos: Tensor, variant: Variant = PAPER
 ) -> Tensor:
     """Eq. 7 for one anchor side, from unit vectors; ``(B,)``."""
-    own = [anchor, anchor_pos] if reading.terms == 4 else [anchor]
+    own = [anchor, anchor_pos] if variant.terms == 4 else [anchor]
     similarities = torch.stack([(s * t).sum(-1) for s in own for t in (view, view_pos)])  # (terms, B)
-    if reading.clamp:
+    if variant.clamp:
         similarities = similarities.clamp(min=0)
     coefficient = 1 - similarities.mean(0)
-    if reading.granularity == "batch":
+    if variant.granularity == "batch":
         coefficient = coefficient.mean().expand_as(coefficient)
-    return coefficient.detach() if reading.detach else coefficient
+    return coefficient.detach() if variant.detach else coefficient
 
 
 def softplus(x: Tensor) -> Tensor:
@@ -268,7 +268,7 @@ def straightforward_adaptssr(
     u2_pos: Tensor,
     user_ids: Tensor | None = None,
     *,
-    fusion: Reading | float = PAPER,
+    fusion: Variant | float = PAPER,
     negatives: str = "hardest",
     scale: float = 1.0,
     reduction: str = "mean",
@@ -282,7 +282,7 @@ def straightforward_adaptssr(
     augmented = torch.stack(  # (2B, 2)
         [torch.cat([cross, cross]), torch.cat([(a * b_pos).sum(-1), (b * a_pos).sum(-1)])], dim=1
     )
-    if isinstance(fusion, Reading):
+    if isinstance(fusion, Variant):
         coefficient = torch.cat(  # (2B,)
             [
                 straightforward_coefficients(a, a_pos, b, b_pos, fusion),

@@ -1,4 +1,4 @@
-"""Substitute, insert and CoSeRec's rule for short rows. Spec 1.5, 1.9 and 5 (3, 4)."""
+"""Substitute, insert and CoSeRec's rule for short rows, by the authors' code."""
 
 import random
 from collections import Counter
@@ -106,7 +106,7 @@ def test_every_position_is_drawn_as_often(operator):
     assert chisquare(drawn).pvalue > LEAST_P
 
 
-# --- counts (spec 1.9) --------------------------------------------------------------------------------------------
+# --- counts -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("n", "m"), list(zip(LENGTHS, [1, 1, 1, 1, 1, 5, 10], strict=True)))
@@ -143,7 +143,7 @@ def test_counts_of_every_length(ratio):
 
 @pytest.mark.parametrize("most", [1, 3])
 @pytest.mark.parametrize("width", [100, 104, 140])
-def test_spec_4_neighbours_precede_their_anchor_and_the_newest_are_kept(width, most):
+def test_neighbours_precede_their_anchor_and_the_newest_are_kept(width, most):
     """Read from the back, a row is its items, each with its neighbours before it, the nearest first, cut at L."""
     table = torch.zeros(800, 3, dtype=torch.int64)
     table[1:200] = torch.arange(1, 200)[:, None] + torch.tensor([200, 400, 600])
@@ -166,7 +166,7 @@ def test_spec_4_neighbours_precede_their_anchor_and_the_newest_are_kept(width, m
     assert sizes == set(range(most + 1))
 
 
-def test_spec_4_a_full_row_drops_its_oldest():
+def test_a_full_row_drops_its_oldest():
     item_seq, lengths = reference.padded([[1, 2, 3, 4]])
     out, out_len = insert(1.0)(item_seq, lengths)
     assert (out.tolist(), out_len.tolist()) == ([[203, 3, 204, 4]], [4])

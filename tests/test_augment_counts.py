@@ -1,4 +1,4 @@
-"""Counts of the operators: the spec's rounding, exactly, and its edge-case table 1.9."""
+"""Counts of the operators: rounding, exactly, and a table of lengths."""
 
 import random
 from fractions import Fraction
@@ -105,7 +105,7 @@ def test_table_reorder(n, window):
 @pytest.mark.parametrize(
     ("ratio", "counts"), [(0.6, [0, 1, 2, 3, 3, 4]), (0.3, [0, 1, 1, 2, 2, 2]), (1.0, [0, 1, 2, 3, 4, 5])]
 )
-def test_spec_1_mask_counts(ratio, counts):
+def test_mask_counts(ratio, counts):
     _, m = ItemMask(ratio, mask_id=9).positions(torch.arange(1, 7), 6)
     assert m.tolist() == counts
 

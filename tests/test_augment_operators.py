@@ -52,7 +52,7 @@ each_operator = pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPER
 
 @each_operator
 @pytest.mark.parametrize("width", [31, 60])
-def test_spec_3_input_is_never_written_to(operator, width):
+def test_input_is_never_written_to(operator, width):
     item_seq, lengths = reference.padded([*ROWS, [N_ITEMS, 6, N_ITEMS]], width)
     given = item_seq, lengths, NEIGHBOURS
     before = [tensor.clone() for tensor in given]
@@ -114,7 +114,7 @@ def test_padding_width_changes_nothing_but_the_padding(operator):
 
 
 @pytest.mark.parametrize("name", ["mask", "choice", "compose"])
-def test_spec_1_one_item_is_never_masked(name):
+def test_one_item_is_never_masked(name):
     item_seq, lengths = reference.padded([[7]] * 200, width=6)
     out, out_len = OPERATORS[name](item_seq, lengths, generator())
     assert torch.equal(out, item_seq)
@@ -141,7 +141,7 @@ def test_mask_positions_are_the_ones_forward_masks():
         assert set(masked[row].nonzero().flatten().tolist()) == set(order[row, : m[row]].tolist())
 
 
-def test_spec_2_crop_reaches_both_ends():
+def test_crop_reaches_both_ends():
     item_seq, lengths = reference.padded([range(1, 11)] * 500)
     starts = ItemCrop(0.4)(item_seq, lengths, generator()).item_seq[:, 0]
     assert set(starts.tolist()) == set(range(1, 8))

@@ -78,7 +78,7 @@ def views_of(pair, item_seq, lengths, source=None):
 
 
 @each_pair
-def test_spec_3_the_input_the_data_and_one_view_outlive_writes_to_the_other(pair):
+def test_the_input_the_data_and_one_view_outlive_writes_to_the_other(pair):
     given = [*reference.padded(ROWS, 40), *pair.buffers()]
     before = [tensor.clone() for tensor in given]
     views = views_of(pair, *given[:2], generator())

@@ -29,12 +29,12 @@ def starts_of(n, ratio=0.4, period="disjoint", seed=0):
     return (first.item_seq[:, 0] - 1).tolist(), (second.item_seq[:, 0] - 1).tolist(), length
 
 
-# Spec 1.9, column "IDICL": the length of a window, and whether two of them are disjoint.
+# By hand, for a ratio of 0.4: the length of a window, and whether two of them are disjoint.
 TABLE = {1: (1, False), 2: (1, True), 3: (2, False), 5: (2, True), 10: (4, True), 55: (22, True), 100: (40, True)}
 
 
 @pytest.mark.parametrize(("n", "length", "disjoint"), [(n, *row) for n, row in TABLE.items()], ids=TABLE)
-def test_spec_8_windows_are_disjoint_where_two_fit(n, length, disjoint):
+def test_windows_are_disjoint_where_two_fit(n, length, disjoint):
     first, second, got = starts_of(n, seed=n)
     assert got == length
     apart = [abs(a - b) >= length for a, b in zip(first, second, strict=True)]
@@ -43,14 +43,14 @@ def test_spec_8_windows_are_disjoint_where_two_fit(n, length, disjoint):
     assert {max(first), max(second)} == {n - length}
 
 
-def test_spec_8_a_row_of_one_item_is_its_own_two_views():
+def test_a_row_of_one_item_is_its_own_two_views():
     item_seq, lengths = reference.padded([[7], [9]], width=3)
     for view in PeriodPair()(item_seq, lengths, generator())[:2]:
         assert torch.equal(view.item_seq, item_seq)
         assert torch.equal(view.item_seq_len, lengths)
 
 
-def test_spec_8_of_two_items_each_view_gets_one_in_either_order():
+def test_of_two_items_each_view_gets_one_in_either_order():
     first, second, length = starts_of(2)
     assert length == 1
     assert_uniform(Counter(zip(first, second, strict=True)), [(0, 1), (1, 0)])

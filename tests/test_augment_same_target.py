@@ -41,7 +41,7 @@ def data_of(rows, dtype=torch.int64, key=-1):
 
 
 def partners(rows, row, drop_last=False, skip_identical=False, candidates=None):
-    """The rule of spec 1.7: which rows can be drawn for ``row``; itself if there is none."""
+    """DuoRec's rule: which rows can be drawn for ``row``; itself if there is none."""
     allowed = [
         other
         for other in range(len(rows))
@@ -70,7 +70,7 @@ def test_every_partner_is_as_likely_and_nobody_else_is_drawn(options):
         assert_uniform(counts, expected)
 
 
-def test_spec_7_a_key_of_one_row_gives_the_row_itself():
+def test_a_key_of_one_row_gives_the_row_itself():
     pair = SameTargetPair(*data_of(ROWS))
     item_seq, lengths = reference.padded([ROWS[6]] * 9, width=4)
     first, second, operators = pair(item_seq, lengths, generator(), rows=torch.full((9,), 6))
@@ -80,14 +80,14 @@ def test_spec_7_a_key_of_one_row_gives_the_row_itself():
         assert torch.equal(view.item_seq_len, lengths)
 
 
-def test_spec_7_the_row_itself_is_never_drawn_where_there_is_another():
+def test_the_row_itself_is_never_drawn_where_there_is_another():
     rows = torch.arange(len(ROWS)).repeat(2_000)
     drawn = SameTargetPair(*data_of(ROWS)).draw(rows, generator())
     assert ((drawn == rows) == (rows == 6)).all()
 
 
 @pytest.mark.parametrize("negatives", ["all", "hardest"])
-def test_spec_7_collision_mask_empties_correctly(negatives):
+def test_collision_mask_empties_correctly(negatives):
     """Rows of one key are no negatives of each other; a row that is left without any is skipped."""
     pair = SameTargetPair(*data_of(ROWS))
     criterion = InfoNCELoss(negatives=negatives, reduction="none")

@@ -166,7 +166,8 @@ class TestShowConfig:
         assert expected.items() <= options.items()
         assert options["layer_norm_eps"] == 1e-12  # which yaml takes for text as Python writes it
         assert options["train_neg_sample_args"] is None
-        assert "# Weight of the self-supervised loss in joint mode.\nssl_weight: 0.25\n" in out
+        meaning = "# Weight of the self-supervised loss in joint mode. Default: 0.1 (CoSeRec's code and DuoRec's)."
+        assert f"{meaning}\nssl_weight: 0.25\n" in out
         keys = list(options)
         assert keys[0] == "ssl_loss"
         last = max(place for place, key in enumerate(keys) if key.startswith("ssl_"))

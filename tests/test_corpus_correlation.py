@@ -1,4 +1,4 @@
-"""Item correlation: by shared users, by the model's vectors, the stronger of both; files. Spec 1.5 and 5 (5, 6)."""
+"""Item correlation: by shared users, by the model's vectors, the stronger of both; files."""
 
 import math
 from itertools import pairwise
@@ -32,7 +32,7 @@ def random_histories(n_users=60, n_items=31, seed=0):
 
 
 def dense_item_cf(histories, n_items, iuf):
-    """The spec's formula, pair by pair: (n_items, n_items), 0 where no user has both."""
+    """The formula of CoSeRec's code, pair by pair: (n_items, n_items), 0 where no user has both."""
     owned = [set(history) for history in histories]
     users = [{user for user, items in enumerate(owned) if item in items} for item in range(n_items)]
     scores = np.zeros((n_items, n_items))
@@ -59,7 +59,7 @@ def assert_same(nearest, expected):
 # --- memory-based -------------------------------------------------------------------------------------------------
 
 
-def test_spec_5_item_cf_iuf_by_hand():
+def test_item_cf_iuf_by_hand():
     found = ItemCorrelation.from_histories(corpus(), k=3)
     two, three, four = (1 / math.log(1 + n) for n in (2, 3, 4))  # the weights of users with 2, 3 and 4 items
     scores = {
@@ -76,7 +76,7 @@ def test_spec_5_item_cf_iuf_by_hand():
     assert found.lowest == pytest.approx(scores[1, 4], rel=1e-6)
 
 
-def test_spec_5_item_cf_without_iuf_by_hand():
+def test_item_cf_without_iuf_by_hand():
     found = ItemCorrelation.from_histories(corpus(), iuf=False)
     assert found.neighbours.tolist() == [[0], [2], [1], [1], [3], [0], [0]]
     np.testing.assert_allclose(found.scores[1:5, 0], [1, 1, 2 / math.sqrt(6), 1 / math.sqrt(2)], rtol=1e-6)
@@ -164,7 +164,7 @@ def test_nearest_by_product_against_a_dense_oracle_in_blocks_of_any_size(k, bloc
     assert (found.lowest, found.highest) == pytest.approx((inner.min(), inner.max()), rel=1e-5)
 
 
-def test_spec_6_the_model_never_returns_the_padding_mask_or_the_item_itself():
+def test_the_model_never_returns_the_padding_mask_or_the_item_itself():
     """The padding's vector has the largest product with all, the item itself the next, and all others are equal."""
     weight = torch.ones(9, 4)
     weight[0] = 100
@@ -213,7 +213,7 @@ def test_hybrid_takes_the_larger_scaled_score():
     np.testing.assert_allclose(found.scores[:, 0], [0, 1, 0.7, 1, 1 / 6], rtol=1e-6)
 
 
-def test_spec_6_hybrid_tie_goes_to_memory():
+def test_hybrid_tie_goes_to_memory():
     """Item 1: both have 1. Item 2: 4/6 against 4/6. Item 3: 1 against 9/10."""
     found = ItemCorrelation.hybrid(memory([2, 4, 4, 1], [7, 5, 6.4, 1]), VECTORS)
     assert found.neighbours[:, 0].tolist() == [0, 2, 4, 1, 2]
@@ -247,7 +247,7 @@ def test_hybrid_does_not_depend_on_how_many_neighbours_are_kept():
     assert 2 < of_memory.sum() < 29
 
 
-def test_spec_6_hybrid_never_returns_the_padding_mask_or_the_item_itself():
+def test_hybrid_never_returns_the_padding_mask_or_the_item_itself():
     for seed in range(5):
         weight = item_weight(31, seed=seed)
         weight[0] = 50
@@ -256,7 +256,7 @@ def test_spec_6_hybrid_never_returns_the_padding_mask_or_the_item_itself():
         assert ((first >= 1) & (first < 31) & (first != np.arange(1, 31))).all()
 
 
-def test_spec_6_operators_take_it_as_it_is():
+def test_operators_take_it_as_it_is():
     found = ItemCorrelation.from_histories(corpus(), 2)
     operator = ItemSubstitute(1.0, neighbours=torch.from_numpy(found.neighbours))
     out = operator(torch.tensor([[1, 2, 3, 4]]), torch.tensor([4])).item_seq

@@ -14,8 +14,8 @@ from distributed_cases import (
     DDP_CASES,
     DDP_RUNS,
     DIM,
-    READINGS,
     SIZES,
+    VARIANTS,
     WORLDS,
     LengthFusion,
     TinyEncoder,
@@ -58,7 +58,7 @@ def rows_and_valid(case, inputs, ids):
     options = dict(case.options)
     if case.kind == "info-nce":
         return literal_info_nce_rows(*inputs, ids, **options)
-    terms = literal_terms(*inputs, ids, fusion=READINGS[options.pop("reading")], **options)
+    terms = literal_terms(*inputs, ids, fusion=VARIANTS[options.pop("variant")], **options)
     return terms.loss, terms.valid
 
 
@@ -114,7 +114,7 @@ def test_terms(results, world, layout):
     n_rows = sum(SIZES[world][layout])
     case = CASES["official-hardest-repeats"]
     literal = literal_terms(
-        *inputs_of(case, n_rows), ids_of("repeats", n_rows), fusion=READINGS["official"], scale=case.options["scale"]
+        *inputs_of(case, n_rows), ids_of("repeats", n_rows), fusion=VARIANTS["official"], scale=case.options["scale"]
     )
     of_ranks = [rank[f"{layout} terms"] for rank in results[world]]
     for field, got in enumerate(zip(*(own[:5] for own in of_ranks), strict=True)):

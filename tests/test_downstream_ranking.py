@@ -43,7 +43,7 @@ def test_ranks_equal_the_literal_loop(seed, ties):
     assert torch.equal(scores, before)
 
 
-def test_spec_16_the_mask_of_a_row_keeps_its_target():
+def test_the_mask_of_a_row_keeps_its_target():
     scores = torch.tensor([[5.0, 4.0, 3.0, 2.0, 1.0]]).repeat(3, 1)
     targets = torch.tensor([1, 2, 4])  # three rows of one user, whose positives are 0, 1, 2 and 4
     rows = torch.arange(3).repeat_interleave(4)

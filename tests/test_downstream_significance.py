@@ -77,7 +77,7 @@ def test_wrong_calls_are_named(call, message):
 @pytest.mark.parametrize(
     ("mean", "none", "impr"),
     [
-        (0.5441, 0.5353, "1.64"),  # the paper's T2: AdaptSSR against the best baseline (spec row 48)
+        (0.5441, 0.5353, "1.64"),  # the paper's T2: AdaptSSR against the best baseline (METHODS.md, row 48)
         (0.544149, 0.535251, "1.64"),  # what prints the same gives the same
         (0.50004, 0.49996, "0.00"),
         (0.4, 0.5, "-20.00"),

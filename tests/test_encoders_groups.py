@@ -31,7 +31,7 @@ def one_by_one(made, method, item_seq, item_seq_len):
 
 @pytest.mark.parametrize("n_rows", [1, 2, 31, 64, 65, 200])
 @every_method
-def test_spec_15_padding_split_and_neighbours_do_not_matter(method, n_rows):
+def test_padding_split_and_neighbours_do_not_matter(method, n_rows):
     made = encoder()
     lengths = random_lengths(n_rows, 7)
     right = one_by_one(made, method, *batch(lengths, width=7))

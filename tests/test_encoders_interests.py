@@ -22,7 +22,7 @@ def pooling_of(dim, interests, seed=0, spread=1.0):
 
 
 def literal_interests(hidden, dictionary):
-    """Spec §2.6 for one user: a list of n vectors to M vectors of length 1."""
+    """The pooling for one user: a list of n vectors to M vectors of length 1."""
     blocks = []
     for d in dictionary:
         shares = literal_softmax([d @ h for h in hidden])

@@ -123,7 +123,7 @@ def share_of_zeros(dropped, full):
     return is_zero.double().mean().item()
 
 
-def test_no_dropout_on_the_embedding_sum_in_the_literal_reading():
+def test_no_dropout_on_the_embedding_sum_by_eq2_to_the_letter():
     made = encoder(dropout=0.5, embed_dropout=False).train()
     entered, left = captured(made.embed_dropout, lambda: made(*batch([3, 4])))
     assert_close(entered, left, rtol=0, atol=0)
@@ -145,7 +145,7 @@ def test_names_of_the_state():
 
 
 def test_initialisation():
-    """Spec §3, row 52: N(0, 0.02²) everywhere, the padding row too; biases 0; norms the identity."""
+    """METHODS.md, row 52: N(0, 0.02²) everywhere, the padding row too; biases 0; norms the identity."""
     torch.manual_seed(0)
     made = UserEncoder(2000)
     for name, parameter in made.named_parameters():

@@ -70,15 +70,15 @@ def test_the_unit_follows_the_shortest_training(hours, heading, cell):
     assert lines[3].startswith(f"| AdaptSSR | {cell} |")
 
 
-def test_the_generator_of_ccl_stands_apart():
-    table = table_3([FIRST, replace(FIRST, method="ccl", generator_hours=0.1)])
+def test_the_filler_of_ccl_stands_apart():
+    table = table_3([FIRST, replace(FIRST, method="ccl", filler_hours=0.1)])
     assert [line.split("|")[4].strip() for line in table.markdown().splitlines()[:4]] == [
-        "generator (min)",
+        "filler (min)",
         "---:",
         "6.00",
         "-",
     ]
-    assert "validation excluded; warm-up and CCL's generator apart." in table.text()
+    assert "validation excluded; warm-up and CCL's filler apart." in table.text()
     assert "One run of each method: no spread." in table.text()
 
 

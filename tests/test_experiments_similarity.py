@@ -75,7 +75,7 @@ def test_augmented_sequences_are_those_asked_for():
         assert length.min() >= 2
         assert length.max() <= 12
         assert torch.equal(masked_len, length)
-        # Ceil, but one stays visible (spec 1.1); 0.6 and 0.4 of n in integers.
+        # Ceil, but one stays visible (METHODS.md, row 16); 0.6 and 0.4 of n in integers.
         assert torch.equal((masked == N_ITEMS).sum(1), torch.minimum((6 * length + 9) // 10, length - 1))
         assert torch.equal(cropped_len, (4 * length + 9) // 10)
         assert torch.equal((cropped > 0).sum(1), cropped_len)
@@ -168,7 +168,7 @@ def test_every_derangement_of_four_is_as_likely():
         np.array([1 + 1e-7, 1.0]),
     ],
 )
-def test_spec_18_density_has_area_one_whatever_the_sample(values):
+def test_density_has_area_one_whatever_the_sample(values):
     heights = density(values)
     assert heights.shape == (401,)
     assert (heights >= 0).all()

@@ -170,7 +170,7 @@ def test_rows_stand_in_the_papers_order_whatever_the_order_of_the_records():
     assert table_2(records).rows == ("None", "PTUM", "DuoRec", "AdaptSSR")
 
 
-def test_spec_17_impr_and_best_follow_the_printed_means():
+def test_impr_and_best_follow_the_printed_means():
     records = [
         *results("T2", "accuracy", "none", [0.53526]),
         *results("T2", "accuracy", "cl4srec", [0.544051]),

@@ -6,7 +6,7 @@ from loss_cases import (
     COLUMNS,
     NEGATIVES,
     REDUCTIONS,
-    SOME_READINGS,
+    SOME_VARIANTS,
     assert_agrees,
     encodings,
     every_loss,
@@ -27,10 +27,10 @@ CHUNK_SIZES = [1, 2, 3, 7, None]
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("users", COLUMNS)
 @pytest.mark.parametrize("negatives", NEGATIVES)
-@pytest.mark.parametrize("reading", SOME_READINGS.values(), ids=SOME_READINGS)
-def test_ranking(reading, negatives, users, reduction):
-    inputs, ids, terms = ranking_truth(reading, negatives, users)
-    criterion = AdaptSSRLoss(fusion=fusion_of(reading), negatives=negatives, reduction=reduction, chunk_size=3)
+@pytest.mark.parametrize("variant", SOME_VARIANTS.values(), ids=SOME_VARIANTS)
+def test_ranking(variant, negatives, users, reduction):
+    inputs, ids, terms = ranking_truth(variant, negatives, users)
+    criterion = AdaptSSRLoss(fusion=fusion_of(variant), negatives=negatives, reduction=reduction, chunk_size=3)
     assert_agrees(criterion(*inputs, ids), reduce_rows(terms.loss, terms.valid, reduction), inputs)
     torch.testing.assert_close(criterion.terms(*inputs, ids).hardest, terms.hardest.detach())
 

@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from loss_cases import NEGATIVES, SOME_READINGS, USERS, encodings, fusion_of, user_ids_of, weights_for
+from loss_cases import NEGATIVES, SOME_VARIANTS, USERS, encodings, fusion_of, user_ids_of, weights_for
 from oracle import PAPER, literal_adaptssr, literal_info_nce, literal_terms, straightforward_adaptssr
 from torch.testing import assert_close
 
@@ -49,12 +49,12 @@ def assert_agrees_on_cuda(criterion, truth, inputs, ids, *, rtol=1e-10, atol=1e-
 
 @pytest.mark.parametrize("users", USERS)
 @pytest.mark.parametrize("negatives", NEGATIVES)
-@pytest.mark.parametrize("reading", SOME_READINGS.values(), ids=SOME_READINGS)
-def test_adaptssr(reading, negatives, users):
+@pytest.mark.parametrize("variant", SOME_VARIANTS.values(), ids=SOME_VARIANTS)
+def test_adaptssr(variant, negatives, users):
     for reduction in ("mean", "sum", "none"):
         inputs, ids = encodings(6, 5), user_ids_of(users, 6)
-        truth = literal_adaptssr(*inputs, ids, fusion=reading, negatives=negatives, reduction=reduction)
-        criterion = AdaptSSRLoss(fusion_of(reading), negatives, reduction=reduction, chunk_size=4)
+        truth = literal_adaptssr(*inputs, ids, fusion=variant, negatives=negatives, reduction=reduction)
+        criterion = AdaptSSRLoss(fusion_of(variant), negatives, reduction=reduction, chunk_size=4)
         assert_agrees_on_cuda(criterion, truth, inputs, ids)
 
 

@@ -17,7 +17,7 @@ CHUNK_SIZES = [1, 2, 3, 7, 128, None]
 @pytest.mark.parametrize("users", USERS)
 @pytest.mark.parametrize("negatives", NEGATIVES)
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 0.05])
-def test_spec_9_every_reading_and_reduction_is_the_literal_one(temperature, negatives, users, reduction):
+def test_every_temperature_and_reduction_is_the_literal_one(temperature, negatives, users, reduction):
     inputs, ids, (loss, valid) = info_nce_truth(negatives, users, temperature=temperature)
     criterion = InfoNCELoss(temperature, negatives=negatives, reduction=reduction, chunk_size=3)
     assert_agrees(criterion(*inputs, ids), reduce_rows(loss, valid, reduction), inputs)
@@ -108,7 +108,7 @@ def test_temperature_so_low_that_exponentials_overflow():
 
 
 @pytest.mark.parametrize("n_rows", [2, 3, 8])
-def test_spec_9_every_anchor_has_two_negatives_of_each_other_row(n_rows):
+def test_every_anchor_has_two_negatives_of_each_other_row(n_rows):
     """Where all similarities are the same, an anchor's loss is the logarithm of how many it is compared with."""
     same = torch.ones(n_rows, 4, dtype=torch.float64)
     expected = math.log(1 + 2 * (n_rows - 1))

@@ -5,7 +5,7 @@ from math import exp, log, log1p
 import pytest
 import torch
 from loss_cases import (
-    EVERY_READING,
+    EVERY_VARIANT,
     NEGATIVES,
     REDUCTIONS,
     USERS,
@@ -92,10 +92,10 @@ def test_eq9_and_eq8_by_hand(by_hand):
 
 @pytest.mark.parametrize("users", USERS)
 @pytest.mark.parametrize("negatives", NEGATIVES)
-@pytest.mark.parametrize("reading", EVERY_READING.values(), ids=EVERY_READING)
-def test_straightforward_adaptssr_is_the_literal_one(reading, negatives, users):
-    inputs, ids, terms = ranking_truth(reading, negatives, users)
-    options = {"fusion": reading, "negatives": negatives, "reduction": "none"}
+@pytest.mark.parametrize("variant", EVERY_VARIANT.values(), ids=EVERY_VARIANT)
+def test_straightforward_adaptssr_is_the_literal_one(variant, negatives, users):
+    inputs, ids, terms = ranking_truth(variant, negatives, users)
+    options = {"fusion": variant, "negatives": negatives, "reduction": "none"}
     assert_agrees(straightforward_adaptssr(*inputs, ids, **options), terms.loss, inputs)
 
 

@@ -4,30 +4,30 @@ from math import exp, log1p
 
 import pytest
 import torch
-from loss_cases import EVERY_READING, NEGATIVES, SOME_READINGS, encodings, fusion_of, name
-from oracle import OFFICIAL_CODE, PAPER, Reading
+from loss_cases import EVERY_VARIANT, NEGATIVES, SOME_VARIANTS, encodings, fusion_of, name
+from oracle import OFFICIAL_CODE, PAPER, Variant
 from torch.testing import assert_close
 
 from adaptssr_plugin import AdaptSSRLoss, AugmentationAdaptiveFusion, InfoNCELoss
 
 SEEDS = range(4)
-CLAMPED = {n: r for n, r in EVERY_READING.items() if isinstance(r, Reading) and r.clamp}
+CLAMPED = {n: r for n, r in EVERY_VARIANT.items() if isinstance(r, Variant) and r.clamp}
 WITHIN_ONE = {name(r): r for r in (*CLAMPED.values(), 0.0, 0.35, 1.0)}
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("reading", CLAMPED.values(), ids=CLAMPED)
-def test_spec_11_clamped_coefficients_lie_between_zero_and_one(reading, seed):
+@pytest.mark.parametrize("variant", CLAMPED.values(), ids=CLAMPED)
+def test_clamped_coefficients_lie_between_zero_and_one(variant, seed):
     for alike in (0.0, 1.0, 10.0):
-        coefficient = fusion_of(reading)(*encodings(9, 2, seed=seed, alike=alike))
+        coefficient = fusion_of(variant)(*encodings(9, 2, seed=seed, alike=alike))
         assert (coefficient >= 0).all()
         assert (coefficient <= 1).all()
 
 
-@pytest.mark.parametrize("reading", [PAPER, OFFICIAL_CODE], ids=["paper", "official-code"])
-def test_spec_11_no_gradient_goes_through_a_detached_coefficient(reading):
+@pytest.mark.parametrize("variant", [PAPER, OFFICIAL_CODE], ids=["paper", "official-code"])
+def test_no_gradient_goes_through_a_detached_coefficient(variant):
     inputs = encodings(5, 3)
-    coefficient = fusion_of(reading)(*inputs)
+    coefficient = fusion_of(variant)(*inputs)
     assert not coefficient.requires_grad
     ours = AdaptSSRLoss(AugmentationAdaptiveFusion(detach=True))(*inputs)
     loose = AdaptSSRLoss(AugmentationAdaptiveFusion(detach=False))(*inputs)
@@ -37,8 +37,8 @@ def test_spec_11_no_gradient_goes_through_a_detached_coefficient(reading):
 
 def test_coefficients_at_the_ends():
     u = encodings(3, 4, count=1)[0]
-    for reading in (PAPER, OFFICIAL_CODE):
-        fusion = fusion_of(reading)
+    for variant in (PAPER, OFFICIAL_CODE):
+        fusion = fusion_of(variant)
         assert_close(fusion(u, u, u, u), torch.zeros(3, dtype=u.dtype), rtol=0, atol=1e-12)
     assert_close(AugmentationAdaptiveFusion()(u, u, -u, -u), torch.ones(3, dtype=u.dtype))
     assert_close(AugmentationAdaptiveFusion(clamp=False)(u, u, -u, -u), torch.full((3,), 2.0, dtype=u.dtype))
@@ -46,7 +46,7 @@ def test_coefficients_at_the_ends():
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("scale", [1.0, 8.0])
-def test_spec_12_coefficient_zero_with_a_single_pass_is_eq8(scale, seed):
+def test_coefficient_zero_with_a_single_pass_is_eq8(scale, seed):
     u1, u2 = encodings(6, 3, count=2, seed=seed)
     ranking = AdaptSSRLoss(fusion=0.0, scale=scale, chunk_size=4)(u1, u1, u2, u2)
     eq8 = InfoNCELoss(temperature=1 / scale, negatives="hardest")(u1, u2)
@@ -56,11 +56,11 @@ def test_spec_12_coefficient_zero_with_a_single_pass_is_eq8(scale, seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("reading", WITHIN_ONE.values(), ids=WITHIN_ONE)
-def test_spec_12_eq6_is_never_below_eq5(reading, seed):
+@pytest.mark.parametrize("variant", WITHIN_ONE.values(), ids=WITHIN_ONE)
+def test_eq6_is_never_below_eq5(variant, seed):
     inputs = encodings(6, 3, seed=seed)
-    hardest = AdaptSSRLoss(fusion_of(reading), negatives="hardest", reduction="none")(*inputs)
-    every = AdaptSSRLoss(fusion_of(reading), negatives="all", reduction="none")(*inputs)
+    hardest = AdaptSSRLoss(fusion_of(variant), negatives="hardest", reduction="none")(*inputs)
+    every = AdaptSSRLoss(fusion_of(variant), negatives="all", reduction="none")(*inputs)
     assert (hardest >= every - 1e-12).all()
     assert (hardest > every + 1e-6).any()
 
@@ -82,9 +82,9 @@ def test_bounds_at_scale_one(negatives, alike):
 
 def every_loss():
     cases = [
-        (f"adaptssr-{negatives}-{reading_name}", 4, AdaptSSRLoss(fusion_of(r), negatives, chunk_size=4))
+        (f"adaptssr-{negatives}-{variant_name}", 4, AdaptSSRLoss(fusion_of(r), negatives, chunk_size=4))
         for negatives in NEGATIVES
-        for reading_name, r in SOME_READINGS.items()
+        for variant_name, r in SOME_VARIANTS.items()
     ]
     cases += [
         (f"info-nce-{negatives}", 2, InfoNCELoss(temperature=0.3, negatives=negatives, chunk_size=4))

@@ -4,10 +4,10 @@ import pytest
 import torch
 from loss_cases import (
     COLUMNS,
-    EVERY_READING,
+    EVERY_VARIANT,
     NEGATIVES,
     REDUCTIONS,
-    SOME_READINGS,
+    SOME_VARIANTS,
     USERS,
     assert_agrees,
     encodings,
@@ -19,7 +19,7 @@ from loss_cases import (
 from oracle import (
     OFFICIAL_CODE,
     PAPER,
-    Reading,
+    Variant,
     literal_adaptssr,
     literal_coefficients,
     literal_terms,
@@ -38,10 +38,10 @@ CHUNK_SIZES = [1, 2, 3, 7, 128, None]
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("users", USERS)
 @pytest.mark.parametrize("negatives", NEGATIVES)
-@pytest.mark.parametrize("reading", EVERY_READING.values(), ids=EVERY_READING)
-def test_spec_10_every_reading_and_reduction_is_the_literal_one(reading, negatives, users, reduction):
-    inputs, ids, terms = ranking_truth(reading, negatives, users)
-    criterion = AdaptSSRLoss(fusion=fusion_of(reading), negatives=negatives, reduction=reduction, chunk_size=3)
+@pytest.mark.parametrize("variant", EVERY_VARIANT.values(), ids=EVERY_VARIANT)
+def test_every_variant_and_reduction_is_the_literal_one(variant, negatives, users, reduction):
+    inputs, ids, terms = ranking_truth(variant, negatives, users)
+    criterion = AdaptSSRLoss(fusion=fusion_of(variant), negatives=negatives, reduction=reduction, chunk_size=3)
     assert_agrees(criterion(*inputs, ids), reduce_rows(terms.loss, terms.valid, reduction), inputs)
 
 
@@ -72,26 +72,26 @@ def test_scale(scale, negatives):
     assert_agrees(criterion(*inputs), terms.loss, inputs)
 
 
-# λ that is detached is no constant to a finite difference, hence only the readings through which gradient flows.
-DIFFERENTIABLE = {n: r for n, r in EVERY_READING.items() if not (isinstance(r, Reading) and r.detach)}
+# λ that is detached is no constant to a finite difference, hence only the variants through which gradient flows.
+DIFFERENTIABLE = {n: r for n, r in EVERY_VARIANT.items() if not (isinstance(r, Variant) and r.detach)}
 
 
 @pytest.mark.parametrize("users", ["one-each", "repeats"])
 @pytest.mark.parametrize("negatives", NEGATIVES)
-@pytest.mark.parametrize("reading", DIFFERENTIABLE.values(), ids=DIFFERENTIABLE)
-def test_gradcheck(reading, negatives, users):
+@pytest.mark.parametrize("variant", DIFFERENTIABLE.values(), ids=DIFFERENTIABLE)
+def test_gradcheck(variant, negatives, users):
     inputs, ids = encodings(3, 2, seed=1), user_ids_of(users, 3)
-    criterion = AdaptSSRLoss(fusion=fusion_of(reading), negatives=negatives, reduction="none", chunk_size=2)
+    criterion = AdaptSSRLoss(fusion=fusion_of(variant), negatives=negatives, reduction="none", chunk_size=2)
     assert torch.autograd.gradcheck(lambda *u: criterion(*u, ids), inputs)
 
 
 @pytest.mark.parametrize("wanted", [(0,), (1,), (2,), (3,), (0, 2), (1, 3)])
 @pytest.mark.parametrize("negatives", NEGATIVES)
-@pytest.mark.parametrize("reading", SOME_READINGS.values(), ids=SOME_READINGS)
-def test_some_inputs_without_gradient(reading, negatives, wanted):
+@pytest.mark.parametrize("variant", SOME_VARIANTS.values(), ids=SOME_VARIANTS)
+def test_some_inputs_without_gradient(variant, negatives, wanted):
     inputs = [u if i in wanted else u.detach() for i, u in enumerate(encodings(4, 3))]
-    criterion = AdaptSSRLoss(fusion=fusion_of(reading), negatives=negatives, chunk_size=3)
-    right = literal_adaptssr(*inputs, fusion=reading, negatives=negatives)
+    criterion = AdaptSSRLoss(fusion=fusion_of(variant), negatives=negatives, chunk_size=3)
+    right = literal_adaptssr(*inputs, fusion=variant, negatives=negatives)
     assert_agrees(criterion(*inputs), right, [inputs[i] for i in wanted])
 
 
@@ -139,11 +139,11 @@ class TestTies:
 
 @pytest.mark.parametrize("users", USERS)
 @pytest.mark.parametrize("negatives", NEGATIVES)
-@pytest.mark.parametrize("reading", SOME_READINGS.values(), ids=SOME_READINGS)
+@pytest.mark.parametrize("variant", SOME_VARIANTS.values(), ids=SOME_VARIANTS)
 class TestTerms:
-    def test_fields(self, reading, negatives, users):
-        inputs, ids, truth = ranking_truth(reading, negatives, users)
-        terms = AdaptSSRLoss(fusion=fusion_of(reading), negatives=negatives, chunk_size=3).terms(*inputs, ids)
+    def test_fields(self, variant, negatives, users):
+        inputs, ids, truth = ranking_truth(variant, negatives, users)
+        terms = AdaptSSRLoss(fusion=fusion_of(variant), negatives=negatives, chunk_size=3).terms(*inputs, ids)
         assert terms._fields == ("loss", "coefficient", "positive", "augmented", "hardest")
         for field in terms._fields:
             expected = getattr(truth, field).detach()
@@ -152,30 +152,30 @@ class TestTerms:
         assert [getattr(terms, field).requires_grad for field in terms._fields] == [True] + [False] * 4
 
     @pytest.mark.parametrize("reduction", REDUCTIONS)
-    def test_loss_has_its_gradient_per_row_whatever_the_reduction(self, reading, negatives, users, reduction):
-        inputs, ids, truth = ranking_truth(reading, negatives, users)
-        criterion = AdaptSSRLoss(fusion=fusion_of(reading), negatives=negatives, reduction=reduction, chunk_size=3)
+    def test_loss_has_its_gradient_per_row_whatever_the_reduction(self, variant, negatives, users, reduction):
+        inputs, ids, truth = ranking_truth(variant, negatives, users)
+        criterion = AdaptSSRLoss(fusion=fusion_of(variant), negatives=negatives, reduction=reduction, chunk_size=3)
         assert_agrees(criterion.terms(*inputs, ids).loss, truth.loss, inputs)
 
 
-ALL_FUSIONS = {n: r for n, r in EVERY_READING.items() if isinstance(r, Reading)}
+ALL_FUSIONS = {n: r for n, r in EVERY_VARIANT.items() if isinstance(r, Variant)}
 
 
 class TestFusion:
-    @pytest.mark.parametrize("reading", ALL_FUSIONS.values(), ids=ALL_FUSIONS)
-    def test_against_the_literal_one(self, reading):
+    @pytest.mark.parametrize("variant", ALL_FUSIONS.values(), ids=ALL_FUSIONS)
+    def test_against_the_literal_one(self, variant):
         inputs = encodings(5, 3)
-        got = fusion_of(reading)(*inputs)
-        right = torch.stack(literal_coefficients(*inputs, reading))
+        got = fusion_of(variant)(*inputs)
+        right = torch.stack(literal_coefficients(*inputs, variant))
         assert got.shape == (5,)
-        assert got.requires_grad == (not reading.detach)
-        assert_agrees(got, right, inputs, check_gradients=not reading.detach)
+        assert got.requires_grad == (not variant.detach)
+        assert_agrees(got, right, inputs, check_gradients=not variant.detach)
 
     def test_one_row(self):
         inputs = encodings(1, 3)
-        for reading in (PAPER, OFFICIAL_CODE):
-            right = torch.stack(literal_coefficients(*inputs, reading))
-            torch.testing.assert_close(fusion_of(reading)(*inputs), right, rtol=1e-12, atol=1e-14)
+        for variant in (PAPER, OFFICIAL_CODE):
+            right = torch.stack(literal_coefficients(*inputs, variant))
+            torch.testing.assert_close(fusion_of(variant)(*inputs), right, rtol=1e-12, atol=1e-14)
 
     def test_defaults_are_the_paper(self):
         inputs = encodings(5, 3)
@@ -204,10 +204,10 @@ class TestFusion:
 
 class TestPresets:
     @pytest.mark.parametrize(
-        ("preset", "reading"), [("paper", PAPER), ("official_code", OFFICIAL_CODE)], ids=["paper", "official_code"]
+        ("preset", "variant"), [("paper", PAPER), ("official_code", OFFICIAL_CODE)], ids=["paper", "official_code"]
     )
-    def test_presets(self, preset, reading):
-        inputs, _, terms = ranking_truth(reading)
+    def test_presets(self, preset, variant):
+        inputs, _, terms = ranking_truth(variant)
         assert_agrees(AdaptSSRLoss.from_preset(preset)(*inputs), terms.loss.mean(), inputs)
 
     def test_default_is_the_paper(self):
@@ -219,7 +219,7 @@ class TestPresets:
         criterion = AdaptSSRLoss.from_preset("official_code", negatives="all", scale=5.0, reduction="none")
         assert_agrees(criterion(*inputs), terms.loss, inputs)
 
-    def test_spec_11_official_code_gives_one_scalar_per_side(self):
+    def test_official_code_gives_one_scalar_per_side(self):
         inputs = encodings(5, 3)
         inputs[1] = -inputs[1]  # the sides differ where û⁺ and ũ⁺ do
         truth = literal_terms(*inputs, fusion=OFFICIAL_CODE)
@@ -237,7 +237,7 @@ def test_a_batch_of_real_size(negatives, n_rows):
 
 
 @pytest.mark.parametrize("n_rows", [9, 17, 37])
-def test_spec_10_every_place_can_hold_the_hardest_negative(n_rows):
+def test_every_place_can_hold_the_hardest_negative(n_rows):
     # Wherever the search for the largest similarity cuts its rows up, no seam may lose or misname a winner.
     plain = [u.detach() for u in encodings(n_rows, 6, alike=0.0)]
     criterion = AdaptSSRLoss(fusion=0.35, reduction="none", chunk_size=10)

@@ -1,4 +1,4 @@
-"""CCL from its recipe to its weights: the generator, the curriculum, resumed runs; and warm starts from a folder."""
+"""CCL from its recipe to its weights: the filler, the curriculum, resumed runs; and warm starts from a folder."""
 
 import copy
 import json
@@ -10,12 +10,12 @@ from readbacks import count_readbacks
 from training_cases import (
     N_ITEMS,
     TINY,
-    assert_generator_left_alone,
+    assert_filler_left_alone,
     assert_same_weights,
     batch_of,
     corpus_of,
     encoder_of,
-    source_with_generator,
+    source_with_filler,
     streams,
     write_profiled_dataset,
 )
@@ -46,7 +46,7 @@ def run(source, folder, method="ccl", **options):
     return pretrain(source, recipe(method, options={**TINY, **options}), folder, show_progress=False)
 
 
-# --- the generator ------------------------------------------------------------------------------------------------
+# --- the filler ------------------------------------------------------------------------------------------------
 
 
 def test_the_filler_scores_as_its_stage_and_keeps_what_it_had():
@@ -74,28 +74,28 @@ def test_the_filler_scores_as_its_stage_and_keeps_what_it_had():
 
 
 def test_the_filler_gives_no_more_scores_at_a_time_than_it_says(monkeypatch):
-    monkeypatch.setattr("adaptssr_plugin.training.generator._CPU_SCORES", 3 * N_ITEMS + 1)
-    filler = source_with_generator().generator
+    monkeypatch.setattr("adaptssr_plugin.training.filler._CPU_SCORES", 3 * N_ITEMS + 1)
+    filler = source_with_filler().filler
     batch = batch_of(8)
     parts = list(filler(batch.item_seq, batch.item_seq_len, torch.zeros(8, dtype=torch.int64), torch.arange(8)))
     assert [len(part) for part in parts] == [3, 3, 2]
 
 
 def test_a_step_on_a_device_reads_no_more_back_than_its_encoder(monkeypatch):
-    """One read-back, the lengths by which views are split; on the CPU the generator splits its batches too."""
+    """One read-back, the lengths by which views are split; on the CPU the filler splits its batches too."""
     made = recipe("ccl", options={**TINY, "fill_ratio": 0.5})
-    source = source_with_generator()
+    source = source_with_filler()
     stage = stage_plans(made)[1].make(encoder_of(UserEncoder), source)
     batch = batch_of(*[5, 3, 9] * 30, max_len=10)
     monkeypatch.setattr("adaptssr_plugin.augment.mask_and_fill.on_cpu", lambda _tensor: False)
     with count_readbacks() as reads:
         stage.step(batch, streams())
     assert len(reads) == 2
-    generator = copy.deepcopy(source.generator).to("meta")
+    filler = copy.deepcopy(source.filler).to("meta")
     empty = torch.empty(90, 9, dtype=torch.int64, device="meta")
     rows = empty[:, 0]
-    assert sum(len(chunk) for chunk in generator(empty, rows, rows, rows)) == 90
-    source.generator.encoder.length_groups = generator.encoder.length_groups  # as it is elsewhere
+    assert sum(len(chunk) for chunk in filler(empty, rows, rows, rows)) == 90
+    source.filler.encoder.length_groups = filler.encoder.length_groups  # as it is elsewhere
     with count_readbacks() as reads:
         stage.step(batch, streams())
     assert len(reads) == 1
@@ -108,17 +108,17 @@ def test_an_encoder_without_hidden_states_fills_nothing():
         MaskedItemFiller(torch.nn.Linear(2, 2), None)
 
 
-def test_the_generator_is_neither_trained_nor_kept_by_the_stage():
+def test_the_filler_is_neither_trained_nor_kept_by_the_stage():
     made = recipe("ccl", options=TINY)
-    source = source_with_generator()
+    source = source_with_filler()
     (_, plan) = stage_plans(made)
     stage = plan.make(encoder_of(UserEncoder), source)
-    theirs = {id(parameter) for parameter in source.generator.parameters()}
+    theirs = {id(parameter) for parameter in source.filler.parameters()}
     assert theirs.isdisjoint(map(id, stage.parameters()))
-    assert_generator_left_alone(stage, source.generator)
+    assert_filler_left_alone(stage, source.filler)
 
 
-def test_views_of_a_source_without_a_generator_are_refused_in_one_line():
+def test_views_of_a_source_without_a_filler_are_refused_in_one_line():
     with pytest.raises(InputError) as refused:
         make_views("ccl", recipe("ccl"), UserHistories(corpus_of(5, 3), max_len=10))
     assert str(refused.value).startswith(
@@ -142,19 +142,19 @@ def test_views_of_a_source_without_a_generator_are_refused_in_one_line():
 )
 def test_stages(options, expected):
     plans = stage_plans(recipe("ccl", options=options))
-    assert [(plan.name, plan.generates, plan.takes) for plan in plans] == expected
+    assert [(plan.name, plan.fills, plan.takes) for plan in plans] == expected
 
 
-def test_the_epoch_of_the_generator_is_one_of_its_stage():
+def test_the_epoch_of_the_filler_is_one_of_its_stage():
     assert recipe("ccl", options={"mlm_select": "epoch:20"}).mlm_select == "epoch:20"
     with pytest.raises(InputError, match=r"^mlm_select: expected one of the 20 epochs, got 'epoch:21'$"):
         recipe("ccl", options={"mlm_select": "epoch:21"})
 
 
-def test_no_other_method_has_a_generator():
-    assert not any(plan.generates for plan in stage_plans(recipe("adaptssr")))
+def test_no_other_method_has_a_filler():
+    assert not any(plan.fills for plan in stage_plans(recipe("adaptssr")))
     plans = stage_plans(recipe("clue", options={"warm_start": "mlm"}))
-    assert [(plan.name, plan.generates, plan.takes) for plan in plans] == [
+    assert [(plan.name, plan.fills, plan.takes) for plan in plans] == [
         ("mlm", False, ()),
         ("clue", False, MLM_TO_RANKING),
     ]
@@ -171,7 +171,7 @@ def test_no_other_method_has_a_generator():
     ],
 )
 def test_the_curriculum_grows_by_equal_steps(options, epochs_of_each):
-    views = make_views("ccl", recipe("ccl", options=options), source_with_generator())
+    views = make_views("ccl", recipe("ccl", options=options), source_with_filler())
     steps = len(epochs_of_each)
     expected = [0.3 * (step + 1) / steps for step, epochs in enumerate(epochs_of_each) for _ in range(epochs)]
     assert views.ratios == pytest.approx(expected)
@@ -182,7 +182,7 @@ def test_the_options_reach_the_operator():
         "fill_ratio": 0.7, "fill": "argmax", "fill_top_k": 3, "fill_temperature": 2.0, "fill_ban_original": True,
         "fill_one_side": True, "curriculum": "none",
     }  # fmt: skip
-    views = make_views("ccl", recipe("ccl", options=options), source_with_generator())
+    views = make_views("ccl", recipe("ccl", options=options), source_with_filler())
     assert isinstance(views, MaskAndFillPair)
     assert (views.one_side, views.ratios) == (True, ())
     fill = views.fill
@@ -200,7 +200,7 @@ def finished(source, tmp_path_factory):
     return run(source, folder, epochs=3), folder
 
 
-def test_the_generators_weights_do_not_move_on_without_a_warm_start(source, tmp_path):
+def test_the_fillers_weights_do_not_move_on_without_a_warm_start(source, tmp_path):
     still = run(source, tmp_path / "still", learning_rate=1e-30, epochs=1)
     made = recipe("ccl", options=TINY)
     fresh = fresh_encoder(made, still.encoder.n_items, 0.1, made.seed)
@@ -217,7 +217,7 @@ def test_they_move_on_with_one(source, tmp_path):
     assert not torch.equal(still.encoder.items.weight, fresh_encoder(made, still.encoder.n_items, 0, 2020).items.weight)
 
 
-def test_the_generator_of_a_resumed_run_is_the_selected_epoch_of_its_finished_stage(
+def test_the_filler_of_a_resumed_run_is_the_selected_epoch_of_its_finished_stage(
     source, finished, tmp_path, monkeypatch
 ):
     model, folder = finished

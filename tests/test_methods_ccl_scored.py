@@ -5,11 +5,11 @@ import torch
 from readbacks import count_readbacks
 from training_cases import (
     TINY,
-    assert_generator_left_alone,
+    assert_filler_left_alone,
     assert_same_weights,
     batch_of,
     encoder_of,
-    source_with_generator,
+    source_with_filler,
     streams,
     write_profiled_dataset,
 )
@@ -28,7 +28,7 @@ SHORT = {**TINY, **SCORED, "curriculum_candidates": 3, "epochs": 4, "fill_ratio"
 
 def own_stage(source=None, **options):
     plan = stage_plans(recipe("ccl", options={**SHORT, **options}))[-1]
-    return plan.make(encoder_of(UserEncoder), source or source_with_generator())
+    return plan.make(encoder_of(UserEncoder), source or source_with_filler())
 
 
 # --- the recipe -------------------------------------------------------------------------------------------------------
@@ -39,18 +39,18 @@ def test_the_options_reach_the_views():
         "fill_ratio": 0.7, "fill": "argmax", "fill_top_k": 3, "fill_temperature": 2.0, "fill_ban_original": True,
         "fill_one_side": True, "curriculum_candidates": 4, "curriculum_stages": 2, "epochs": 5,
     }  # fmt: skip
-    source = source_with_generator()
+    source = source_with_filler()
     views = make_views("ccl", recipe("ccl", options={**SCORED, **options}), source)
     assert isinstance(views, ScoredFillPair)
     assert (views.one_side, views.candidates, views.ranks) == (True, 4, (2, 2, 2, 4, 4))
     fill = views.fill
     assert (fill.ratio, fill.fill, fill.top_k, fill.temperature, fill.ban_original) == (0.7, "argmax", 3, 2.0, True)
-    assert fill.filler is source.generator
+    assert fill.filler is source.filler
 
 
 @pytest.mark.parametrize(("epochs", "expected"), [(20, [4] * 5), (100, [20] * 5), (5, [1] * 5), (13, [3, 3, 2, 3, 2])])
 def test_five_candidates_take_equal_parts_of_the_epochs(epochs, expected):
-    views = make_views("ccl", recipe("ccl", options={**SCORED, "epochs": epochs}), source_with_generator())
+    views = make_views("ccl", recipe("ccl", options={**SCORED, "epochs": epochs}), source_with_filler())
     assert [views.ranks.count(rank) for rank in range(1, 6)] == expected
 
 
@@ -91,9 +91,9 @@ def test_what_goes_together(options):
 # --- a stage ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_generator_is_neither_trained_nor_kept_by_the_stage():
-    source = source_with_generator()
-    assert_generator_left_alone(own_stage(source), source.generator)
+def test_the_filler_is_neither_trained_nor_kept_by_the_stage():
+    source = source_with_filler()
+    assert_filler_left_alone(own_stage(source), source.filler)
 
 
 def test_the_views_of_a_step_do_not_depend_on_what_is_trained_and_those_of_a_validation_not_on_the_epoch():
@@ -119,9 +119,9 @@ def test_the_views_of_a_step_do_not_depend_on_what_is_trained_and_those_of_a_val
 
 
 def test_a_step_on_a_device_reads_no_more_back_than_its_encoder(monkeypatch):
-    source = source_with_generator()
+    source = source_with_filler()
     stage = own_stage(source)
-    source.generator.encoder.length_groups = 1  # as it is elsewhere
+    source.filler.encoder.length_groups = 1  # as it is elsewhere
     monkeypatch.setattr("adaptssr_plugin.augment.mask_and_fill.on_cpu", lambda _tensor: False)
     batch = batch_of(*[5, 3, 9] * 30, max_len=10)
     with count_readbacks() as reads:

@@ -42,7 +42,7 @@ def quoted(cell):
 def test_the_rows_of_the_papers_table():
     assert available() == TEN
     assert set(TEN) - set(view_methods()) == {"none", "peterrec", "ptum"}
-    assert [name for name in TEN if method_named(name).needs_generator] == ["ccl"]
+    assert [name for name in TEN if method_named(name).needs_filler] == ["ccl"]
 
 
 @pytest.mark.parametrize("name", TEN)

@@ -18,7 +18,7 @@ from adaptssr_plugin.cli.processes import start_processes, without_option
 from adaptssr_plugin.corpus import BatchLoader, BehaviourCorpus
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.training import load_checkpoint
-from adaptssr_plugin.training.position import Totals, of_all
+from adaptssr_plugin.training.epoch_state import Totals, of_all
 from adaptssr_plugin.training.processes import Processes
 
 # Five steps an epoch, of 19 users: 4, 4, 4, 4 and 3.

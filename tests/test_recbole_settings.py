@@ -6,6 +6,7 @@ from importlib.resources import files
 import numpy as np
 import pytest
 import yaml
+from training_cases import assert_origins
 
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.methods import view_methods
@@ -74,8 +75,8 @@ def test_a_wrong_value_is_refused_whatever_the_loss(options, message, loss):
 
 def test_an_unknown_method_lists_those_that_there_are():
     message = refusal({"ssl_method": "foo"})
-    assert message == f"ssl_method: expected {' or '.join(view_methods(with_generator=False))}, got 'foo'"
-    assert {"cl4srec", "coserec", "duorec", "clue"} <= set(view_methods(with_generator=False))
+    assert message == f"ssl_method: expected {' or '.join(view_methods(with_filler=False))}, got 'foo'"
+    assert {"cl4srec", "coserec", "duorec", "clue"} <= set(view_methods(with_filler=False))
 
 
 @pytest.mark.parametrize("name", ["ssl_wieght", "ssl_", "ssl_Loss", "ssl_ssl_loss"])
@@ -175,3 +176,7 @@ def test_options_survive_the_names_that_users_write(loss):
 
 def test_a_model_without_a_file_has_no_defaults():
     assert packaged_defaults("models", "SASRec") == {}
+
+
+def test_each_default_says_where_it_comes_from():
+    assert_origins(SelfSupervision)

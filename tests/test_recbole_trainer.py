@@ -129,7 +129,7 @@ class TestSelection:
             ([1, 3, 2], True, 2),
             ([1, 3, 2], False, 1),
             ([3, 2, 1], False, 3),
-            ([2, 2, 2], True, 1),  # of equal epochs the earlier (spec §4.2)
+            ([2, 2, 2], True, 1),  # of equal epochs the earlier
             ([2, 2, 2], False, 1),
             ([0.0, -1.0, 0.0], True, 1),
             ([1, 3, 3, 2, 3], True, 2),

@@ -100,7 +100,7 @@ def test_all_weights_are_trained(config, corpus, trainers):
     (trainer,) = trainers
     after = trainer.stage.state_dict()
     same = [name for name, tensor in trainer.first_state.items() if torch.equal(tensor, after[name])]
-    assert same == ["encoder.items.mask"]  # no behaviour is masked here (spec §3, row 17)
+    assert same == ["encoder.items.mask"]  # no behaviour is masked here (METHODS.md, row 17)
 
 
 def test_the_recipes_options_hold(config, corpus, trainers):

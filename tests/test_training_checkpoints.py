@@ -12,7 +12,14 @@ import pytest
 import torch
 
 from adaptssr_plugin.errors import DamagedCheckpointError, InputError
-from adaptssr_plugin.training import LastTwo, RunMark, StopRequest, load_checkpoint, write_atomically, write_checkpoint
+from adaptssr_plugin.training import (
+    LastTwo,
+    RunFingerprint,
+    StopRequest,
+    load_checkpoint,
+    write_atomically,
+    write_checkpoint,
+)
 from adaptssr_plugin.training.checkpoints import system_error_of, write_together
 
 STATE = {"weights": {"a": torch.arange(600.0).view(30, 20)}, "epoch": 3, "score": -math.inf, "history": [{"loss": 0.5}]}
@@ -211,36 +218,38 @@ class TestLastTwo:
             LastTwo(tmp_path).load("cpu", print)
 
 
-class TestRunMark:
-    MARK = RunMark("mlm", {"recipe": {"seed": 1, "dim": 8}, "source": {"dataset": "here"}}, {"torch": "2.4"})
+class TestRunFingerprint:
+    FINGERPRINT = RunFingerprint(
+        "mlm", {"recipe": {"seed": 1, "dim": 8}, "source": {"dataset": "here"}}, {"torch": "2.4"}
+    )
 
     def refusal(self, **state):
         with pytest.raises(InputError) as refused:
-            self.MARK.check("last.pt", {"state_dict": {}, **self.MARK.state_dict(), **state})
+            self.FINGERPRINT.check("last.pt", {"state_dict": {}, **self.FINGERPRINT.state_dict(), **state})
         return str(refused.value)
 
     def test_its_own_is_taken(self):
-        self.MARK.check("last.pt", {"state_dict": {}, **self.MARK.state_dict()})
+        self.FINGERPRINT.check("last.pt", {"state_dict": {}, **self.FINGERPRINT.state_dict()})
 
     def test_data_may_move_and_parts_may_be_added_later(self):
-        moved = {**self.MARK.config, "source": {"dataset": "there"}, "batches": {"batch_size": 2}}
-        self.MARK.check("last.pt", {"state_dict": {}, **self.MARK.state_dict(), "config": moved})
+        moved = {**self.FINGERPRINT.config, "source": {"dataset": "there"}, "batches": {"batch_size": 2}}
+        self.FINGERPRINT.check("last.pt", {"state_dict": {}, **self.FINGERPRINT.state_dict(), "config": moved})
 
     def test_another_is_refused(self):
         assert self.refusal(stage="own") == "checkpoint: expected one of stage mlm in last.pt, got another"
-        recipe = self.MARK.config["recipe"]
+        recipe = self.FINGERPRINT.config["recipe"]
         others = [({**recipe, "seed": 2}, "seed: 2 there, 1 here"), ({"seed": 1}, "dim: None there, 8 here"),
                   ({**recipe, "more": 3}, "more: 3 there, None here")]  # fmt: skip
         for other, said in others:
-            config = {**self.MARK.config, "recipe": other}
+            config = {**self.FINGERPRINT.config, "recipe": other}
             assert self.refusal(config=config) == f"checkpoint: last.pt is of another run ({said})"
         for foreign in ({"weights": {}}, {"state_dict": {}}, {"state_dict": {}, "config": {"model": "SASRec"}}):
             with pytest.raises(InputError, match=r"^checkpoint: expected one of stage mlm in last.pt, got another$"):
-                self.MARK.check("last.pt", foreign)
+                self.FINGERPRINT.check("last.pt", foreign)
 
     def test_versions(self):
-        assert self.MARK.changed_versions(self.MARK.state_dict()) == []
-        assert self.MARK.changed_versions({"versions": {"torch": "2.5", "other": "1"}}) == ["torch"]
+        assert self.FINGERPRINT.changed_versions(self.FINGERPRINT.state_dict()) == []
+        assert self.FINGERPRINT.changed_versions({"versions": {"torch": "2.5", "other": "1"}}) == ["torch"]
 
 
 class TestStopRequest:

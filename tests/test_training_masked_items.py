@@ -41,7 +41,7 @@ def stage_of(ratio=0.3, softmax="full", sample_share=0.2, **options):
     return stage
 
 
-# The column MLM of the table in spec §1.9; for the other ratios ceil, but never all (spec §1.1).
+# By hand: ceil, but never all (METHODS.md, row 16).
 @pytest.mark.parametrize(
     ("ratio", "counts"),
     [
@@ -91,7 +91,7 @@ def test_loss_is_the_literal_cross_entropy_at_the_items_that_stood_there(lengths
 
 
 @pytest.mark.parametrize(("lengths", "usable"), [((1,), False), ((1, 1, 1), False), ((1, 2), True), ((9,), True)])
-def test_spec_14_a_batch_without_slots_is_not_usable(lengths, usable):
+def test_a_batch_without_slots_is_not_usable(lengths, usable):
     assert stage_of().usable(batch_of(*lengths)) is usable
 
 
@@ -166,7 +166,7 @@ def assert_close_gradients(ours, theirs):
 def test_gradients_are_those_of_torch_on_all_scores(monkeypatch):
     stage, batch = stage_of(dropout=0.0), batch_of(2, 7, 4, 1, 10)
     loss, ours = gradients(stage, batch)
-    assert ours["encoder.items.weight"][0].abs().sum() > 0  # the padding id is a column like any other (spec §2.2)
+    assert ours["encoder.items.weight"][0].abs().sum() > 0  # the padding id is a column, as in the authors' code
     monkeypatch.setattr(
         MaskedItemHead,
         "loss",

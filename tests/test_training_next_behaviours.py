@@ -28,7 +28,7 @@ def stage_of(n_negatives=4, n_next=2, weight=1.0, seed=0, **options):
 
 
 def literal_losses(stage, batch, questions, future):
-    """Spec §2.3, one user, question and candidate at a time: a list of losses of MBP and one of NBP."""
+    """PTUM's two losses, one user, question and candidate at a time: a list of losses of MBP and one of NBP."""
     encoder = stage.encoder
 
     def share_of_first(user, candidates, position):

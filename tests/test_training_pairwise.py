@@ -125,7 +125,7 @@ class TestWhatIsEncoded:
         assert all(parameter.grad is not None and parameter.grad.any() for parameter in stage.parameters())
 
     @pytest.mark.parametrize(("lengths", "usable"), [((4,), False), ((1, 1), True)])
-    def test_spec_14_one_user_has_nobody_to_be_compared_with(self, lengths, usable):
+    def test_one_user_has_nobody_to_be_compared_with(self, lengths, usable):
         assert stage_of().usable(batch_of(*lengths)) is usable
 
 
@@ -135,7 +135,7 @@ class TestDropoutThatIsOff:
         [lambda: encoder_of(dropout=0.0), lambda: OtherEncoder(nn.Linear(16, 16)), lambda: encoder_of().eval()],
         ids=["p=0", "none at all", "left in evaluation mode"],
     )
-    def test_spec_13_is_refused_at_the_first_step(self, encoder):
+    def test_is_refused_at_the_first_step(self, encoder):
         encoder = encoder()
         with pytest.raises(
             InputError, match=rf"^encoder: expected active dropout.*{type(encoder).__name__}$"
@@ -148,7 +148,7 @@ class TestDropoutThatIsOff:
 
 
 def literal_order(calls, users):
-    """Shares of (anchor, v) with P > v and of (anchor, v, w) with v > w, pooled over batches (spec §3, row 30)."""
+    """Shares of (anchor, v) with P > v and of (anchor, v, w) with v > w, pooled over batches (METHODS.md, row 30)."""
     over_augmented, augmented_pairs, over_negative, negative_pairs = 0, 0, 0, 0
     for (_, _, encodings), ids in zip(calls, users, strict=True):
         a, a_pos, b, b_pos = ([unit(row) for row in part] for part in encodings.double().chunk(4))

@@ -4,7 +4,7 @@ import dataclasses
 import sys
 
 import pytest
-from training_cases import corpus_of, encoder_of
+from training_cases import assert_origins, corpus_of, encoder_of
 
 from adaptssr_plugin import AdaptSSRLoss, AugmentationAdaptiveFusion, InfoNCELoss
 from adaptssr_plugin.errors import InputError
@@ -14,80 +14,80 @@ from adaptssr_plugin.methods.plan import stage_plans
 from adaptssr_plugin.methods.views import UserHistories, make_views
 from adaptssr_plugin.training import MLM_TO_RANKING, MaskedItemFiller, MaskedItemStage, PairwiseStage
 
-# Column "Default" of spec §3 by row, or the paragraph of §2 that has the value.
+# What the preset "paper" has; METHODS.md, and the help of each option, say where it comes from.
 PAPER = {
-    "encoder": ("transformer", "§3.3"),
-    "dim": (64, "§2.0"),
-    "n_layers": (2, "§2.0"),
-    "n_heads": (2, "§2.0"),
-    "ff_dim": (256, "23"),
-    "max_len": (100, "18"),
-    "embed_norm": (True, "21"),
-    "embed_dropout": (True, "21"),
-    "interests": (1, "Eq. 3-4"),
-    "warm_start": ("mlm", "24"),
-    "mlm_epochs": (20, "24"),
-    "mlm_learning_rate": (2e-4, "25"),
-    "mlm_dropout": (0.1, "25"),
-    "mlm_ratio": (0.3, "26"),
-    "mlm_softmax": ("full", "§2.2"),
-    "mlm_sample_share": (0.2, "§2.2"),
-    "mlm_select": ("best", "24"),
-    "loss": ("adaptssr", "§2.8"),
-    "interest_penalty": (1.0, "§2.6"),
-    "ptum_negatives": (4, "§2.3"),
-    "ptum_next": (2, "§2.3"),
-    "ptum_weight": (1.0, "§2.3"),
-    "ptum_negatives_from": ("history", "§2.3"),
-    "mask_ratio": (0.6, "§1.1"),
-    "crop_ratio": (0.4, "22"),
-    "reorder_ratio": (0.6, "§1.3"),
-    "substitute_ratio": (0.1, "§1.5"),
-    "insert_ratio": (0.4, "§1.5"),
-    "distinct_ops": (False, "14"),
-    "period": ("disjoint", "§1.8"),
-    "fill_ratio": (0.3, "§1.6"),
-    "fill": ("sample", "§1.6"),
-    "fill_top_k": (50, "§1.6"),
-    "fill_temperature": (1.0, "§1.6"),
-    "fill_ban_original": (False, "§1.6"),
-    "fill_one_side": (False, "§1.6"),
-    "curriculum": ("none", "§1.6"),
-    "curriculum_epochs": (0, "§1.6"),
-    "curriculum_candidates": (5, "§1.6"),
-    "curriculum_stages": (0, "§1.6"),
-    "duorec_key": ("last_kept", "§1.7"),
-    "skip_identical": (False, "§1.7"),
-    "mask_same_key": (False, "§1.7"),
-    "correlation": ("memory", "§1.5"),
-    "correlation_warmup": (-1, "§1.5"),
-    "lambda_mode": ("sample", "1"),
-    "lambda_terms": (4, "2"),
-    "lambda_clamp": (True, "4"),
-    "lambda_detach": (True, "5"),
-    "negatives": ("auto", "13"),
-    "scale": (1.0, "12"),
-    "temperature": (1.0, "§2.1"),
-    "similarity": ("cosine", "§2.1"),
-    "epochs": (20, "28"),
-    "learning_rate": (2e-4, "34"),
-    "dropout": (0.1, "25"),
-    "batch_size": (128, "§2.0"),
-    "select": ("best", "29"),
-    "valid_share": (0.1, "§4.1"),
-    "clip_grad_norm": (0.0, "34"),
-    "ft_epochs": (5, "39"),
-    "ft_learning_rate": (2e-4, "37"),
-    "ft_batch_size": (128, "37"),
-    "ft_dropout": (0.1, "38"),
-    "ft_hidden": (64, "40"),
-    "ft_shuffle": (True, "39"),
-    "ft_coldrec_loss": ("bpr", "41"),
-    "ft_neg_exclude": ("all", "41"),
-    "ft_split_unit": ("pair", "42"),
-    "ft_ties": ("pessimistic", "44"),
-    "ft_tune": ("all", "§4.2"),
-    "ft_rank": (8, "appendix E"),
+    "encoder": "transformer",
+    "dim": 64,
+    "n_layers": 2,
+    "n_heads": 2,
+    "ff_dim": 256,
+    "max_len": 100,
+    "embed_norm": True,
+    "embed_dropout": True,
+    "interests": 1,
+    "warm_start": "mlm",
+    "mlm_epochs": 20,
+    "mlm_learning_rate": 2e-4,
+    "mlm_dropout": 0.1,
+    "mlm_ratio": 0.3,
+    "mlm_softmax": "full",
+    "mlm_sample_share": 0.2,
+    "mlm_select": "best",
+    "loss": "adaptssr",
+    "interest_penalty": 1.0,
+    "ptum_negatives": 4,
+    "ptum_next": 2,
+    "ptum_weight": 1.0,
+    "ptum_negatives_from": "history",
+    "mask_ratio": 0.6,
+    "crop_ratio": 0.4,
+    "reorder_ratio": 0.6,
+    "substitute_ratio": 0.1,
+    "insert_ratio": 0.4,
+    "distinct_ops": False,
+    "period": "disjoint",
+    "fill_ratio": 0.3,
+    "fill": "sample",
+    "fill_top_k": 50,
+    "fill_temperature": 1.0,
+    "fill_ban_original": False,
+    "fill_one_side": False,
+    "curriculum": "none",
+    "curriculum_epochs": 0,
+    "curriculum_candidates": 5,
+    "curriculum_stages": 0,
+    "duorec_key": "last_kept",
+    "skip_identical": False,
+    "mask_same_key": False,
+    "correlation": "memory",
+    "correlation_warmup": -1,
+    "lambda_mode": "sample",
+    "lambda_terms": 4,
+    "lambda_clamp": True,
+    "lambda_detach": True,
+    "negatives": "auto",
+    "scale": 1.0,
+    "temperature": 1.0,
+    "similarity": "cosine",
+    "epochs": 20,
+    "learning_rate": 2e-4,
+    "dropout": 0.1,
+    "batch_size": 128,
+    "select": "best",
+    "valid_share": 0.1,
+    "clip_grad_norm": 0.0,
+    "ft_epochs": 5,
+    "ft_learning_rate": 2e-4,
+    "ft_batch_size": 128,
+    "ft_dropout": 0.1,
+    "ft_hidden": 64,
+    "ft_shuffle": True,
+    "ft_coldrec_loss": "bpr",
+    "ft_neg_exclude": "all",
+    "ft_split_unit": "pair",
+    "ft_ties": "pessimistic",
+    "ft_tune": "all",
+    "ft_rank": 8,
 }
 # Of which the paper says nothing: names of the run, seeds, λ where it is constant, and how the crank is turned.
 SOURCE = UserHistories(corpus_of(5, 3, 7), max_len=10)
@@ -95,7 +95,7 @@ OTHERS = {
     "method", "preset", "seed", "split_seed", "lambda_value", "stopping_step", "amp_dtype", "micro_batch", "mlm_pooled",
     "mlm_beside",
 }  # fmt: skip
-# Spec §3, note b, where it differs from the paper.
+# METHODS.md, column `official_code`, where it differs from the paper.
 OFFICIAL_CODE = {
     "lambda_mode": "batch",
     "lambda_terms": 2,
@@ -118,7 +118,7 @@ def refusal(*args, **kwargs):
 
 
 class TestDefaults:
-    @pytest.mark.parametrize(("name", "expected"), [(name, value) for name, (value, _) in PAPER.items()])
+    @pytest.mark.parametrize(("name", "expected"), PAPER.items())
     def test_is_the_papers(self, name, expected):
         for made in (recipe(), recipe("adaptssr", "paper"), Recipe()):
             assert getattr(made, name) == expected
@@ -127,12 +127,13 @@ class TestDefaults:
     def test_every_option_is_accounted_for(self):
         assert {field.name for field in dataclasses.fields(Recipe)} == set(PAPER) | OTHERS
 
+    def test_each_says_where_it_comes_from(self):
+        assert_origins(Recipe)
+
     def test_official_code(self):
         made = recipe(preset="official_code")
         assert {name: here for name, (_, here) in made.departures().items()} == OFFICIAL_CODE
-        assert {name: there for name, (there, _) in made.departures().items()} == {
-            n: PAPER[n][0] for n in OFFICIAL_CODE
-        }
+        assert {name: there for name, (there, _) in made.departures().items()} == {n: PAPER[n] for n in OFFICIAL_CODE}
         assert made.lambda_detach is True
 
     def test_names(self):
@@ -150,8 +151,8 @@ class TestDefaults:
         for plan in stage_plans(made):
             stage = plan.make(encoder_of(), source)
             assert stage.encoder is not None
-            if plan.generates:
-                source.generator = MaskedItemFiller(stage.encoder, stage.head)
+            if plan.fills:
+                source.filler = MaskedItemFiller(stage.encoder, stage.head)
 
 
 class TestDepartures:

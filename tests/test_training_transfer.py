@@ -1,4 +1,4 @@
-"""What moves from stage to stage: acceptance test 19 of the specification (§5)."""
+"""What moves from stage to stage."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ def encoder(seed, **options):
 
 
 @pytest.mark.parametrize("embed_norm", [True, False])
-def test_spec_19_from_masked_items_everything_moves_but_the_pooling_query(embed_norm):
+def test_from_masked_items_everything_moves_but_the_pooling_query(embed_norm):
     source, target = encoder(1, embed_norm=embed_norm), encoder(2, dropout=0.5, embed_norm=embed_norm)
     with torch.no_grad():  # so that no weight is the same in both by way of its initialisation
         for parameter in source.parameters():

@@ -9,7 +9,7 @@ from training_cases import (
     batch_of,
     encoder_of,
     some_views,
-    source_with_generator,
+    source_with_filler,
     streams,
     write_profiled_dataset,
 )
@@ -92,11 +92,11 @@ def test_what_is_trained():
 def test_recipes_ask_for_it(encoder):
     made = recipe("cl4srec", options={**TINY, "encoder": encoder, "mlm_beside": 0.5})
     plan = stage_plans(made)[-1]
-    stage = plan.make(encoder_of(UserEncoder), source_with_generator())
+    stage = plan.make(encoder_of(UserEncoder), source_with_filler())
     assert isinstance(stage, WithMaskedItemsStage)
     assert isinstance(stage.items, NextItemStage if encoder == "gru4rec" else MaskedItemStage)
     assert stage.weight == 0.5
-    assert isinstance(stage_plans(recipe("cl4srec"))[-1].make(encoder_of(UserEncoder), source_with_generator()),
+    assert isinstance(stage_plans(recipe("cl4srec"))[-1].make(encoder_of(UserEncoder), source_with_filler()),
                       PairwiseStage)  # fmt: skip
 
 
@@ -128,4 +128,4 @@ def test_refused(change, message):
 def test_micro_batches_are_refused():
     made = recipe("adaptssr", options={**TINY, "mlm_beside": 0.5, "micro_batch": 4})
     with pytest.raises(InputError, match=r"^micro_batch: expected 0 beside masked items, got 4$"):
-        stage_plans(made)[-1].make(encoder_of(UserEncoder), source_with_generator())
+        stage_plans(made)[-1].make(encoder_of(UserEncoder), source_with_filler())

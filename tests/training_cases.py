@@ -1,6 +1,8 @@
 """Small corpora, encoders, recipes and a RecBole dataset with profiles, for the tests of training."""
 
 import copy
+import dataclasses
+import re
 
 import numpy as np
 import torch
@@ -98,30 +100,37 @@ def write_profiled_dataset(folder, n_users=24, n_items=9, least=4, most=12, seed
     return folder
 
 
-def source_with_generator(*lengths):
+def source_with_filler(*lengths):
     source = UserHistories(corpus_of(*(lengths or (5, 3, 7))), max_len=10)
     stage = MaskedItemStage(encoder_of(UserEncoder))
-    source.generator = MaskedItemFiller(stage.encoder, stage.head)
+    source.filler = MaskedItemFiller(stage.encoder, stage.head)
     return source
 
 
-def assert_generator_left_alone(stage, generator):
-    """A trained and validated stage neither trains the frozen generator of its views nor keeps it, but moves it."""
+def assert_filler_left_alone(stage, filler):
+    """A trained and validated stage neither trains the frozen filler of its views nor keeps it, but moves it."""
     assert {name.split(".")[0] for name in stage.state_dict()} == {"encoder"}
-    before = copy.deepcopy(generator.state_dict())
+    before = copy.deepcopy(filler.state_dict())
     stage.train()
     optimizer = torch.optim.Adam(stage.parameters(), lr=0.1)
     stage.set_epoch(0)
     stage.step(batch_of(5, 3, 7), streams()).loss.backward()
     optimizer.step()
     stage.validate([batch_of(5, 3, 7)], streams())
-    assert_same_weights(generator.state_dict(), before)
-    assert not any(module.training for module in generator.modules())
+    assert_same_weights(filler.state_dict(), before)
+    assert not any(module.training for module in filler.modules())
     stage.to("meta")
-    assert next(generator.parameters()).is_meta
+    assert next(filler.parameters()).is_meta
 
 
 def assert_same_weights(ours, theirs):
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():
         assert torch.equal(tensor, theirs[name]), name
+
+
+def assert_origins(options):
+    """Each option of a class says where its default comes from."""
+    known = re.compile(r"(the paper|the authors' code|ours|RecBole|(CCL|CoSeRec|DuoRec|PeterRec|PTUM)'s code)\b.*")
+    for field in dataclasses.fields(options):
+        assert known.fullmatch(field.metadata["origin"]), field.name

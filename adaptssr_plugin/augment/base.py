@@ -22,7 +22,7 @@ class Sequences(NamedTuple):
 
 
 class ViewPair(NamedTuple):
-    """Two augmented views of every row of a batch (spec 1.10).
+    """Two augmented views of every row of a batch.
 
     Attributes:
         first: the view Ŝ.

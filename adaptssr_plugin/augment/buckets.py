@@ -1,4 +1,4 @@
-"""Rows put into buckets by a key item, so that one can be drawn from any bucket in constant time (spec 1.7)."""
+"""Rows put into buckets by a key item, so that one can be drawn from any bucket in constant time (DuoRec's views)."""
 
 from typing import NamedTuple
 

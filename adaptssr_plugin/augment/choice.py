@@ -1,4 +1,4 @@
-"""One operator per row, drawn at random (spec 1.4)."""
+"""One operator per row, drawn at random, as in the authors' code."""
 
 from collections.abc import Sequence
 

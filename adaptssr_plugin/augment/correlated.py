@@ -1,4 +1,4 @@
-"""The operators that bring in correlated items: substitute and insert (CoSeRec, spec 1.5)."""
+"""The operators that bring in correlated items: substitute and insert (CoSeRec, by the authors' code)."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""How many items a ratio of a sequence is, without rounding noise (spec section 0)."""
+"""How many items a ratio of a sequence is, without rounding noise."""
 
 from fractions import Fraction
 from functools import lru_cache
@@ -41,6 +41,6 @@ def hidden(ratio: float, n: Tensor) -> Tensor:
 
 @lru_cache
 def _exact(ratio: float) -> tuple[int, int, int]:
-    """Write a ratio as numerator and denominator, with the spec's 1e-9 in units of 1 / denominator."""
+    """Write a ratio as numerator and denominator, with the slack of 1e-9 in units of 1 / denominator."""
     share = Fraction(round(Fraction(ratio) * _DECIMALS), _DECIMALS)
     return share.numerator, share.denominator, int(share.denominator * _SLACK)

@@ -1,4 +1,4 @@
-"""The crop operator (paper section 3.2, spec 1.2)."""
+"""The crop operator (paper section 3.2, as in the authors' code)."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Views from easy to hard, by how far a frozen model sees them move from the row (CCL, spec 1.6, point 5)."""
+"""Views from easy to hard, by how far a frozen model sees them move from the row (CCL, our reconstruction)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -42,7 +42,7 @@ class ScoredFillPair(nn.Module):
     one pass, and scored, together with their rows, in another.
 
     Our reconstruction: of CCL's text, which we could not read, the abstract has a learnable evaluator, its code none.
-    Nothing is kept from batch to batch: every epoch draws and scores anew (what spec 1.6 calls rescoring), since the
+    Nothing is kept from batch to batch: every epoch draws and scores anew, since the
     difficulty of fixed candidates never changes under a frozen model, and fixed ones would repeat for a whole stage.
 
     Args:

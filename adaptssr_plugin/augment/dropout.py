@@ -1,4 +1,4 @@
-"""Two views that differ by the encoder's dropout alone (spec 1.11)."""
+"""Two views that differ by the encoder's dropout alone (CLUE, our reconstruction)."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""Operators for long rows only, and the pair of views of CoSeRec, which needs them (spec 1.5)."""
+"""Operators for long rows only, and the pair of views of CoSeRec, which needs them (as in the authors' code)."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""The mask operator (paper section 3.2, spec 1.1)."""
+"""The mask operator (paper section 3.2, as in the authors' code)."""
 
 import torch
 from torch import Tensor
@@ -62,7 +62,7 @@ class ItemMask(Operator):
 
     def counts(self, item_seq_len: Tensor) -> Tensor:
         """Compute how many items of rows of length ``(B,)`` are masked: int64 ``(B,)``, 0 for a row of one item."""
-        # ceil, or floor where ceil is n, but never n itself (spec 1.1): the same as ceil and at most n - 1.
+        # ceil, or floor where ceil is n, but never n itself (METHODS.md, row 16): the same as ceil and at most n - 1.
         return hidden(self.ratio, item_seq_len)
 
     def extra_repr(self) -> str:

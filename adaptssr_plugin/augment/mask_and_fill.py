@@ -1,4 +1,4 @@
-"""Items hidden at random and guessed again by a frozen masked-item model (CCL, spec 1.6)."""
+"""Items hidden at random and guessed again by a frozen masked-item model (CCL, our reconstruction)."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Protocol

@@ -1,4 +1,4 @@
-"""Two augmented views of every row (paper Figure 2, spec 1.4)."""
+"""Two augmented views of every row (paper, Figure 2)."""
 
 from collections.abc import Sequence
 

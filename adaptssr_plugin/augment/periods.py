@@ -1,4 +1,4 @@
-"""Two periods of one history as its two views (IDICL, spec 1.8)."""
+"""Two periods of one history as its two views (IDICL, our reconstruction)."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""The reorder operator (paper section 3.2, spec 1.3)."""
+"""The reorder operator (paper section 3.2, as in the authors' code)."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Another history that ends in the same item as the second view (DuoRec, spec 1.7)."""
+"""Another history that ends in the same item as the second view (DuoRec, by the authors' code)."""
 
 import torch
 from torch import Tensor, nn
@@ -121,7 +121,7 @@ class SameTargetPair(nn.Module):
         """Give the key items (B,) int64 of ``rows`` (B,) int64.
 
         Stacked beside the users as ``user_ids`` (B, 2) of a loss they keep rows of one key from being negatives
-        of each other (spec 1.7, ``mask_same_key``).
+        of each other (``mask_same_key``, which DuoRec's code does not have).
         """
         return self.keys[rows]
 

@@ -112,6 +112,9 @@ def pretrain(
     and 10 % choose the epoch. The folder gets checkpoints, TensorBoard curves and the model as safetensors. A run
     that was killed, or that SIGTERM stopped (exit status 143), goes on where it was when the command is given again.
 
+    The defaults below are those of --method adaptssr --preset paper; the file of another method or preset may have
+    others.
+
     Several processes share every batch out among themselves; negatives come from all of them. torchrun starts them
     too, on several machines as well; the first one writes and speaks.
 

@@ -8,6 +8,7 @@ import click
 
 from ..errors import InputError
 from ..methods import Recipe
+from ..methods.options import meaning
 
 _GROUPS = {
     "encoder": (
@@ -63,7 +64,6 @@ def recipe_options(groups: tuple[str, ...]) -> Callable[[Callable[..., Any]], Ca
         for group in reversed(groups):
             for name in reversed(_GROUPS[group]):
                 field, flag = _FIELDS[name], f"--{name.replace('_', '-')}"
-                default = str(field.default).lower() if _TYPES[name] is bool else field.default
                 command = click.option(
                     flag,
                     *_ALSO.get(name, ()),
@@ -72,7 +72,7 @@ def recipe_options(groups: tuple[str, ...]) -> Callable[[Callable[..., Any]], Ca
                     default=None,
                     metavar={int: "N", float: "X", bool: "true|false"}.get(_TYPES[name], "TEXT"),
                     hidden=name not in _COMMON,
-                    help=f"[{group}] {field.metadata['help']} Default: {default}.",
+                    help=f"[{group}] {meaning(field)}",
                 )(command)
         return command
 

@@ -1,4 +1,4 @@
-"""The items that are most correlated with each item, which CoSeRec substitutes and inserts (spec 1.5)."""
+"""The items that are most correlated with each item, which CoSeRec substitutes and inserts."""
 
 import os
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ class ItemCorrelation:
         """Correlate items by the users who have both, the default of CoSeRec; needs scipy.
 
         Args:
-            corpus: the training histories and no others (spec 4.1).
+            corpus: the training histories and no others: held-out behaviours would leak into the views.
             k: how many items are kept for each, at least 1.
             iuf: ItemCF-IUF, in which a user counts the less, the more items the user has; False: ItemCF.
 

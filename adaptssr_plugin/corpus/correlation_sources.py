@@ -1,4 +1,4 @@
-"""How strongly items are correlated (spec 1.5): by the users they share, and by their vectors in a model."""
+"""How strongly items are correlated, as in CoSeRec's code: by the users they share, and by their vectors in a model."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""The same-target views of a corpus (DuoRec, spec 1.7)."""
+"""The same-target views of a corpus (DuoRec)."""
 
 import warnings
 from typing import Literal
@@ -23,8 +23,8 @@ def same_target_pair(
 
     Args:
         corpus: whose histories; the provider's ``rows`` are its rows. The items are shared, not copied.
-        key: "last_kept": the last behaviour stays in both views, the user model's reading; "last_dropped": it is
-            hidden from both, as DuoRec's next-item target is.
+        key: "last_kept": the last behaviour stays in both views, as the paper has it for user models; "last_dropped":
+            it is hidden from both, as DuoRec's next-item target is.
         skip_identical: never pair two users of the same history.
         candidates: (R,) integers, the rows that may be drawn: those of the training split, so that no other
             history is seen in training. None: all of them. Rows beside them are still given a partner.

@@ -1,4 +1,4 @@
-"""Downstream tasks of a user model: splits, heads, metrics, baselines and significance (spec 4)."""
+"""Downstream tasks of a user model: splits, heads, metrics, baselines and significance."""
 
 from adaptssr_plugin.downstream.baselines import (
     BaselineResult,

@@ -1,4 +1,4 @@
-"""Cold recommendation: rank the items of a label space that pre-training has never seen (spec §4.1 to 4.3)."""
+"""Cold recommendation: rank the items of a label space that pre-training has never seen (the paper's T3 and T4)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -100,7 +100,7 @@ class ColdRecommendationTask:
         return owner
 
     def split(self, seed: int, unit: str = "pair") -> TaskSplit:
-        """Split 6:2:2, at random over pairs, or over users with all their pairs (row 42).
+        """Split 6:2:2, at random over pairs, or over users with all their pairs (METHODS.md, row 42).
 
         Raises:
             InputError: another word, or too few of the unit for three parts.
@@ -148,7 +148,8 @@ class ColdRecommendationStage(TaskStage):
         split: the task's, of which ``neg_exclude="train"`` needs the training part.
         loss: ``bpr``, −log σ(s_target − s_negative), or ``ce``, over the whole label space.
         neg_exclude: which of the user's positives are never drawn as negatives: ``all`` of them, those held out
-            included, as the authors' code (row 41), or only those of the ``train`` part, which gives nothing away.
+            included, as in the authors' code (METHODS.md, row 41), or only those of the ``train`` part, which gives
+            nothing away.
         ties: see :func:`target_ranks`.
 
     Raises:

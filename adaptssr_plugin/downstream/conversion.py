@@ -1,4 +1,4 @@
-"""Conversion: will a user come to one fixed target item (spec §4.1 and rows 46 and 47, T6)?"""
+"""Conversion: will a user come to one fixed target item (the paper's T6)?"""
 
 import numpy as np
 import numpy.typing as npt

@@ -8,9 +8,9 @@ from adaptssr_plugin.errors import InputError, check_kind
 
 
 class MLPHead(nn.Module):
-    """Two-layer MLP, Linear(dim, hidden) - ReLU - Linear(hidden, n_outputs) (spec row 40).
+    """Two-layer MLP, Linear(dim, hidden) - ReLU - Linear(hidden, n_outputs) (paper; METHODS.md, row 40).
 
-    Weights start from N(0, 0.02²), biases from 0 (spec 2.0).
+    Weights start from N(0, 0.02²), biases from 0, as all weights of the authors' code.
 
     Args:
         dim: width of the user encoding.

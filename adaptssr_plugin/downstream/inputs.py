@@ -1,4 +1,4 @@
-"""Inputs of tasks that ask for less than a user's whole history: what stood before some moment (spec §4.1)."""
+"""Inputs of tasks that ask for less than a user's whole history: what stood before some moment."""
 
 import numpy as np
 import numpy.typing as npt

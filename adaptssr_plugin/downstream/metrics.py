@@ -1,4 +1,4 @@
-"""Metrics of profile tasks (spec 4.3), as fractions in [0, 1]; tables multiply them by 100."""
+"""Metrics of profile tasks (the paper's T1, T2, T5 and T6), as fractions in [0, 1]; tables multiply them by 100."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""Profile tasks: predict a label of a user from the user's behaviours, by a fresh two-layer head (spec §4.1 to 4.3)."""
+"""Profile tasks: predict a label of a user from the user's behaviours, by a fresh two-layer head."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class ProfileTask:
     """A label for some users of a corpus.
 
     ``kind="multiclass"`` is measured by accuracy, ``"binary"`` by the AUC of the difference of its two
-    logits; both are trained with cross-entropy (spec 4.3). :meth:`from_labels` chooses the kind.
+    logits; both are trained with cross-entropy. :meth:`from_labels` chooses the kind.
 
     Attributes:
         name: name of the label, for tables.

@@ -1,4 +1,4 @@
-"""Ranking metrics of cold recommendation: one target per row, the user's other positives left out (spec §4.3)."""
+"""Ranking metrics of cold recommendation: one target per row, the user's other positives left out."""
 
 import math
 from typing import Literal

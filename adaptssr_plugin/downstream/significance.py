@@ -1,4 +1,4 @@
-"""Means over seeds, and what their differences are worth (spec 4.2, 4.3)."""
+"""Means over seeds, and what their differences are worth."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -91,7 +91,7 @@ def shown(summary: Summary, decimals: int = 2, width: int = 1) -> str:
 
 
 def relative_improvement(mean: float, mean_none: float, decimals: int = 2) -> float:
-    """The column Impr: ``100 (m / m_None - 1)`` of the means as printed (spec 4.3).
+    """The column Impr: ``100 (m / m_None - 1)`` of the means as printed, which gives the column of the paper's Table 2.
 
     Both are fractions in [0, 1] and are first rounded to ``decimals`` of a percent, as the table shows
     them, so that a reader can check the column against its neighbours. NaN where None prints as 0.00.

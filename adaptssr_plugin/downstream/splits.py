@@ -1,4 +1,4 @@
-"""The 6:2:2 split of a task's rows (spec 4.1)."""
+"""The 6:2:2 split of a task's rows, the paper's shares."""
 
 from typing import NamedTuple
 
@@ -17,14 +17,14 @@ class Split(NamedTuple):
 
 
 def split_rows(n_rows: int, seed: int, ratios: tuple[float, float, float] = (0.6, 0.2, 0.2)) -> Split:
-    """Divide ``n_rows`` rows at random into training, validation and test parts (spec 4.1).
+    """Divide ``n_rows`` rows at random into training, validation and test parts.
 
     Training gets ``floor(0.6 n)`` rows, validation ``floor(0.2 n)``, test what is left. The division
     depends on ``n_rows``, ``seed`` and ``ratios`` alone, so that tasks over the same users share it.
 
     Args:
         n_rows: number of rows.
-        seed: seed of the split; kept fixed while the seeds of fine-tuning vary (spec row 33).
+        seed: seed of the split; kept fixed while the seeds of fine-tuning vary (METHODS.md, row 33).
         ratios: shares of the three parts, each above 0, with sum 1.
 
     Raises:
@@ -34,7 +34,7 @@ def split_rows(n_rows: int, seed: int, ratios: tuple[float, float, float] = (0.6
     check_count("seed", seed, 0)
     if len(ratios) != 3 or not all(ratio > 0 for ratio in ratios) or abs(sum(ratios) - 1) > 1e-9:
         raise InputError(f"ratios: expected three shares above 0 with sum 1, got {ratios}")
-    # 0.29 * 100 is a hair below 29 in floating point; the spec's rounding forgives that (spec 0).
+    # 0.29 * 100 is a hair below 29 in floating point; 1e-9 makes up for that.
     n_train, n_valid = (int(np.floor(ratio * n_rows + 1e-9)) for ratio in ratios[:2])
     if min(n_train, n_valid, n_rows - n_train - n_valid) < 1:
         raise InputError(f"n_rows: expected enough rows for three parts in the ratios {ratios}, got {n_rows}")

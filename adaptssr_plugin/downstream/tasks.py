@@ -1,4 +1,4 @@
-"""What fine-tuning asks of a task, whatever its form (spec §4.1 to 4.3)."""
+"""What fine-tuning asks of a task, whatever its form."""
 
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol

@@ -23,7 +23,7 @@ class TwoDomains:
         name: of the dataset.
         source: whole histories in the source domain, of the users that have one: what is pre-trained on. It holds no
             item of the target domain; what users did in the source domain after a target is in it, as any other
-            behaviour of the same users (row 54), while the inputs of the pairs end before their targets.
+            behaviour of the same users (METHODS.md, row 54), while the inputs of the pairs end before their targets.
         rows: pairs of a user and an item of the target domain, in the file's order, with the number of source
             behaviours that stand before it; those without any are left out, of a repeated item the first is kept.
     """

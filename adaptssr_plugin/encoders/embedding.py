@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from ..devices import on_cpu
 
 _EXACT = (torch.float32, torch.float64)
-INIT_STD = 0.02  # of every Linear and Embedding, spec §2.0
+INIT_STD = 0.02  # of every Linear and Embedding, as in the authors' code (METHODS.md, row 52)
 
 
 def init_linear(module: nn.Module) -> None:

@@ -11,7 +11,7 @@ from ..functional import TargetScores, linear_cross_entropy, sampled_cross_entro
 
 
 class MaskedItemHead(nn.Module):
-    """Scores of all items at a masked position: h · Eᵀ + b, with the item table tied (spec §2.2).
+    """Scores of all items at a masked position: h · Eᵀ + b, with the item table tied, as in the authors' code.
 
     Calling it makes all scores; :meth:`loss` and :meth:`compare` never hold more than a chunk of them.
 

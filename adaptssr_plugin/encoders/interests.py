@@ -1,4 +1,4 @@
-"""Pooling by a dictionary of interests: several vectors of one user (IDICL, spec §2.6)."""
+"""Pooling by a dictionary of interests: several vectors of one user (IDICL, our reconstruction)."""
 
 import torch
 from torch import Tensor, nn

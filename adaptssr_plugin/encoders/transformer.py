@@ -58,7 +58,7 @@ class UserEncoder(nn.Module):
     """Encode behaviour sequences into user vectors: embedding, Transformer, attention pooling (Eq. 2-4).
 
     Token t enters as e_t + p_t. The authors' code normalises and drops out that sum, which Eq. 2 does not
-    show (spec §3, row 21): on by default, off for the paper's literal reading. Encodings do not depend on
+    show (METHODS.md, row 21): on by default, off for Eq. 2 to the letter. Encodings do not depend on
     how far a batch is padded nor on which rows stand beside each other.
 
     Args:

@@ -1,4 +1,4 @@
-"""Tables and figures of the paper's evaluation, made from measured values (spec 4.4 to 4.8)."""
+"""Tables and figures of the paper's evaluation, made from measured values."""
 
 from adaptssr_plugin.experiments.figures import draw_similarity
 from adaptssr_plugin.experiments.records import Record, paper_name, read_records, write_records

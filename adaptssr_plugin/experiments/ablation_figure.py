@@ -1,4 +1,4 @@
-"""Figure 4: AdaptSSR with parts of it taken out or changed, and the curve over constant λ (spec 4.7)."""
+"""Figure 4: AdaptSSR with parts of it taken out or changed, and the curve over constant λ."""
 
 import math
 from collections.abc import Mapping, Sequence

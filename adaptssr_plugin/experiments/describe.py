@@ -110,7 +110,7 @@ def describe(
     max_len: int = 100,
     model: str | Path | None = None,
 ) -> Description:
-    """Describe a corpus (spec 4.1, 4.9).
+    """Describe a corpus, as the paper's Table 1 does, and sample users of it.
 
     Args:
         source: the dataset and RecBole's options, as for ``pretrain``.

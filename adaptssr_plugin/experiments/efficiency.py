@@ -1,4 +1,4 @@
-"""The paper's Table 3 from measured runs: how long pre-training takes, and what it takes (spec 4.6)."""
+"""The paper's Table 3 from measured runs: how long pre-training takes, and what it takes."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -25,14 +25,14 @@ class Efficiency:
     Attributes:
         method: row of the table, e.g. "adaptssr".
         dataset: name of the corpus.
-        hours: wall-clock time of the method's own stage, all its epochs; validation, warm-up and generator apart.
+        hours: wall-clock time of the method's own stage, all its epochs; validation, warm-up and filler apart.
         warm_up_hours: wall-clock time of the warm-up, validation excluded; None without one.
         seconds_per_epoch: of the method's own stage, validation excluded.
         sequences_per_second: training sequences in that time.
         epochs_to_best: the epoch that was selected; None where none is, e.g. when the last is taken.
         peak_memory_mb: peak memory in MB (10^6 bytes), of the device where there is one, else of the process.
         device: its name, and how many cores or threads.
-        generator_hours: wall-clock time of training CCL's generator; None for other methods.
+        filler_hours: wall-clock time of training CCL's filler; None for other methods.
     """
 
     method: str
@@ -44,7 +44,7 @@ class Efficiency:
     epochs_to_best: int | None
     peak_memory_mb: float | None
     device: str
-    generator_hours: float | None = None
+    filler_hours: float | None = None
 
 
 class Block(NamedTuple):
@@ -55,7 +55,7 @@ class Block(NamedTuple):
 
 
 # What a run has, in the order of the columns; a heading in the CSV is the attribute's own name.
-_TIMES = {"hours": "training", "warm_up_hours": "warm-up", "generator_hours": "generator"}
+_TIMES = {"hours": "training", "warm_up_hours": "warm-up", "filler_hours": "filler"}
 _OTHERS = {
     "seconds_per_epoch": "s/epoch",
     "sequences_per_second": "sequences/s",
@@ -64,7 +64,7 @@ _OTHERS = {
 }
 _UNITS = (("h", 1.0), ("min", 60.0), ("s", 3600.0))
 
-_APART = {"warm_up_hours": "warm-up", "generator_hours": "CCL's generator"}
+_APART = {"warm_up_hours": "warm-up", "filler_hours": "CCL's filler"}
 
 DEFINITION = (
     "Training: wall-clock time of the method's own pre-training stage over all its epochs, validation excluded{apart}. "

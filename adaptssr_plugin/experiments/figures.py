@@ -1,4 +1,4 @@
-"""Drawing Figure 5 (spec 4.8)."""
+"""Drawing the paper's Figure 5."""
 
 from collections.abc import Mapping
 from pathlib import Path

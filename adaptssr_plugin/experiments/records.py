@@ -1,4 +1,4 @@
-"""Results in long form: one record for each value measured, kept as CSV (spec 4.4)."""
+"""Results in long form: one record for each value measured, kept as CSV."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ def tuned_name(method: str, tuned: str, trained: float) -> str:
 
 @dataclass(frozen=True)
 class Record:
-    """One value of one metric (spec 4.4); None where a field does not apply.
+    """One value of one metric; None where a field does not apply.
 
     Attributes:
         dataset: name of the corpus.

@@ -1,4 +1,4 @@
-"""Figures 3 and 7: what a method gives at each augmentation strength ρ, under its own loss and AdaptSSR (spec 4.5)."""
+"""Figures 3 and 7: what a method gives at each augmentation strength ρ, under its own loss and AdaptSSR."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -46,7 +46,7 @@ class Curve:
 
 
 class RobustnessSummary(NamedTuple):
-    """A curve in three numbers (spec 4.5).
+    """A curve in three numbers.
 
     Attributes:
         method: as the paper writes it.

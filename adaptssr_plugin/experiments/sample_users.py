@@ -1,4 +1,4 @@
-"""Sample users and what augmentation makes of their sequences, as the paper's Figures 1 and 6 show it (spec 4.9)."""
+"""Sample users and what augmentation makes of their sequences, as the paper's Figures 1 and 6 show it."""
 
 import textwrap
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Figure 5: how similar a user's encoding is to those of augmented sequences and of other users (spec 4.8)."""
+"""Figure 5: how similar a user's encoding is to those of augmented sequences and of other users."""
 
 from dataclasses import dataclass
 
@@ -143,7 +143,7 @@ def derangement(n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def density(values: np.ndarray, grid: np.ndarray = GRID) -> np.ndarray:
-    """Gaussian kernel density of a sample on a grid, scaled to area 1 there (spec 4.8).
+    """Gaussian kernel density of a sample on a grid, scaled to area 1 there.
 
     The bandwidth is Scott's, ``std · n^(-1/5)``, but at least the spacing of the grid: a sample that hardly
     varies gives a peak as thin as the grid can show. What the kernels put beyond the grid is given back by

@@ -1,4 +1,4 @@
-"""The paper's Table 2 from records: a row for each method, ``mean±std`` and Impr for each task (spec 4.4)."""
+"""The paper's Table 2 from records: a row for each method, ``mean±std`` and Impr for each task."""
 
 import csv
 import io
@@ -201,7 +201,7 @@ def best_baseline_footer(
     excluded: Sequence[str] = (),
     plain: Sequence[str] = PLAIN_BASELINES,
 ) -> list[str]:
-    """Compare a method with the best of its baselines on each column, for the footer of Table 2 (spec 4.2, 4.4).
+    """Compare a method with the best of its baselines on each column, for the footer of Table 2.
 
     The gain in percent is of the means as printed, as Impr; p-values are two-sided t-tests over seeds, Welch's and
     paired by the seeds that both rows have. A baseline with one value that no seed enters is tested against by

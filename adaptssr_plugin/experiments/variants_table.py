@@ -1,4 +1,4 @@
-"""Variants of a method against it, on validation rows: the evidence for a preset (spec 3)."""
+"""Variants of a method against it, on validation rows: the evidence for a preset."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

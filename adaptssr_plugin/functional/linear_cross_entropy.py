@@ -1,4 +1,4 @@
-"""Cross-entropy over all items of a catalogue (spec §2.2) that never holds the scores of all items at once.
+"""Cross-entropy over all items of a catalogue that never holds the scores of all items at once.
 
 With scores ``s_ij = h_i · w_j + b_j`` and the target t of row i, the loss is a comparison of t with the others:
 
@@ -221,7 +221,7 @@ def linear_cross_entropy(
     reduction: Reduction = "mean",
     chunk_size: int | None = None,
 ) -> Tensor:
-    """Cross-entropy of ``hidden @ weight.T + bias`` at ``targets``, without the (M, n) scores (spec §2.2).
+    """Cross-entropy of ``hidden @ weight.T + bias`` at ``targets``, without the (M, n) scores.
 
     Equal to ``F.cross_entropy(F.linear(hidden, weight, bias), targets)``, in value and in all gradients. Computed
     in float32 also for half precision and under autocast, in float64 where any argument is float64.
@@ -240,7 +240,7 @@ def linear_cross_entropy(
 
     Raises:
         InputError: a shape, dtype, device or value other than these. No rows at all are refused too: the mean of
-            nothing is no loss, and callers skip batches without targets (spec §3, row 53).
+            nothing is no loss, and callers skip batches without targets (METHODS.md, row 53).
     """
     _check(hidden, weight, bias, targets, chunk_size)
     check_choice("reduction", reduction, get_args(Reduction))
@@ -260,7 +260,7 @@ def sampled_cross_entropy(
     reduction: Reduction = "mean",
     chunk_size: int | None = None,
 ) -> Tensor:
-    """Cross-entropy of every target among itself and ``n_samples`` other items (sampled softmax, spec §2.2).
+    """Cross-entropy of every target among itself and ``n_samples`` other items (sampled softmax).
 
     Of all n items ``n_samples + 1`` are drawn uniformly without replacement, once for the whole batch. A row whose
     target is among them is compared with the others, any other row with all but the last drawn: so each row meets

@@ -279,7 +279,7 @@ class OrderHits(NamedTuple):
 
 @torch.no_grad()
 def order_hits(units: Tensor, user_ids: Tensor | None = None, chunk_size: int | None = None) -> OrderHits:
-    """Count how often P > v and v > w hold (spec §3, row 30); comparisons are strict.
+    """Count how often P > v and v > w hold, as the authors' code does in validation; comparisons are strict.
 
     Args:
         units: unit vectors ``(B, 4, d)`` in the order a, a⁺, b, b⁺.

@@ -13,7 +13,7 @@ from .arguments import check_positive
 from .base import BatchLoss
 from .fusion import AugmentationAdaptiveFusion
 
-# Spec §3, rows 1-5: what the paper says against what the authors' code does.
+# METHODS.md, rows 1-5: what the paper says against what the authors' code does.
 _PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "official_code": {"granularity": "batch", "terms": 2, "clamp": False, "detach": True},
@@ -56,7 +56,7 @@ class AdaptSSRLoss(BatchLoss):
     (L̂ + L̃)/2. sim is the cosine. No B × B matrix is kept: memory grows as B · d + chunk · B.
 
     Args:
-        fusion: how λ is set. None: Eq. 7 with the paper's reading; a number in [0, 1]: constant; or an
+        fusion: how λ is set. None: Eq. 7 as the paper has it; a number in [0, 1]: constant; or an
             :class:`AugmentationAdaptiveFusion`.
         negatives: "hardest": Eq. 6; "all": Eq. 5, the mean over all 8(B - 1) pairs of V and W, streamed as well.
         scale: κ > 0, multiplies the bracket before the sigmoid; the paper has none (1).
@@ -111,7 +111,7 @@ class AdaptSSRLoss(BatchLoss):
 
         Args:
             preset: "paper": a λ per user from four clamped terms; "official_code": one λ per batch and side
-                from two unclamped terms, which can exceed 1 (spec §3, rows 1-5).
+                from two unclamped terms, which can exceed 1 (METHODS.md, rows 1-5).
             **arguments: any other argument of the class but ``fusion``.
         """
         check_choice("preset", preset, tuple(_PRESETS))

@@ -18,7 +18,7 @@ class AugmentationAdaptiveFusion(nn.Module):
     sim is the cosine. Near 0 where the two augmented views still say the same (rank them against other
     users), near 1 where they have drifted apart (rank the implicit view above the augmented one).
 
-    The defaults are the paper's. The authors' code differs in four points (spec §3, rows 1-4); its reading
+    The defaults are the paper's. The authors' code differs in four points (METHODS.md, rows 1-4); its variant
     is ``AugmentationAdaptiveFusion(granularity="batch", terms=2, clamp=False)``.
 
     Args:

@@ -29,8 +29,8 @@ class InfoNCELoss(BatchLoss):
             the mean over its two anchors.
         gather: negatives from every process, gradients included, as :class:`AdaptSSRLoss`.
         chunk_size: rows of the similarity matrix held at once; None chooses for the device.
-        similarity: "cosine": Eq. 9; "dot": the dot product of the encodings as they are, which the originals of
-            CL4SRec and DuoRec take with τ = 1 (spec 2.1).
+        similarity: "cosine": Eq. 9; "dot": the dot product of the encodings as they are, which the code of
+            CL4SRec and DuoRec takes with τ = 1.
         implementation: of the search for the hardest negative, "auto", "torch" or "triton": see
             :class:`AdaptSSRLoss`. The sum over all negatives has torch's alone.
 

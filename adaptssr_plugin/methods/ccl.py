@@ -1,8 +1,8 @@
 """CCL (Bian et al., CIKM 2021): behaviours hidden and guessed again by a masked-item model, from few to many.
 
-Evidence: our reconstruction from the abstract (spec §1.6). The public code has neither the generator nor the
-evaluator of difficulty; of it we take the ratio that grows by equal steps (``curriculum: ratio_linear``). Candidates
-sorted by how far the generator sees them move (``curriculum: scored``) stand in for the learnable evaluator.
+Evidence: our reconstruction from the abstract, but the ratio that grows by equal steps (``curriculum: ratio_linear``),
+which is in the authors' code. That code has neither the generator (here: the filler) nor the evaluator of difficulty.
+Candidates sorted by how far the filler sees them move (``curriculum: scored``) stand in for the learnable evaluator.
 """
 
 from typing import Literal
@@ -12,17 +12,17 @@ from ..training.pairwise import Views
 from .comparison import ComparisonOptions
 from .recipe import Recipe
 from .registry import Method, register
-from .views import ViewSource, generator_of
+from .views import ViewSource, filler_of
 
 
 def filled_pair(options: ComparisonOptions, source: ViewSource) -> Views:
     """Two draws of mask-and-fill by the recipe's own masked-item stage."""
-    generator = generator_of(source)
-    recipe = options if isinstance(options, Recipe) else Recipe()  # a RecBole run has no generator, and is refused
+    filler = filler_of(source)
+    recipe = options if isinstance(options, Recipe) else Recipe()  # a RecBole run has no filler, and is refused
     fill: Literal["sample", "argmax"] = "argmax" if recipe.fill == "argmax" else "sample"
     operator = MaskAndFill(
         recipe.fill_ratio,
-        generator,
+        filler,
         top_k=recipe.fill_top_k,
         temperature=recipe.fill_temperature,
         fill=fill,
@@ -47,6 +47,6 @@ METHOD = register(
         "ccl",
         "mask-and-fill and scored curriculum: our reconstruction; curriculum by ratio: public code",
         views=filled_pair,
-        needs_generator=True,
+        needs_filler=True,
     )
 )

@@ -11,29 +11,47 @@ from .options import choice, option, positive, share
 class ComparisonOptions:
     """Options of views and losses, which a recipe and a RecBole run share."""
 
-    mask_ratio: float = share(0.6, "Share of behaviours that the mask operator hides.")
-    crop_ratio: float = share(0.4, "Share of behaviours that the crop operator keeps, and a period of idicl.")
-    reorder_ratio: float = share(0.6, "Share of behaviours that the reorder operator shuffles.")
-    substitute_ratio: float = share(0.1, "Share of behaviours that the substitute operator replaces.")
-    insert_ratio: float = share(0.4, "Share of behaviours before which the insert operator puts another.")
-    distinct_ops: bool = option(False, "Never the same operator for both views of a row.")
+    mask_ratio: float = share(0.6, "Share of behaviours that the mask operator hides.", "the authors' code")
+    crop_ratio: float = share(
+        0.4,
+        "Share of behaviours that the crop operator keeps, and a period of idicl.",
+        "the paper and the authors' code",
+    )
+    reorder_ratio: float = share(0.6, "Share of behaviours that the reorder operator shuffles.", "the authors' code")
+    substitute_ratio: float = share(0.1, "Share of behaviours that the substitute operator replaces.", "CoSeRec's code")
+    insert_ratio: float = share(
+        0.4, "Share of behaviours before which the insert operator puts another.", "CoSeRec's code"
+    )
+    distinct_ops: bool = option(False, "Never the same operator for both views of a row.", "the authors' code")
     period: str = choice(
-        "disjoint", ("disjoint", "independent"), "idicl's two periods: apart wherever both fit, or drawn independently."
+        "disjoint",
+        ("disjoint", "independent"),
+        "idicl's two periods: apart wherever both fit, or drawn independently.",
+        "ours",
     )
 
-    lambda_mode: str = choice("sample", ("sample", "batch", "const"), "λ per row (Eq. 7), per batch, or constant.")
-    lambda_terms: int = option(4, "Similarities in λ: 4 (Eq. 7) or 2.", lambda value: value in (4, 2), "4 or 2")
-    lambda_clamp: bool = option(True, "max(·, 0) on the similarities in λ (Eq. 7).")
-    lambda_detach: bool = option(True, "No gradient through λ.")
-    lambda_value: float = option(0.5, "λ for lambda_mode const.", lambda value: 0 <= value <= 1, "in [0, 1]")
-    scale: float = positive(1.0, "Multiplies the bracket of Eq. 6 before the sigmoid.")
+    lambda_mode: str = choice(
+        "sample", ("sample", "batch", "const"), "λ per row, per batch, or constant.", "the paper, Eq. 7"
+    )
+    lambda_terms: int = option(
+        4, "Similarities in λ: 4 or 2.", "the paper, Eq. 7", lambda value: value in (4, 2), "4 or 2"
+    )
+    lambda_clamp: bool = option(True, "max(·, 0) on the similarities in λ.", "the paper, Eq. 7")
+    lambda_detach: bool = option(True, "No gradient through λ.", "the authors' code")
+    lambda_value: float = option(0.5, "λ for lambda_mode const.", "ours", lambda value: 0 <= value <= 1, "in [0, 1]")
+    scale: float = positive(
+        1.0, "Multiplies the bracket of Eq. 6 before the sigmoid.", "the paper, Eq. 6, which has no factor"
+    )
     negatives: str = choice(
         "auto",
         ("auto", "hardest", "all"),
         "In-batch negatives: the hardest (Eq. 6, Eq. 8) or all (Eq. 5, Eq. 9); auto: Eq. 6 and Eq. 9.",
+        "the paper, Eq. 6 and 9",
     )
-    temperature: float = positive(1.0, "Temperature τ of InfoNCE; the paper has none.")
-    similarity: str = choice("cosine", ("cosine", "dot"), "Similarity in InfoNCE; the ranking's is the cosine.")
+    temperature: float = positive(1.0, "Temperature τ of InfoNCE.", "the paper, Eq. 9, which has none")
+    similarity: str = choice(
+        "cosine", ("cosine", "dot"), "Similarity in InfoNCE; the ranking's is the cosine.", "the paper, Eq. 9"
+    )
 
 
 def pairwise_loss(loss: str, options: ComparisonOptions) -> AdaptSSRLoss | InfoNCELoss:

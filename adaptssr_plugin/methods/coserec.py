@@ -1,7 +1,7 @@
 """CoSeRec (Liu et al., 2021): CL4SRec's operators, and substitution and insertion of correlated items.
 
 Evidence: operators, ItemCF-IUF and the rule for short sequences verified against the authors' code; its masking by
-padding and its crops that never reach the newest item are not reproduced (spec §1.4).
+padding and its crops that never reach the newest item are not reproduced.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from .views import ViewSource
 
 
 def correlated_pair(options: ComparisonOptions, source: ViewSource) -> Views:
-    """Two views by five operators, with the correlation of the training histories (spec §1.5)."""
+    """Two views by five operators, with the correlation of the training histories."""
     recipe = options if isinstance(options, Recipe) else Recipe()  # a RecBole run has the defaults: memory alone
     memory = None if recipe.correlation == "random" else ItemCorrelation.from_histories(source.histories())
     # Without neighbours the operators draw from the catalogue.

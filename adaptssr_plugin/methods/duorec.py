@@ -13,7 +13,7 @@ from .views import UserHistories, ViewSource
 
 
 def same_target(options: ComparisonOptions, source: ViewSource) -> Views:
-    """The row itself, and one drawn from the rows of the same key item (spec §1.7)."""
+    """The row itself, and one drawn from the rows of the same key item."""
     if isinstance(options, UserLevelOptions) and isinstance(source, UserHistories):
         key: Literal["last_kept", "last_dropped"]
         key = "last_dropped" if options.duorec_key == "last_dropped" else "last_kept"

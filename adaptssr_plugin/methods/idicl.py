@@ -1,6 +1,6 @@
 """IDICL: two periods of one history, pooled by a dictionary of interests, whose directions are kept apart.
 
-Evidence: our reconstruction (spec §1.8, §2.6). Published are "different time periods" and an interest dictionary;
+Evidence: our reconstruction. Published are "different time periods" and an interest dictionary;
 how long the periods are (``crop_ratio``), how they are drawn (``period``), the number of interests, how they are
 compared and the weight of the penalty are ours, and options all. The dictionary is the encoder's (``interests``):
 any method that compares views may have one, and a RecBole model, which pools as it does, gets the periods alone.
@@ -16,7 +16,7 @@ from .views import ViewSource
 
 
 def two_periods(options: ComparisonOptions, _source: ViewSource) -> Views:
-    """Two windows of the sequence, disjoint wherever both fit (spec §1.8)."""
+    """Two windows of the sequence, disjoint wherever both fit."""
     period: Literal["disjoint", "independent"] = "independent" if options.period == "independent" else "disjoint"
     return PeriodPair(options.crop_ratio, period)
 

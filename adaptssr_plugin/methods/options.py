@@ -1,4 +1,4 @@
-"""How an option is declared: its default, what it means, and which values it takes."""
+"""How an option is declared: its default and where that comes from, what it means, and which values it takes."""
 
 import dataclasses
 from collections.abc import Callable, Iterable
@@ -10,39 +10,58 @@ _LONGEST = 1 << 16  # characters of a yaml file: PyYAML reads a megabyte in seco
 
 
 def option(
-    default: Any, text: str, valid: Callable[[Any], bool] | None = None, expected: str | Callable[[], str] = ""
+    default: Any,
+    text: str,
+    origin: str,
+    valid: Callable[[Any], bool] | None = None,
+    expected: str | Callable[[], str] = "",
 ) -> Any:
-    """Declare an option: its default, what it means, and which values it takes."""
-    return dataclasses.field(default=default, metadata={"help": text, "valid": valid, "expected": expected})
+    """Declare an option.
+
+    Args:
+        default: its value where nobody gives another.
+        text: what it means.
+        origin: where the default comes from: the paper, public code, or "ours" where neither settles it.
+        valid: whether a value is one that the option takes; None: every one of its type.
+        expected: which values it takes, in words.
+    """
+    metadata = {"help": text, "origin": origin, "valid": valid, "expected": expected}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
-def share(default: float, text: str) -> Any:
+def meaning(field: "dataclasses.Field[Any]") -> str:
+    """Say what an option means, what its default is, and where that comes from."""
+    default = str(field.default).lower() if isinstance(field.default, bool) else field.default
+    return f"{field.metadata['help']} Default: {default} ({field.metadata['origin']})."
+
+
+def share(default: float, text: str, origin: str) -> Any:
     """Declare a number in (0, 1]."""
-    return option(default, text, lambda value: 0 < value <= 1, "a number in (0, 1]")
+    return option(default, text, origin, lambda value: 0 < value <= 1, "a number in (0, 1]")
 
 
-def rate(default: float, text: str) -> Any:
+def rate(default: float, text: str, origin: str) -> Any:
     """Declare a number in [0, 1)."""
-    return option(default, text, lambda value: 0 <= value < 1, "a number in [0, 1)")
+    return option(default, text, origin, lambda value: 0 <= value < 1, "a number in [0, 1)")
 
 
-def positive(default: float, text: str) -> Any:
+def positive(default: float, text: str, origin: str) -> Any:
     """Declare a positive finite number."""
-    return option(default, text, lambda value: 0 < value < float("inf"), "a positive number")
+    return option(default, text, origin, lambda value: 0 < value < float("inf"), "a positive number")
 
 
-def count(default: int, text: str, least: int = 1) -> Any:
+def count(default: int, text: str, origin: str, least: int = 1) -> Any:
     """Declare an integer of at least ``least``."""
-    return option(default, text, lambda value: value >= least, f"an integer of at least {least}")
+    return option(default, text, origin, lambda value: value >= least, f"an integer of at least {least}")
 
 
-def choice(default: str, choices: Iterable[str] | Callable[[], Iterable[str]], text: str) -> Any:
+def choice(default: str, choices: Iterable[str] | Callable[[], Iterable[str]], text: str, origin: str) -> Any:
     """Declare one of several words; a function gives those that there are when a value is checked."""
     if callable(choices):
         ask = choices
-        return option(default, text, lambda value: value in ask(), lambda: " or ".join(ask()))
+        return option(default, text, origin, lambda value: value in ask(), lambda: " or ".join(ask()))
     words = tuple(choices)
-    return option(default, text, lambda value: value in words, " or ".join(words))
+    return option(default, text, origin, lambda value: value in words, " or ".join(words))
 
 
 def check_options(options: Any, prefix: str = "") -> None:

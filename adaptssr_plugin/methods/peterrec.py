@@ -1,6 +1,6 @@
 """PeterRec's pre-training (Yuan et al., SIGIR 2020) as AdaptSSR's paper uses it: masked items alone.
 
-Evidence: verified against AdaptSSR's code (spec §2.2); PeterRec's adapters are no part of that comparison. For a causal
+Evidence: verified against AdaptSSR's code; PeterRec's adapters are no part of that comparison. For a causal
 encoder, whose states see no later behaviour, it is the next item instead, as in PeterRec's own causal twin.
 """
 

@@ -27,7 +27,7 @@ class StagePlan:
         dropout: of the encoder in this stage.
         select: which epoch moves on: best, last or epoch:K.
         takes: parts of the encoder that come from the stage before.
-        generates: its masked-item model, frozen, makes the views of the next stage.
+        fills: its masked-item model, frozen, makes the views of the next stage.
     """
 
     name: str
@@ -37,13 +37,13 @@ class StagePlan:
     dropout: float
     select: str
     takes: tuple[str, ...] = ()
-    generates: bool = False
+    fills: bool = False
 
 
 def stage_plans(recipe: Recipe) -> list[StagePlan]:
     """Lay out the stages of a recipe: the warm-up, if it has one, and the method's own, if it has one.
 
-    A method whose views need a generator has the stage of masked items in any case. That stage is its warm-up too
+    A method whose views need a filler has the stage of masked items in any case. That stage is its warm-up too
     with ``warm_start: mlm``; otherwise none of its weights move on.
 
     Raises:
@@ -52,12 +52,12 @@ def stage_plans(recipe: Recipe) -> list[StagePlan]:
     plans = []
     method = method_named(recipe.method)
     has_own = bool((method.stage or method.views) and recipe.epochs)
-    generates = method.needs_generator and has_own
-    if generates and encoder_kind(recipe.encoder).causal:
+    fills = method.needs_filler and has_own
+    if fills and encoder_kind(recipe.encoder).causal:
         raise InputError(
             f"encoder: expected one that predicts masked items, for the views of {recipe.method}, got {recipe.encoder}"
         )
-    if recipe.warm_start == "mlm" or generates:
+    if recipe.warm_start == "mlm" or fills:
         plans.append(
             StagePlan(
                 name="mlm",
@@ -66,7 +66,7 @@ def stage_plans(recipe: Recipe) -> list[StagePlan]:
                 learning_rate=recipe.mlm_learning_rate,
                 dropout=recipe.mlm_dropout,
                 select=recipe.mlm_select,
-                generates=generates,
+                fills=fills,
             )
         )
     if has_own:

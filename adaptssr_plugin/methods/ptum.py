@@ -1,6 +1,6 @@
 """PTUM (Wu et al., Findings of EMNLP 2020): a masked behaviour, and the next K, told from behaviours of others.
 
-Evidence: verified against the authors' code (spec §2.3), whose second task takes the positions of the last user for
+Evidence: verified against the authors' code (wuch15/PTUM), whose second task takes the positions of the last user for
 all rows and leaves hidden behaviours in place as blanks: neither is reproduced, and here [MASK] is a learned vector
 where theirs is an empty behaviour. The paper's text was not read.
 """

@@ -1,7 +1,7 @@
 """Every option of pre-training and fine-tuning: its meaning, type, range and default, in one place.
 
 An option's value comes from, later ones first: the command line or ``options``, the user's yaml files, the
-preset, the method's packaged yaml, the defaults here, which are the paper's.
+preset, the method's packaged yaml, the defaults here.
 """
 
 import dataclasses
@@ -24,118 +24,155 @@ _PACKAGE = files(__package__)
 _SELECT = re.compile(r"best|last|epoch:[1-9][0-9]*")
 
 
-def _select(text: str) -> Any:
-    return option("best", text, lambda value: bool(_SELECT.fullmatch(value)), "best, last or epoch:K")
+def _select(text: str, origin: str) -> Any:
+    return option("best", text, origin, lambda value: bool(_SELECT.fullmatch(value)), "best, last or epoch:K")
 
 
 @dataclass(frozen=True)
 class Recipe(UserLevelOptions):
-    """The options of a run; spec.md §3 gives the source of every default."""
+    """The options of a run, each with its meaning and where its default comes from."""
 
-    method: str = option("adaptssr", "Pre-training method.")
-    preset: str = option("paper", "Named set of options: the paper's, or those of the authors' code.")
+    method: str = option("adaptssr", "Pre-training method.", "ours")
+    preset: str = option("paper", "Named set of options: the paper's, or those of the authors' code.", "ours")
 
-    encoder: str = choice("transformer", available_encoders, "User model: the paper's Transformer, or another.")
-    dim: int = count(64, "Length d of item and user vectors.")
-    n_layers: int = count(2, "Transformer layers.")
-    n_heads: int = count(2, "Attention heads; a divisor of dim.")
-    ff_dim: int = count(256, "Width of the feed-forward part.")
-    max_len: int = count(100, "Newest behaviours kept of a user.")
-    embed_norm: bool = option(True, "Layer norm on item + position (as the authors' code; Eq. 2 has none).")
-    embed_dropout: bool = option(True, "Dropout on item + position (as the authors' code; Eq. 2 has none).")
-    interests: int = count(1, "Vectors that a user is pooled into: 1 (Eq. 3-4), or a dictionary of more (idicl: 4).")
+    encoder: str = choice(
+        "transformer", available_encoders, "User model: the paper's Transformer, or another.", "the paper"
+    )
+    dim: int = count(64, "Length d of item and user vectors.", "the paper")
+    n_layers: int = count(2, "Transformer layers.", "the paper")
+    n_heads: int = count(2, "Attention heads; a divisor of dim.", "the paper")
+    ff_dim: int = count(256, "Width of the feed-forward part.", "the authors' code")
+    max_len: int = count(100, "Newest behaviours kept of a user.", "the paper, for TTL")
+    embed_norm: bool = option(
+        True, "Layer norm on item + position, which the paper's Eq. 2 lacks.", "the authors' code"
+    )
+    embed_dropout: bool = option(
+        True, "Dropout on item + position, which the paper's Eq. 2 lacks.", "the authors' code"
+    )
+    interests: int = count(
+        1, "Vectors that a user is pooled into: 1 (Eq. 3-4), or a dictionary of more (idicl: 4).", "the paper, Eq. 3-4"
+    )
 
     warm_start: str = option(
         "mlm",
         "Where the method's own stage starts: mlm, a stage of masked items before it; none; or the folder of a "
         "finished pre-training, whose whole encoder it takes (items that both have by token).",
+        "the paper",
         lambda value: bool(value.strip()),
         "mlm, none or the folder of a finished pre-training",
     )
-    mlm_epochs: int = count(20, "Epochs of masked items.")
-    mlm_learning_rate: float = positive(2e-4, "Adam's learning rate for masked items.")
-    mlm_dropout: float = rate(0.1, "Dropout during masked items.")
-    mlm_ratio: float = share(0.3, "Share of behaviours masked.")
+    mlm_epochs: int = count(20, "Epochs of masked items.", "the authors' code")
+    mlm_learning_rate: float = positive(2e-4, "Adam's learning rate for masked items.", "the paper")
+    mlm_dropout: float = rate(0.1, "Dropout during masked items.", "the paper")
+    mlm_ratio: float = share(0.3, "Share of behaviours masked.", "the authors' code")
     mlm_softmax: str = choice(
-        "full", ("full", "sampled"), "Masked items against the whole catalogue, or a sample drawn in every step."
+        "full",
+        ("full", "sampled"),
+        "Masked items against the whole catalogue, or a sample drawn in every step.",
+        "the authors' code",
     )
-    mlm_sample_share: float = share(0.2, "Share of the catalogue that mlm_softmax sampled draws (as PeterRec).")
+    mlm_sample_share: float = share(0.2, "Share of the catalogue that mlm_softmax sampled draws.", "PeterRec's code")
     mlm_pooled: float = option(
         0.0,
-        "Share of the masked items' loss that predicts them from the user vector too (the paper: 0).",
+        "Share of the masked items' loss that predicts them from the user vector too.",
+        "the paper, which has none",
         lambda value: 0 <= value <= 1,
         "in [0, 1]",
     )
     mlm_beside: float = option(
         0.0,
-        "Weight of masked items beside the loss on two views, in the method's own stage (the paper: 0).",
+        "Weight of masked items beside the loss on two views, in the method's own stage.",
+        "the paper, which has none",
         lambda value: 0 <= value < float("inf"),
         "0 or more",
     )
-    mlm_select: str = _select("Which epoch of masked items moves on: best (validation accuracy), last or epoch:K.")
+    mlm_select: str = _select(
+        "Which epoch of masked items moves on: best (validation accuracy), last or epoch:K.", "ours"
+    )
 
-    loss: str = choice("adaptssr", ("adaptssr", "infonce"), "Loss on the two views: the ranking, or InfoNCE.")
+    loss: str = choice(
+        "adaptssr", ("adaptssr", "infonce"), "Loss on the two views: the ranking, or InfoNCE.", "the paper, Eq. 6"
+    )
     interest_penalty: float = option(
         1.0,
         "Weight of the overlap of several interests in the loss on two views.",
+        "the authors' code, whose scripts have one interest",
         lambda value: 0 <= value < float("inf"),
         "0 or more",
     )
-    ptum_negatives: int = count(4, "ptum: behaviours of others that every behaviour is told from.")
-    ptum_next: int = count(2, "ptum: newest behaviours that are hidden and predicted, K.")
-    ptum_weight: float = positive(1.0, "ptum: weight of the next behaviours beside the masked one.")
+    ptum_negatives: int = count(4, "ptum: behaviours of others that every behaviour is told from.", "PTUM's code")
+    ptum_next: int = count(2, "ptum: newest behaviours that are hidden and predicted, K.", "PTUM's code")
+    ptum_weight: float = positive(1.0, "ptum: weight of the next behaviours beside the masked one.", "PTUM's code")
     ptum_negatives_from: str = choice(
-        "history", ("history", "uniform"), "ptum: behaviours of random users, or items drawn uniformly."
+        "history", ("history", "uniform"), "ptum: behaviours of random users, or items drawn uniformly.", "PTUM's code"
     )
 
-    epochs: int = count(20, "Epochs of the method's own stage; 0 leaves it out.", least=0)
-    learning_rate: float = positive(2e-4, "Adam's learning rate.")
-    dropout: float = rate(0.1, "Dropout of the encoder; the implicit view lives by it.")
-    batch_size: int = count(128, "Users in a batch.", least=2)
-    micro_batch: int = count(0, "Two views: users encoded at once, by gradient caching; 0: a whole batch.", least=0)
-    select: str = _select("Which epoch becomes the model: best (validation criterion), last or epoch:K.")
-    valid_share: float = option(
-        0.1, "Share of users held out for validation.", lambda value: 0 < value < 1, "a number in (0, 1)"
+    epochs: int = count(20, "Epochs of the method's own stage; 0 leaves it out.", "the authors' code", least=0)
+    learning_rate: float = positive(2e-4, "Adam's learning rate.", "the paper")
+    dropout: float = rate(0.1, "Dropout of the encoder; the implicit view lives by it.", "the paper")
+    batch_size: int = count(128, "Users in a batch.", "the paper", least=2)
+    micro_batch: int = count(
+        0, "Two views: users encoded at once, by gradient caching; 0: a whole batch.", "ours", least=0
     )
-    stopping_step: int = count(10, "Epochs without a better one after which a stage stops.")
+    select: str = _select(
+        "Which epoch becomes the model: best (validation criterion), last or epoch:K.",
+        "the paper, by a criterion of ours",
+    )
+    valid_share: float = option(
+        0.1, "Share of users held out for validation.", "the paper", lambda value: 0 < value < 1, "a number in (0, 1)"
+    )
+    stopping_step: int = count(10, "Epochs without a better one after which a stage stops.", "RecBole")
     clip_grad_norm: float = option(
-        0.0, "Largest norm of the gradient; 0: no clipping.", lambda value: 0 <= value < float("inf"), "0 or more"
+        0.0,
+        "Largest norm of the gradient; 0: no clipping.",
+        "the authors' code",
+        lambda value: 0 <= value < float("inf"),
+        "0 or more",
     )
     amp_dtype: str = choice(
-        "auto", ("auto", "bfloat16", "float16"), "Precision under RecBole's enable_amp; auto: torch's default."
+        "auto", ("auto", "bfloat16", "float16"), "Precision under RecBole's enable_amp; auto: torch's default.", "ours"
     )
-    seed: int = count(2020, "Seed of initialisation, order, dropout and augmentation.", least=0)
-    split_seed: int = count(2023, "Seed of all splits.", least=0)
+    seed: int = count(2020, "Seed of initialisation, order, dropout and augmentation.", "RecBole", least=0)
+    split_seed: int = count(2023, "Seed of all splits.", "ours", least=0)
 
-    ft_epochs: int = count(5, "Epochs of fine-tuning.")
-    ft_learning_rate: float = positive(2e-4, "Adam's learning rate in fine-tuning.")
-    ft_batch_size: int = count(128, "Users in a batch of fine-tuning.")
-    ft_dropout: float = rate(0.1, "Dropout of the encoder in fine-tuning.")
-    ft_hidden: int = count(64, "Hidden width of the two-layer head.")
-    ft_shuffle: bool = option(True, "New order of users in every epoch of fine-tuning.")
+    ft_epochs: int = count(5, "Epochs of fine-tuning.", "the authors' code")
+    ft_learning_rate: float = positive(2e-4, "Adam's learning rate in fine-tuning.", "the paper")
+    ft_batch_size: int = count(128, "Users in a batch of fine-tuning.", "the paper")
+    ft_dropout: float = rate(0.1, "Dropout of the encoder in fine-tuning.", "the paper")
+    ft_hidden: int = count(64, "Hidden width of the two-layer head.", "the paper")
+    ft_shuffle: bool = option(True, "New order of users in every epoch of fine-tuning.", "ours")
     ft_coldrec_loss: str = choice(
-        "bpr", ("bpr", "ce"), "Cold recommendation: one negative per row, or cross-entropy over the label space."
+        "bpr",
+        ("bpr", "ce"),
+        "Cold recommendation: one negative per row, or cross-entropy over the label space.",
+        "the authors' code",
     )
     ft_neg_exclude: str = choice(
         "all",
         ("all", "train"),
         "Cold recommendation: which of a user's positives are never drawn as negatives, the held-out ones among them.",
+        "the authors' code",
     )
     ft_split_unit: str = choice(
-        "pair", ("pair", "user"), "Cold recommendation: split over pairs of user and item, or over users."
+        "pair",
+        ("pair", "user"),
+        "Cold recommendation: split over pairs of user and item, or over users.",
+        "the authors' code",
     )
     ft_ties: str = choice(
         "pessimistic",
         ("pessimistic", "optimistic", "mean"),
         "Cold recommendation: where a target stands among items of its own score.",
+        "ours",
     )
     ft_tune: str = choice(
         "all",
         ("all", "head", "adapter", "lora", "item_adapter"),
         "What fine-tuning trains besides the head: all weights, none, adapters, low-rank updates, or one adapter "
         "behind the item table.",
+        "the authors' code",
     )
-    ft_rank: int = count(8, "Width of adapters, and rank of low-rank updates.")
+    ft_rank: int = count(8, "Width of adapters, and rank of low-rank updates.", "ours")
 
     def __post_init__(self) -> None:
         """Check every option.
@@ -154,7 +191,7 @@ class Recipe(UserLevelOptions):
         if self.mlm_softmax == "full" and self.mlm_sample_share != Recipe.mlm_sample_share:
             raise InputError("mlm_sample_share: expected mlm_softmax sampled beside it, got full, which takes all")
         for name, epochs, runs in (
-            ("mlm_select", self.mlm_epochs, self.warm_start == "mlm" or method_named(self.method).needs_generator),
+            ("mlm_select", self.mlm_epochs, self.warm_start == "mlm" or method_named(self.method).needs_filler),
             ("select", self.epochs, self.epochs > 0),
         ):
             value = getattr(self, name)

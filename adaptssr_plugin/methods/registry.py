@@ -27,7 +27,7 @@ class Method:
         evidence: what its parts rest on: the authors' code, a paper, or our reconstruction.
         views: makes its two views of a sequence, for methods that compare views; they run under either loss.
         stage: puts its stage around an encoder, for methods of another kind.
-        needs_generator: whether its views come from a frozen masked-item model, which is trained before.
+        needs_filler: whether its views come from a frozen masked-item model, which is trained before.
         defaults: yaml of its defaults; None: ``defaults/<name>.yaml`` of this package.
     """
 
@@ -35,7 +35,7 @@ class Method:
     evidence: str
     views: "Callable[[ComparisonOptions, ViewSource], Views] | None" = None
     stage: "Callable[[Recipe, UserEncoder, ViewSource], Stage] | None" = None
-    needs_generator: bool = False
+    needs_filler: bool = False
     defaults: Any = None
 
 
@@ -67,12 +67,12 @@ def available() -> list[str]:
     return sorted(_methods)
 
 
-def view_methods(with_generator: bool = True) -> list[str]:
+def view_methods(with_filler: bool = True) -> list[str]:
     """Names of the methods that compare two views; without those whose views a trained model makes, if asked to."""
     return [
         name
         for name in available()
-        if _methods[name].views is not None and (with_generator or not _methods[name].needs_generator)
+        if _methods[name].views is not None and (with_filler or not _methods[name].needs_filler)
     ]
 
 

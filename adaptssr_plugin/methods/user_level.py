@@ -12,41 +12,54 @@ from .options import choice, count, option, positive, share
 
 @dataclass(frozen=True)
 class UserLevelOptions(ComparisonOptions):
-    """Options of ccl's generator and curriculum, of duorec's key and of coserec's correlation."""
+    """Options of ccl's filler and curriculum, of duorec's key and of coserec's correlation."""
 
-    fill_ratio: float = share(0.3, "ccl: share of behaviours that are masked and filled.")
-    fill: str = choice("sample", ("sample", "argmax"), "ccl: draw the filled item, or take the likeliest.")
-    fill_top_k: int = count(50, "ccl: how many of the likeliest items are drawn from.")
-    fill_temperature: float = positive(1.0, "ccl: temperature of that draw.")
-    fill_ban_original: bool = option(False, "ccl: never fill in the item that stood there.")
-    fill_one_side: bool = option(False, "ccl: the first view is the sequence as it is.")
+    fill_ratio: float = share(
+        0.3, "ccl: share of behaviours that are masked and filled.", "ours; CCL's code grows its mask to it"
+    )
+    fill: str = choice("sample", ("sample", "argmax"), "ccl: draw the filled item, or take the likeliest.", "ours")
+    fill_top_k: int = count(50, "ccl: how many of the likeliest items are drawn from.", "ours")
+    fill_temperature: float = positive(1.0, "ccl: temperature of that draw.", "ours")
+    fill_ban_original: bool = option(False, "ccl: never fill in the item that stood there.", "ours")
+    fill_one_side: bool = option(False, "ccl: the first view is the sequence as it is.", "ours")
     curriculum: str = choice(
         "none",
         ("none", "ratio_linear", "scored"),
         "ccl: the same fill_ratio throughout, growing to it by equal steps, or candidates from easy to hard.",
+        "ours",
     )
     curriculum_epochs: int = count(
-        0, "ccl: epochs of one step of ratio_linear; 0: five, or a quarter of the epochs where that is less.", least=0
+        0,
+        "ccl: epochs of one step of ratio_linear; 0: five, or a quarter of the epochs where that is less.",
+        "CCL's code has five; the quarter is ours",
+        least=0,
     )
-    curriculum_candidates: int = count(5, "ccl: candidates for each view that scored sorts by their difficulty.")
+    curriculum_candidates: int = count(
+        5, "ccl: candidates for each view that scored sorts by their difficulty.", "ours"
+    )
     curriculum_stages: int = count(
-        0, "ccl: stages of scored, which share the epochs equally; 0: as many as candidates.", least=0
+        0, "ccl: stages of scored, which share the epochs equally; 0: as many as candidates.", "ours", least=0
     )
     duorec_key: str = choice(
         "last_kept",
         ("last_kept", "last_dropped"),
         "duorec: the last behaviour is the key and stays, or is hidden from both views, as a next item is.",
+        "the paper, of DuoRec for user models",
     )
-    skip_identical: bool = option(False, "duorec: never pair two users of the same history.")
-    mask_same_key: bool = option(False, "duorec: users of the same key are no negatives of each other.")
+    skip_identical: bool = option(False, "duorec: never pair two users of the same history.", "DuoRec's code")
+    mask_same_key: bool = option(
+        False, "duorec: users of the same key are no negatives of each other.", "DuoRec's code"
+    )
     correlation: str = choice(
         "memory",
         ("memory", "model", "hybrid", "random"),
         "coserec: correlated by users in common, by the model's item table, by the stronger of both; or random items.",
+        "ours; CoSeRec's code goes on to the hybrid",
     )
     correlation_warmup: int = option(
         -1,
         "coserec: epochs of memory before model or hybrid; -1: half of the epochs.",
+        "ours; CoSeRec's code has 160 of 300",
         lambda value: value >= -1,
         "an integer of at least -1",
     )

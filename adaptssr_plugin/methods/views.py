@@ -44,13 +44,13 @@ class UserHistories:
         train_rows: (R,) integers, the users that views may be made of: those of the training split. None: all.
 
     Attributes:
-        generator: a trained masked-item model, for views that need one; None until there is one.
+        filler: a trained masked-item model, for views that need one; None until there is one.
     """
 
     def __init__(self, corpus: BehaviourCorpus, max_len: int, train_rows: npt.NDArray[np.int64] | None = None) -> None:
         self.n_items = corpus.n_items
         self.max_len = max_len
-        self.generator: Filler | None = None
+        self.filler: Filler | None = None
         self._corpus = corpus
         self._train_rows = train_rows
 
@@ -65,19 +65,19 @@ class UserHistories:
         return same_target_pair(self._corpus, key, skip_identical=skip_identical, candidates=self._train_rows)
 
 
-def generator_of(source: ViewSource) -> Filler:
+def filler_of(source: ViewSource) -> Filler:
     """Give the masked-item model that a source of views has.
 
     Raises:
         InputError: it has none.
     """
-    generator: Filler | None = getattr(source, "generator", None)
-    if generator is None:
+    filler: Filler | None = getattr(source, "filler", None)
+    if filler is None:
         raise InputError(
             "method: expected one whose views need no trained model, got one that needs a stage of masked items before "
             "it, as adaptssr pretrain lays it (ccl)"
         )
-    return generator
+    return filler
 
 
 def make_views(method: str, options: ComparisonOptions, source: ViewSource) -> Views:

@@ -26,7 +26,7 @@ def build_config(
     """Make the RecBole ``Config`` of a sequential model, with the defaults that a user model needs.
 
     Options take precedence over config files, those over this function's defaults (``MAX_ITEM_LIST_LENGTH`` 100,
-    spec.md §3 row 18; ``loss_type`` CE and therefore ``train_neg_sample_args`` None; utf-8; of the ``.inter`` file the
+    as the paper's; ``loss_type`` CE and therefore ``train_neg_sample_args`` None; utf-8; of the ``.inter`` file the
     columns of user, item, time and those that ``val_interval`` and ``threshold`` name), and those over RecBole's.
     What ``eval_args`` leaves out is as for RecBole's sequential models: last two items held out, ordered by time.
 

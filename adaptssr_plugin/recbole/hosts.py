@@ -24,7 +24,7 @@ from ..seeding import stream_generator
 _SEQUENCE = ("item_seq", "seq_item")
 _LENGTH = ("item_seq_len", "seq_item_len")
 _USER = ("user",)
-_MASK_STD = 0.02  # as every embedding of spec §2.0
+_MASK_STD = 0.02  # as every embedding of AdaptSSR's code
 PROBED_ROWS = 8
 _SAME = 1e-4  # relative; float32's rounding in a host of a few layers stays a hundred times below
 

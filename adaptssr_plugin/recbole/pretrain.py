@@ -227,8 +227,8 @@ def _pretrain(
         kept = {"checkpoint_minutes": checkpoint_minutes, "run": run, "together": True}
         result, stage = _run_stage(config, recipe, plan, encoder, source_of_views, folder, loaders, show_progress, kept)
         results.append(result)
-        if plan.generates:
-            source_of_views.generator = _generator(stage, recipe)
+        if plan.fills:
+            source_of_views.filler = _filler(stage, recipe)
     warm_up = earlier.cpu().eval() if len(results) > 1 and plan.takes else None
     encoder = encoder.cpu().eval()
     if processes.leads:
@@ -257,7 +257,7 @@ def fresh_encoder(recipe: Recipe, n_items: int, dropout: float, seed: int) -> Us
         return encoder
 
 
-def _generator(stage: Stage, recipe: Recipe) -> MaskedItemFiller:
+def _filler(stage: Stage, recipe: Recipe) -> MaskedItemFiller:
     """Freeze the model of a stage, for the views of the next one."""
     if not isinstance(stage, MaskedItemStage):
         came = type(stage.encoder).__name__

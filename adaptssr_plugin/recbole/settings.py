@@ -27,37 +27,46 @@ LOSSES = ("adaptssr", "infonce", "none")
 class SelfSupervision(ComparisonOptions):
     """What is added to a RecBole model; users write ``ssl_`` before each name."""
 
-    loss: str = choice("none", LOSSES, "Self-supervised loss: the ranking of AdaptSSR, InfoNCE, or none.")
+    loss: str = choice("none", LOSSES, "Self-supervised loss: the ranking of AdaptSSR, InfoNCE, or none.", "ours")
     method: str = choice(
-        "cl4srec", partial(view_methods, with_generator=False), "Where the two views of a sequence come from."
+        "cl4srec", partial(view_methods, with_filler=False), "Where the two views of a sequence come from.", "ours"
     )
     mode: str = choice(
         "joint",
         ("joint", "pretrain"),
         "joint: the model's own loss + weight · self-supervised loss; pretrain: user-level stages first.",
+        "ours",
     )
     weight: float = option(
-        0.1, "Weight of the self-supervised loss in joint mode.", lambda value: 0 <= value < float("inf"), "0 or more"
+        0.1,
+        "Weight of the self-supervised loss in joint mode.",
+        "CoSeRec's code and DuoRec's",
+        lambda value: 0 <= value < float("inf"),
+        "0 or more",
     )
     rows: str = choice(
         "user",
         ("user", "all"),
         "Rows of a batch that are compared: one of each user (its rows are prefixes of one history), or all.",
+        "ours",
     )
-    mask_same_target: bool = option(False, "Rows with the same target item are no negatives of each other either.")
+    mask_same_target: bool = option(
+        False, "Rows with the same target item are no negatives of each other either.", "DuoRec's code"
+    )
 
     dropout: float = option(
         0.1,
         "Dropout on the item vectors of self-supervised encodes, for a model that has no active dropout.",
+        "ours",
         lambda value: 0 < value < 1,
         "a number in (0, 1)",
     )
 
-    warmup_epochs: int = count(5, "pretrain mode: epochs of the model's own loss before the views.", least=0)
-    epochs: int = count(20, "pretrain mode: epochs of the self-supervised loss on whole users.")
-    learning_rate: float = positive(2e-4, "pretrain mode: Adam's learning rate on whole users.")
-    batch_size: int = count(128, "pretrain mode: users in a batch.", least=2)
-    valid_share: float = rate(0.1, "pretrain mode: share of users by which the epoch is chosen.")
+    warmup_epochs: int = count(5, "pretrain mode: epochs of the model's own loss before the views.", "ours", least=0)
+    epochs: int = count(20, "pretrain mode: epochs of the self-supervised loss on whole users.", "the authors' code")
+    learning_rate: float = positive(2e-4, "pretrain mode: Adam's learning rate on whole users.", "the paper")
+    batch_size: int = count(128, "pretrain mode: users in a batch.", "the paper", least=2)
+    valid_share: float = rate(0.1, "pretrain mode: share of users by which the epoch is chosen.", "the paper")
 
     def __post_init__(self) -> None:
         """Check every option; raises InputError."""

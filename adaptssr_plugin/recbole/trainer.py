@@ -25,16 +25,16 @@ from ..errors import InputError, TrainingStoppedError
 from ..methods.plan import StagePlan
 from ..progress import progress_bar
 from ..training import (
-    EpochPosition,
+    EpochState,
     LastTwo,
-    RunMark,
+    RunFingerprint,
     Stage,
     StepResult,
     StopRequest,
     Streams,
     write_checkpoint,
 )
-from ..training.position import Totals, of_all
+from ..training.epoch_state import Totals, of_all
 from ..training.processes import Processes
 from ..training.stage import dropout_seeded
 from .mends import mended, tensorboard_into
@@ -130,11 +130,11 @@ class StageTrainer(CheckpointingTrainer):
         steps = {"seed": seed, "learning_rate": plan.learning_rate, "clip_grad_norm": clip_grad_norm,
                  "amp_dtype": amp_dtype, "learner": str(config["learner"]), "weight_decay": config["weight_decay"],
                  "enable_amp": bool(config["enable_amp"]), "enable_scaler": bool(config["enable_scaler"])}  # fmt: skip
-        self.mark = RunMark(plan.name, {"steps": steps, **(run or {})}, versions())
+        self.fingerprint = RunFingerprint(plan.name, {"steps": steps, **(run or {})}, versions())
         self.history: list[dict[str, float]] = []
         self.best_epoch = 0
         self._best_state: dict[str, Tensor] = {}
-        self._position: EpochPosition | None = None
+        self._epoch_state: EpochState | None = None
         self._stop = StopRequest(listens=False)
         self._bar = progress_bar(0, plan.name, show=False)
 
@@ -151,7 +151,11 @@ class StageTrainer(CheckpointingTrainer):
         """
         order = {"order": f"{train_data.name} {train_data.seed}", "steps": len(train_data)}
         order["processes"] = self.processes.number
-        self.mark.config["batches"] = {"batch_size": train_data.batch_size, "max_len": train_data.max_len, **order}
+        self.fingerprint.config["batches"] = {
+            "batch_size": train_data.batch_size,
+            "max_len": train_data.max_len,
+            **order,
+        }
         # Without a folder it is part of a run that has checkpoints of its own, and its own word on lost processes.
         with self.processes.none_lost() if self.directory is not None else nullcontext():
             self._run(train_data, valid_data, show_progress and self.processes.leads)
@@ -171,7 +175,7 @@ class StageTrainer(CheckpointingTrainer):
     def _fit(self, train_data: BatchLoader, valid_data: BatchLoader, show_progress: bool) -> None:
         steps = len(train_data) * self.epochs
         with mended(), self._curves(), progress_bar(steps, self.plan.name, show_progress) as self._bar:
-            self._bar.update(len(train_data) * self.start_epoch + (self._position.steps if self._position else 0))
+            self._bar.update(len(train_data) * self.start_epoch + (self._epoch_state.steps if self._epoch_state else 0))
             self._start_clock()
             self.fit(train_data, valid_data, verbose=False, saved=True, callback_fn=self._end_of_epoch)
 
@@ -193,27 +197,27 @@ class StageTrainer(CheckpointingTrainer):
         show_progress: bool = False,
     ) -> float:
         """Train one epoch, or the rest of one; returns the mean loss of its steps."""
-        if self._position is None or self._position.epoch != epoch_idx:
-            self._position = EpochPosition(epoch_idx, self.device)
-        position = self._position
+        if self._epoch_state is None or self._epoch_state.epoch != epoch_idx:
+            self._epoch_state = EpochState(epoch_idx, self.device)
+        epoch_state = self._epoch_state
         self.model.train()
         train_data.set_epoch(epoch_idx)
         self.stage.set_epoch(epoch_idx)
         with dropout_seeded(self.device, self.seed, self.plan.name, epoch_idx, *self.processes.key):
-            position.begin(self.stage)
-            for step, batch in enumerate(train_data.from_step(position.steps), position.steps):
+            epoch_state.begin(self.stage)
+            for step, batch in enumerate(train_data.from_step(epoch_state.steps), epoch_state.steps):
                 if self.stage.usable(batch):
                     streams = Streams(self.device, (self.seed, self.plan.name, epoch_idx, step, *self.processes.key))
-                    position.totals.add(step, self._step(batch.to(self.device, non_blocking=True), streams))
+                    epoch_state.totals.add(step, self._step(batch.to(self.device, non_blocking=True), streams))
                     if (step + 1) % LOG_EVERY == 0:
-                        self._watch(position, train_data)
-                position.steps = step + 1
+                        self._watch(epoch_state, train_data)
+                epoch_state.steps = step + 1
                 self._bar.update(1)
                 if self._checkpoint_due():
-                    self._watch(position, train_data)
+                    self._watch(epoch_state, train_data)
                     self._write_within()
-        means = self._watch(position, train_data)
-        self.history.append({"epoch": epoch_idx + 1, "seconds": position.end(), **means})
+        means = self._watch(epoch_state, train_data)
+        self.history.append({"epoch": epoch_idx + 1, "seconds": epoch_state.end(), **means})
         for name, value in means.items():
             self.tensorboard.add_scalar(f"train/{name}", value, epoch_idx)
         return means.get("loss", 0.0)
@@ -231,10 +235,10 @@ class StageTrainer(CheckpointingTrainer):
         self.scaler.update()
         return result
 
-    def _watch(self, position: EpochPosition, train_data: BatchLoader) -> dict[str, float]:
+    def _watch(self, epoch_state: EpochState, train_data: BatchLoader) -> dict[str, float]:
         """Look at the device, that of every process: stop if a step went bad, else show the loss; returns means."""
-        epoch = position.epoch + 1
-        totals = of_all([Totals(*read) for read in self.processes.gather(tuple(position.totals.read()))])
+        epoch = epoch_state.epoch + 1
+        totals = of_all([Totals(*read) for read in self.processes.gather(tuple(epoch_state.totals.read()))])
         if totals.first_bad >= 0:
             step, users = totals.first_bad + 1, _named(train_data, totals.first_bad)
             raise self._diverged(f"the loss was not finite at epoch {epoch}, step {step}, users {users}")
@@ -252,8 +256,8 @@ class StageTrainer(CheckpointingTrainer):
         for what, tensors in (("weights", weights), ("optimiser's moments", kept)):
             finite = _all_finite([tensor for tensor in tensors if tensor.device.type == self.device.type])
             if not all(self.processes.gather(finite)):
-                assert self._position is not None
-                epoch, steps = self._position.epoch + 1, self._position.steps
+                assert self._epoch_state is not None
+                epoch, steps = self._epoch_state.epoch + 1, self._epoch_state.steps
                 raise self._diverged(f"the {what} were not finite after epoch {epoch}, step {steps}")
 
     def _valid_epoch(self, valid_data: BatchLoader, show_progress: bool = False) -> tuple[float, dict[str, float]]:
@@ -269,7 +273,7 @@ class StageTrainer(CheckpointingTrainer):
         if not math.isfinite(score):
             raise self._diverged(f"{self.stage.criterion} was {score} in validation after epoch {len(self.history)}")
         if score == self.best_valid_score:
-            # Of equal epochs the earlier is the best (spec §4.2), where RecBole's early_stopping takes the later.
+            # Of equal epochs the earlier is the best, where RecBole's early_stopping takes the later.
             score = math.nextafter(score, -math.inf if self.valid_metric_bigger else math.inf)
         return score, result
 
@@ -282,7 +286,7 @@ class StageTrainer(CheckpointingTrainer):
 
     def _end_of_epoch(self, epoch_idx: int, valid_score: float) -> None:
         """Write what a resumed run needs; RecBole calls it after its own book-keeping of the best epoch."""
-        self._position = None
+        self._epoch_state = None
         if self.checkpoints is None:
             return
         self.tensorboard.flush()  # so that the curves of a killed run reach as far as its checkpoint

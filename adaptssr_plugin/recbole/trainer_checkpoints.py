@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import InputError, TrainingDivergedError, TrainingStoppedError
 from ..methods.plan import StagePlan
-from ..training import EpochPosition, LastTwo, RunMark, Stage, StopRequest, load_checkpoint, write_checkpoint
+from ..training import EpochState, LastTwo, RunFingerprint, Stage, StopRequest, load_checkpoint, write_checkpoint
 from ..training.processes import Processes
 
 CHECKPOINT_MINUTES = 5.0  # of training between two checkpoints within an epoch
@@ -30,11 +30,11 @@ class CheckpointingTrainer(Trainer):
     directory: Path | None
     checkpoints: LastTwo | None
     checkpoint_seconds: float
-    mark: RunMark
+    fingerprint: RunFingerprint
     history: list[dict[str, float]]
     best_epoch: int
     _best_state: dict[str, Tensor]
-    _position: EpochPosition | None  # in the epoch under way, its validation included
+    _epoch_state: EpochState | None  # in the epoch under way, its validation included
     _stop: StopRequest
 
     _saved_at = 0.0
@@ -87,9 +87,9 @@ class CheckpointingTrainer(Trainer):
 
     def _write_within(self) -> None:
         """Write a checkpoint in the middle of an epoch, whose steps so far were good, and stop if asked to."""
-        assert self._position is not None
+        assert self._epoch_state is not None
         self._require_finite()
-        self._write(self._position.epoch - 1)
+        self._write(self._epoch_state.epoch - 1)
         if self._stopping:
             raise self._stopped()
 
@@ -97,7 +97,7 @@ class CheckpointingTrainer(Trainer):
         raise NotImplementedError
 
     def _write(self, epoch: int) -> None:
-        """Write a checkpoint of what comes after an epoch: the next one, or the position in it."""
+        """Write a checkpoint of what comes after an epoch: the next one, or the state within it."""
         assert self.checkpoints is not None
         state = self._state(epoch)
         if self.processes.leads:
@@ -107,8 +107,8 @@ class CheckpointingTrainer(Trainer):
     def _stopped(self) -> TrainingStoppedError:
         assert self.checkpoints is not None
         place = f"after epoch {len(self.history)}"
-        if self._position is not None:
-            place = f"in epoch {self._position.epoch + 1}, after step {self._position.steps}"
+        if self._epoch_state is not None:
+            place = f"in epoch {self._epoch_state.epoch + 1}, after step {self._epoch_state.steps}"
         return TrainingStoppedError(
             f"stopped by SIGTERM {place}; {self.checkpoints.last} is written, and the same call again goes on from it"
         )
@@ -123,9 +123,9 @@ class CheckpointingTrainer(Trainer):
 
     def _state(self, epoch: int) -> dict[str, Any]:
         return {
-            **self.mark.state_dict(),
+            **self.fingerprint.state_dict(),
             "epoch": epoch,
-            "within": None if self._position is None else self._positions(self._position),
+            "within": None if self._epoch_state is None else self._epoch_states(self._epoch_state),
             "best_epoch": self.best_epoch,
             "cur_step": self.cur_step,
             "best_valid_score": float(self.best_valid_score),
@@ -135,9 +135,9 @@ class CheckpointingTrainer(Trainer):
             "history": self.history[: epoch + 1],
         }
 
-    def _positions(self, position: EpochPosition) -> dict[str, Any]:
-        """Give the position in the epoch, with what is each process's own of it under ``processes``."""
-        state = position.state_dict(self.stage)
+    def _epoch_states(self, epoch_state: EpochState) -> dict[str, Any]:
+        """Give the state within the epoch, with what is each process's own of it under ``processes``."""
+        state = epoch_state.state_dict(self.stage)
         if not self.processes.several:
             return state
         own = {name: state[name] for name in ("totals", "random")}
@@ -145,7 +145,7 @@ class CheckpointingTrainer(Trainer):
 
     def _selection(self, epoch: int) -> dict[str, Any]:
         """Give the weights of an epoch, and what run they are of."""
-        return {**self.mark.state_dict(), "epoch": epoch, "state_dict": self.stage.state_dict()}
+        return {**self.fingerprint.state_dict(), "epoch": epoch, "state_dict": self.stage.state_dict()}
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
         """Keep the weights of the best epoch so far; RecBole calls it when the criterion improves."""
@@ -180,7 +180,7 @@ class CheckpointingTrainer(Trainer):
         self._resume(Path(resume_file), load_checkpoint(Path(resume_file), self.device))
 
     def _resume(self, path: Path, state: dict[str, Any]) -> None:
-        self.mark.check(path, state)
+        self.fingerprint.check(path, state)
         try:
             self.stage.load_state_dict(state["state_dict"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -192,15 +192,15 @@ class CheckpointingTrainer(Trainer):
                 within = dict(state["within"])
                 if self.processes.several:
                     within |= within["processes"][self.processes.rank]
-                self._position = EpochPosition(self.start_epoch, self.device)
-                self._position.load_state_dict(within)
+                self._epoch_state = EpochState(self.start_epoch, self.device)
+                self._epoch_state.load_state_dict(within)
         except (KeyError, ValueError, RuntimeError, TypeError, IndexError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[-1].strip()
             raise InputError(f"checkpoint: {path} does not fit this model: {reason}") from None
         if self.plan.select != "last" and self.selected_epoch <= len(self.history):
             # To say today that it is damaged, and not when training is over.
             self.processes.agreed(lambda: self._load_selected() if self.processes.leads else None)
-        changed = self.mark.changed_versions(state)
+        changed = self.fingerprint.changed_versions(state)
         if changed:
             self._say(f"{path} was written with other versions of {', '.join(changed)}; weights may differ slightly")
 
@@ -227,7 +227,7 @@ class CheckpointingTrainer(Trainer):
         """
         path = self._selected_file()
         state = load_checkpoint(path, self.device)
-        self.mark.check(path, state)
+        self.fingerprint.check(path, state)
         epoch = self.selected_epoch - 1
         if state["epoch"] < epoch:
             raise InputError(f"checkpoint: expected epoch {epoch + 1} in {path}, got epoch {state['epoch'] + 1}")

@@ -33,7 +33,7 @@ class TrainingRows:
         return histories_of_rows(self.dataset)
 
     def same_target(self) -> SameTargetPair:
-        """Give pairs of rows with the same target (spec §1.7, original DuoRec: the key is not in the input)."""
+        """Give pairs of rows with the same target (as DuoRec's code: the key is not in the input)."""
         rows = self.dataset.inter_feat
         sequences = rows[self._sequence]  # (N, L)
         return SameTargetPair(

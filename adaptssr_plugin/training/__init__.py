@@ -6,7 +6,8 @@ No loop over epochs lives here: RecBole's trainer turns the crank (:mod:`adaptss
 from .artefacts import Artefact, load_artefact, save_artefact
 from .checkpoints import LastTwo, load_checkpoint, write_atomically, write_checkpoint
 from .collapse import collapse_note
-from .generator import MaskedItemFiller
+from .epoch_state import EpochState
+from .filler import MaskedItemFiller
 from .gradient_cache import encode_in_micro_batches
 from .item_prediction import ItemPredictionStage
 from .masked_items import MaskedItemStage
@@ -14,8 +15,7 @@ from .negative_items import NegativeItems
 from .next_behaviours import NextBehaviourStage
 from .next_items import NextItemStage
 from .pairwise import PairwiseStage
-from .position import EpochPosition
-from .run_mark import RunMark
+from .run_fingerprint import RunFingerprint
 from .stage import Stage, StepResult, Streams
 from .stopping import StopRequest
 from .transfer import MLM_TO_RANKING, WHOLE_ENCODER, TransferReport, transfer
@@ -25,7 +25,7 @@ __all__ = [
     "MLM_TO_RANKING",
     "WHOLE_ENCODER",
     "Artefact",
-    "EpochPosition",
+    "EpochState",
     "ItemPredictionStage",
     "LastTwo",
     "MaskedItemFiller",
@@ -34,7 +34,7 @@ __all__ = [
     "NextBehaviourStage",
     "NextItemStage",
     "PairwiseStage",
-    "RunMark",
+    "RunFingerprint",
     "Stage",
     "StepResult",
     "StopRequest",

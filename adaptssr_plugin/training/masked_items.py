@@ -1,4 +1,4 @@
-"""Masked-item prediction: AdaptSSR's warm-up, and the whole of PeterRec's row (spec §2.2)."""
+"""Masked-item prediction: AdaptSSR's warm-up, and the whole of PeterRec's row, as in the authors' code."""
 
 from typing import Literal, NamedTuple
 

@@ -1,4 +1,4 @@
-"""PTUM's objectives: a masked behaviour and the next K, each told from behaviours of others (spec §2.3)."""
+"""PTUM's objectives: a masked behaviour and the next K, each told from behaviours of others."""
 
 from collections.abc import Iterable
 from typing import NamedTuple

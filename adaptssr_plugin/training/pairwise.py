@@ -135,7 +135,7 @@ class PairwiseStage(Stage):
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch], streams: Streams) -> dict[str, float]:
-        """The two order accuracies with dropout kept on (spec §3, rows 29-31), or the loss for InfoNCE.
+        """The two order accuracies with dropout kept on (METHODS.md, rows 29-31), or the loss for InfoNCE.
 
         Views and dropout masks come from the same streams every epoch. ``order_accuracy``, the criterion, is
         the sum of the two, as pooled counts over all batches. The loss includes the penalty.

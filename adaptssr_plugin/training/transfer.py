@@ -1,4 +1,4 @@
-"""What moves from one stage to the next, by name (spec §2.8)."""
+"""What moves from one stage to the next, by name."""
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase

@@ -136,7 +136,7 @@ class Pretraining(Cell):
         recipe, warm_up = self.recipe, self.needs()
         if warm_up is not None:
             recipe = dataclasses.replace(recipe, warm_start=str(models / warm_up.key(fingerprint)))
-            if method_named(recipe.method).needs_generator:
+            if method_named(recipe.method).needs_filler:
                 # A finished model has no output bias: what fills views is the warm-up, trained on for a while.
                 recipe = dataclasses.replace(recipe, mlm_epochs=math.ceil(recipe.mlm_epochs / 10), mlm_select="last")
         with PeakMemory(load_data(plan).config["device"]) as memory:

@@ -14,7 +14,7 @@ from .store import Store
 
 TUNED = "AdaptSSR, tuned"
 CONTRASTIVE = ("clue", "ccl", "idicl", "cl4srec", "coserec", "duorec")
-# The options that are a method's strength ρ of augmentation: a share that is changed (spec 4.5). Cropping keeps 1 - ρ.
+# The options that are a method's strength ρ of augmentation: a share that is changed. Cropping keeps 1 - ρ.
 _STRENGTHS: Mapping[str, Sequence[str]] = {
     "cl4srec": ("mask_ratio", "reorder_ratio", "crop_ratio"),
     "coserec": ("mask_ratio", "reorder_ratio", "crop_ratio", "substitute_ratio", "insert_ratio"),

@@ -13,7 +13,7 @@ from ...methods.options import read_yaml
 from ...recbole.pretrain import Source
 
 _PACKAGED = files(__package__) / "plans"
-# Rows 1-5 of the spec's list of disagreements between paper and code, and what else stands on thin ice.
+# Rows 1-5 of METHODS.md, where paper and code disagree, and what else stands on thin ice.
 _VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "λ per batch": {"lambda_mode": "batch"},
     "λ of two terms": {"lambda_terms": 2},

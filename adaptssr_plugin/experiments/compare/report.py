@@ -202,7 +202,7 @@ class _Report:
             warm_up = start.needs()
             apart = None if warm_up is None else self.store.get(warm_up)
             warmed = apart["stages"][-1]["seconds"] if apart else 0.0
-            generator = sum(stage["seconds"] for stage in before)
+            filler = sum(stage["seconds"] for stage in before)
             found.append(
                 Efficiency(
                     row.name,
@@ -214,7 +214,7 @@ class _Report:
                     own["selected_epoch"],
                     result["peak_memory_mb"],
                     _place(result["conditions"]),
-                    generator / 3600 if generator else None,
+                    filler / 3600 if filler else None,
                 )
             )
         return found

@@ -69,7 +69,7 @@ class EpochTotals:
         self._counts = dict(state["counts"])
 
 
-class EpochPosition:
+class EpochState:
     """An epoch under way.
 
     Args:

@@ -9,7 +9,7 @@ from ..errors import InputError
 _MAY_CHANGE = ("source",)  # where the data lie: folders may move
 
 
-class RunMark:
+class RunFingerprint:
     """What a stage of a run writes into all of its checkpoints.
 
     Args:

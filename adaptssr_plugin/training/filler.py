@@ -1,4 +1,4 @@
-"""A trained masked-item model as what fills masked positions, and says how far rows are changed (spec §1.6)."""
+"""A trained masked-item model as what fills masked positions, and says how far rows are changed (CCL)."""
 
 import copy
 from collections.abc import Iterator
@@ -59,7 +59,7 @@ class MaskedItemFiller(nn.Module):
 
     @torch.no_grad()
     def mean_states(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
-        """Average the hidden states over the items of every row, for the difficulty of candidates (spec §1.6, 5).
+        """Average the hidden states over the items of every row, for the difficulty of candidates.
 
         The pooling of the encoder has no part in it: masked items do not train it.
 
