@@ -11,7 +11,8 @@ from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.methods import Recipe, available, presets, recipe
 from adaptssr_plugin.methods.comparison import pairwise_loss
 from adaptssr_plugin.methods.plan import stage_plans
-from adaptssr_plugin.methods.views import UserHistories, make_views
+from adaptssr_plugin.methods.registry import make_views
+from adaptssr_plugin.methods.views import UserHistories
 from adaptssr_plugin.training import MLM_TO_RANKING, MaskedItemFiller, MaskedItemStage, PairwiseStage
 
 # Column "Default" of spec §3 by row, or the paragraph of §2 that has the value.
