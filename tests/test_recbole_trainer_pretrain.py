@@ -10,6 +10,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from refusals import refusal_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training_cases import TINY, assert_same_weights, write_profiled_dataset
 
@@ -263,10 +264,7 @@ def test_mixed_precision_by_recboles_own_switches(source, tmp_path):
 
 class TestRefusals:
     def refusal(self, source, folder, **options):
-        with pytest.raises(InputError) as refused:
-            pretrain(source, recipe(options={**TINY, **options}), folder, show_progress=False)
-        assert "\n" not in str(refused.value)
-        return str(refused.value)
+        return refusal_of(pretrain, source, recipe(options={**TINY, **options}), folder, show_progress=False)
 
     def test_a_folder_of_another_run(self, source, pretrained):
         _, folder, *_ = pretrained
