@@ -4,6 +4,23 @@ Two that each take all cores wait for one another most of the time.
 """
 
 import os
+import sys
+
+import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def slice_here(tmp_path, monkeypatch):
+    """Stand in a folder with the slice of ml-100k, without a command line, for tests of RecBole's entry points."""
+    from run_cases import write_slice
+
+    from adaptssr_plugin.recbole import uninstall
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["x"])
+    write_slice(tmp_path / "slice")
+    yield
+    uninstall()

@@ -12,6 +12,7 @@ import warnings
 import click
 import pytest
 import torch
+from command_cases import call_command
 from recbole_cases import write_table
 from training_cases import TINY, write_profiled_dataset
 
@@ -54,13 +55,7 @@ def call(place, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(folder)
 
     def run(*words):
-        status = 0
-        capfd.readouterr()
-        try:
-            main([str(word) for word in words])
-        except SystemExit as leaving:
-            status = leaving.code
-        return status, *capfd.readouterr()
+        return call_command(capfd, *words)
 
     run.folder = folder
     return run

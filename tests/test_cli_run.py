@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import recbole
 import yaml
+from command_cases import call_command
 
-from adaptssr_plugin.cli.main import main
 from adaptssr_plugin.cli.run import Call, _in_training, config_text, parse, yaml_value
 from adaptssr_plugin.errors import InputError
 
@@ -60,14 +60,8 @@ def call(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
 
     def run(*words):
-        status = 0
-        capfd.readouterr()
-        try:
-            with bare_root_logger():
-                main(["run", *map(str, words)])
-        except SystemExit as leaving:
-            status = leaving.code
-        return status, *capfd.readouterr()
+        with bare_root_logger():
+            return call_command(capfd, "run", *words)
 
     return run
 

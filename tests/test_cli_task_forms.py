@@ -1,9 +1,11 @@
 """``adaptssr finetune`` on cold recommendation and conversion: from a file of two domains to a table."""
 
 import csv
+from functools import partial
 
 import numpy as np
 import pytest
+from command_cases import call_command
 from recbole_cases import write_table
 from training_cases import TINY
 
@@ -52,17 +54,7 @@ def place(tmp_path_factory):
 def call(place, monkeypatch, capfd):
     """Run a command there; gives its exit status, output, errors."""
     monkeypatch.chdir(place)
-
-    def run(*words):
-        status = 0
-        capfd.readouterr()
-        try:
-            main(list(words))
-        except SystemExit as leaving:
-            status = leaving.code
-        return status, *capfd.readouterr()
-
-    return run
+    return partial(call_command, capfd)
 
 
 def records_of(path):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from core_only import ROOT, run_python, run_with_core_only
+from example_cases import import_example
 
 from adaptssr_plugin.cli.main import main
 
@@ -54,9 +55,7 @@ def test_own_trainer_finds_ml_100k_without_importing_recbole():
 @pytest.fixture
 def own_trainer(monkeypatch):
     """The example as a module, and a way to call it with arguments."""
-    spec = importlib.util.spec_from_file_location("own_trainer", OWN_TRAINER)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = import_example("own_trainer")
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["own_trainer.py", *map(str, arguments)])
@@ -141,10 +140,7 @@ def test_swap_of_the_loss_on_a_file_of_sequences(tmp_path):
 
 @pytest.fixture(scope="module")
 def swap():
-    spec = importlib.util.spec_from_file_location("recbole_swap_cl", SWAP)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return import_example("recbole_swap_cl")
 
 
 def test_swap_of_the_loss_reads_ml_100k_and_numbers_behaviours(swap, tmp_path):

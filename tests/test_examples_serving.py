@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from core_only import ROOT, run_python
 from document_cases import adaptssr_arguments, shell_commands
+from example_cases import import_example
 from pyarrow import parquet
 from test_examples import ml_100k
 from test_readme import refusal
@@ -24,10 +25,7 @@ SEARCH = ROOT / "examples" / "embed_and_search.py"
 
 @pytest.fixture(scope="module")
 def search():
-    spec = importlib.util.spec_from_file_location("embed_and_search", SEARCH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return import_example("embed_and_search")
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from core_only import ROOT
+from refusals import refusal_of
 from safetensors.torch import load_file
 
 from adaptssr_plugin.cli.main import cli, main
@@ -79,10 +80,7 @@ def test_the_corpora_with_all_methods():
 def test_wrong_plans_are_refused(tmp_path, text, line):
     path = tmp_path / "plan.yaml"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(InputError) as refused:
-        read_plan(str(path))
-    assert line in str(refused.value)
-    assert "\n" not in str(refused.value)
+    assert line in refusal_of(read_plan, str(path))
 
 
 def test_unknown_plan():

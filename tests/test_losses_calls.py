@@ -5,19 +5,12 @@ import re
 import pytest
 import torch
 from loss_cases import NEGATIVES
+from refusals import refusal_of
 
 from adaptssr_plugin import AdaptSSRLoss, AugmentationAdaptiveFusion, InfoNCELoss
 from adaptssr_plugin.errors import InputError
 
 X = torch.ones
-
-
-def message_of(call):
-    with pytest.raises(InputError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 CONSTRUCTIONS = [
@@ -55,23 +48,23 @@ CONSTRUCTIONS = [
 
 @pytest.mark.parametrize(("module", "argument", "value"), CONSTRUCTIONS)
 def test_wrong_constructor_arguments(module, argument, value):
-    message = message_of(lambda: module(**{argument: value}))
+    message = refusal_of(lambda: module(**{argument: value}))
     assert re.fullmatch(rf"{argument}: expected .+, got {re.escape(repr(value))}", message)
 
 
 def test_choices_are_listed():
-    assert "'hardest' or 'all'" in message_of(lambda: AdaptSSRLoss(negatives="x"))
-    assert all(r in message_of(lambda: InfoNCELoss(reduction="x")) for r in ("'mean'", "'sum'", "'none'"))
-    assert "[0, 1]" in message_of(lambda: AdaptSSRLoss(fusion=2.0))
+    assert "'hardest' or 'all'" in refusal_of(lambda: AdaptSSRLoss(negatives="x"))
+    assert all(r in refusal_of(lambda: InfoNCELoss(reduction="x")) for r in ("'mean'", "'sum'", "'none'"))
+    assert "[0, 1]" in refusal_of(lambda: AdaptSSRLoss(fusion=2.0))
 
 
 def test_wrong_preset():
-    message = message_of(lambda: AdaptSSRLoss.from_preset("repo"))
+    message = refusal_of(lambda: AdaptSSRLoss.from_preset("repo"))
     assert message.startswith("preset: expected 'paper' or 'official_code'")
     assert message.endswith("got 'repo'")
     with pytest.raises((InputError, TypeError), match="temperature"):
         AdaptSSRLoss.from_preset("paper", temperature=1.0)
-    assert "scale" in message_of(lambda: AdaptSSRLoss.from_preset("paper", scale=0))
+    assert "scale" in refusal_of(lambda: AdaptSSRLoss.from_preset("paper", scale=0))
 
 
 @pytest.mark.parametrize("fusion", [0, 1, 0.0, 1.0, None, AugmentationAdaptiveFusion()])
@@ -82,7 +75,7 @@ def test_right_fusions_are_taken(fusion):
 @pytest.mark.parametrize(("module", "options"), [(AdaptSSRLoss, {}), (InfoNCELoss, {"negatives": "hardest"})])
 def test_no_triton_over_processes(module, options, monkeypatch):
     monkeypatch.setattr("adaptssr_plugin.functional.triton_search.is_installed", lambda: True)
-    message = message_of(lambda: module(gather=True, implementation="triton", **options))
+    message = refusal_of(lambda: module(gather=True, implementation="triton", **options))
     assert message == "implementation: expected 'auto' or 'torch' with gather=True, got 'triton'"
 
 
@@ -108,7 +101,7 @@ class TestEncodings:
     def called_with(self, criterion, names, i, wrong):
         inputs = [X(4, 3) for _ in names]
         inputs[i] = wrong
-        return message_of(lambda: criterion(*inputs))
+        return refusal_of(lambda: criterion(*inputs))
 
     def test_shape(self, criterion, names, i):
         message = self.called_with(criterion, names, i, X(4, 2))
@@ -142,7 +135,7 @@ class TestEncodings:
 
     @pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
     def test_integers(self, criterion, names, i, dtype):
-        message = message_of(lambda: criterion(*(X(4, 3, dtype=dtype) for _ in names)))
+        message = refusal_of(lambda: criterion(*(X(4, 3, dtype=dtype) for _ in names)))
         assert message.startswith(f"{names[0]}: expected ")
         assert str(dtype) in message
 
@@ -161,7 +154,7 @@ every_loss = pytest.mark.parametrize(("criterion", "names"), LOSSES, ids=range(l
 class TestBatch:
     @pytest.mark.parametrize("n_rows", [0, 1])
     def test_too_few_rows(self, criterion, names, n_rows):
-        message = message_of(lambda: criterion(*(X(n_rows, 3) for _ in names)))
+        message = refusal_of(lambda: criterion(*(X(n_rows, 3) for _ in names)))
         assert message.startswith("batch: expected at least 2 rows")
         assert f"got {n_rows}" in message
 
@@ -182,13 +175,13 @@ class TestBatch:
         ids=lambda ids: f"{ids.dtype}-{list(ids.shape)}",
     )
     def test_user_ids(self, criterion, names, ids):
-        message = message_of(lambda: criterion(*(X(4, 3) for _ in names), ids))
+        message = refusal_of(lambda: criterion(*(X(4, 3) for _ in names), ids))
         assert message.startswith("user_ids: expected an integer tensor of shape (B,) or (B, k) with B = 4, got ")
         assert message.endswith(f"{ids.dtype} of shape {tuple(ids.shape)}")
 
     def test_user_ids_elsewhere(self, criterion, names):
         ids = X(4, dtype=torch.int64, device="meta")
-        message = message_of(lambda: criterion(*(X(4, 3) for _ in names), user_ids=ids))
+        message = refusal_of(lambda: criterion(*(X(4, 3) for _ in names), user_ids=ids))
         assert message.startswith("user_ids: ")
         assert "meta" in message
 

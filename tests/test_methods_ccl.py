@@ -26,7 +26,8 @@ from adaptssr_plugin.corpus import ItemCorrelation
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.methods import recipe
 from adaptssr_plugin.methods.plan import stage_plans
-from adaptssr_plugin.methods.views import UserHistories, make_views
+from adaptssr_plugin.methods.registry import make_views
+from adaptssr_plugin.methods.views import UserHistories
 from adaptssr_plugin.recbole.pretrain import Source, fresh_encoder, load_pretrained, pretrain
 from adaptssr_plugin.training import (
     MLM_TO_RANKING,

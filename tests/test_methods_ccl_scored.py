@@ -19,7 +19,7 @@ from adaptssr_plugin.augment import ScoredFillPair
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.methods import recipe
 from adaptssr_plugin.methods.plan import stage_plans
-from adaptssr_plugin.methods.views import make_views
+from adaptssr_plugin.methods.registry import make_views
 from adaptssr_plugin.recbole.pretrain import Source, pretrain
 
 SCORED = {"curriculum": "scored"}

@@ -13,7 +13,8 @@ from adaptssr_plugin.corpus import BehaviourCorpus
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.methods import recipe, view_methods
 from adaptssr_plugin.methods.plan import stage_plans
-from adaptssr_plugin.methods.views import UserHistories, make_views
+from adaptssr_plugin.methods.registry import make_views
+from adaptssr_plugin.methods.views import UserHistories
 from adaptssr_plugin.recbole import load_user_sequences
 from adaptssr_plugin.recbole.finetune import fine_tune, profile_task
 from adaptssr_plugin.recbole.pretrain import Source, fresh_encoder, load_pretrained, pretrain

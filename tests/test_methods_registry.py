@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from core_only import ROOT
+from example_cases import import_example
 from training_cases import TINY, write_profiled_dataset
 
 from adaptssr_plugin import methods
@@ -173,10 +174,7 @@ def test_the_page_names_no_option_that_does_not_exist():
 @pytest.fixture
 def own_method():
     """The example, imported as a user would: it registers itself."""
-    spec = importlib.util.spec_from_file_location("own_method", ROOT / "examples" / "own_method.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
+    yield import_example("own_method")
     unregister("halves")
 
 

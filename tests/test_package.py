@@ -3,6 +3,8 @@
 import ast
 import configparser
 import doctest
+import functools
+import graphlib
 import importlib
 import inspect
 import pkgutil
@@ -71,24 +73,35 @@ def modules():
 # --- imports -----------------------------------------------------------------------------------------------
 
 
-def imports_of(path):
-    """Dotted names that a file imports, anywhere in it; relative ones made absolute."""
+def statements(tree, run_only):
+    """Every node of a file; ``run_only``: without what stands there for type checkers alone."""
+    yield tree
+    for node in ast.iter_child_nodes(tree):
+        if not (run_only and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            yield from statements(node, run_only)
+
+
+def imports_of(path, run_only=False):
+    """Full dotted names that a file imports, anywhere in it, in functions too; relative ones made absolute."""
     package = ("adaptssr_plugin", *path.relative_to(PACKAGE).parts[:-1])
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in statements(ast.parse(path.read_text(encoding="utf-8")), run_only):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = ".".join(package[: len(package) - node.level + 1]) + "." if node.level else ""
-            if node.module:
-                yield base + node.module
-            else:
-                yield from (base + alias.name for alias in node.names)
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            base = ".".join(filter(None, (*above, node.module)))
+            yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
+def module_files():
+    return sorted({*PACKAGE.rglob("*.py")} - {*DOCS.rglob("*.py")})
+
+
+@functools.cache
 def rooms():
     """(room or module beside the rooms, names imported in it) for every file."""
-    for path in sorted({*PACKAGE.rglob("*.py")} - {*DOCS.rglob("*.py")}):
-        yield path.relative_to(PACKAGE).parts[0].removesuffix(".py"), sorted(set(imports_of(path)))
+    place_of = {path: path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in module_files()}
+    return [(place, sorted(set(imports_of(path)))) for path, place in place_of.items()]
 
 
 @pytest.mark.parametrize("room", THIRD_PARTIES)
@@ -116,6 +129,25 @@ def test_arrows_between_rooms_point_one_way(room):
 
 def is_own(name):
     return name.startswith("adaptssr_plugin.")
+
+
+def imports_between_modules():
+    """The modules of the package that each of them imports, by dotted names."""
+    dotted = {path: ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in module_files()}
+    names = {path: name.removesuffix(".__init__") for path, name in dotted.items()}
+    known = set(names.values())
+    imported = {}
+    for path, name in names.items():
+        found = {own if own in known else own.rpartition(".")[0] for own in imports_of(path, run_only=True)}
+        imported[name] = found & known
+    return imported
+
+
+def test_no_modules_import_one_another():
+    imported = imports_between_modules()
+    assert "adaptssr_plugin.recbole.warm_start" in imported["adaptssr_plugin.recbole.pretrain"]
+    assert "adaptssr_plugin.cli.run" in imported["adaptssr_plugin.cli.main"]  # in a function
+    graphlib.TopologicalSorter(imported).prepare()  # which names a circle if there is one
 
 
 IMPORT_EVERYTHING = """

@@ -20,7 +20,7 @@ from recbole.trainer import Trainer
 from recbole.trainer.trainer import TraditionalTrainer
 from recbole.utils import get_model, get_trainer, init_seed
 from recbole_cases import MeanOfItems
-from run_cases import SMALL, our_run, quiet_root, same_weights, write_slice
+from run_cases import SMALL, our_run, quiet_root, same_weights
 from test_recbole_install import recommenders
 
 from adaptssr_plugin.encoders.dropout import Dropout
@@ -36,13 +36,9 @@ STAGES = {**ADAPTSSR, "ssl_mode": "pretrain", "ssl_warmup_epochs": 1, "ssl_epoch
 
 
 @pytest.fixture(autouse=True)
-def slice_here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["x"])
-    write_slice(tmp_path / "slice")
+def quiet(slice_here):
     with quiet_root():
         yield
-    uninstall()
 
 
 class Mean(MeanOfItems):

@@ -18,7 +18,7 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.trainer import Trainer, hyper_tuning
 from recbole.trainer.trainer import AbstractTrainer
 from recbole.utils import get_model
-from run_cases import SMALL, our_run, quiet_root, write_slice
+from run_cases import SMALL, our_run, quiet_root
 
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.recbole import import_quick_start, install, installed, uninstall
@@ -28,13 +28,8 @@ ADDED = ("CL4SRec", "CoSeRec", "DuoRec")
 
 
 @pytest.fixture(autouse=True)
-def slice_here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["x"])
-    write_slice(tmp_path / "slice")
+def quick_start(slice_here):
     import_quick_start()
-    yield
-    uninstall()
 
 
 def recommenders(parent=AbstractRecommender):

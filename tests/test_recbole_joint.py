@@ -328,6 +328,14 @@ def test_user_level_stages_go_before_the_models_own_training(model, tmp_path):
         assert not torch.equal(pretrained["ssl_mask"], fresh["ssl_mask"])
 
 
+def test_too_few_users_for_the_stages():
+    with pytest.raises(InputError) as error:
+        run("GRU4Rec", **ADAPTSSR, ssl_mode="pretrain", ssl_warmup_epochs=0, ssl_valid_share=0.03)
+    assert str(error.value) == (
+        "dataset: expected at least two users for training and two for validation (ssl_valid_share 0.03), got 40 users"
+    )
+
+
 @pytest.mark.parametrize("warm_up", [0, 2])
 def test_the_warm_up_is_by_the_models_own_loss_and_comes_before_the_views(monkeypatch, warm_up, tmp_path):
     happened = []

@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 from kill_cases import DONE, KILLED, STOPPED, assert_ended_alike, forked_runs, random_kills
-from training_cases import TINY, write_profiled_dataset
+from training_cases import TINY, runs_fixture
 
 from adaptssr_plugin.training import load_checkpoint
 from benchmarks import kills as benchmark
@@ -22,11 +22,7 @@ OPTIONS = {**TRAINING, "batch_size": 4, "mlm_epochs": 2, "epochs": 3, "seed": 3,
 STEPS = 5
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    dataset = write_profiled_dataset(tmp_path_factory.mktemp("data") / "small")
-    with forked_runs(dataset, OPTIONS) as ask:
-        yield ask
+runs = runs_fixture(forked_runs, OPTIONS)
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from recbole_cases import MeanOfItems
 from run_cases import SMALL, our_run, same_weights, stock_run, write_slice
 
 from adaptssr_plugin.errors import InputError, TrainingDivergedError
-from adaptssr_plugin.recbole import import_quick_start, mended, run_recbole, uninstall
+from adaptssr_plugin.recbole import import_quick_start, mended, run_recbole
 from adaptssr_plugin.recbole.recommender_trainer import RecommenderTrainer
 from adaptssr_plugin.recbole.run_config import RunConfig
 
@@ -34,13 +34,7 @@ MODEL = (
 RESULT = {"best_valid_score", "valid_score_bigger", "best_valid_result", "test_result"}
 
 
-@pytest.fixture(autouse=True)
-def slice_here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["x"])
-    write_slice(tmp_path / "slice")
-    yield
-    uninstall()
+pytestmark = pytest.mark.usefixtures("slice_here")
 
 
 @pytest.fixture

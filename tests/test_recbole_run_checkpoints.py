@@ -6,6 +6,7 @@ import pickle
 import random
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,12 +15,13 @@ import pytest
 import torch
 from recbole.trainer import Trainer
 from recbole_cases import MeanOfItems
+from refusals import refusal_of
 from run_cases import SMALL, our_run, quiet_root, same_weights, stock_run, write_slice
 from safetensors.torch import save_file
 
 from adaptssr_plugin.encoders import UserEncoder
 from adaptssr_plugin.errors import InputError, MissingDatasetError
-from adaptssr_plugin.recbole import installed, load_data_and_model, mended, run_recbole, uninstall
+from adaptssr_plugin.recbole import installed, load_data_and_model, mended, run_recbole
 from adaptssr_plugin.recbole.run_checkpoints import (
     load_pretrained_weights,
     load_run,
@@ -34,13 +36,7 @@ SSL = {"ssl_loss": "adaptssr"}
 BETTER = {"topk": [20], "valid_metric": "NDCG@20", "learning_rate": 0.01}
 
 
-@pytest.fixture(autouse=True)
-def slice_here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["x"])
-    write_slice(tmp_path / "slice")
-    yield
-    uninstall()
+pytestmark = pytest.mark.usefixtures("slice_here")
 
 
 @pytest.fixture(scope="module")
@@ -200,12 +196,7 @@ def test_other_items_in_the_place_of_the_data(runs, moved, tmp_path):
     dataset = load_data_and_model(path, data_path=folder)[2]
     items = {*dataset.field2id_token["item_id"][1:]}
 
-    def refusal(checkpoint, **options):
-        with pytest.raises(InputError) as refused:
-            load_data_and_model(checkpoint, **options)
-        assert "\n" not in str(refused.value)
-        return str(refused.value)
-
+    refusal = partial(refusal_of, load_data_and_model)
     rename_an_item(folder)
     assert refusal(path, data_path=folder) == (
         f"dataset: expected the {len(items)} items that {path} was trained on, got {len(items) - 1} of them and 1 "

@@ -10,6 +10,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from refusals import refusal_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training_cases import TINY, assert_same_weights, write_profiled_dataset
 
@@ -17,6 +18,7 @@ from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.methods import recipe
 from adaptssr_plugin.recbole import load_user_sequences
 from adaptssr_plugin.recbole.pretrain import Source, fresh_encoder, load_pretrained, pretrain
+from adaptssr_plugin.recbole.trainer import StageTrainer
 from adaptssr_plugin.training import load_checkpoint
 
 
@@ -190,15 +192,13 @@ def test_quantiles_are_ordered(pretrained):
 
 
 def test_validation_users_are_a_tenth_that_does_not_depend_on_the_seed(source, tmp_path, monkeypatch):
-    from adaptssr_plugin.recbole import pretrain as module
-
     seen = {}
 
-    def note(config, made, plan, encoder, source_of_views, folder, loaders, *_):
-        seen[made.seed, made.split_seed] = [loader.rows.tolist() for loader in loaders]
+    def note(_trainer, *loaders_and_progress):
+        seen[seed, split_seed] = [loader.rows.tolist() for loader in loaders_and_progress[:2]]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_run_stage", note)
+    monkeypatch.setattr(StageTrainer, "run", note)
     for seed, split_seed in ((1, 1), (2, 1), (1, 2)):
         with pytest.raises(KeyboardInterrupt):
             pretrain(source, recipe(options={"seed": seed, "split_seed": split_seed}), tmp_path / "run", False)
@@ -209,7 +209,7 @@ def test_validation_users_are_a_tenth_that_does_not_depend_on_the_seed(source, t
 
 
 def test_options_of_the_recipe_reach_the_trainers(source, tmp_path, monkeypatch):
-    from adaptssr_plugin.recbole import pretrain as module
+    from adaptssr_plugin.recbole import pretrain_stages as module
 
     made = []
 
@@ -264,10 +264,7 @@ def test_mixed_precision_by_recboles_own_switches(source, tmp_path):
 
 class TestRefusals:
     def refusal(self, source, folder, **options):
-        with pytest.raises(InputError) as refused:
-            pretrain(source, recipe(options={**TINY, **options}), folder, show_progress=False)
-        assert "\n" not in str(refused.value)
-        return str(refused.value)
+        return refusal_of(pretrain, source, recipe(options={**TINY, **options}), folder, show_progress=False)
 
     def test_a_folder_of_another_run(self, source, pretrained):
         _, folder, *_ = pretrained

@@ -5,11 +5,11 @@ import weakref
 import pytest
 import torch
 from loss_cases import NEGATIVES, user_ids_of
+from refusals import refusal_of
 from torch import nn
 from training_cases import batch_of, corpus_of, encoder_of, some_views, streams
 
 from adaptssr_plugin import AdaptSSRLoss, InfoNCELoss, UserEncoder
-from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.methods import recipe
 from adaptssr_plugin.methods.plan import stage_plans
 from adaptssr_plugin.methods.views import UserHistories
@@ -222,22 +222,15 @@ def test_the_option_of_a_recipe(micro_batch):
 # --- wrong calls -----------------------------------------------------------------------------------------------
 
 
-def message_of(call):
-    with pytest.raises(InputError) as refused:
-        call()
-    assert "\n" not in str(refused.value)
-    return str(refused.value)
-
-
 @pytest.mark.parametrize("value", [-1, 2.5, True, "3", None])
 def test_wrong_micro_batch(value):
     expected = f"micro_batch: expected an integer of 0 or more, got {value!r}"
-    assert message_of(lambda: encode_in_micro_batches(nn.Linear(2, 2), torch.ones(3, 2), micro_batch=value)) == expected
-    assert message_of(lambda: stage_of(AdaptSSRLoss(), encoder_of(UserEncoder), value)) == expected
+    assert refusal_of(lambda: encode_in_micro_batches(nn.Linear(2, 2), torch.ones(3, 2), micro_batch=value)) == expected
+    assert refusal_of(lambda: stage_of(AdaptSSRLoss(), encoder_of(UserEncoder), value)) == expected
 
 
 def test_inputs_of_different_lengths():
-    message = message_of(lambda: encode_in_micro_batches(torch.add, torch.ones(3), torch.ones(2), micro_batch=1))
+    message = refusal_of(lambda: encode_in_micro_batches(torch.add, torch.ones(3), torch.ones(2), micro_batch=1))
     assert message == "inputs: expected tensors of as many rows, got [3, 2]"
 
 
@@ -247,7 +240,7 @@ def test_batch_norm_is_refused_while_it_looks_at_the_batch():
     def encoded():
         return encode_in_micro_batches(encoder, torch.ones(3, 2), micro_batch=2)
 
-    assert message_of(encoded) == "micro_batch: expected rows encoded apart from one another, got batch norm (1)"
+    assert refusal_of(encoded) == "micro_batch: expected rows encoded apart from one another, got batch norm (1)"
     encoder.eval()
     assert encoded().shape == (3, 2)
 
@@ -263,7 +256,7 @@ class WithBatchNorm(UserEncoder):
 
 def test_batch_norm_in_a_stage():
     stage = stage_of(AdaptSSRLoss(), encoder_of(WithBatchNorm), 2)
-    message = message_of(lambda: stage.step(batch_of(*LENGTHS), streams()))
+    message = refusal_of(lambda: stage.step(batch_of(*LENGTHS), streams()))
     assert message.endswith("got batch norm (encoder.norm)")
 
 
@@ -274,5 +267,5 @@ def test_distributed_data_parallel_goes_around(monkeypatch):
             self.module = nn.Linear(2, 2)
 
     monkeypatch.setattr(nn.parallel, "DistributedDataParallel", Wrapper)
-    message = message_of(lambda: encode_in_micro_batches(Wrapper(), torch.ones(3, 2), micro_batch=2))
+    message = refusal_of(lambda: encode_in_micro_batches(Wrapper(), torch.ones(3, 2), micro_batch=2))
     assert message.startswith("micro_batch: expected an encoder inside of DistributedDataParallel")

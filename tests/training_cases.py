@@ -5,6 +5,7 @@ import dataclasses
 import re
 
 import numpy as np
+import pytest
 import torch
 from recbole_cases import write_table
 
@@ -30,6 +31,17 @@ TINY = {
     "ft_batch_size": 8,
     "ft_learning_rate": 1e-2,
 }
+
+
+def runs_fixture(start, options):
+    """A fixture of a module: what ``start`` gives for a small dataset and these options of the command."""
+
+    @pytest.fixture(scope="module")
+    def runs(tmp_path_factory):
+        with start(write_profiled_dataset(tmp_path_factory.mktemp("data") / "small"), options) as ask:
+            yield ask
+
+    return runs
 
 
 def streams(*key):

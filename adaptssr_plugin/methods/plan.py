@@ -11,8 +11,8 @@ from ..training import MLM_TO_RANKING, WHOLE_ENCODER, PairwiseStage, Stage, With
 from .comparison import pairwise_loss
 from .peterrec import masked_items
 from .recipe import Recipe
-from .registry import Method, method_named
-from .views import ViewSource, make_views
+from .registry import Method, make_views, method_named
+from .views import ViewSource
 
 
 @dataclass(frozen=True)

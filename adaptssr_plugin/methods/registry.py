@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from ..encoders import UserEncoder
 from ..errors import InputError, check_kind
+from ..training import Stage
 from ..training.pairwise import Views
 from .comparison import ComparisonOptions
+from .views import ViewSource
 
 if TYPE_CHECKING:
-    from ..encoders import UserEncoder
-    from ..training import Stage
-    from .recipe import Recipe
-    from .views import ViewSource
+    from .recipe import Recipe  # whose options name a method
 
 _PACKAGED = files(__package__) / "defaults"
 
@@ -33,7 +33,7 @@ class Method:
 
     name: str
     evidence: str
-    views: "Callable[[ComparisonOptions, ViewSource], Views] | None" = None
+    views: Callable[[ComparisonOptions, ViewSource], Views] | None = None
     stage: "Callable[[Recipe, UserEncoder, ViewSource], Stage] | None" = None
     needs_filler: bool = False
     defaults: Any = None
@@ -91,3 +91,15 @@ def defaults_of(name: str) -> Any:
     """Give the yaml of a method's defaults, to be read."""
     method = method_named(name)
     return method.defaults if method.defaults is not None else _PACKAGED / f"{name}.yaml"
+
+
+def make_views(method: str, options: ComparisonOptions, source: ViewSource) -> Views:
+    """Make the view provider of a method.
+
+    Raises:
+        InputError: an unknown method, or one that compares no views.
+    """
+    views = method_named(method).views
+    if views is None:
+        raise InputError(f"method: expected one that compares two views, got {method!r}")
+    return views(options, source)

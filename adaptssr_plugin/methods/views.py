@@ -1,4 +1,4 @@
-"""What view providers are made of, and making them by the name of a method."""
+"""What view providers are made of."""
 
 from typing import Literal, Protocol
 
@@ -8,9 +8,6 @@ import numpy.typing as npt
 from ..augment import Filler, SameTargetPair
 from ..corpus import BehaviourCorpus, same_target_pair
 from ..errors import InputError
-from ..training.pairwise import Views
-from .comparison import ComparisonOptions
-from .registry import method_named
 
 
 class ViewSource(Protocol):
@@ -78,15 +75,3 @@ def filler_of(source: ViewSource) -> Filler:
             "it, as adaptssr pretrain lays it (ccl)"
         )
     return filler
-
-
-def make_views(method: str, options: ComparisonOptions, source: ViewSource) -> Views:
-    """Make the view provider of a method.
-
-    Raises:
-        InputError: an unknown method, or one that compares no views.
-    """
-    views = method_named(method).views
-    if views is None:
-        raise InputError(f"method: expected one that compares two views, got {method!r}")
-    return views(options, source)

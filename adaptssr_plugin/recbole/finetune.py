@@ -17,7 +17,8 @@ from ..methods import Recipe
 from ..methods.plan import StagePlan
 from ..seeding import stream_seed
 from ..training import WHOLE_ENCODER, transfer
-from .pretrain import PretrainedModel, fresh_encoder
+from .pretrain import PretrainedModel
+from .pretrain_stages import fresh_encoder
 from .profiles import profile_labels
 from .trainer import StageTrainer
 

@@ -13,7 +13,7 @@ from ..augment import ItemMask
 from ..corpus import Batch
 from ..errors import InputError
 from ..methods.comparison import pairwise_loss
-from ..methods.views import make_views
+from ..methods.registry import make_views
 from ..training import PairwiseStage, Streams
 from ..training.processes import Processes
 from .hosts import PROBED_ROWS, HostEncoder, mask_vector, refusal

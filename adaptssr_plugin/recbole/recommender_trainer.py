@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..errors import InputError, TrainingDivergedError
 from ..progress import progress_bar
 from ..training.processes import Processes
-from .joint import COMPARED_FIELD, self_supervised_term
+from .joint import COMPARED_FIELD, SelfSupervisedTerm, self_supervised_term
 from .layers import mask_whole_batches
 from .mends import mended, tensorboard_into
 from .pretraining import pretrain_host
@@ -88,11 +88,24 @@ class RecommenderTrainer(Trainer):
             if self.config["resume"]:
                 self.resume_checkpoint(self.config["resume"])
             elif self.term is not None and self.term.settings.mode == "pretrain" and self.start_epoch == 0:
-                pretrain_host(self, train_data, show_progress)
-                self.optimizer = self._build_optimizer()  # with none of the moments of another objective
+                self._pretrain(self.term, train_data, show_progress)
             if self._resumed_states is not None:
                 self._restore_random_states(self._resumed_states)
             return super().fit(train_data, valid_data, verbose, saved, show_progress, callback_fn)
+
+    def _pretrain(self, term: SelfSupervisedTerm, train_data: Any, show_progress: bool) -> None:
+        """Warm the model up on its own loss, then train it on pairs of views of whole users.
+
+        What this leaves in the model is also written beside the run's checkpoint, as ``<name>-pretrained.pth``, and
+        can be given to other runs as ``pretrained``.
+        """
+        for epoch in range(term.settings.warmup_epochs):
+            loss = self._train_epoch(train_data, epoch, show_progress=show_progress)
+            self.logger.info(f"warm-up epoch {epoch}: loss {loss if isinstance(loss, float) else sum(loss):.4f}")
+        pretrain_host(term, self.config, train_data._dataset, show_progress)
+        path = Path(self.saved_model_file)
+        self._save_checkpoint(-1, saved_model_file=str(path.with_name(f"{path.stem}-pretrained{path.suffix}")))
+        self.optimizer = self._build_optimizer()  # with none of the moments of another objective
 
     def _check_rows(self) -> None:
         """Raise InputError for a model whose views are those of other rows, say of the validation and test rows too."""
