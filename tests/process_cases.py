@@ -17,7 +17,7 @@ import traceback
 from contextlib import contextmanager
 from pathlib import Path
 
-import several_cases
+import data_parallel_cases
 from asked_workers import ask, pretrain_words, worker_of
 
 PATIENCE = 60  # seconds for processes that never end
@@ -90,7 +90,7 @@ def steps(folder):
     processes = Processes(together=True)
     results = {}
     for name, stage in deterministic_stages().items():
-        if processes.several:
+        if processes.data_parallel:
             stage.share_batches()
         for batch_name, lengths in BATCHES.items():
             loader = BatchLoader(
@@ -170,7 +170,7 @@ def in_process(asked, rank, port, out, errors):
             from adaptssr_plugin.training.processes import process_group
 
             with process_group():
-                job = globals().get(asked["job"]) or getattr(several_cases, asked["job"])
+                job = globals().get(asked["job"]) or getattr(data_parallel_cases, asked["job"])
                 job(asked["folder"])
         else:
             from adaptssr_plugin.cli.main import main

@@ -330,7 +330,7 @@ def test_parse_takes_options_anywhere():
 
 
 class TestSeveralProcesses:
-    """What they do is tested in test_recbole_several.py."""
+    """What they do is tested in test_recbole_data_parallel.py."""
 
     @pytest.fixture
     def started(self, monkeypatch):

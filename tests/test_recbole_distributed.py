@@ -90,7 +90,7 @@ def test_totals_of_processes():
 
 def test_alone_nothing_is_asked():
     alone = Processes()
-    assert (alone.number, alone.rank, alone.several, alone.leads, alone.key) == (1, 0, False, True, ())
+    assert (alone.number, alone.rank, alone.data_parallel, alone.is_main_process, alone.key) == (1, 0, False, True, ())
     marker = object()  # which could not travel
     assert alone.gather(marker) == [marker]
     assert alone.first(marker) is alone.agreed(lambda: marker) is alone.by_first(lambda: marker) is marker

@@ -27,7 +27,7 @@ from .recommender_trainer import RecommenderTrainer
 from .run_checkpoints import load_pretrained_weights
 from .run_config import RunConfig
 from .settings import SelfSupervision, self_supervision
-from .several import alone, refuse_trainer
+from .data_parallel import alone, refuse_trainer
 from .trainer import UserModel
 
 _Init = Callable[..., None]

@@ -25,7 +25,7 @@ from ..training.processes import Processes
 from .config import build_config
 from .device import device_of_process
 from .safe_config import as_option
-from .several import check_alike
+from .data_parallel import check_alike
 from .trainer import StageTrainer, UserModel
 from .trainer_checkpoints import CHECKPOINT_MINUTES
 from .user_sequences import load_user_sequences
@@ -198,7 +198,7 @@ def _pretrain(
     asked = _asked(source, recipe, corpus)
     check_alike(processes, {part: asked[part] for part in ("recipe", "corpus")})
     run = processes.by_first(lambda: _claim(folder, asked))
-    if start is not None and start.items is not None and processes.leads:
+    if start is not None and start.items is not None and processes.is_main_process:
         say(f"warm start: {start.items}")
 
     def begin(dropout: float) -> UserEncoder:
@@ -231,7 +231,7 @@ def _pretrain(
             source_of_views.generator = _generator(stage, recipe)
     warm_up = earlier.cpu().eval() if len(results) > 1 and plan.takes else None
     encoder = encoder.cpu().eval()
-    if processes.leads:
+    if processes.is_main_process:
         card = _card(source, config, recipe, corpus, results)
         save_artefact(folder, encoder, recipe.encoder_arguments(corpus.n_items), card, corpus.item_tokens)
     processes.wait()
@@ -243,7 +243,7 @@ def _beginning_of_run(
 ) -> tuple[Config, BehaviourCorpus, WarmStart | None]:
     """Read all that a run begins with; errors as for :func:`pretrain`."""
     config = source.config(recipe.max_len)
-    if processes.several:
+    if processes.data_parallel:
         config["device"] = device_of_process(config, processes)
     corpus = load_user_sequences(config).corpus
     return config, corpus, warm_start(recipe, corpus)

@@ -56,7 +56,7 @@ def pretrain_host(trainer: "RecommenderTrainer", train_data: Any, show_progress:
     stage = PairwiseStage(encoder, views, pairwise_loss(settings.loss, settings), "ssl")
     plan = StagePlan("ssl", lambda *_: stage, settings.epochs, settings.learning_rate, 0.0, "best")
     user_trainer = StageTrainer(
-        config, stage, plan, None, seed=seed, stopping_step=settings.epochs, together=processes.several
+        config, stage, plan, None, seed=seed, stopping_step=settings.epochs, together=processes.data_parallel
     )
     loaders = [
         BatchLoader(histories, users[name], batch_size=settings.batch_size, max_len=rows.max_len, seed=seed,

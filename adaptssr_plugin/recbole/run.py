@@ -12,7 +12,7 @@ import torch
 
 from ..training.processes import Processes
 from .installing import installed
-from .several import GO_ON
+from .data_parallel import GO_ON
 
 
 def run_recbole(

@@ -18,7 +18,7 @@ from .atomic_files import locate
 from .config import refuse_processes
 from .safe_config import SafeConfig, one_line
 from .settings import SelfSupervision, packaged_defaults, self_supervision
-from .several import share_out
+from .data_parallel import share_out
 
 _RECBOLE_MODELS = Path(recbole.__file__).parent / "properties" / "model"
 _ENUMS: dict[str, type[enum.Enum]] = {
@@ -61,7 +61,7 @@ class RunConfig(SafeConfig):
         except (ValueError, TypeError, NotImplementedError, RuntimeError, SyntaxError) as error:  # RecBole's own checks
             raise InputError(f"options: {one_line(error)}") from error
         processes = Processes(together=True)
-        if processes.several:
+        if processes.data_parallel:
             share_out(self, processes)
 
     def _load_variable_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:

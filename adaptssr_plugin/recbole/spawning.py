@@ -14,7 +14,7 @@ from torch.multiprocessing.spawn import ProcessRaisedException, spawn
 from ..errors import InputError, ProcessLostError, TrainingDivergedError, check_count
 from ..training.ending import Ending
 from ..training.processes import process_group
-from .several import GO_ON
+from .data_parallel import GO_ON
 
 _LINES = {error.__name__: error for error in (InputError, TrainingDivergedError, ProcessLostError)}  # that say it all
 _TRACEBACK = 20_000  # characters of one that reach the parent

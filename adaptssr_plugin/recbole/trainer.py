@@ -116,7 +116,7 @@ class StageTrainer(CheckpointingTrainer):
         with mended(), tensorboard_into(None):
             super().__init__(config, UserModel(stage).to(config["device"]))
         self.processes = Processes(together)
-        if self.processes.several:
+        if self.processes.data_parallel:
             stage.share_batches()
             self.processes.share_weights(self.model)
         self.stage = stage
@@ -154,7 +154,7 @@ class StageTrainer(CheckpointingTrainer):
         self.mark.config["batches"] = {"batch_size": train_data.batch_size, "max_len": train_data.max_len, **order}
         # Without a folder it is part of a run that has checkpoints of its own, and its own word on lost processes.
         with self.processes.none_lost() if self.directory is not None else nullcontext():
-            self._run(train_data, valid_data, show_progress and self.processes.leads)
+            self._run(train_data, valid_data, show_progress and self.processes.is_main_process)
 
     def _run(self, train_data: BatchLoader, valid_data: BatchLoader, show_progress: bool) -> None:
         self._resume_from_last()
@@ -178,7 +178,7 @@ class StageTrainer(CheckpointingTrainer):
     @contextmanager
     def _curves(self) -> Iterator[None]:
         """Write TensorBoard's files while training, and none for a run that has nothing left to train."""
-        with tensorboard_into(self.directory / "tensorboard" if self.directory and self.processes.leads else None):
+        with tensorboard_into(self.directory / "tensorboard" if self.directory and self.processes.is_main_process else None):
             self.tensorboard = recbole_trainer.get_tensorboard(self.logger)
         try:
             yield
@@ -286,7 +286,7 @@ class StageTrainer(CheckpointingTrainer):
         if self.checkpoints is None:
             return
         self.tensorboard.flush()  # so that the curves of a killed run reach as far as its checkpoint
-        if self.plan.select == f"epoch:{epoch_idx + 1}" and self.processes.leads:
+        if self.plan.select == f"epoch:{epoch_idx + 1}" and self.processes.is_main_process:
             write_checkpoint(self._selected_file(), self._selection(epoch_idx))
         self._write(epoch_idx)
         self._stop_if_asked()

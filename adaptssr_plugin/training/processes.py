@@ -69,23 +69,23 @@ class Processes:
         self.rank = rank() if together else 0
 
     @property
-    def several(self) -> bool:
+    def data_parallel(self) -> bool:
         """Whether there are others."""
         return self.number > 1
 
     @property
-    def leads(self) -> bool:
+    def is_main_process(self) -> bool:
         """Whether this is the process that speaks and writes."""
         return self.rank == 0
 
     @property
     def key(self) -> tuple[int | str, ...]:
         """What sets this process's random streams apart; nothing where it is alone."""
-        return ("rank", self.rank) if self.several else ()
+        return ("rank", self.rank) if self.data_parallel else ()
 
     def gather(self, state: Any) -> list[Any]:
         """Give what every process has handed over, in the order of ranks."""
-        if not self.several:
+        if not self.data_parallel:
             return [state]
         own = _packed(state)
         sizes = torch.zeros(self.number, dtype=torch.int64)
@@ -98,12 +98,12 @@ class Processes:
 
     def first(self, state: Any, device: torch.device | str = "cpu") -> Any:
         """Give what the first process has handed over; its tensors are on ``device`` for all others."""
-        if not self.several:
+        if not self.data_parallel:
             return state
-        packed = _packed(state) if self.leads else torch.empty(0, dtype=torch.uint8)
+        packed = _packed(state) if self.is_main_process else torch.empty(0, dtype=torch.uint8)
         size = int(_from_first(torch.tensor(len(packed))))
-        packed = _from_first(packed if self.leads else torch.empty(size, dtype=torch.uint8))
-        return state if self.leads else _unpacked(packed, device)
+        packed = _from_first(packed if self.is_main_process else torch.empty(size, dtype=torch.uint8))
+        return state if self.is_main_process else _unpacked(packed, device)
 
     def agreed(self, function: Callable[[], Result]) -> Result:
         """Call a function, which exchanges nothing itself, on every process; what one of them refuses, all refuse.
@@ -111,7 +111,7 @@ class Processes:
         Raises:
             InputError: as ``function``; of several, that of the first process that raised one.
         """
-        if not self.several:
+        if not self.data_parallel:
             return function()
         result: Any = None
         refusal = ""
@@ -129,13 +129,13 @@ class Processes:
 
     def by_first(self, function: Callable[[], Result], device: torch.device | str = "cpu") -> Result:
         """Call a function on the first process alone, and give its result, or its InputError, on all."""
-        result: Result = self.first(self.agreed(lambda: function() if self.leads else None), device)
+        result: Result = self.first(self.agreed(lambda: function() if self.is_main_process else None), device)
         return result
 
     @torch.no_grad()
     def share_weights(self, module: nn.Module) -> None:
         """Put the first process's weights in the place of everybody's."""
-        if self.several:
+        if self.data_parallel:
             for parameter in module.parameters():
                 dist.broadcast(parameter, 0)
 
@@ -147,7 +147,7 @@ class Processes:
         and the optimiser leaves its weight alone, as it does on one process. After the backward, and not during it: the
         gradient of the item table, by far the largest, comes last in any case.
         """
-        if not self.several:
+        if not self.data_parallel:
             return
         trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
         having = _sum(torch.tensor([int(parameter.grad is not None) for parameter in trained])).tolist()
@@ -180,7 +180,7 @@ class Processes:
             yield
         except RuntimeError as error:
             failed = isinstance(error, dist.DistError) or (type(error) is RuntimeError and _LOST.search(str(error)))
-            if not self.several or not failed:
+            if not self.data_parallel or not failed:
                 raise
             # gloo begins with a place in its source, and goes on with advice.
             line = (str(error).splitlines() or [type(error).__name__])[0]

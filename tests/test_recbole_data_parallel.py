@@ -12,13 +12,13 @@ import pytest
 import torch
 from process_cases import several_processes
 from run_cases import SMALL, quiet_root, write_slice
-from several_cases import JOINT
+from data_parallel_cases import JOINT
 from torch import nn
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from adaptssr_plugin.errors import InputError, ProcessLostError, TrainingDivergedError
 from adaptssr_plugin.recbole import installed, load_data_and_model, run_recbole
-from adaptssr_plugin.recbole.several import check_alike, check_shared_out, with_shared_norms
+from adaptssr_plugin.recbole.data_parallel import check_alike, check_shared_out, with_shared_norms
 from adaptssr_plugin.recbole.spawning import Group, _checked, _outcome, _Word
 from adaptssr_plugin.training.processes import Processes
 

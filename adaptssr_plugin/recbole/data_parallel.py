@@ -52,7 +52,7 @@ def share_out(config: Any, processes: Processes) -> None:
     final = config.final_config_dict
     final.update(single_spec=False, local_rank=processes.rank, world_size=processes.number)
     final["device"] = device_of_process(config, processes)
-    if not processes.leads:
+    if not processes.is_main_process:
         final.update(state="error", show_progress=False, verbose=False, log_wandb=False)
 
 
@@ -109,7 +109,7 @@ def check_alike(processes: Processes, run: Mapping[str, Any]) -> None:
 
 def mean_over(processes: Processes, losses: Any) -> Any:
     """Average a loss, or a tuple of its parts, over the processes."""
-    if not processes.several:
+    if not processes.data_parallel:
         return losses
     everybody = torch.tensor(processes.gather(losses), dtype=torch.float64).mean(0)
     return tuple(everybody.tolist()) if isinstance(losses, tuple) else float(everybody)
