@@ -92,6 +92,7 @@ def steps(folder):
     for name, stage in deterministic_stages().items():
         if processes.data_parallel:
             stage.share_batches()
+        averaging = processes.averaging(stage)
         for batch_name, lengths in BATCHES.items():
             loader = BatchLoader(
                 corpus_of(*lengths), batch_size=9, max_len=6, seed=1, part=processes.rank, parts=processes.number
@@ -102,9 +103,8 @@ def steps(folder):
             if not usable:
                 continue
             stage.zero_grad(set_to_none=True)
-            result = stage.step(batch, streams())
+            result = averaging(stage.step, batch, streams())
             result.loss.backward()
-            processes.average_gradients(stage)
             gradients = {key: weight.grad for key, weight in stage.named_parameters()}
             results[name, batch_name] |= {"loss": float(result.loss.detach()), "gradients": gradients}
     torch.save(results, Path(folder) / f"{processes.number}-{processes.rank}.pt")

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from data_parallel_cases import JOINT
 from process_cases import several_processes
 from run_cases import SMALL, quiet_root, write_slice
-from data_parallel_cases import JOINT
 from torch import nn
 from torch.multiprocessing.spawn import ProcessRaisedException
 

@@ -10,11 +10,11 @@ import time
 
 import pytest
 import torch
+from adaptssr_plugin.cli.processes import start_processes, without_option
 from kill_cases import DONE, KILLED, STOPPED, assert_ended_alike
 from process_cases import BATCHES, several_processes
 from training_cases import TINY, write_profiled_dataset
 
-from adaptssr_plugin.cli.processes import start_processes, without_option
 from adaptssr_plugin.corpus import BatchLoader, BehaviourCorpus
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.training import load_checkpoint

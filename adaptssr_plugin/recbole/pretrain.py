@@ -23,9 +23,8 @@ from ..training import MaskedItemFiller, MaskedItemStage, Stage, load_artefact, 
 from ..training.artefacts import encoder_of, misfit, write_json
 from ..training.processes import Processes
 from .config import build_config
-from .device import device_of_process
+from .data_parallel import check_alike, device_of_process
 from .safe_config import as_option
-from .data_parallel import check_alike
 from .trainer import StageTrainer, UserModel
 from .trainer_checkpoints import CHECKPOINT_MINUTES
 from .user_sequences import load_user_sequences

@@ -20,6 +20,7 @@ from torch import Tensor
 from ..errors import InputError, TrainingDivergedError
 from ..progress import progress_bar
 from ..training.processes import Processes
+from .data_parallel import alone, check_alike, check_shared_out, mean_over, with_shared_norms
 from .joint import COMPARED_FIELD, self_supervised_term
 from .layers import mask_whole_batches
 from .mends import mended, tensorboard_into
@@ -27,7 +28,6 @@ from .pretraining import pretrain_host
 from .run_checkpoints import load_run, random_states, restore_random_states, save_checkpoint
 from .run_config import plain
 from .run_data import items_state
-from .data_parallel import alone, check_alike, check_shared_out, mean_over, with_shared_norms
 
 _LOOK_EVERY = 50  # steps
 
@@ -89,6 +89,8 @@ class RecommenderTrainer(Trainer):
             elif self.term is not None and self.term.settings.mode == "pretrain" and self.start_epoch == 0:
                 pretrain_host(self, train_data, show_progress)
                 self.optimizer = self._build_optimizer()  # with none of the moments of another objective
+                # The one before has seen which weights that objective used, and would expect their gradients.
+                self._averaging = self.processes.averaging(self.model)
             if self._resumed_states is not None:
                 restore_random_states(self._resumed_states, self._generators())
             return super().fit(train_data, valid_data, verbose, saved, show_progress, callback_fn)
@@ -110,7 +112,7 @@ class RecommenderTrainer(Trainer):
             check_shared_out(self._train_data)
             data = {"dataset": self._items.get("items"), "training rows": len(self._train_data._dataset)}
             check_alike(self.processes, {**plain(self.config), **data})
-            self.processes.share_weights(self.model)
+        self._averaging = self.processes.averaging(self.model)
 
     def _train_epoch(
         self, train_data: Any, epoch_idx: int, loss_func: Callable[..., Any] | None = None, show_progress: bool = False
@@ -142,10 +144,9 @@ class RecommenderTrainer(Trainer):
         interaction = interaction.to(self.device)
         self.optimizer.zero_grad()
         with torch.autocast(device_type=self.device.type, enabled=bool(self.enable_amp)):
-            losses = loss_func(interaction)
+            losses = self._averaging(loss_func, interaction)
         loss: Any = sum(losses) if isinstance(losses, tuple) else losses
         self.scaler.scale(loss).backward()
-        self.processes.average_gradients(self.model)
         if self.clip_grad_norm:
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)

@@ -16,9 +16,9 @@ from ..methods.options import typed
 from ..training.processes import Processes
 from .atomic_files import locate
 from .config import refuse_processes
+from .data_parallel import share_out
 from .safe_config import SafeConfig, one_line
 from .settings import SelfSupervision, packaged_defaults, self_supervision
-from .data_parallel import share_out
 
 _RECBOLE_MODELS = Path(recbole.__file__).parent / "properties" / "model"
 _ENUMS: dict[str, type[enum.Enum]] = {

@@ -118,7 +118,7 @@ class StageTrainer(CheckpointingTrainer):
         self.processes = Processes(together)
         if self.processes.data_parallel:
             stage.share_batches()
-            self.processes.share_weights(self.model)
+        self._averaging = self.processes.averaging(self.model)
         self.stage = stage
         self.plan = plan
         self.seed = seed
@@ -165,6 +165,7 @@ class StageTrainer(CheckpointingTrainer):
                 self._stop_if_asked()
             except TrainingStoppedError as stopped:
                 self._say(str(stopped))
+                self.processes.wait()  # torchrun kills the others as soon as one has ended
                 raise
         self.stage.load_state_dict(self._selected_state())
 
@@ -178,7 +179,9 @@ class StageTrainer(CheckpointingTrainer):
     @contextmanager
     def _curves(self) -> Iterator[None]:
         """Write TensorBoard's files while training, and none for a run that has nothing left to train."""
-        with tensorboard_into(self.directory / "tensorboard" if self.directory and self.processes.is_main_process else None):
+        with tensorboard_into(
+            self.directory / "tensorboard" if self.directory and self.processes.is_main_process else None
+        ):
             self.tensorboard = recbole_trainer.get_tensorboard(self.logger)
         try:
             yield
@@ -221,9 +224,8 @@ class StageTrainer(CheckpointingTrainer):
     def _step(self, batch: Any, streams: Streams) -> StepResult:
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=bool(self.enable_amp)):
-            result = self.stage.step(batch, streams)
+            result: StepResult = self._averaging(self.stage.step, batch, streams)
         self.scaler.scale(result.loss).backward()  # type: ignore[no-untyped-call]
-        self.processes.average_gradients(self.model)
         if self.clip_grad_norm:
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
