@@ -148,6 +148,31 @@ def exchange(folder):
     torch.save(results, Path(folder) / f"exchange-{rank}.pt")
 
 
+# --- in a process of torchrun's agent --------------------------------------------------------------------------------
+
+
+def in_a_group():
+    from adaptssr_plugin.training.processes import Processes, process_group
+
+    with process_group():
+        processes = Processes(together=True)
+        return len(processes.gather(None)), processes.rank
+
+
+def second_fails(how):
+    """Fail on the second process; the first one waits for it."""
+    from adaptssr_plugin.errors import DamagedCheckpointError
+    from adaptssr_plugin.training.processes import Processes, process_group
+
+    with process_group():
+        if os.environ["LOCAL_RANK"] == "1":
+            if how == "exit 143":
+                sys.exit(143)
+            raise {"DamagedCheckpointError": DamagedCheckpointError, "KeyError": KeyError}[how]("x: expected: y")
+        with Processes(together=True).none_lost():
+            Processes(together=True).wait()
+
+
 # --- the worker ----------------------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ import yaml
 
 from adaptssr_plugin.cli.main import main
 from adaptssr_plugin.cli.run import Call, _in_training, config_text, parse, yaml_value
+from adaptssr_plugin.cli.run import run as run_model
 from adaptssr_plugin.errors import InputError
 
 ML_100K = Path(recbole.__file__).parent / "dataset_example" / "ml-100k" / "ml-100k.inter"
@@ -336,12 +337,13 @@ class TestSeveralProcesses:
     def started(self, monkeypatch):
         started = []
         monkeypatch.delenv("WORLD_SIZE", raising=False)
-        monkeypatch.setattr("adaptssr_plugin.cli.main.start_processes", lambda *call: started.append(call) or 3)
+        monkeypatch.setattr("adaptssr_plugin.training.launch.launch", lambda *call, **_: started.append(call))
         return started
 
     def test_the_command_starts_itself(self, call, data, started):
-        assert call("SASRec", data, "--nproc=2", *QUICK)[0] == 3
-        assert started == [(["run", "SASRec", str(data), *QUICK], 2)]
+        assert call("SASRec", data, "--nproc=2", *QUICK)[0] == 0
+        ((_, (function, asked), number),) = started
+        assert (function, asked, number) == (run_model, Call("SASRec", str(data), tuple(QUICK), (), 2), 2)
 
     def test_what_is_wrong_is_said_before(self, call, data, started):
         assert_one_line(call("SASRec", data, "--nproc=2", "--ssl_loss=foo"), "ssl_loss: expected adaptssr or")

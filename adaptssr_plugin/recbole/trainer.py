@@ -179,9 +179,8 @@ class StageTrainer(CheckpointingTrainer):
     @contextmanager
     def _curves(self) -> Iterator[None]:
         """Write TensorBoard's files while training, and none for a run that has nothing left to train."""
-        with tensorboard_into(
-            self.directory / "tensorboard" if self.directory and self.processes.is_main_process else None
-        ):
+        folder = self.directory if self.processes.is_main_process else None
+        with tensorboard_into(folder / "tensorboard" if folder else None):
             self.tensorboard = recbole_trainer.get_tensorboard(self.logger)
         try:
             yield
