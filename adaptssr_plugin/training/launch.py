@@ -15,6 +15,7 @@ import torch
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from ..errors import InputError, ProcessLostError, TrainingDivergedError
+from ..progress import lock_threads_only
 from .processes import GO_ON
 
 _LINES = {error.__name__: error for error in (InputError, TrainingDivergedError, ProcessLostError)}  # that say it all
@@ -73,6 +74,7 @@ def launch(function: Callable[..., Any], arguments: Sequence[Any], number: int, 
 
 def _in_process(function: Callable[..., Any], arguments: tuple[Any, ...], number: int) -> Any:
     """Be one of the processes. What it raises reaches the agent as the name of a class and a text."""
+    lock_threads_only()
     if "OMP_NUM_THREADS" not in os.environ:  # threads of their own in every process would be in one another's way
         torch.set_num_threads(max((os.cpu_count() or 1) // number, 1))
     try:
