@@ -17,7 +17,7 @@ import traceback
 from contextlib import contextmanager
 from pathlib import Path
 
-import several_cases
+import data_parallel_cases
 from asked_workers import ask, pretrain_words, worker_of
 
 PATIENCE = 60  # seconds for processes that never end
@@ -90,8 +90,9 @@ def steps(folder):
     processes = Processes(together=True)
     results = {}
     for name, stage in deterministic_stages().items():
-        if processes.several:
+        if processes.data_parallel:
             stage.share_batches()
+        averaging = processes.averaging(stage)
         for batch_name, lengths in BATCHES.items():
             loader = BatchLoader(
                 corpus_of(*lengths), batch_size=9, max_len=6, seed=1, part=processes.rank, parts=processes.number
@@ -102,9 +103,8 @@ def steps(folder):
             if not usable:
                 continue
             stage.zero_grad(set_to_none=True)
-            result = stage.step(batch, streams())
+            result = averaging(stage.step, batch, streams())
             result.loss.backward()
-            processes.average_gradients(stage)
             gradients = {key: weight.grad for key, weight in stage.named_parameters()}
             results[name, batch_name] |= {"loss": float(result.loss.detach()), "gradients": gradients}
     torch.save(results, Path(folder) / f"{processes.number}-{processes.rank}.pt")
@@ -148,6 +148,31 @@ def exchange(folder):
     torch.save(results, Path(folder) / f"exchange-{rank}.pt")
 
 
+# --- in a process of torchrun's agent --------------------------------------------------------------------------------
+
+
+def in_a_group():
+    from adaptssr_plugin.training.processes import Processes, process_group
+
+    with process_group():
+        processes = Processes(together=True)
+        return len(processes.gather(None)), processes.rank
+
+
+def second_fails(how):
+    """Fail on the second process; the first one waits for it."""
+    from adaptssr_plugin.errors import DamagedCheckpointError
+    from adaptssr_plugin.training.processes import Processes, process_group
+
+    with process_group():
+        if os.environ["LOCAL_RANK"] == "1":
+            if how == "exit 143":
+                sys.exit(143)
+            raise {"DamagedCheckpointError": DamagedCheckpointError, "KeyError": KeyError}[how]("x: expected: y")
+        with Processes(together=True).none_lost():
+            Processes(together=True).wait()
+
+
 # --- the worker ----------------------------------------------------------------------------------------------------
 
 
@@ -170,7 +195,7 @@ def in_process(asked, rank, port, out, errors):
             from adaptssr_plugin.training.processes import process_group
 
             with process_group():
-                job = globals().get(asked["job"]) or getattr(several_cases, asked["job"])
+                job = globals().get(asked["job"]) or getattr(data_parallel_cases, asked["job"])
                 job(asked["folder"])
         else:
             from adaptssr_plugin.cli.main import main

@@ -14,6 +14,7 @@ import yaml
 from command_cases import call_command
 
 from adaptssr_plugin.cli.run import Call, _in_training, config_text, parse, yaml_value
+from adaptssr_plugin.cli.run import run as run_model
 from adaptssr_plugin.errors import InputError
 
 ML_100K = Path(recbole.__file__).parent / "dataset_example" / "ml-100k" / "ml-100k.inter"
@@ -344,18 +345,19 @@ def test_parse_takes_options_anywhere():
 
 
 class TestSeveralProcesses:
-    """What they do is tested in test_recbole_several.py."""
+    """What they do is tested in test_recbole_data_parallel.py."""
 
     @pytest.fixture
     def started(self, monkeypatch):
         started = []
         monkeypatch.delenv("WORLD_SIZE", raising=False)
-        monkeypatch.setattr("adaptssr_plugin.cli.main.start_processes", lambda *call: started.append(call) or 3)
+        monkeypatch.setattr("adaptssr_plugin.training.launch.launch", lambda *call, **_: started.append(call))
         return started
 
     def test_the_command_starts_itself(self, call, data, started):
-        assert call("SASRec", data, "--nproc=2", *QUICK)[0] == 3
-        assert started == [(["run", "SASRec", str(data), *QUICK], 2)]
+        assert call("SASRec", data, "--nproc=2", *QUICK)[0] == 0
+        ((_, (function, asked), number),) = started
+        assert (function, asked, number) == (run_model, Call("SASRec", str(data), tuple(QUICK), (), 2), 2)
 
     def test_what_is_wrong_is_said_before(self, call, data, started):
         assert_one_line(call("SASRec", data, "--nproc=2", "--ssl_loss=foo"), "ssl_loss: expected adaptssr or")

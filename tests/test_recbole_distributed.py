@@ -3,22 +3,31 @@
 The processes are forked from a worker (tests/process_cases.py) that has imported everything.
 """
 
+import contextlib
 import json
+import logging
+import os
+import re
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import process_cases
 import pytest
 import torch
+from asked_workers import pretrain_words
 from kill_cases import DONE, KILLED, STOPPED, assert_ended_alike
 from process_cases import BATCHES, several_processes
+from torch.multiprocessing.spawn import ProcessRaisedException
 from training_cases import TINY, write_profiled_dataset
 
-from adaptssr_plugin.cli.processes import start_processes, without_option
 from adaptssr_plugin.corpus import BatchLoader, BehaviourCorpus
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.training import load_checkpoint
 from adaptssr_plugin.training.epoch_state import Totals, of_all
+from adaptssr_plugin.training.launch import launch
 from adaptssr_plugin.training.processes import Processes
 
 # Five steps an epoch, of 19 users: 4, 4, 4, 4 and 3.
@@ -90,7 +99,7 @@ def test_totals_of_processes():
 
 def test_alone_nothing_is_asked():
     alone = Processes()
-    assert (alone.number, alone.rank, alone.several, alone.leads, alone.key) == (1, 0, False, True, ())
+    assert (alone.number, alone.rank, alone.data_parallel, alone.is_main_process, alone.key) == (1, 0, False, True, ())
     marker = object()  # which could not travel
     assert alone.gather(marker) == [marker]
     assert alone.first(marker) is alone.agreed(lambda: marker) is alone.by_first(lambda: marker) is marker
@@ -195,20 +204,7 @@ def test_processes_without_rows(runs, tmp_path, method):
 
 
 class TestStarting:
-    """``--nproc``: the command starts itself several times over."""
-
-    @pytest.mark.slow
-    def test_all_of_them(self, capfd):
-        assert start_processes(["--version"], 3) == 0
-        assert len(capfd.readouterr().out.splitlines()) == 3
-
-    def test_the_status_of_one_that_fails(self, capfd):
-        assert start_processes(["nonsense"], 2) == 2
-        assert capfd.readouterr().err == "adaptssr: No such command 'nonsense'.\n"
-
-    def test_the_option_goes_no_further(self):
-        words = ["pretrain", "--nproc", "2", "--output", "--nproc=2", "x", "--nproc=4", "--nprocs", "1"]
-        assert without_option(words, "--nproc") == ["pretrain", "--output", "x", "--nprocs", "1"]
+    """``--nproc``: torchrun's agent starts the processes."""
 
     def test_not_under_torchrun(self, runs, tmp_path):
         fates = runs(tmp_path, nproc=2)
@@ -217,13 +213,96 @@ class TestStarting:
 
     @pytest.mark.slow
     def test_the_same_model_as_under_torchrun(self, runs, undisturbed, tmp_path):
-        options = {**OPTIONS, "dataset": runs.dataset, "output": tmp_path, "set": "use_gpu=False", "nproc": 2}
-        options["checkpoint_minutes"] = 60
-        words = [str(word) for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
-        command = [sys.executable, "-m", "adaptssr_plugin", "pretrain", *words, "--quiet"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert (done.returncode, done.stderr) == (DONE, "")
+        with begun(runs, tmp_path, checkpoint_minutes=60) as command:
+            said, errors = command.communicate()
+        assert (command.returncode, errors) == (DONE, "")
+        assert said.count("Files:") == 1
         assert_ended_alike(tmp_path, undisturbed[0])
+
+    @pytest.mark.slow
+    def test_sigterm_reaches_all(self, runs, undisturbed, tmp_path):
+        folder = tmp_path / "run"
+        with begun(runs, folder) as command:
+            wait_for(folder / "mlm" / "last.pt")
+            command.terminate()
+            _, errors = command.communicate()
+        assert command.returncode == STOPPED
+        (line,) = errors.splitlines()
+        assert re.match(
+            r"\w+: stopped by SIGTERM .*/last.pt is written, and the same call again goes on from it$", line
+        )
+        assert statuses(runs(folder)) == [DONE, DONE]
+        assert_ended_alike(folder, undisturbed[0])
+
+    @pytest.mark.slow
+    def test_a_process_that_is_killed_is_one_line(self, runs, undisturbed, tmp_path):
+        folder = tmp_path / "run"
+        with begun(runs, folder) as command:
+            wait_for(folder / "mlm" / "last.pt")
+            os.kill(second_child_of(command.pid), signal.SIGKILL)
+            _, errors = command.communicate()
+        assert (command.returncode, errors) == (
+            1,
+            "adaptssr: nproc: expected processes that come to an end, got status -9 of process 1; the same command "
+            "again goes on from the last checkpoint\n",
+        )
+        assert statuses(runs(folder)) == [DONE, DONE]
+        assert_ended_alike(folder, undisturbed[0])
+
+    @pytest.mark.slow
+    def test_what_is_wrong_is_said_once(self, runs, tmp_path):
+        with begun(runs, tmp_path, dim=9, n_heads=2) as command:
+            assert command.communicate() == ("", "adaptssr: n_heads: expected a divisor of dim = 9, got 2\n")
+        assert command.returncode == 2
+
+
+class TestLaunching:
+    """What the processes of torchrun's agent give and raise, in a process that goes on."""
+
+    def test_the_first_ones_result_and_nothing_changed(self):
+        before = signal.getsignal(signal.SIGTERM), logging.getLogger("torch.distributed.elastic").propagate
+        number, rank = launch(process_cases.in_a_group, (), 2)
+        assert (number, rank) == (2, 0)
+        assert (signal.getsignal(signal.SIGTERM), logging.getLogger("torch.distributed.elastic").propagate) == before
+
+    @pytest.mark.parametrize(
+        ("kind", "raised", "line"),
+        [
+            ("DamagedCheckpointError", InputError, r"^x: expected: y$"),
+            ("KeyError", ProcessRaisedException, r"process 1:\n(.|\n)*KeyError"),
+            ("exit 143", SystemExit, "^143$"),
+        ],
+    )
+    def test_what_one_raises(self, capfd, kind, raised, line):
+        """The other one waits for it, and is ended."""
+        with pytest.raises(raised, match=line):
+            launch(process_cases.second_fails, (kind,), 2)
+        assert capfd.readouterr() == ("", "")
+
+
+def begun(runs, folder, **options):
+    """Start the command itself, which starts the processes."""
+    words = pretrain_words(runs.dataset, folder, {**OPTIONS, "nproc": 2, **options})
+    command = [sys.executable, "-m", "adaptssr_plugin", *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(path):
+    until = time.monotonic() + 200
+    while not path.exists():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def second_child_of(parent):
+    """Find the second process that multiprocessing has started for another, by what Linux tells of it."""
+    children = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            of = int((folder / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
+            if of == parent and b"spawn_main" in (folder / "cmdline").read_bytes():
+                children.append(int(folder.name))
+    return sorted(children)[1]
 
 
 # --- interruptions ---------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from .compare import compare
 from .convert import convert
 from .describe import describe
 from .embed import embed, export
+from .memory import give_freed_memory_back
 from .options import FINE_TUNING, PRETRAINING, given, recbole_options, recipe_options
-from .processes import start_processes, without_option
 
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 _PATH = click.Path(path_type=Path)
@@ -89,10 +89,7 @@ def quickstart(output: Path, seeds: int, quiet: bool, **options: Any) -> None:
 )
 @click.option("--quiet", is_flag=True, help="No progress bars.")
 @recipe_options(PRETRAINING)
-@click.pass_obj
 def pretrain(
-    words: Sequence[str],
-    /,
     dataset: str,
     method: str,
     preset: str,
@@ -126,18 +123,17 @@ def pretrain(
     """  # noqa: D301
     from ..methods import recipe
     from ..recbole.pretrain import Source
-    from ..recbole.pretrain import pretrain as run
-    from ..training import collapse_note
-    from ..training.processes import process_group
 
-    if nproc > 1:
-        _not_under_torchrun(nproc)
-        recipe(method, preset, given(options), configs)  # what is wrong with them is said once
-        sys.exit(start_processes(without_option(words, "--nproc"), nproc))
     plan = recipe(method, preset, given(options), configs)
     source = Source(_absolute(dataset), recbole_options(pairs), [str(path.resolve()) for path in recbole_config])
-    with process_group():
-        model = run(source, plan, output, not quiet, checkpoint_minutes, say=click.echo)
+    _train(nproc, _pretrain, source, plan, output, not quiet, checkpoint_minutes)
+
+
+def _pretrain(source: Any, plan: Any, output: Path, show_progress: bool, checkpoint_minutes: float) -> None:
+    from ..recbole.pretrain import pretrain as run
+    from ..training import collapse_note
+
+    model = run(source, plan, output, show_progress, checkpoint_minutes, say=click.echo)
     if not _speaks():
         return
     for stage in model.stages:
@@ -211,8 +207,7 @@ def finetune(
 @click.argument("words", metavar="MODEL DATASET [--KEY=VALUE]...", nargs=-1, type=click.UNPROCESSED)
 @click.option("--config_files", metavar='"A.YAML B.YAML"', help="YAML files, separated by blanks; later ones win.")
 @click.option("--show-config", is_flag=True, help="Print the options of the run as YAML, and do not train.")
-@click.pass_obj
-def run(all_words: Sequence[str], /, words: tuple[str, ...], config_files: str | None, show_config: bool) -> None:
+def run(words: tuple[str, ...], config_files: str | None, show_config: bool) -> None:
     """Train and test a RecBole model, with a self-supervised loss where ssl_loss says so.
 
     MODEL is one of RecBole's, CL4SRec, CoSeRec or DuoRec. DATASET is a RecBole dataset by name or a folder of
@@ -229,20 +224,17 @@ def run(all_words: Sequence[str], /, words: tuple[str, ...], config_files: str |
     \b
     adaptssr run SASRec ml-100k --ssl_loss=adaptssr --show-config
     """  # noqa: D301
-    from ..training.processes import process_group
+    from ..training.processes import GO_ON_BY_RESUME
     from .run import check, parse, show
     from .run import run as run_model
 
     call = parse(words, config_files)
     if show_config:
         show(call)
-    elif call.nproc > 1:
-        _not_under_torchrun(call.nproc)
+        return
+    if call.nproc > 1:
         check(call)
-        sys.exit(start_processes(without_option(all_words, "--nproc"), call.nproc))
-    else:
-        with process_group():
-            run_model(call)
+    _train(call.nproc, run_model, call, go_on=GO_ON_BY_RESUME)
 
 
 cli.add_command(compare)
@@ -256,7 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exits with 2 and one line for anything a user can put right."""
     try:
         words = list(sys.argv[1:] if arguments is None else arguments)
-        cli.main(args=words or ["--help"], prog_name="adaptssr", standalone_mode=False, obj=words)
+        cli.main(args=words or ["--help"], prog_name="adaptssr", standalone_mode=False)
     except click.ClickException as error:
         _fail(f"{error.format_message()}", error.exit_code)
     except click.exceptions.Exit as leave:
@@ -265,16 +257,43 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail("interrupted", 130)
     except InputError as error:
         _fail(str(error), 2)
-    except UnicodeEncodeError as error:  # which the system allows in names of files, and pyarrow does not
-        _fail(f"expected names of files in UTF-8, got {error.object!r}", 2)
     except OSError as error:  # a folder that cannot be written, a full disk
-        _fail(f"{error.filename or 'files'}: {error.strerror or error}", 2, alone=True)
-    except ImportError as error:
-        _fail(str(error), 2)
+        _fail(_line_of(error), 2, alone=True)
+    except (UnicodeEncodeError, ImportError) as error:
+        _fail(_line_of(error), 2)
     except TrainingDivergedError as error:
         _fail(str(error), 1)
     except ProcessLostError as error:
         _fail(str(error), 1, alone=True)
+
+
+def _train(nproc: int, function: Callable[..., None], *arguments: Any, **options: str) -> None:
+    """Call a function here, as one of the processes of torchrun if it started this one, or in several processes."""
+    from ..training.launch import launch
+    from ..training.processes import process_group
+
+    if nproc > 1:
+        if "WORLD_SIZE" in os.environ:
+            raise InputError(f"--nproc: expected 1 under torchrun, which starts processes itself, got {nproc}")
+        launch(_train_in_process, (function, *arguments), nproc, **options)
+    else:
+        with process_group():
+            function(*arguments)
+
+
+def _train_in_process(function: Callable[..., None], *arguments: Any) -> None:
+    """Be one of several processes, of which the one that started them says what is wrong."""
+    give_freed_memory_back()
+    try:
+        _train(1, function, *arguments)
+    except (OSError, UnicodeEncodeError, ImportError) as error:
+        raise InputError(_line_of(error)) from None
+
+
+def _line_of(error: OSError | UnicodeEncodeError | ImportError) -> str:
+    if isinstance(error, UnicodeEncodeError):  # which the system allows in names of files, and pyarrow does not
+        return f"expected names of files in UTF-8, got {error.object!r}"
+    return f"{error.filename or 'files'}: {error.strerror or error}" if isinstance(error, OSError) else str(error)
 
 
 def _not_under_torchrun(nproc: int) -> None:

@@ -119,7 +119,7 @@ def run(call: Call) -> None:
     processes = Processes(together=True)
     with _command_line(call.pairs):
         config = processes.agreed(lambda: _checked_config(call))
-        for note in _unknown_options(config) if processes.leads else ():
+        for note in _unknown_options(config) if processes.is_main_process else ():
             click.echo(f"adaptssr: {note}", err=True)
         before = set(_checkpoints(config))
         try:
@@ -130,7 +130,7 @@ def run(call: Call) -> None:
             if _in_training(error):
                 raise
             raise InputError(f"options: RecBole refuses the dataset or the options: {_named(error)}") from error
-    if processes.leads:
+    if processes.is_main_process:
         click.echo(results_text(config, result, before))
 
 

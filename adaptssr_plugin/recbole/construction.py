@@ -20,6 +20,7 @@ from recbole.trainer import Trainer
 from recbole.trainer.trainer import AbstractTrainer
 
 from ..errors import InputError
+from .data_parallel import alone, refuse_trainer
 from .joint import SelfSupervisedTerm, add_term, class_of_model, keep_modules_out_of_checkpoints, self_supervised_term
 from .layers import speed_up
 from .mends import temporary_attribute
@@ -27,7 +28,6 @@ from .recommender_trainer import RecommenderTrainer
 from .run_checkpoints import load_pretrained_weights
 from .run_config import RunConfig
 from .settings import SelfSupervision, self_supervision
-from .several import alone, refuse_trainer
 from .trainer import UserModel
 
 _Init = Callable[..., None]

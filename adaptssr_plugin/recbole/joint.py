@@ -53,7 +53,7 @@ class SelfSupervisedTerm:
         self.apart = self.computed = False
         self.processes = Processes(together=config["single_spec"] is False)
         self.stage = PairwiseStage(encoder, views, pairwise_loss(settings.loss, settings), "ssl")
-        if self.processes.several:
+        if self.processes.data_parallel:
             self.stage.share_batches()
         self.logs: dict[str, Tensor] = {}
         self._fields = config["USER_ID_FIELD"], host.ITEM_SEQ, host.ITEM_SEQ_LEN, host.ITEM_ID
@@ -81,7 +81,7 @@ class SelfSupervisedTerm:
         if self.settings.rows == "all":
             return torch.arange(len(users))
         first = np.sort(np.unique(users, return_index=True)[1])
-        if self.processes.several:
+        if self.processes.data_parallel:
             before = self.processes.gather(torch.from_numpy(users))[: self.processes.rank]
             first = first[~np.isin(users[first], np.concatenate([users[:0], *map(np.asarray, before)]))]
         return torch.from_numpy(first)

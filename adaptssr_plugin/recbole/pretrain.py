@@ -17,10 +17,9 @@ from ..seeding import stream_seed
 from ..training import load_artefact, save_artefact
 from ..training.artefacts import encoder_of, misfit
 from ..training.processes import Processes
-from .device import device_of_process
+from .data_parallel import check_alike, device_of_process
 from .manifest import as_json, claim, manifest_of
 from .pretrain_stages import PretrainStages, StageResult, fresh_encoder
-from .several import check_alike
 from .source import Source
 from .trainer_checkpoints import CHECKPOINT_MINUTES
 from .user_sequences import load_user_sequences
@@ -102,7 +101,7 @@ def pretrain(
         asked = manifest_of(source, recipe, corpus)
         check_alike(processes, {part: asked[part] for part in ("recipe", "corpus")})
         manifest = processes.by_first(lambda: claim(folder, asked))
-        if start is not None and start.items is not None and processes.leads:
+        if start is not None and start.items is not None and processes.is_main_process:
             say(f"warm start: {start.items}")
         split_seed = stream_seed(recipe.split_seed, "pretrain split")
         stages = PretrainStages(
@@ -117,7 +116,7 @@ def pretrain(
             show_progress=show_progress,
         )
         encoder, warm_up, results = stages.run()
-        if processes.leads:
+        if processes.is_main_process:
             card = _card(source, config, recipe, corpus, results)
             save_artefact(folder, encoder, recipe.encoder_arguments(corpus.n_items), card, corpus.item_tokens)
         processes.wait()
@@ -127,7 +126,7 @@ def pretrain(
 def _read(source: Source, recipe: Recipe, processes: Processes) -> tuple[Config, BehaviourCorpus, WarmStart | None]:
     """Read all that a run begins with; errors as for :func:`pretrain`."""
     config = source.config(recipe.max_len)
-    if processes.several:
+    if processes.data_parallel:
         config["device"] = device_of_process(config, processes)
     corpus = load_user_sequences(config).corpus
     return config, corpus, warm_start(recipe, corpus)

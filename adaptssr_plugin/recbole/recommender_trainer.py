@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ..errors import InputError, TrainingDivergedError
 from ..progress import progress_bar
 from ..training.processes import Processes
+from .data_parallel import alone, check_alike, check_shared_out, mean_over, with_shared_norms
 from .joint import COMPARED_FIELD, SelfSupervisedTerm, self_supervised_term
 from .layers import mask_whole_batches
 from .mends import mended, tensorboard_into
@@ -28,7 +29,6 @@ from .run_checkpoints import load_run, random_states, restore_random_states, sav
 from .run_checks import refused_sparse_adam
 from .run_config import plain
 from .run_data import items_state
-from .several import alone, check_alike, check_shared_out, mean_over, with_shared_norms
 
 _LOOK_EVERY = 50  # steps
 
@@ -47,12 +47,12 @@ class RecommenderTrainer(Trainer):
 
     def __init__(self, config: Config, model: Any) -> None:
         self.processes = Processes(together=config["single_spec"] is False)
-        if self.processes.several:
+        if self.processes.data_parallel:
             config = alone(config)
             model = with_shared_norms(model, config, self.processes)
             # Before RecBole does, which several processes at once would disturb.
             Path(config["checkpoint_dir"]).mkdir(parents=True, exist_ok=True)
-        with nullcontext() if self.processes.leads else tensorboard_into(None):
+        with nullcontext() if self.processes.is_main_process else tensorboard_into(None):
             super().__init__(config, model)
         # RecBole names it by the time.
         self.saved_model_file: str = self.processes.first(self.saved_model_file)
@@ -81,7 +81,7 @@ class RecommenderTrainer(Trainer):
         self._items = items_state(dataset) if hasattr(dataset, "field2id_token") else {}
         self._check_rows()
         if self.config["faster_layers"]:
-            part = f", process {self.processes.rank}" if self.processes.several else ""
+            part = f", process {self.processes.rank}" if self.processes.data_parallel else ""
             mask_whole_batches(train_data, self.config, f"train{part}")
         with mended():
             self._begin_together()
@@ -106,6 +106,8 @@ class RecommenderTrainer(Trainer):
         path = Path(self.saved_model_file)
         self._save_checkpoint(-1, saved_model_file=str(path.with_name(f"{path.stem}-pretrained{path.suffix}")))
         self.optimizer = self._build_optimizer()  # with none of the moments of another objective
+        # The one before has seen which weights that objective used, and would expect their gradients.
+        self._averaging = self.processes.averaging(self.model)
 
     def _check_rows(self) -> None:
         """Raise InputError for a model whose views are those of other rows, say of the validation and test rows too."""
@@ -120,11 +122,11 @@ class RecommenderTrainer(Trainer):
 
     def _begin_together(self) -> None:
         """Give all processes the weights of the first, once they agree on what to train."""
-        if self.processes.several:
+        if self.processes.data_parallel:
             check_shared_out(self._train_data)
             data = {"dataset": self._items.get("items"), "training rows": len(self._train_data._dataset)}
             check_alike(self.processes, {**plain(self.config), **data})
-            self.processes.share_weights(self.model)
+        self._averaging = self.processes.averaging(self.model)
 
     def _train_epoch(
         self, train_data: Any, epoch_idx: int, loss_func: Callable[..., Any] | None = None, show_progress: bool = False
@@ -134,7 +136,7 @@ class RecommenderTrainer(Trainer):
         loss_func = loss_func or self.model.calculate_loss
         if self.term is not None:
             self.term.start_epoch(epoch_idx)
-        if self.processes.several and train_data.shuffle:
+        if self.processes.data_parallel and train_data.shuffle:
             train_data.sampler.set_epoch(epoch_idx)
         totals = _LossTotals(self.device)
         with progress_bar(len(train_data), f"Train {epoch_idx:>5}", show_progress) as bar:
@@ -156,10 +158,9 @@ class RecommenderTrainer(Trainer):
         interaction = interaction.to(self.device)
         self.optimizer.zero_grad()
         with torch.autocast(device_type=self.device.type, enabled=bool(self.enable_amp)):
-            losses = loss_func(interaction)
+            losses = self._averaging(loss_func, interaction)
         loss: Any = sum(losses) if isinstance(losses, tuple) else losses
         self.scaler.scale(loss).backward()
-        self.processes.average_gradients(self.model)
         if self.clip_grad_norm:
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
@@ -187,7 +188,7 @@ class RecommenderTrainer(Trainer):
         """Evaluate as RecBole does; of several processes, which all do, the first one's model and numbers count."""
         if self.config["faster_layers"]:
             mask_whole_batches(eval_data, self.config, "evaluation")
-        if not self.processes.several or not eval_data:
+        if not self.processes.data_parallel or not eval_data:
             return super().evaluate(eval_data, load_best_model, model_file, show_progress)
         if load_best_model:
             best = self.processes.by_first(lambda: self._weights_of(model_file or self.saved_model_file), self.device)
@@ -195,7 +196,7 @@ class RecommenderTrainer(Trainer):
             self.model.load_other_parameter(best.get("other_parameter"))
         result = super().evaluate(eval_data, False, None, show_progress)
         numbers = self.processes.first({name: float(value) for name, value in result.items()})
-        return result if self.processes.leads else OrderedDict(numbers)
+        return result if self.processes.is_main_process else OrderedDict(numbers)
 
     def _weights_of(self, path: Any) -> dict[str, Any]:
         state = load_run(path, bool(self.config["trusted_files"]))
@@ -222,7 +223,7 @@ class RecommenderTrainer(Trainer):
         if epoch < 0:  # RecBole's word for nothing trained; of a resumed run that is over already, it would undo it
             epoch = self.start_epoch - 1
         path = str(kwargs.get("saved_model_file", self.saved_model_file))
-        if self.processes.leads:
+        if self.processes.is_main_process:
             save_checkpoint(self, epoch, verbose, **kwargs)
         else:
             self.more_state()  # for which all are asked
@@ -233,7 +234,7 @@ class RecommenderTrainer(Trainer):
         state: dict[str, Any] = {"scaler": self.scaler.state_dict(), "best_valid_result": self._last_valid_result}
         if self._train_data is not None:
             states = self.processes.gather(random_states(self._generators()))
-            state["random_states"] = states if self.processes.several else states[0]
+            state["random_states"] = states if self.processes.data_parallel else states[0]
         return state | self._items
 
     def resume_checkpoint(self, resume_file: Any) -> None:

@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 
-from ..training.processes import Processes
+from ..training.processes import GO_ON_BY_RESUME, Processes
 from .installing import installed
-from .several import GO_ON
 
 
 def run_recbole(
@@ -50,7 +49,7 @@ def run_recbole(
         TrainingDivergedError: a loss that is not a number.
         ProcessLostError: another one of several processes ended, or no longer answers.
     """
-    with installed(), _process_kept(), Processes(together=True).none_lost(GO_ON):
+    with installed(), _process_kept(), Processes(together=True).none_lost(GO_ON_BY_RESUME):
         result: dict[str, Any] = _quick_start().run_recbole(
             model, dataset, config_file_list, config_dict, saved=saved, queue=queue
         )

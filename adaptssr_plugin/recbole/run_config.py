@@ -16,10 +16,10 @@ from ..methods.options import typed
 from ..training.processes import Processes
 from .atomic_files import locate
 from .config import aliases_of_items, history_column, refuse_processes
+from .data_parallel import share_out
 from .run_checks import check_benchmark_parts, settle_options
 from .safe_config import SafeConfig, one_line
 from .settings import SelfSupervision, packaged_defaults, self_supervision
-from .several import share_out
 
 _RECBOLE_MODELS = Path(recbole.__file__).parent / "properties" / "model"
 _RECBOLE_CODE = Path(recbole.__file__).parent / "model"
@@ -64,7 +64,7 @@ class RunConfig(SafeConfig):
         except (ValueError, TypeError, NotImplementedError, RuntimeError, SyntaxError) as error:  # RecBole's own checks
             raise InputError(f"options: {one_line(error)}") from error
         processes = Processes(together=True)
-        if processes.several:
+        if processes.data_parallel:
             share_out(self, processes)
 
     def _load_variable_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:

@@ -116,9 +116,9 @@ class StageTrainer(CheckpointingTrainer):
         with mended(), tensorboard_into(None):
             super().__init__(config, UserModel(stage).to(config["device"]))
         self.processes = Processes(together)
-        if self.processes.several:
+        if self.processes.data_parallel:
             stage.share_batches()
-            self.processes.share_weights(self.model)
+        self._averaging = self.processes.averaging(self.model)
         self.stage = stage
         self.plan = plan
         self.seed = seed
@@ -158,7 +158,7 @@ class StageTrainer(CheckpointingTrainer):
         }
         # Without a folder it is part of a run that has checkpoints of its own, and its own word on lost processes.
         with self.processes.none_lost() if self.directory is not None else nullcontext():
-            self._run(train_data, valid_data, show_progress and self.processes.leads)
+            self._run(train_data, valid_data, show_progress and self.processes.is_main_process)
 
     def _run(self, train_data: BatchLoader, valid_data: BatchLoader, show_progress: bool) -> None:
         self._resume_from_last()
@@ -169,6 +169,7 @@ class StageTrainer(CheckpointingTrainer):
                 self._stop_if_asked()
             except TrainingStoppedError as stopped:
                 self._say(str(stopped))
+                self.processes.wait()  # torchrun kills the others as soon as one has ended
                 raise
         self.stage.load_state_dict(self._selected_state())
 
@@ -182,7 +183,8 @@ class StageTrainer(CheckpointingTrainer):
     @contextmanager
     def _curves(self) -> Iterator[None]:
         """Write TensorBoard's files while training, and none for a run that has nothing left to train."""
-        with tensorboard_into(self.directory / "tensorboard" if self.directory and self.processes.leads else None):
+        folder = self.directory if self.processes.is_main_process else None
+        with tensorboard_into(folder / "tensorboard" if folder else None):
             self.tensorboard = recbole_trainer.get_tensorboard(self.logger)
         try:
             yield
@@ -225,9 +227,8 @@ class StageTrainer(CheckpointingTrainer):
     def _step(self, batch: Any, streams: Streams) -> StepResult:
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=bool(self.enable_amp)):
-            result = self.stage.step(batch, streams)
+            result: StepResult = self._averaging(self.stage.step, batch, streams)
         self.scaler.scale(result.loss).backward()  # type: ignore[no-untyped-call]
-        self.processes.average_gradients(self.model)
         if self.clip_grad_norm:
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
@@ -290,7 +291,7 @@ class StageTrainer(CheckpointingTrainer):
         if self.checkpoints is None:
             return
         self.tensorboard.flush()  # so that the curves of a killed run reach as far as its checkpoint
-        if self.plan.select == f"epoch:{epoch_idx + 1}" and self.processes.leads:
+        if self.plan.select == f"epoch:{epoch_idx + 1}" and self.processes.is_main_process:
             write_checkpoint(self._selected_file(), self._selection(epoch_idx))
         self._write(epoch_idx)
         self._stop_if_asked()

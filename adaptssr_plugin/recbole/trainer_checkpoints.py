@@ -55,7 +55,7 @@ class CheckpointingTrainer(Trainer):
         """
         if self.checkpoints is None:
             return False
-        if self.processes.several:
+        if self.processes.data_parallel:
             self._calls_to_ask -= 1
             if self._calls_to_ask > 0:
                 return False
@@ -66,7 +66,7 @@ class CheckpointingTrainer(Trainer):
         now = time.monotonic()
         due = now - self._saved_at >= self.checkpoint_seconds
         between = 1
-        if self.processes.several and self.checkpoint_seconds and self._asked_at is not None:
+        if self.processes.data_parallel and self.checkpoint_seconds and self._asked_at is not None:
             seconds = (now - self._asked_at) / self._calls_between  # of one call
             between = min(max(int(_ASK_SECONDS / max(seconds, 1e-6)), 1), LOG_EVERY)
         told = self.processes.gather({"stop": self._stop.noted, "due": due, "between": between})
@@ -100,7 +100,7 @@ class CheckpointingTrainer(Trainer):
         """Write a checkpoint of what comes after an epoch: the next one, or the state within it."""
         assert self.checkpoints is not None
         state = self._state(epoch)
-        if self.processes.leads:
+        if self.processes.is_main_process:
             self.checkpoints.write(state)
         self._start_clock()
 
@@ -118,7 +118,7 @@ class CheckpointingTrainer(Trainer):
         return TrainingDivergedError(f"{self.plan.name}: {what}; last good checkpoint: {kept or 'none yet'}")
 
     def _say(self, line: str) -> None:
-        if self.processes.leads:
+        if self.processes.is_main_process:
             self.logger.warning(f"{self.plan.name}: {line}")
 
     def _state(self, epoch: int) -> dict[str, Any]:
@@ -138,7 +138,7 @@ class CheckpointingTrainer(Trainer):
     def _epoch_states(self, epoch_state: EpochState) -> dict[str, Any]:
         """Give the state within the epoch, with what is each process's own of it under ``processes``."""
         state = epoch_state.state_dict(self.stage)
-        if not self.processes.several:
+        if not self.processes.data_parallel:
             return state
         own = {name: state[name] for name in ("totals", "random")}
         return {**state, "processes": self.processes.gather(own)}
@@ -152,7 +152,7 @@ class CheckpointingTrainer(Trainer):
         self.best_epoch = epoch
         if self.directory is None:
             self._best_state = {name: tensor.clone() for name, tensor in self.stage.state_dict().items()}
-        elif self.processes.leads:
+        elif self.processes.is_main_process:
             write_checkpoint(Path(self.saved_model_file), self._selection(epoch))
 
     # --- reading ---------------------------------------------------------------------------------------------
@@ -190,7 +190,7 @@ class CheckpointingTrainer(Trainer):
             self.history = state["history"]
             if state["within"] is not None:
                 within = dict(state["within"])
-                if self.processes.several:
+                if self.processes.data_parallel:
                     within |= within["processes"][self.processes.rank]
                 self._epoch_state = EpochState(self.start_epoch, self.device)
                 self._epoch_state.load_state_dict(within)
@@ -199,7 +199,7 @@ class CheckpointingTrainer(Trainer):
             raise InputError(f"checkpoint: {path} does not fit this model: {reason}") from None
         if self.plan.select != "last" and self.selected_epoch <= len(self.history):
             # To say today that it is damaged, and not when training is over.
-            self.processes.agreed(lambda: self._load_selected() if self.processes.leads else None)
+            self.processes.agreed(lambda: self._load_selected() if self.processes.is_main_process else None)
         changed = self.fingerprint.changed_versions(state)
         if changed:
             self._say(f"{path} was written with other versions of {', '.join(changed)}; weights may differ slightly")

@@ -10,16 +10,17 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
-from ..distributed import exchange_device, rank, sum_over_processes, world_size
+from ..distributed import rank, world_size
 from ..errors import InputError, ProcessLostError
 
 Result = TypeVar("Result")
 
 _PATIENCE = timedelta(minutes=10)  # with a process that does not answer; one that has ended is noticed at once
-_GO_ON = "the same command again goes on from the last checkpoint"
-_SMALL = 1 << 18  # entries of a gradient that is not worth a journey of its own
+GO_ON = "the same command again goes on from the last checkpoint"
+GO_ON_BY_RESUME = "a run with resume goes on from its last checkpoint"  # of RecBole's models
+_ONE_BUCKET = 1 << 20  # MiB of gradients
 
 # What gloo, NCCL and torch's stores say when another process is gone, where they raise no class of their own.
 _LOST = re.compile(r"gloo|NCCL|Connection (closed|reset|refused)|Broken pipe|[Tt]imed out|ProcessGroup|TCPStore")
@@ -69,41 +70,35 @@ class Processes:
         self.rank = rank() if together else 0
 
     @property
-    def several(self) -> bool:
+    def data_parallel(self) -> bool:
         """Whether there are others."""
         return self.number > 1
 
     @property
-    def leads(self) -> bool:
+    def is_main_process(self) -> bool:
         """Whether this is the process that speaks and writes."""
         return self.rank == 0
 
     @property
     def key(self) -> tuple[int | str, ...]:
         """What sets this process's random streams apart; nothing where it is alone."""
-        return ("rank", self.rank) if self.several else ()
+        return ("rank", self.rank) if self.data_parallel else ()
 
     def gather(self, state: Any) -> list[Any]:
         """Give what every process has handed over, in the order of ranks."""
-        if not self.several:
+        if not self.data_parallel:
             return [state]
-        own = _packed(state)
-        sizes = torch.zeros(self.number, dtype=torch.int64)
-        sizes[self.rank] = len(own)
-        sizes = _sum(sizes)
-        padded = torch.zeros(self.number, int(sizes.max()), dtype=torch.uint8)
-        padded[self.rank, : len(own)] = own
-        padded = _sum(padded)  # of which every place is written by one process
-        return [_unpacked(row[:size], "cpu") for row, size in zip(padded, sizes.tolist(), strict=True)]
+        packed: list[Any] = [None] * self.number
+        dist.all_gather_object(packed, _packed(state))
+        return [_unpacked(one, "cpu") for one in packed]
 
     def first(self, state: Any, device: torch.device | str = "cpu") -> Any:
         """Give what the first process has handed over; its tensors are on ``device`` for all others."""
-        if not self.several:
+        if not self.data_parallel:
             return state
-        packed = _packed(state) if self.leads else torch.empty(0, dtype=torch.uint8)
-        size = int(_from_first(torch.tensor(len(packed))))
-        packed = _from_first(packed if self.leads else torch.empty(size, dtype=torch.uint8))
-        return state if self.leads else _unpacked(packed, device)
+        packed = [_packed(state) if self.is_main_process else None]
+        dist.broadcast_object_list(packed, 0)
+        return state if self.is_main_process or packed[0] is None else _unpacked(packed[0], device)
 
     def agreed(self, function: Callable[[], Result]) -> Result:
         """Call a function, which exchanges nothing itself, on every process; what one of them refuses, all refuse.
@@ -111,7 +106,7 @@ class Processes:
         Raises:
             InputError: as ``function``; of several, that of the first process that raised one.
         """
-        if not self.several:
+        if not self.data_parallel:
             return function()
         result: Any = None
         refusal = ""
@@ -129,48 +124,31 @@ class Processes:
 
     def by_first(self, function: Callable[[], Result], device: torch.device | str = "cpu") -> Result:
         """Call a function on the first process alone, and give its result, or its InputError, on all."""
-        result: Result = self.first(self.agreed(lambda: function() if self.leads else None), device)
+        result: Result = self.first(self.agreed(lambda: function() if self.is_main_process else None), device)
         return result
 
-    @torch.no_grad()
-    def share_weights(self, module: nn.Module) -> None:
-        """Put the first process's weights in the place of everybody's."""
-        if self.several:
-            for parameter in module.parameters():
-                dist.broadcast(parameter, 0)
+    def averaging(self, module: nn.Module) -> Callable[..., Any]:
+        """Give the way to compute a loss of a module whose backward averages gradients over the processes.
 
-    @torch.no_grad()
-    def average_gradients(self, module: nn.Module) -> None:
-        """Put in the place of every gradient its average over the processes, as DistributedDataParallel does.
-
-        A gradient that is missing here, say for lack of rows, counts as 0; one that is missing everywhere stays so,
-        and the optimiser leaves its weight alone, as it does on one process. After the backward, and not during it: the
-        gradient of the item table, by far the largest, comes last in any case.
+        ``averaging(module)(function, *arguments)`` calls the function, all of whose gradients are those of the module.
+        The first process's weights are now those of all. A gradient that is missing here, say for lack of
+        rows, counts as 0; one that is missing everywhere stays so, and the optimiser leaves its weight alone, as it
+        does on one process.
         """
-        if not self.several:
-            return
-        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        having = _sum(torch.tensor([int(parameter.grad is not None) for parameter in trained])).tolist()
-        gradients: list[Tensor] = []
-        for parameter, somewhere in zip(trained, having, strict=True):
-            if somewhere:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-                gradients.append(parameter.grad)
-        for bundle in _bundles(gradients):
-            flat = bundle[0].view(-1) if len(bundle) == 1 else torch.cat([tensor.view(-1) for tensor in bundle])
-            dist.all_reduce(flat)
-            flat /= self.number
-            if len(bundle) > 1:
-                for tensor, part in zip(bundle, torch.split(flat, [tensor.numel() for tensor in bundle]), strict=True):
-                    tensor.view(-1).copy_(part)
+        if not self.data_parallel:
+            return lambda function, *arguments: function(*arguments)
+        # One bucket: an earlier one would travel as soon as its weights are ready, on a process that does not use them
+        # before the gather's own exchanges, and on another one after them.
+        return nn.parallel.DistributedDataParallel(
+            _Calling(module), bucket_cap_mb=_ONE_BUCKET, find_unused_parameters=True
+        )
 
     def wait(self) -> None:
         """Wait until all are here."""
         self.gather(None)
 
     @contextmanager
-    def none_lost(self, go_on: str = _GO_ON) -> Iterator[None]:
+    def none_lost(self, go_on: str = GO_ON) -> Iterator[None]:
         """Within this context the end of another process is one line, which ends with what to do then.
 
         Raises:
@@ -180,7 +158,7 @@ class Processes:
             yield
         except RuntimeError as error:
             failed = isinstance(error, dist.DistError) or (type(error) is RuntimeError and _LOST.search(str(error)))
-            if not self.several or not failed:
+            if not self.data_parallel or not failed:
                 raise
             # gloo begins with a place in its source, and goes on with advice.
             line = (str(error).splitlines() or [type(error).__name__])[0]
@@ -190,35 +168,25 @@ class Processes:
             ) from error
 
 
-def _bundles(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Group tensors that travel together: small ones of one dtype, large ones alone."""
-    by_dtype: dict[torch.dtype, list[Tensor]] = {}
-    for tensor in tensors:
-        if tensor.numel() > _SMALL:
-            yield [tensor]
-        else:
-            by_dtype.setdefault(tensor.dtype, []).append(tensor)
-    yield from by_dtype.values()
+class _Calling(nn.Module):
+    """Computes whatever it is told to, with the weights of a module; not its buffers, which are alike everywhere."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.weights = nn.ParameterList(module.parameters())
+        # DistributedDataParallel warns, on standard error, of a batch that uses all weights: others may not.
+        self.never_used = nn.Parameter(next(module.parameters()).new_zeros(()))
+
+    def forward(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call the function."""
+        return function(*arguments)
 
 
-def _packed(state: Any) -> Tensor:
-    """Write a state down as bytes: uint8 ``(n,)``."""
+def _packed(state: Any) -> bytes:
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    return torch.frombuffer(bytearray(buffer.getbuffer()), dtype=torch.uint8)
+    return buffer.getvalue()
 
 
-def _unpacked(packed: Tensor, device: torch.device | str) -> Any:
-    return torch.load(io.BytesIO(packed.numpy().tobytes()), map_location=device, weights_only=True)
-
-
-def _sum(tensor: Tensor) -> Tensor:
-    """Add up a tensor of the CPU over all processes."""
-    return sum_over_processes(tensor.to(exchange_device())).cpu()
-
-
-def _from_first(tensor: Tensor) -> Tensor:
-    """Give a tensor of the CPU that the first process has."""
-    moved = tensor.to(exchange_device())
-    dist.broadcast(moved, 0)
-    return moved.cpu()
+def _unpacked(packed: bytes, device: torch.device | str) -> Any:
+    return torch.load(io.BytesIO(packed), map_location=device, weights_only=True)

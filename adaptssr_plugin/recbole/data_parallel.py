@@ -7,11 +7,13 @@ the trainer is told that it is alone; ours exchanges gradients, and every proces
 """
 
 import copy
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+from recbole.config import Config
 from recbole.trainer import Trainer
 from recbole.utils import get_trainer
 from torch import nn
@@ -19,14 +21,12 @@ from torch.utils.data.distributed import DistributedSampler
 
 from ..errors import InputError
 from ..training.processes import Processes
-from .device import device_of_process
 
 # What a process may have for itself; all other options are the same for all.
 _OWN = {
     *("checkpoint_dir", "data_path", "device", "gpu_id", "local_rank"),
     *("log_wandb", "show_progress", "state", "verbose"),
 }
-GO_ON = "a run with resume goes on from its last checkpoint"
 
 
 def share_out(config: Any, processes: Processes) -> None:
@@ -52,8 +52,30 @@ def share_out(config: Any, processes: Processes) -> None:
     final = config.final_config_dict
     final.update(single_spec=False, local_rank=processes.rank, world_size=processes.number)
     final["device"] = device_of_process(config, processes)
-    if not processes.leads:
+    if not processes.is_main_process:
         final.update(state="error", show_progress=False, verbose=False, log_wandb=False)
+
+
+def device_of_process(config: Config, processes: Processes) -> torch.device:
+    """Give a process the GPU of its own number on its machine, or the CPU where the config says so.
+
+    The number is torchrun's LOCAL_RANK; without it that of the process. It counts RecBole's ``gpu_id`` where that
+    names several devices, and otherwise all that the process sees.
+
+    Raises:
+        InputError: more processes than devices.
+    """
+    device: torch.device = config["device"]
+    if device.type != "cuda":
+        return device
+    named = [int(number) for number in str(config["gpu_id"]).split(",") if number.strip().isdecimal()]
+    devices = named if len(named) > 1 else list(range(torch.cuda.device_count()))
+    number = int(os.environ.get("LOCAL_RANK", processes.rank))
+    if number >= len(devices) or devices[number] >= torch.cuda.device_count():
+        raise InputError(f"gpu_id: expected a device for each process of this machine, got {len(devices)} devices")
+    device = torch.device("cuda", devices[number])
+    torch.cuda.set_device(device)
+    return device
 
 
 def refuse_trainer(trainer: type[Any], model: str, number: int) -> NoReturn:
@@ -109,7 +131,7 @@ def check_alike(processes: Processes, run: Mapping[str, Any]) -> None:
 
 def mean_over(processes: Processes, losses: Any) -> Any:
     """Average a loss, or a tuple of its parts, over the processes."""
-    if not processes.several:
+    if not processes.data_parallel:
         return losses
     everybody = torch.tensor(processes.gather(losses), dtype=torch.float64).mean(0)
     return tuple(everybody.tolist()) if isinstance(losses, tuple) else float(everybody)

@@ -10,16 +10,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from data_parallel_cases import JOINT
 from process_cases import several_processes
 from run_cases import SMALL, quiet_root, write_slice
-from several_cases import JOINT
 from torch import nn
-from torch.multiprocessing.spawn import ProcessRaisedException
 
-from adaptssr_plugin.errors import InputError, ProcessLostError, TrainingDivergedError
+from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.recbole import installed, load_data_and_model, run_recbole
-from adaptssr_plugin.recbole.several import check_alike, check_shared_out, with_shared_norms
-from adaptssr_plugin.recbole.spawning import Group, _checked, _outcome, _Word
+from adaptssr_plugin.recbole.data_parallel import check_alike, check_shared_out, with_shared_norms
+from adaptssr_plugin.recbole.spawning import Group, _checked
 from adaptssr_plugin.training.processes import Processes
 
 QUICK = {**SMALL, "epochs": 1, "state": "info", "topk": [50], "valid_metric": "NDCG@50"}
@@ -227,33 +226,6 @@ def test_recboles_run_with_a_child_that_fails(place, tmp_path, monkeypatch, data
 
         with pytest.raises(InputError, match=f"^{said}$"):
             run("SASRec", dataset, config_dict={**QUICK, "ssl_weight": weight}, nproc=2, port=free_port())
-
-
-def ended(*statuses):
-    return [SimpleNamespace(exitcode=status, pid=7) for status in statuses]
-
-
-LOST, WRONG = _Word(0, "ProcessLostError", "another"), _Word(1, "InputError", "x: expected")
-
-
-@pytest.mark.parametrize(
-    ("statuses", "words", "error", "line"),
-    [
-        ((1, 1), [LOST, WRONG], InputError, "x: expected"),
-        ((1, 1), [LOST, _Word(1, "TrainingDivergedError", "NaN")], TrainingDivergedError, "NaN"),
-        ((1, 1), [LOST, _Word(1, "KeyError", "Traceback: …")], ProcessRaisedException, "process 1:\nTraceback: …"),
-        ((1, -9), [LOST], ProcessLostError, "nproc: expected processes that come to an end, got status -9 of proc"),
-        ((1, 0), [LOST, _Word(1, "", None)], ProcessLostError, "another"),
-    ],
-)
-def test_the_parent_says_what_is_most_to_the_point(statuses, words, error, line):
-    with pytest.raises(error) as raised:
-        _outcome(ended(*statuses), words)
-    assert str(raised.value).startswith(line)
-
-
-def test_the_parent_gives_the_first_ones_result():
-    assert _outcome(ended(0, 0), [_Word(1, "", None), _Word(0, "", {"a": 1})]) == {"a": 1}
 
 
 @pytest.mark.parametrize(
