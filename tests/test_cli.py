@@ -213,12 +213,12 @@ class TestWrongCalls:
         [
             ("no such", "dataset: expected ml-100k, a folder under data_path"),
             ("nothing", "dataset: expected nothing.inter or a single dataset of any name in"),
-            ("header", "dataset: cannot load header: Some feat is empty"),
+            ("header", "{folder}/header/header.inter: expected at least one row below the header, got none"),
             ("zero", "{folder}/zero/zero.inter: expected a first line of name:type columns"),
             ("timeless", "TIME_FIELD: expected a column 'timestamp' in timeless.inter, which has user_id, item_id"),
             ("userless", "USER_ID_FIELD: expected a column 'user_id' in userless.inter"),
-            ("binary", "expected UTF-8 text, got a byte that is none"),
-            ("text", "dataset: cannot load text: "),
+            ("binary", "{folder}/binary/binary.inter, line 1: expected UTF-8 text, got a byte that is none"),
+            ("text", "{folder}/text/text.inter, line 2: timestamp: expected a number, got 'noon'"),
             ("single", "dataset: expected a user with two interactions or more in single"),
             ("small/small.inter", "dataset: expected ml-100k, a folder under data_path"),
         ],
@@ -295,9 +295,8 @@ class TestWrongCalls:
 
     def test_a_dataset_without_profiles(self, call):
         (call.folder / "small" / "small.user").unlink()
-        assert_one_line(
-            call("finetune", "run", "--task", "gender", *FINE), "expected a readable file, got No such file"
-        )
+        said = f"{call.folder}/small/small.user: expected a readable file, got No such file"
+        assert_one_line(call("finetune", "run", "--task", "gender", *FINE), said)
 
     def test_divergence_is_no_fault_of_the_call_but_gives_one_line_too(self, call):
         result = pretrain(call, "--mlm-learning-rate", "1e30")

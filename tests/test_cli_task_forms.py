@@ -128,7 +128,7 @@ def test_conversion_end_to_end(call, place):
         ("convert:", "task: expected an item behind it, got 'convert:'"),
         ("warm:x", "task: expected a column of the .user file, cold:FILE or convert:ITEM, got 'warm:x'"),
         ("cold:none.cold", "none.cold: expected a readable file, got No such file or directory"),
-        ("cold:mix.txt", "mix.txt: expected a column user_id, got u0 "),
+        ("cold:mix.txt", "mix.txt: expected a first line of name:type columns separated by"),
         ("convert:7", "item: expected the token of an item of the corpus, got '7'"),
         ("cold:mix/other.cold", "lengths: expected 1 to 8 behaviours of user u1, got 9"),
     ],
