@@ -6,6 +6,7 @@ function of kill_cases with its arguments} or {"job": the name of a function bel
 "place" is the working folder.
 """
 
+import copy
 import json
 import os
 import signal
@@ -105,7 +106,8 @@ def steps(folder):
             stage.zero_grad(set_to_none=True)
             result = averaging(stage.step, batch, streams())
             result.loss.backward()
-            gradients = {key: weight.grad for key, weight in stage.named_parameters()}
+            # Copies: DistributedDataParallel uses its memory again in the next step.
+            gradients = {key: copy.deepcopy(weight.grad) for key, weight in stage.named_parameters()}
             results[name, batch_name] |= {"loss": float(result.loss.detach()), "gradients": gradients}
     torch.save(results, Path(folder) / f"{processes.number}-{processes.rank}.pt")
 

@@ -131,16 +131,19 @@ class Processes:
         """Give the way to compute a loss of a module whose backward averages gradients over the processes.
 
         ``averaging(module)(function, *arguments)`` calls the function, all of whose gradients are those of the module.
-        The first process's weights are now those of all. A gradient that is missing here, say for lack of
-        rows, counts as 0; one that is missing everywhere stays so, and the optimiser leaves its weight alone, as it
-        does on one process.
+        The first process's weights are now those of all. A gradient that is missing here, say for lack of rows, counts
+        as 0; one that is missing everywhere stays so, and the optimiser leaves its weight alone, as it does on one
+        process.
         """
         if not self.data_parallel:
             return lambda function, *arguments: function(*arguments)
         # One bucket: an earlier one would travel as soon as its weights are ready, on a process that does not use them
         # before the gather's own exchanges, and on another one after them.
         return nn.parallel.DistributedDataParallel(
-            _Calling(module), bucket_cap_mb=_ONE_BUCKET, find_unused_parameters=True
+            _Calling(module),
+            bucket_cap_mb=_ONE_BUCKET,
+            find_unused_parameters=True,
+            gradient_as_bucket_view=True,
         )
 
     def wait(self) -> None:
