@@ -172,6 +172,14 @@ def test_shuffled_windows_are_permutations_at_any_width(width):
         assert (order != place).sum().item() > 0.9 * length.sum().item()
 
 
+@pytest.mark.parametrize("width", [100, 300])
+def test_sorting_elsewhere_gives_what_sorting_on_the_cpu_gives(monkeypatch, width):
+    start, length = torch.tensor([0, 3, 50, 99]), torch.tensor([100, 4, 0, 1])
+    here = shuffled_windows(start, length, width, generator(5))
+    monkeypatch.setattr("adaptssr_plugin.augment.draws.on_cpu", lambda tensor: False)
+    assert torch.equal(shuffled_windows(start, length, width, generator(5)), here)
+
+
 @each_operator
 def test_meta_device(operator):
     """No tensor is born on another device, and nothing is read back: on meta there is nothing to read."""

@@ -105,7 +105,7 @@ def test_same_seed_same_views_and_another_seed_others(pair):
 def test_nothing_is_read_back(monkeypatch, pair, elsewhere):
     fills = hasattr(pair, "fill")
     if elsewhere:
-        for module in ("choice", "mask_and_fill"):
+        for module in ("choice", "draws", "mask_and_fill"):
             monkeypatch.setattr(f"adaptssr_plugin.augment.{module}.on_cpu", lambda tensor: False)
     item_seq, lengths = reference.padded(ROWS, 40)
     with count_readbacks() as reads:

@@ -98,8 +98,9 @@ def apply_chosen(
             # Which rows drew it is not known without waiting for the device: it runs on all of them.
             result = keep_where(drew, apply_operator(name, operator, *result, generator), result)
         elif len(rows := torch.from_numpy(drew.numpy().nonzero()[0])):
-            part = result.item_seq[rows], result.item_seq_len[rows]
-            result.item_seq[rows], result.item_seq_len[rows] = apply_operator(name, operator, *part, generator)
+            part = Sequences(*(values.index_select(0, rows) for values in result))
+            for values, new in zip(result, apply_operator(name, operator, *part, generator), strict=True):
+                values.index_copy_(0, rows, new)
     return result
 
 

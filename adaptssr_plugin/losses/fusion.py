@@ -73,7 +73,7 @@ class AugmentationAdaptiveFusion(nn.Module):
         """Compute λ ``(B, ...)`` from the cosines ``(B, ..., 2, 2)`` of {anchor, anchor_pos} with {view, view_pos}.
 
         The loss has the cosines already and calls this with those of both sides, ``(B, 2, 2, 2)``, unless a
-        subclass overrides :meth:`forward`: then it calls that, once per side.
+        subclass overrides :meth:`forward`: then it calls that, once per side, with unit vectors.
         """
         coefficient = adaptive_coefficient(cross.detach() if self.detach else cross, self.terms, self.clamp)
         if self.granularity == "batch":
