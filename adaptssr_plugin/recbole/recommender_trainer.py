@@ -60,6 +60,7 @@ class RecommenderTrainer(Trainer):
         if self.term is not None:
             self.term.apart = True  # so that the log has both
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=bool(self.enable_scaler))
+        self._averaging = Processes().averaging(model)  # alone, until fit() has brought all processes together
         self._train_data: Any = None
         self._items: dict[str, Any] = {}
         self._resumed_states: dict[str, Any] | None = None
