@@ -8,10 +8,11 @@ import sys
 
 import pytest
 
-import adaptssr_plugin.recbole  # noqa: F401 - first, or RecBole's models switch autograd's anomaly mode on for all tests
-
 if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
+
+# Before any test imports RecBole itself, whose models switch autograd's anomaly mode on.
+import adaptssr_plugin.recbole  # noqa: F401
 
 
 @pytest.fixture
