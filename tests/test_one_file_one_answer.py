@@ -61,7 +61,7 @@ def no_arguments(monkeypatch):
 def recboles_rows(folder):
     """What ``run`` trains and tests on, put together again: the last test row, its list and its target."""
     with installed():
-        config = RunConfig("SASRec", str(folder))
+        config = RunConfig("SASRec", str(folder), None, {"topk": [1]})  # of two items, say
         dataset = create_dataset(config)
         parts = data_preparation(config, dataset)
         found = {}
