@@ -15,6 +15,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import adaptssr_plugin.recbole  # noqa: F401
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_look_at_the_processor():
+    """Spare every run the second for which RecBole watches the processor."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("psutil.cpu_percent", lambda *_, **__: 0.0)
+        yield
+
+
 @pytest.fixture
 def slice_here(tmp_path, monkeypatch):
     """Stand in a folder with the slice of ml-100k, without a command line, for tests of RecBole's entry points."""
