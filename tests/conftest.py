@@ -24,6 +24,16 @@ def no_look_at_the_processor():
 
 
 @pytest.fixture
+def untrained(monkeypatch):
+    """See to it that no RecBole model is trained."""
+
+    def fit(*_, **__):
+        raise AssertionError("a run was begun")
+
+    monkeypatch.setattr("adaptssr_plugin.recbole.recommender_trainer.RecommenderTrainer.fit", fit)
+
+
+@pytest.fixture
 def slice_here(tmp_path, monkeypatch):
     """Stand in a folder with the slice of ml-100k, without a command line, for tests of RecBole's entry points."""
     from run_cases import write_slice

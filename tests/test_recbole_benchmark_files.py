@@ -10,7 +10,6 @@ from run_cases import SMALL, stock_run
 from adaptssr_plugin.cli.main import main
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.recbole import mended, run_recbole
-from adaptssr_plugin.recbole.recommender_trainer import RecommenderTrainer
 from adaptssr_plugin.recbole.run_config import RunConfig
 
 PARTS = ["train", "valid", "test"]
@@ -35,18 +34,7 @@ def write_parts(folder, empty=""):
 def parts_here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["x"])
-    monkeypatch.setattr("psutil.cpu_percent", lambda interval: 0.0)  # by which RecBole waits a second in every run
     write_parts(tmp_path / "parts")
-
-
-@pytest.fixture
-def untrained(monkeypatch):
-    """See to it that nothing is trained."""
-
-    def fit(*_, **__):
-        raise AssertionError("a run was begun")
-
-    monkeypatch.setattr(RecommenderTrainer, "fit", fit)
 
 
 def refused_by_the_command(capfd, *words):

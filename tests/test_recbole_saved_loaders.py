@@ -27,7 +27,6 @@ VALUES = {
 def slice_here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["x"])
-    monkeypatch.setattr("psutil.cpu_percent", lambda interval: 0.0)  # by which RecBole waits a second in every run
     # RecBole counts operations on a row that is another one with saved loaders, and draws its masks.
     import_quick_start()
     monkeypatch.setattr(importlib.import_module("recbole.quick_start.quick_start"), "get_flops", lambda *_: 0)

@@ -16,7 +16,6 @@ from torch import nn
 
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.recbole import installed, mended, run_recbole
-from adaptssr_plugin.recbole.recommender_trainer import RecommenderTrainer
 from adaptssr_plugin.recbole.run_config import RunConfig
 
 BY_TIME = {"split": {"LS": "valid_and_test"}, "order": "TO"}
@@ -65,18 +64,7 @@ def write_shop(folder):
 def shop_here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["x"])
-    monkeypatch.setattr("psutil.cpu_percent", lambda interval: 0.0)  # by which RecBole waits a second in every run
     write_shop(tmp_path / "shop")
-
-
-@pytest.fixture
-def untrained(monkeypatch):
-    """See to it that nothing is trained."""
-
-    def fit(*_, **__):
-        raise AssertionError("a run was begun")
-
-    monkeypatch.setattr(RecommenderTrainer, "fit", fit)
 
 
 def config_of(model="SASRec", **options):
