@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import importlib
+import itertools
 import logging
 from pathlib import Path
 
@@ -34,6 +35,14 @@ SMALL = {
     "state": "error",
     "use_gpu": False,
 }
+
+
+_RUNS = itertools.count(1)
+
+
+def _options(options):
+    """Options of a small run, with a folder for its checkpoint: RecBole names the file by the second."""
+    return {**SMALL, "checkpoint_dir": f"saved/{next(_RUNS)}", **options}
 
 
 @functools.cache
@@ -90,7 +99,7 @@ def stock_run(model, options, dataset="slice"):
     # For its own checkpoint, just written, whose pickled Config needs it.
     executing = temporary_attribute(torch, "load", lambda *a, **k: load(*a, **{**k, "weights_only": False}))
     with mended(), quiet_root(), watched(Trainer, trainers), executing:
-        result = quick_start.run_recbole(model, dataset, config_dict={**SMALL, **options})
+        result = quick_start.run_recbole(model, dataset, config_dict=_options(options))
     return result, trainers[0]
 
 
@@ -101,7 +110,7 @@ def our_run(model, options, dataset="slice", **arguments):
 
     trainers = []
     with watched(RecommenderTrainer, trainers):
-        result = run_recbole(model, dataset, config_dict={**SMALL, **options}, **arguments)
+        result = run_recbole(model, dataset, config_dict=_options(options), **arguments)
     return result, trainers[0]
 
 

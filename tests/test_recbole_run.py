@@ -315,7 +315,7 @@ def test_lists_of_recbole_do_not_grow_with_every_config(monkeypatch):
 
 
 def test_datasets_and_loaders_that_recbole_keeps_are_taken_up():
-    options = {**CROSS_ENTROPY, **SSL, "save_dataset": True, "save_dataloaders": True}
+    options = {**CROSS_ENTROPY, **SSL, "checkpoint_dir": "kept", "save_dataset": True, "save_dataloaders": True}
     our_run("SASRec", options)
     again, trainer = our_run("SASRec", options)
     fresh, fresh_trainer = our_run("SASRec", {**CROSS_ENTROPY, **SSL, "checkpoint_dir": "elsewhere"})
