@@ -3,17 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..encoders import UserEncoder
 from ..errors import InputError, check_kind
 from ..training import Stage
-from ..training.pairwise import Views
+from ..training.stages.pairwise import Views
 from .comparison import ComparisonOptions
 from .views import ViewSource
-
-if TYPE_CHECKING:
-    from .recipe import Recipe  # whose options name a method
 
 _PACKAGED = files(__package__) / "defaults"
 
@@ -26,7 +23,7 @@ class Method:
         name: by which it is asked for.
         evidence: what its parts rest on: the authors' code, a paper, or our reconstruction.
         views: makes its two views of a sequence, for methods that compare views; they run under either loss.
-        stage: puts its stage around an encoder, for methods of another kind.
+        stage: puts its stage around an encoder by ``(recipe, encoder, source)``, for methods of another kind.
         needs_filler: whether its views come from a frozen masked-item model, which is trained before.
         defaults: yaml of its defaults; None: ``defaults/<name>.yaml`` of this package.
     """
@@ -34,7 +31,7 @@ class Method:
     name: str
     evidence: str
     views: Callable[[ComparisonOptions, ViewSource], Views] | None = None
-    stage: "Callable[[Recipe, UserEncoder, ViewSource], Stage] | None" = None
+    stage: Callable[[Any, UserEncoder, ViewSource], Stage] | None = None
     needs_filler: bool = False
     defaults: Any = None
 

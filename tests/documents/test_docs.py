@@ -1,0 +1,161 @@
+"""The pages keep their word: snippets run, equations lead to code, exceptions are named."""
+
+import configparser
+import importlib
+import importlib.util
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from core_only import ROOT
+from document_cases import (
+    DOCS,
+    GUIDE,
+    README,
+    ROOMS,
+    adaptssr_arguments,
+    blocks,
+    commands_of,
+    prose_of,
+    refusal,
+    unknown_options,
+    with_options,
+)
+
+from adaptssr_plugin import errors
+from adaptssr_plugin.cli.main import cli
+
+PAGES = sorted(DOCS.rglob("*.md"))
+EQUATIONS = (DOCS / "equations.md").read_text(encoding="utf-8")
+
+
+# --- the guide -------------------------------------------------------------------------------------------------------
+
+
+def test_python_blocks_run_in_one_namespace(tmp_path):
+    codes = blocks("python", GUIDE)
+    assert len(codes) > 5
+    torch.manual_seed(0)
+    namespace = {"__name__": "guide", "folder": tmp_path}
+    for number, code in enumerate(codes, start=1):
+        exec(compile(code, f"guide.md, Python block {number}", "exec"), namespace)
+    torch.testing.assert_close(namespace["user"], namespace["model"].encoder(*SEQUENCE), atol=1e-5, rtol=0)
+
+
+SEQUENCE = torch.tensor([[1, 4, 0]]), torch.tensor([2])  # apple and fig
+
+
+IN_SHELL = [words for page in PAGES for words in commands_of(page.read_text("utf-8"))]
+
+
+@pytest.mark.parametrize("words", IN_SHELL, ids=" ".join)
+def test_commands_parse(words):
+    arguments = adaptssr_arguments(words)
+    if arguments is None:
+        assert words == ["sphinx-build", "-W", "-b", "html", "adaptssr_plugin/docs", "html"]
+    else:
+        assert refusal(arguments) is None
+
+
+@pytest.mark.parametrize("code", [code for page in PAGES for code in with_options(page.read_text("utf-8"))])
+def test_options_named_in_the_text_exist(code):
+    assert not unknown_options(code)
+
+
+@pytest.mark.parametrize("text", [README, *(page.read_text("utf-8") for page in PAGES)])
+def test_commands_stand_in_blocks(text):
+    """An indented one would be seen by no test."""
+    assert not re.search(r"^(?: {4}|\t)(?:adaptssr|python|pip) .+", prose_of(text), re.MULTILINE)
+
+
+def test_every_new_command_is_shown_and_extras_exist():
+    shown = {arguments[0] for words in IN_SHELL if (arguments := adaptssr_arguments(words))}
+    assert {"pretrain", "finetune", "run", "embed", "export"} <= shown <= cli.commands.keys()
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    named = re.findall(r"pip install\s+\"\.\[(\w+)\]\"", GUIDE)
+    assert set(named) == {"recbole", "docs"} <= setup["options.extras_require"].keys()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(DOCS).as_posix())
+def test_what_a_page_names_exists(page):
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text) + re.findall(r"```\{include\} (\S+)", text):
+        assert (page.parent / target).exists(), target
+    for path in re.findall(r"`((?:examples|benchmarks|tests)/[^`]+)`", text):
+        assert (ROOT / path).exists(), path
+    for module in re.findall(r"\.\. automodule:: (\S+)", text):
+        assert importlib.import_module(module).__doc__
+
+
+def test_every_room_has_a_page():
+    listed = (DOCS / "index.md").read_text(encoding="utf-8")
+    for room in set(ROOMS) - {"cli"}:
+        assert f".. automodule:: adaptssr_plugin.{room}\n" in (DOCS / "api" / f"{room}.md").read_text(encoding="utf-8")
+        assert f"\napi/{room}\n" in listed
+
+
+# --- from equation to code -------------------------------------------------------------------------------------------
+
+SECTIONS = re.split(r"^## ", EQUATIONS, flags=re.MULTILINE)[1:]
+ROLES = re.findall(r"\{py:(\w+)\}`([^`]+)`", EQUATIONS)
+
+
+def test_every_equation_of_the_paper_has_a_formula_and_code():
+    titles = [section.partition("\n")[0] for section in SECTIONS]
+    assert [title.partition(":")[0] for title in titles] == [
+        *(f"Eq. {number}" for number in range(1, 10)),
+        "Algorithm 1",
+    ]
+    for section in SECTIONS:
+        assert re.search(r"\{py:(class|func|meth)\}`adaptssr_plugin\.", section)
+        assert ("$$" in section) == section.startswith("Eq.")
+
+
+@pytest.mark.parametrize(("role", "name"), sorted(set(ROLES)))
+def test_an_equation_leads_to_code_that_exists(role, name):
+    module, _, last = name.rpartition(".")
+    owner = None
+    if role == "meth":
+        module, _, owner = module.rpartition(".")
+    room = importlib.import_module(module)
+    place = room if owner is None else getattr(room, owner)
+    assert callable(getattr(place, last))
+    assert isinstance(getattr(place, last), type) == (role == "class")
+
+
+def test_equations_that_the_readme_maps_are_mapped_here():
+    """The README names functions by themselves."""
+    named = set(re.findall(r"`(\w+_(?:ranking|coefficient))`", prose_of(README)))
+    assert len(named) == 3
+    assert named <= {name.rpartition(".")[2] for _, name in ROLES}
+
+
+# --- errors ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_exception_is_named():
+    named = (DOCS / "errors.md").read_text(encoding="utf-8")
+    classes = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, BaseException)]
+    assert errors.InputError in classes
+    assert not [one.__name__ for one in classes if f"`{one.__name__}`" not in named]
+
+
+# --- the build -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(importlib.util.find_spec("sphinx") is None, reason="sphinx is not installed (extra docs)")
+def test_the_pages_build_without_a_warning(tmp_path):
+    command = ["-W", "--keep-going", "-q", "-b", "html", "-d", tmp_path / "tree", DOCS, tmp_path / "html"]
+    done = subprocess.run([sys.executable, "-m", "sphinx", *command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    equations = (tmp_path / "html" / "equations.html").read_text(encoding="utf-8")
+    assert equations.count("<math") > 20
+    assert "$$" not in equations
+    linked = set(re.findall(r'href="api/\w+\.html#(adaptssr_plugin[\w.]+)"', equations))
+    assert {name for _, name in ROLES} <= linked
+    assert not re.search(r'<(script|link)[^>]+(src|href)="https?:', equations), "a page needs another server"
+    commands = (tmp_path / "html" / "commands.html").read_text(encoding="utf-8")
+    assert all(f"Usage: adaptssr {name}" in commands for name in cli.commands)

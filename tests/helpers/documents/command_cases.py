@@ -1,0 +1,29 @@
+"""Commands that are called in the process of the tests."""
+
+import logging
+from contextlib import contextmanager
+
+from adaptssr_plugin.cli.main import main
+
+
+def call_command(capfd, *words):
+    """Run a command; gives its exit status, output and errors."""
+    status = 0
+    capfd.readouterr()
+    try:
+        main([str(word) for word in words])
+    except SystemExit as leaving:
+        status = leaving.code
+    return status, *capfd.readouterr()
+
+
+@contextmanager
+def bare_root_logger():
+    """Take pytest's handlers from the root logger, so that RecBole gives it its own, as outside of tests."""
+    root = logging.getLogger()
+    before, root.handlers[:] = list(root.handlers), []
+    try:
+        yield
+        assert root.handlers == []
+    finally:
+        root.handlers[:] = before
