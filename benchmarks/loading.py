@@ -105,9 +105,9 @@ def _measured(loader: str, folder: Path) -> dict[str, float]:
     options = {"data_path": str(folder.parent), "train_neg_sample_args": None, "log_wandb": False,
                "load_col": {"inter": ["user_id", "item_id", "timestamp"]}}  # fmt: skip
     if loader == "RecBole":
-        from benchmarks.support.recbole_process import mend
+        from benchmarks.support.recbole_process import patch
 
-        mend()
+        patch()
     else:
         from adaptssr_plugin.recbole import install
 

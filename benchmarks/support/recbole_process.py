@@ -1,6 +1,6 @@
 """One RecBole run in a process of its own: ``python -m benchmarks.support.recbole_process stock|ours run|steps JSON``.
 
-``stock`` is RecBole as pip installs it, with only the mends without which it does not start on today's numpy and
+``stock`` is RecBole as pip installs it, with only the patches without which it does not start on today's numpy and
 torch; this package is not imported. ``run`` prints one line of JSON: seconds of every training epoch, losses and
 metrics. ``steps`` trains so many steps of the first epoch as each line of the standard input says, answers each with a
 line of JSON, and ends with the input.
@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 
-def mend() -> None:
+def patch() -> None:
     """Do what RecBole needs to start on today's numpy and torch, and nothing else."""
     import numpy as np
     import torch
@@ -36,8 +36,8 @@ def mend() -> None:
 
 
 def stock(options: dict[str, Any], watch: "Watch") -> Any:
-    """Run RecBole, mended just enough to start."""
-    mend()
+    """Run RecBole, patched just enough to start."""
+    patch()
     quick_start = importlib.import_module("recbole.quick_start.quick_start")
     from recbole.trainer import Trainer
 

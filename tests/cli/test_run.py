@@ -307,7 +307,7 @@ class TestWrongCalls:
         ("model", "reason"),
         [("HGN", "its user vector holds an embedding of the user's id"), ("BPR", "it is no sequential model")],
     )
-    def test_of_a_host(self, call, data, model, reason):
+    def test_of_a_backbone(self, call, data, model, reason):
         result = call(model, data, "--ssl_loss=adaptssr")
         assert_one_line(result, f"ssl_loss: {model} cannot have one: ")
         assert reason in result[2]

@@ -76,7 +76,7 @@ def test_select():
     assert (len(nobody), nobody.items.size) == (0, 0)
 
 
-def test_batch_moves_all_but_its_host_lengths():
+def test_batch_moves_all_but_its_lengths_on_the_cpu():
     batch = next(iter(BatchLoader(corpus(), batch_size=3, max_len=4, seed=0, labels=np.arange(5))))
     moved = batch.to("meta")
     assert {tensor.device.type for tensor in (moved.item_seq, moved.item_seq_len, moved.user_ids, moved.labels)} == {

@@ -20,7 +20,7 @@ import recbole
 
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.recbole import installed, load_data_and_model, run_recbole
-from adaptssr_plugin.recbole.compat.patches import mended
+from adaptssr_plugin.recbole.compat.patches import compat_patches
 from adaptssr_plugin.recbole.recommender.backbones import item_embedding
 from adaptssr_plugin.recbole.recommender.config import RunConfig
 from adaptssr_plugin.recbole.recommender.joint import SelfSupervisedTerm, self_supervised_term
@@ -110,7 +110,7 @@ def workplace(folder):
 
 def sequential_models():
     """Name every sequential model of RecBole, as its own look-up finds them, and those that are added."""
-    with mended():
+    with compat_patches():
         package = importlib.import_module("recbole.model.sequential_recommender")
         names = []
         for found in pkgutil.iter_modules(package.__path__):

@@ -7,7 +7,7 @@ import numpy as np
 from recbole.model.abstract_recommender import AbstractRecommender, SequentialRecommender
 from torch import nn
 
-from adaptssr_plugin.recbole import mended
+from adaptssr_plugin.recbole import compat_patches
 from adaptssr_plugin.recbole.compat.patches import temporary_attribute
 from adaptssr_plugin.recbole.compat.reading import REPLACEMENTS
 
@@ -30,7 +30,7 @@ STOCK = [(owner, name, vars(owner)[name]) for owner, name, _ in REPLACEMENTS]
 @contextmanager
 def stock_reading():
     """RecBole's own reader, order and prefix rows, which run on today's numpy and torch."""
-    with mended(), ExitStack() as stack:
+    with compat_patches(), ExitStack() as stack:
         for owner, name, value in STOCK:
             stack.enter_context(temporary_attribute(owner, name, value))
         yield

@@ -11,7 +11,7 @@ import pandas as pd
 import recbole
 import torch
 
-from adaptssr_plugin.recbole import import_quick_start, mended
+from adaptssr_plugin.recbole import compat_patches, import_quick_start
 from adaptssr_plugin.recbole.compat.patches import temporary_attribute
 
 ML_100K = Path(recbole.__file__).parent / "dataset_example" / "ml-100k" / "ml-100k.inter"
@@ -98,7 +98,7 @@ def stock_run(model, options, dataset="slice"):
     trainers = []
     # For its own checkpoint, just written, whose pickled Config needs it.
     executing = temporary_attribute(torch, "load", lambda *a, **k: load(*a, **{**k, "weights_only": False}))
-    with mended(), quiet_root(), watched(Trainer, trainers), executing:
+    with compat_patches(), quiet_root(), watched(Trainer, trainers), executing:
         result = quick_start.run_recbole(model, dataset, config_dict=_options(options))
     return result, trainers[0]
 

@@ -12,11 +12,11 @@ from adaptssr_plugin.corpus.formats.atomic import AtomicFile
 from adaptssr_plugin.corpus.on_disk import corpus_name, is_corpus, is_unfinished_corpus
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.recbole.compat.atomic_files import locate
-from adaptssr_plugin.recbole.compat.patches import mended
+from adaptssr_plugin.recbole.compat.patches import compat_patches
 from adaptssr_plugin.recbole.compat.safe_config import SafeConfig, one_line
 
 
-@mended()
+@compat_patches()
 def build_config(
     model_class: type[Any],
     dataset: str,

@@ -1,6 +1,6 @@
 """What RecBole 1.2.1 needs to run on today's numpy and torch, put in for a while and taken out again.
 
-Importing this module changes nothing. Inside ``with mended():`` RecBole is safe to use; afterwards numpy, the
+Importing this module changes nothing. Inside ``with compat_patches():`` RecBole is safe to use; afterwards numpy, the
 warnings filters, autograd's anomaly mode and ``CUDA_VISIBLE_DEVICES`` are what they were.
 """
 
@@ -40,8 +40,8 @@ _data_struct, _bert4rec_loss = Collector.get_data_struct, BERT4Rec.calculate_los
 
 
 @contextmanager
-def mended() -> Iterator[None]:
-    """Make RecBole safe to use within this context, or within a function decorated with ``@mended()``.
+def compat_patches() -> Iterator[None]:
+    """Make RecBole safe to use within this context, or within a function decorated with ``@compat_patches()``.
 
     Contexts may be nested. Whoever trains, loads data or builds a stock ``Config`` does it inside of one.
     """
@@ -73,7 +73,7 @@ def import_quick_start() -> ModuleType:
     # The only use, at line 223. Outside a ray session ray's own does nothing either, but for a warning.
     tune.report = lambda **_: None  # type: ignore[attr-defined]
     ray.tune = tune  # type: ignore[attr-defined]
-    with mended(), _modules({"ray": ray, "ray.tune": tune}):
+    with compat_patches(), _modules({"ray": ray, "ray.tune": tune}):
         return importlib.import_module("recbole.quick_start")
 
 

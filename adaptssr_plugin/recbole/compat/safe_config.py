@@ -21,7 +21,7 @@ class SafeConfig(Config):
 
     Unlike RecBole's own: a string is taken as a Python literal or left as it is, never evaluated; yaml's loader,
     RecBole's lists of options and ``CUDA_VISIBLE_DEVICES`` stay as they are (``gpu_id`` counts the devices that this
-    process sees); ``use_gpu: False`` means the CPU. To be made inside ``mended()``.
+    process sees); ``use_gpu: False`` means the CPU. To be made inside ``compat_patches()``.
     """
 
     parameters: dict[str, list[str]]

@@ -11,7 +11,7 @@ from recbole.data.interaction import Interaction
 
 from adaptssr_plugin.corpus import BehaviourCorpus, is_corpus, open_corpus
 from adaptssr_plugin.errors import InputError
-from adaptssr_plugin.recbole.compat.patches import mended
+from adaptssr_plugin.recbole.compat.patches import compat_patches
 from adaptssr_plugin.recbole.compat.safe_config import one_line
 
 _POSITION = "adaptssr_position"
@@ -33,7 +33,7 @@ class UserSequences:
     left_out: int
 
 
-@mended()
+@compat_patches()
 def load_user_sequences(config: Config) -> UserSequences:
     """Load a sequential dataset as one row per user, with RecBole's own filtering, ids and split.
 

@@ -24,7 +24,7 @@ from recbole.trainer import Trainer, hyper_tuning
 
 from ...errors import InputError
 from ..compat.layers import index_interaction
-from ..compat.patches import import_quick_start, mended, temporary_attribute
+from ..compat.patches import compat_patches, import_quick_start, temporary_attribute
 from ..recommender import models
 from ..recommender.checkpoints import load_run, save_checkpoint
 from ..recommender.checks import check_parts
@@ -47,7 +47,7 @@ def install() -> None:
 
     RecBole's ``run`` starts several processes (``nproc``) on CPUs too, and they are installed in as well.
 
-    Until :func:`uninstall`, RecBole is also mended for today's numpy, torch and pandas. Twice is as good as once.
+    Until :func:`uninstall`, RecBole is also patched for today's numpy, torch and pandas. Twice is as good as once.
     """
     global _stack
     if _stack is None:
@@ -85,7 +85,7 @@ def _installation() -> Iterator[None]:
     module = importlib.import_module("recbole.quick_start.quick_start")
     data = importlib.import_module("recbole.data.utils")
     with ExitStack() as stack:
-        stack.enter_context(mended())
+        stack.enter_context(compat_patches())
         stack.enter_context(options_honoured())
         stack.enter_context(_own_models())
         replacements: list[tuple[Any, str, Any]] = [

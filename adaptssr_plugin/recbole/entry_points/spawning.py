@@ -1,4 +1,4 @@
-"""RecBole's ``run``, which starts the processes of a run itself: ours in the place of its own, which lack our mends."""
+"""RecBole's ``run``, which starts the processes of a run itself: ours in the place of its own, which lack our patches."""
 
 import importlib
 import os

@@ -26,7 +26,7 @@ _LENGTH = ("item_seq_len", "seq_item_len")
 _USER = ("user",)
 _MASK_STD = 0.02  # as every embedding of AdaptSSR's code
 PROBED_ROWS = 8
-_SAME = 1e-4  # relative; float32's rounding in a host of a few layers stays a hundred times below
+_SAME = 1e-4  # relative; float32's rounding in a backbone of a few layers stays a hundred times below
 
 
 def refusal(model_class: type[Any]) -> str | None:
@@ -51,40 +51,42 @@ def _needed_arguments(model_class: type[Any]) -> list[str]:
     return [parameter.name for parameter in parameters if parameter.default is parameter.empty]
 
 
-class HostEncoder(nn.Module):
+class BackboneEncoder(nn.Module):
     """A RecBole model as the encoder of a self-supervised loss.
 
     Args:
-        host: the model. Its weights are the encoder's, and the other way round.
+        backbone: the model. Its weights are the encoder's, and the other way round.
         n_items: items, the padding id 0 included; the id ``n_items`` marks a masked position.
-        mask: the learned vector of [MASK], ``(d,)``; None where the host has a row of its own for it, or no view
+        mask: the learned vector of [MASK], ``(d,)``; None where the backbone has a row of its own for it, or no view
             holds any.
-        dropout: probability with which item vectors are dropped out if the host has no active dropout.
+        dropout: probability with which item vectors are dropped out if the backbone has no active dropout.
 
     Attributes:
-        drops_out: whether the host's own dropout is active; None before :meth:`probe`.
+        drops_out: whether the backbone's own dropout is active; None before :meth:`probe`.
         ignores_padding: whether a row is encoded the same without the padding behind it; None before :meth:`probe`.
     """
 
-    def __init__(self, host: nn.Module, n_items: int, mask: nn.Parameter | None, dropout: float) -> None:
+    def __init__(self, backbone: nn.Module, n_items: int, mask: nn.Parameter | None, dropout: float) -> None:
         super().__init__()
-        self.host = host
+        self.backbone = backbone
         self.n_items = n_items
         self.mask = mask
         self.dropout = dropout
         self.drops_out: bool | None = None
         self.ignores_padding: bool | None = None
-        self._arguments = _needed_arguments(type(host))
+        self._arguments = _needed_arguments(type(backbone))
 
     def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         """Encode sequences, int64 ``(B, L)`` and ``(B,)``, as user vectors ``(B, d)``.
 
         Raises:
-            InputError: at the first call, for a host that gives something else than a vector.
+            InputError: at the first call, for a backbone that gives something else than a vector.
         """
         if self.ignores_padding is None:
             self.probe(item_seq[:PROBED_ROWS], item_seq_len[:PROBED_ROWS])
-        if not len(item_seq):  # one process's part of a batch, for which not every host has a forward; a graph it needs
+        if not len(
+            item_seq
+        ):  # one process's part of a batch, for which not every backbone has a forward; a graph it needs
             return self(item_seq.new_ones(2, 1), item_seq_len.new_ones(2))[:0]  # type: ignore[no-any-return]
         with self._hooks():
             if not self.ignores_padding:
@@ -94,15 +96,15 @@ class HostEncoder(nn.Module):
             return restore_order(parts, groups)
 
     def _full_width(self, item_seq: Tensor) -> Tensor:
-        """Pad rows to the width that the host knows from its own data."""
-        missing = int(getattr(self.host, "max_seq_length", 0)) - item_seq.shape[1]
+        """Pad rows to the width that the backbone knows from its own data."""
+        missing = int(getattr(self.backbone, "max_seq_length", 0)) - item_seq.shape[1]
         return F.pad(item_seq, (0, missing)) if missing > 0 else item_seq
 
     def _encode(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
-        if hasattr(self.host, "reconstruct_test_data"):
+        if hasattr(self.backbone, "reconstruct_test_data"):
             return self._at_appended_mask(item_seq, item_seq_len)
         values = {**dict.fromkeys(_SEQUENCE, item_seq), **dict.fromkeys(_LENGTH, item_seq_len)}
-        vectors: Tensor = self.host.forward(**{name: values[name] for name in self._arguments})
+        vectors: Tensor = self.backbone.forward(**{name: values[name] for name in self._arguments})
         return vectors
 
     def _at_appended_mask(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
@@ -111,14 +113,14 @@ class HostEncoder(nn.Module):
         The same as its ``reconstruct_test_data``, which goes through the rows in Python.
         """
         appended = F.pad(item_seq, (0, 1)).scatter(1, item_seq_len[:, None], self.n_items)[:, 1:]
-        hidden: Tensor = self.host.forward(appended)  # (B, L, d)
+        hidden: Tensor = self.backbone.forward(appended)  # (B, L, d)
         return hidden[torch.arange(len(hidden), device=hidden.device), item_seq_len - 1]
 
     # --- hooks, in self-supervised encodes only ------------------------------------------------------------------
 
     @contextmanager
     def _hooks(self) -> Iterator[None]:
-        table = item_embedding(self.host, self.n_items)
+        table = item_embedding(self.backbone, self.n_items)
         masked: list[Tensor] = []
 
         def hide_mask(_module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -136,7 +138,7 @@ class HostEncoder(nn.Module):
             )
 
         def drop_out(_module: nn.Module, _arguments: Any, vectors: Tensor) -> Tensor:
-            return F.dropout(vectors, self.dropout) if self.host.training else vectors
+            return F.dropout(vectors, self.dropout) if self.backbone.training else vectors
 
         with ExitStack() as hooks:
             if self.mask is not None:
@@ -144,7 +146,7 @@ class HostEncoder(nn.Module):
                 hooks.enter_context(_removed(table.register_forward_hook(put_mask)))
             if self.drops_out is False:
                 hooks.enter_context(_removed(table.register_forward_hook(drop_out)))
-            for module in self.host.modules():
+            for module in self.backbone.modules():
                 if module is not table and self._knows_items_alone(module):
                     hooks.enter_context(_removed(module.register_forward_pre_hook(hide_elsewhere)))
             yield
@@ -155,11 +157,11 @@ class HostEncoder(nn.Module):
             return module.num_embeddings <= self.n_items
         return isinstance(module, ContextSeqEmbAbstractLayer)
 
-    # --- what the host does, found out by trying -----------------------------------------------------------------
+    # --- what the backbone does, found out by trying -----------------------------------------------------------------
 
     @torch.no_grad()
     def probe(self, item_seq: Tensor, item_seq_len: Tensor) -> None:
-        """Try the host on a few rows: does it give vectors, drop anything out, and mind how far rows are padded?
+        """Try the backbone on a few rows: does it give vectors, drop anything out, and mind how far rows are padded?
 
         Leaves modes, buffers and torch's random numbers as they were.
 
@@ -168,23 +170,23 @@ class HostEncoder(nn.Module):
             item_seq_len: int64 ``(B,)``.
 
         Raises:
-            InputError: for a host that gives something else than a vector.
+            InputError: for a backbone that gives something else than a vector.
         """
-        # Plain items: a host that is refused below may make anything of an id that it does not know.
+        # Plain items: a backbone that is refused below may make anything of an id that it does not know.
         item_seq = self._full_width(item_seq.masked_fill(item_seq == self.n_items, 1))
-        training = {module: module.training for module in self.host.modules()}
-        buffers = {name: buffer.clone() for name, buffer in self.host.named_buffers()}
+        training = {module: module.training for module in self.backbone.modules()}
+        buffers = {name: buffer.clone() for name, buffer in self.backbone.named_buffers()}
         devices = [item_seq.device] if item_seq.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             try:
-                self.host.train()
+                self.backbone.train()
                 once, again = self._twice(item_seq, item_seq_len)
                 self._check_vectors(once, len(item_seq))
-                self.host.eval()
+                self.backbone.eval()
                 self.ignores_padding = self._same_without_padding(item_seq, item_seq_len)
                 self.drops_out = not torch.equal(once, again)
             finally:
-                for name, buffer in self.host.named_buffers():
+                for name, buffer in self.backbone.named_buffers():
                     buffer.copy_(buffers[name])
                 for module, mode in training.items():
                     module.training = mode
@@ -192,14 +194,19 @@ class HostEncoder(nn.Module):
     def _twice(self, item_seq: Tensor, item_seq_len: Tensor) -> tuple[Tensor, Tensor]:
         try:
             return self._encode(item_seq, item_seq_len), self._encode(item_seq, item_seq_len)
-        except (RuntimeError, ValueError, TypeError, LookupError) as error:  # what a forward of the host's may raise
+        except (
+            RuntimeError,
+            ValueError,
+            TypeError,
+            LookupError,
+        ) as error:  # what a forward of the backbone's may raise
             why = " ".join(str(error).split())
             raise InputError(
-                f"ssl_loss: {type(self.host).__name__} cannot have one: its forward fails on these data: {why}"
+                f"ssl_loss: {type(self.backbone).__name__} cannot have one: its forward fails on these data: {why}"
             ) from error
 
     def _check_vectors(self, vectors: Any, rows: int) -> None:
-        name = type(self.host).__name__
+        name = type(self.backbone).__name__
         if not isinstance(vectors, Tensor) or vectors.dim() != 2 or len(vectors) != rows:
             came = f"shape {tuple(vectors.shape)}" if isinstance(vectors, Tensor) else f"a {type(vectors).__name__}"
             raise InputError(
@@ -221,14 +228,14 @@ class HostEncoder(nn.Module):
             trimmed = self._encode(short[:, :width], lengths)
         except (RuntimeError, IndexError, ValueError):  # a width that is built into the model
             return False
-        # Relative to each vector: some hosts begin with vectors near 0.
+        # Relative to each vector: some backbones begin with vectors near 0.
         if trimmed.shape != padded.shape:
             return False
         return bool(((trimmed - padded).norm(dim=1) <= _SAME * padded.norm(dim=1)).all())
 
 
 def _few_groups(item_seq_len: Tensor) -> int:
-    """How many groups of similar length: every group goes through the whole host, small operations and all."""
+    """How many groups of similar length: every group goes through the whole backbone, small operations and all."""
     return max(1, min(4, len(item_seq_len) // 256))
 
 
@@ -240,7 +247,7 @@ def _removed(handle: Any) -> Iterator[None]:
         handle.remove()
 
 
-def item_embedding(host: nn.Module, n_items: int) -> nn.Embedding:
+def item_embedding(backbone: nn.Module, n_items: int) -> nn.Embedding:
     """Find the item embedding of a RecBole model.
 
     Raises:
@@ -248,7 +255,7 @@ def item_embedding(host: nn.Module, n_items: int) -> nn.Embedding:
     """
     tables = {
         name: module
-        for name, module in host.named_modules()
+        for name, module in backbone.named_modules()
         if isinstance(module, nn.Embedding) and module.num_embeddings in (n_items, n_items + 1)
     }
     if "item_embedding" in tables:
@@ -256,12 +263,14 @@ def item_embedding(host: nn.Module, n_items: int) -> nn.Embedding:
     if len(tables) == 1:
         return next(iter(tables.values()))
     found = ", ".join(tables) or "none"
-    raise InputError(f"ssl_loss: expected an item embedding of {n_items} rows in {type(host).__name__}, found {found}")
+    raise InputError(
+        f"ssl_loss: expected an item embedding of {n_items} rows in {type(backbone).__name__}, found {found}"
+    )
 
 
-def mask_vector(host: nn.Module, n_items: int, seed: int) -> nn.Parameter | None:
-    """Make the [MASK] vector of a host from a stream of its own; None where the host's table has a row for it."""
-    table = item_embedding(host, n_items)
+def mask_vector(backbone: nn.Module, n_items: int, seed: int) -> nn.Parameter | None:
+    """Make a backbone's [MASK] vector from its own random stream; None where its item table has a row for it."""
+    table = item_embedding(backbone, n_items)
     if table.num_embeddings > n_items:
         return None
     generator = stream_generator("cpu", seed, "ssl mask vector")

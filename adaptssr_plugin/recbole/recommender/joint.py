@@ -17,7 +17,7 @@ from ...methods.registry import make_views
 from ...training import PairwiseStage, Streams
 from ...training.processes import Processes
 from ..compat.training_rows import ROW_FIELD, TrainingRows
-from .backbones import PROBED_ROWS, HostEncoder, mask_vector, refusal
+from .backbones import PROBED_ROWS, BackboneEncoder, mask_vector, refusal
 from .settings import SelfSupervision
 
 COMPARED_FIELD = "adaptssr_compared"
@@ -41,13 +41,13 @@ class SelfSupervisedTerm:
         logs: what the last loss was made of; detached scalars on the device.
     """
 
-    def __init__(self, settings: SelfSupervision, host: Any, config: Any, dataset: Any) -> None:
+    def __init__(self, settings: SelfSupervision, backbone: Any, config: Any, dataset: Any) -> None:
         rows = TrainingRows(config, dataset)
         views = make_views(settings.method, settings, rows)
         self._seed = int(config["seed"])
         if _puts_in_masks(views):
-            host.ssl_mask = mask_vector(host, rows.n_items, self._seed)
-        encoder = HostEncoder(host, rows.n_items, getattr(host, "ssl_mask", None), settings.dropout)
+            backbone.ssl_mask = mask_vector(backbone, rows.n_items, self._seed)
+        encoder = BackboneEncoder(backbone, rows.n_items, getattr(backbone, "ssl_mask", None), settings.dropout)
         self.settings = settings
         self.n_rows = len(dataset)
         self.apart = self.computed = False
@@ -56,7 +56,7 @@ class SelfSupervisedTerm:
         if self.processes.data_parallel:
             self.stage.share_batches()
         self.logs: dict[str, Tensor] = {}
-        self._fields = config["USER_ID_FIELD"], host.ITEM_SEQ, host.ITEM_SEQ_LEN, host.ITEM_ID
+        self._fields = config["USER_ID_FIELD"], backbone.ITEM_SEQ, backbone.ITEM_SEQ_LEN, backbone.ITEM_ID
         # Now, so that a model that gives no user vector is refused before anything runs.
         some = dataset.inter_feat[torch.linspace(0, len(dataset.inter_feat) - 1, PROBED_ROWS).long()]
         encoder.probe(*(some[field].to(config["device"]) for field in self._fields[1:3]))

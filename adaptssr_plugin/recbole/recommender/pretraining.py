@@ -16,7 +16,7 @@ from ..user_model.user_split import UserSplit
 from .joint import SelfSupervisedTerm
 
 
-def pretrain_host(term: SelfSupervisedTerm, config: Config, dataset: Any, show_progress: bool) -> None:
+def pretrain_backbone(term: SelfSupervisedTerm, config: Config, dataset: Any, show_progress: bool) -> None:
     """Train a RecBole model on pairs of views of whole users.
 
     One row per user, and training interactions only. Several processes share every batch out among themselves, and

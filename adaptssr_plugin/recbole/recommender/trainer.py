@@ -22,13 +22,13 @@ from ...progress import progress_bar
 from ...training.processes import Processes
 from ..compat.data_parallel import alone, check_alike, check_shared_out, mean_over, with_shared_norms
 from ..compat.layers import mask_whole_batches
-from ..compat.patches import mended, tensorboard_into
+from ..compat.patches import compat_patches, tensorboard_into
 from .checkpoints import load_run, random_states, restore_random_states, save_checkpoint
 from .checks import refused_sparse_adam
 from .config import plain
 from .data import items_state
 from .joint import COMPARED_FIELD, SelfSupervisedTerm, self_supervised_term
-from .pretraining import pretrain_host
+from .pretraining import pretrain_backbone
 
 _LOOK_EVERY = 50  # steps
 
@@ -84,7 +84,7 @@ class RecommenderTrainer(Trainer):
         if self.config["faster_layers"]:
             part = f", process {self.processes.rank}" if self.processes.data_parallel else ""
             mask_whole_batches(train_data, self.config, f"train{part}")
-        with mended():
+        with compat_patches():
             self._begin_together()
             if self.config["resume"]:
                 self.resume_checkpoint(self.config["resume"])
@@ -103,7 +103,7 @@ class RecommenderTrainer(Trainer):
         for epoch in range(term.settings.warmup_epochs):
             loss = self._train_epoch(train_data, epoch, show_progress=show_progress)
             self.logger.info(f"warm-up epoch {epoch}: loss {loss if isinstance(loss, float) else sum(loss):.4f}")
-        pretrain_host(term, self.config, train_data._dataset, show_progress)
+        pretrain_backbone(term, self.config, train_data._dataset, show_progress)
         path = Path(self.saved_model_file)
         self._save_checkpoint(-1, saved_model_file=str(path.with_name(f"{path.stem}-pretrained{path.suffix}")))
         self.optimizer = self._build_optimizer()  # with none of the moments of another objective

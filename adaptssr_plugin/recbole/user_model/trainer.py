@@ -37,7 +37,7 @@ from ...training import (
 from ...training.epoch_state import Totals, of_all
 from ...training.processes import Processes
 from ...training.stages.base import dropout_seeded
-from ..compat.patches import mended, tensorboard_into
+from ..compat.patches import compat_patches, tensorboard_into
 from ..versions import versions
 from .checkpoints import CHECKPOINT_MINUTES, LOG_EVERY, CheckpointingTrainer
 
@@ -113,7 +113,7 @@ class StageTrainer(CheckpointingTrainer):
         self.directory = directory
         if directory is not None:  # before RecBole does, which two processes at once would disturb
             directory.mkdir(parents=True, exist_ok=True)
-        with mended(), tensorboard_into(None):
+        with compat_patches(), tensorboard_into(None):
             super().__init__(config, UserModel(stage).to(config["device"]))
         self.processes = Processes(together)
         if self.processes.data_parallel:
@@ -175,7 +175,7 @@ class StageTrainer(CheckpointingTrainer):
 
     def _fit(self, train_data: BatchLoader, valid_data: BatchLoader, show_progress: bool) -> None:
         steps = len(train_data) * self.epochs
-        with mended(), self._curves(), progress_bar(steps, self.plan.name, show_progress) as self._bar:
+        with compat_patches(), self._curves(), progress_bar(steps, self.plan.name, show_progress) as self._bar:
             self._bar.update(len(train_data) * self.start_epoch + (self._epoch_state.steps if self._epoch_state else 0))
             self._start_clock()
             self.fit(train_data, valid_data, verbose=False, saved=True, callback_fn=self._end_of_epoch)

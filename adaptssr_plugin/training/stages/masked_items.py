@@ -103,7 +103,7 @@ class MaskedItemStage(ItemPredictionStage):
 
     def _mask(self, batch: Batch, streams: Streams) -> MaskedSlots:
         order, counts = self.mask.positions(batch.item_seq_len, batch.item_seq.shape[1], streams.generator("mask"))
-        # The number of slots follows from the lengths, which the host has: nothing is read back for it.
+        # The number of slots follows from the lengths, which are on the CPU: nothing is read back for it.
         total = self.count(batch.lengths)
         users = torch.arange(len(counts), device=counts.device)
         rows = users.repeat_interleave(counts, output_size=total)  # (M,)

@@ -28,7 +28,7 @@ class NextItemStage(ItemPredictionStage):
     def predicted(self, batch: Batch, streams: Streams) -> tuple[Tensor, Tensor]:  # noqa: ARG002 - no draws
         """Return the M states before a behaviour ``(M, d)``, and those behaviours ``(M,)``."""
         states = self.encoder.hidden_states(batch.item_seq, batch.item_seq_len)
-        # How many there are follows from the lengths, which the host has: nothing is read back for it.
+        # How many there are follows from the lengths, which are on the CPU: nothing is read back for it.
         counts = batch.lengths - 1
         total = self.count(batch.lengths)
         rows = torch.arange(len(counts)).repeat_interleave(counts, output_size=total)

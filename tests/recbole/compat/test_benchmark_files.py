@@ -9,7 +9,7 @@ from run_cases import SMALL, stock_run
 
 from adaptssr_plugin.cli.main import main
 from adaptssr_plugin.errors import InputError
-from adaptssr_plugin.recbole import mended, run_recbole
+from adaptssr_plugin.recbole import compat_patches, run_recbole
 from adaptssr_plugin.recbole.recommender.config import RunConfig
 
 PARTS = ["train", "valid", "test"]
@@ -52,7 +52,7 @@ def test_lists_are_read_and_share_the_items_ids_without_being_told_so():
 
 
 def test_columns_that_a_user_names_stay():
-    with mended():
+    with compat_patches():
         given = {
             **OPTIONS,
             "load_col": {"inter": ["item_id_list", "user_id", "item_id"]},

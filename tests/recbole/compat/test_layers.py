@@ -246,10 +246,10 @@ def test_a_faster_model_computes_the_same_and_keeps_its_names(tmp_path, monkeypa
     write_slice(tmp_path / "slice", users=5)
     from recbole.data import create_dataset
 
-    from adaptssr_plugin.recbole import mended
+    from adaptssr_plugin.recbole import compat_patches
     from adaptssr_plugin.recbole.recommender.config import RunConfig
 
-    with mended():
+    with compat_patches():
         config = RunConfig("SASRec", "slice", config_dict=SMALL)
         model = SASRec(config, create_dataset(config))
     rows = torch.tensor([[1, 2, 3, 0], [4, 0, 0, 0]]), torch.tensor([3, 1])

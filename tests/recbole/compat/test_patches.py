@@ -14,7 +14,7 @@ from recbole.trainer import Trainer
 from recbole.trainer import trainer as trainer_module
 from recbole_cases import MeanOfItems, write_odd_dataset
 
-from adaptssr_plugin.recbole import build_config, import_quick_start, mended, tensorboard_into
+from adaptssr_plugin.recbole import build_config, compat_patches, import_quick_start, tensorboard_into
 
 
 def process_state():
@@ -42,7 +42,7 @@ def test_afterwards_everything_is_as_before(monkeypatch, devices, failing):
     before = process_state()
 
     def use_recbole():
-        with mended(), mended():
+        with compat_patches(), compat_patches():
             config = Config(model="SASRec", dataset="ml-100k", config_dict={"train_neg_sample_args": None})
             assert config["n_layers"] == 2
             assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"  # a stock Config does that
@@ -63,7 +63,7 @@ def test_what_numpy_dropped_is_there_while_recbole_runs():
     made_of_numpy = {"score": np.array([0.5, 0.25])}  # reads np.float
     with pytest.raises(AttributeError, match="float"):
         Interaction(made_of_numpy)
-    with mended():
+    with compat_patches():
         assert Interaction(made_of_numpy)["score"].tolist() == [0.5, 0.25]
         assert np.dtype(np.float) == np.float64  # noqa: NPY001
         assert np.dtype(np.long) == np.int64
@@ -72,13 +72,13 @@ def test_what_numpy_dropped_is_there_while_recbole_runs():
 
 def test_an_alias_that_is_there_already_stays(monkeypatch):
     monkeypatch.setattr(np, "float", "mine", raising=False)
-    with mended():
+    with compat_patches():
         assert vars(np)["float"] == "mine"
     assert vars(np)["float"] == "mine"
 
 
 def test_recbole_does_not_complain_of_its_own_lines_within():
-    with mended():
+    with compat_patches():
         rows = Interaction({"time": torch.tensor([3.0, 1.0, 2.0])})
         rows.sort(by="time")  # np.argsort of a tensor: deprecated in numpy 2, and warnings are errors here
         assert rows["time"].tolist() == [1, 2, 3]
@@ -116,7 +116,7 @@ def test_a_trainer_writes_its_curves_where_it_is_told(tmp_path, monkeypatch):
     write_odd_dataset(tmp_path / "odd")
     config = build_config(MeanOfItems, "odd", {"checkpoint_dir": str(tmp_path / "saved"), "data_path": tmp_path})
     own = trainer_module.get_tensorboard
-    with mended(), tensorboard_into(tmp_path / "curves"):
+    with compat_patches(), tensorboard_into(tmp_path / "curves"):
         from recbole.data import create_dataset
 
         trainer = Trainer(config, MeanOfItems(config, create_dataset(config)))

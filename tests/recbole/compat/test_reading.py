@@ -13,7 +13,7 @@ from recbole.data.interaction import Interaction
 from recbole_cases import SPLITS, MeanOfItems, split_name, stock_reading, write_odd_dataset, write_table
 
 from adaptssr_plugin.errors import InputError
-from adaptssr_plugin.recbole import build_config, mended
+from adaptssr_plugin.recbole import build_config, compat_patches
 from adaptssr_plugin.recbole.compat.reading import PrefixRows
 from adaptssr_plugin.recbole.recommender.config import RunConfig
 
@@ -70,7 +70,7 @@ def test_rows_and_splits_are_recboles(folder, options, eval_args):
     options = {**options, "eval_args": eval_args}
     with stock_reading():
         stock, stock_parts = parts_of(SequentialDataset, folder, options)
-    with mended():
+    with compat_patches():
         ours, parts = parts_of(SequentialDataset, folder, options)
         for part, expected in zip((*parts, ours), (*stock_parts, stock), strict=True):
             assert part.field2seqlen == expected.field2seqlen
@@ -90,7 +90,7 @@ def test_the_lists_of_dien(folder, options):
         _, stock = parts_of(
             DIENDataset, folder, {**options, "load_col": {"inter": ["user_id", "item_id", "timestamp"]}}
         )
-    with mended():
+    with compat_patches():
         _, ours = parts_of(DIENDataset, folder, {**options, "load_col": {"inter": ["user_id", "item_id", "timestamp"]}})
     for part, expected in zip(ours, stock, strict=True):
         assert_same(part.inter_feat[:], expected.inter_feat)
@@ -101,14 +101,14 @@ def test_a_dataset_without_lists(folder, order):
     options = {"eval_args": {"order": order, "split": {"RS": [0.6, 0.2, 0.2]}, "group_by": "user"}}
     with stock_reading():
         _, stock = parts_of(Dataset, folder, options)
-    with mended():
+    with compat_patches():
         _, ours = parts_of(Dataset, folder, options)
     for part, expected in zip(ours, stock, strict=True):
         assert_same(part.inter_feat, expected.inter_feat)
 
 
 def rows_of(folder, **options):
-    with mended():
+    with compat_patches():
         return parts_of(SequentialDataset, folder, options)[1][0].inter_feat
 
 
@@ -138,7 +138,7 @@ def test_rows_put_into_another_order_keep_their_lists(folder):
     order = torch.randperm(len(rows))
     rows._reindex(order)
     assert_same(rows[:], expected[order])
-    with mended():
+    with compat_patches():
         rows.sort("item_id")
         expected.sort("item_id")
     assert rows["item_id"].tolist() == expected["item_id"].tolist()
@@ -150,7 +150,7 @@ def test_of_equal_times_the_first_in_the_file_is_kept(tmp_path):
     write_table(tmp_path / "ties" / "ties.inter", HEADER, rows)
     for keep, ratings in (("first", [0.0, 1.0, 2.0]), ("last", [87.0, 88.0, 89.0])):
         config = build_config(MeanOfItems, str(tmp_path / "ties"), {"rm_dup_inter": keep, "load_col": None})
-        with mended():
+        with compat_patches():
             assert Dataset(config).inter_feat["rating"].tolist() == ratings
 
 
@@ -160,7 +160,10 @@ def test_a_time_column_of_another_type(tmp_path):
     )
     config = build_config(MeanOfItems, str(write_odd_dataset(tmp_path / "odd")))
     config["data_path"], config["dataset"] = str(tmp_path / "x"), "x"
-    with mended(), pytest.raises(InputError, match=r"x\.inter, line 1: expected timestamp to be of type float, got"):
+    with (
+        compat_patches(),
+        pytest.raises(InputError, match=r"x\.inter, line 1: expected timestamp to be of type float, got"),
+    ):
         SequentialDataset(config)
 
 
@@ -170,12 +173,12 @@ def test_a_dataset_that_recbole_has_saved_is_not_taken_for_ours(tmp_path, monkey
     with stock_reading():
         config = RunConfig("SASRec", data, None, {"save_dataset": True, "checkpoint_dir": str(tmp_path / "saved")})
         create_dataset(config)
-    with mended():
+    with compat_patches():
         saved = create_dataset(config)
         with pytest.raises(InputError, match=r"^dataset: expected odd as read while this package is installed, got it"):
             saved.build()
     shutil.rmtree(tmp_path / "saved")
-    with mended():
+    with compat_patches():
         first, again = create_dataset(config), create_dataset(config)
         assert again is not first
         for part, same in zip(first.build(), again.build(), strict=True):

@@ -24,7 +24,7 @@ from run_cases import SMALL, our_run, quiet_root, same_weights
 
 from adaptssr_plugin.encoders.dropout import Dropout
 from adaptssr_plugin.errors import InputError
-from adaptssr_plugin.recbole import import_quick_start, install, installed, mended, uninstall
+from adaptssr_plugin.recbole import compat_patches, import_quick_start, install, installed, uninstall
 from adaptssr_plugin.recbole.compat.layers import BatchMaskItemSequence
 from adaptssr_plugin.recbole.recommender.joint import self_supervised_term
 from adaptssr_plugin.recbole.recommender.trainer import RecommenderTrainer
@@ -152,7 +152,7 @@ def test_the_parts_give_what_run_recbole_gives(model, trainer_class, options):
 @pytest.mark.parametrize("model", ["SASRec", "BERT4Rec", Mean, BPR])
 def test_without_the_flag_every_number_is_recboles(model):
     options = {"loss_type": "CE"} if model is not BPR else {"train_neg_sample_args": {"distribution": "uniform"}}
-    with mended():
+    with compat_patches():
         theirs, their_result = trained_by_hand(model, saved=False, **options)
     install()
     for flag in ({}, {"ssl_loss": None}):
@@ -399,7 +399,7 @@ def test_rows_that_are_not_the_training_rows():
 
 def test_a_config_from_before():
     run = our_run("SASRec", {**HAND, **ADAPTSSR, "faster_layers": False})
-    with mended():
+    with compat_patches():
         config, wrong = config_of("SASRec", ADAPTSSR), config_of("SASRec", {**ADAPTSSR, "ssl_wieght": 1})
     assert type(config) is Config
     install()
@@ -413,7 +413,7 @@ def test_a_config_from_before():
 
 
 def test_a_model_from_before_is_refused_by_the_trainer():
-    with mended():
+    with compat_patches():
         config, _, model = model_of("SASRec", **ADAPTSSR)
     assert type(model) is SASRec
     install()
@@ -440,7 +440,7 @@ def test_a_config_of_the_users_own_is_heeded():
 
 def test_recboles_classes_make_what_they_made_before():
     before = {model: dict(vars(model)) for model in recommenders()}
-    with mended():
+    with compat_patches():
         stock = trained_by_hand("SASRec", saved=False)
     for _ in range(2):
         with installed():
@@ -457,14 +457,14 @@ def test_recboles_classes_make_what_they_made_before():
         assert "__init__" not in vars(Within)
         assert WithinWithInit.__init__.__qualname__.endswith("WithinWithInit.__init__")
         assert not hasattr(WithinWithInit.__init__, "__wrapped__")
-        with mended():
+        with compat_patches():
             config, (train_data, *_), _ = model_of("SASRec")
             assert type(config) is Config
             for model in (SASRec, Within, WithinWithInit, Mean):
                 made = model(config, train_data.dataset)
                 assert type(made) is model
                 assert type(Trainer(config, made)) is Trainer
-    with mended():
+    with compat_patches():
         again = trained_by_hand("SASRec", saved=False, ssl_loss="adaptssr")  # of which RecBole alone knows nothing
     assert type(again[0]) is type(stock[0]) is Trainer
     assert again[0].train_loss_dict == stock[0].train_loss_dict
@@ -480,7 +480,7 @@ def test_what_was_made_while_installed_goes_on(options):
         config, (train_data, valid_data, test_data), model = model_of("SASRec", **options)
         trainer = Trainer(config, model)
     score, result = trainer.fit(train_data, valid_data)
-    with mended():
+    with compat_patches():
         tested = trainer.evaluate(test_data)
     assert_same_run((trainer, in_form(config, score, result, tested)), run)
 

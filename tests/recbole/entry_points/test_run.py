@@ -21,7 +21,7 @@ from recbole_cases import MeanOfItems
 from run_cases import SMALL, our_run, same_weights, stock_run, write_slice
 
 from adaptssr_plugin.errors import InputError, TrainingDivergedError
-from adaptssr_plugin.recbole import import_quick_start, mended, run_recbole
+from adaptssr_plugin.recbole import compat_patches, import_quick_start, run_recbole
 from adaptssr_plugin.recbole.recommender.config import RunConfig
 from adaptssr_plugin.recbole.recommender.trainer import RecommenderTrainer
 
@@ -263,7 +263,7 @@ def test_the_process_is_as_before(monkeypatch, devices):
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     options = {**SMALL, **SSL, "epochs": "1", "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO"}}
     given = copy.deepcopy(options)
-    with mended():
+    with compat_patches():
         pass  # what is imported late is imported
     before = process_state()
     run_recbole("SASRec", "slice", config_dict=options)
@@ -305,7 +305,7 @@ def test_anomaly_mode_of_the_caller_stays(monkeypatch):
 def test_lists_of_recbole_do_not_grow_with_every_config(monkeypatch):
     monkeypatch.setattr(argument_list, "dataset_arguments", argument_list.dataset_arguments)
     before = list(argument_list.dataset_arguments)
-    with mended():
+    with compat_patches():
         config = RunConfig("SASRec", "ml-100k")
     assert "kg_reverse_r" in config.parameters["Dataset"]
     assert argument_list.dataset_arguments == before
@@ -394,11 +394,11 @@ def test_a_step_reads_at_most_one_value_back(monkeypatch, flag):
     # SGD, since Adam's step counter, which lies on the CPU wherever the model is, is read in every step.
     options = {"learner": "sgd", "clip_grad_norm": {"max_norm": 1.0}, **flag}
     trainer, train_data = one_epoch_trainer(options, monkeypatch)
-    with mended():
+    with compat_patches():
         batches = list(train_data)[:3]
         trainer.model.train()
-        trainer._step(trainer.model.calculate_loss, batches[0])  # looks the host over
-        if flag:  # chosen on the host, where the batch is
+        trainer._step(trainer.model.calculate_loss, batches[0])  # probes the backbone
+        if flag:  # chosen on the CPU, where the batch is
             rows = trainer.term.compared_rows(batches[1])
             monkeypatch.setattr(trainer.term, "compared_rows", lambda _: rows)
         with count_readbacks() as reads:
@@ -411,7 +411,7 @@ def test_losses_are_looked_at_once_in_fifty_steps(monkeypatch):
     looks = []
     own = RecommenderTrainer._check
     monkeypatch.setattr(RecommenderTrainer, "_check", lambda *arguments: (looks.append(1), own(*arguments)))
-    with mended():
+    with compat_patches():
         trainer._train_epoch(train_data, 0)
     assert len(looks) == len(train_data) // 50 + 1 == 3
 
@@ -444,7 +444,7 @@ def test_gradients_are_clipped_after_they_are_unscaled(monkeypatch, clip):
             order.append("updated")
 
     trainer.scaler = Scaler()
-    with mended():
+    with compat_patches():
         trainer.model.train()
         trainer._step(trainer.model.calculate_loss, next(iter(train_data)))
     assert order[0] == "unscaled"

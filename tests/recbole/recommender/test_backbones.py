@@ -13,7 +13,7 @@ from recbole.model.layers import ContextSeqEmbAbstractLayer
 
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.recbole import installed
-from adaptssr_plugin.recbole.recommender.backbones import HostEncoder, item_embedding, mask_vector, refusal
+from adaptssr_plugin.recbole.recommender.backbones import BackboneEncoder, item_embedding, mask_vector, refusal
 from adaptssr_plugin.recbole.recommender.joint import self_supervised_term
 
 HOSTS = ("SASRec", "GRU4Rec", "BERT4Rec", "CORE", "NextItNet", "STAMP", "SRGNN", "LightSANs", "FEARec", "SASRecF")
@@ -23,14 +23,14 @@ outcome = functools.cache(outcome)
 @pytest.fixture(scope="module", autouse=True)
 def slice_of_ml_100k(tmp_path_factory):
     """Stand in a folder with the slice, as a user would, for all tests here."""
-    folder = tmp_path_factory.mktemp("hosts")
+    folder = tmp_path_factory.mktemp("backbones")
     write_slice(folder / "slice")
     with workplace(folder):
         yield
 
 
 @functools.cache
-def host(model, **options):
+def backbone(model, **options):
     """A model with its encoder and 40 rows of the training data; shared, so that tests leave it as it was."""
     _, loader, made_model = made(model, ssl_loss="adaptssr", **options)
     rows = loader._dataset.inter_feat[torch.linspace(0, len(loader._dataset.inter_feat) - 1, 40).long()]
@@ -40,7 +40,7 @@ def host(model, **options):
 
 def fresh(model, **options):
     """Make a model for a test that changes it."""
-    return host.__wrapped__(model, **options)
+    return backbone.__wrapped__(model, **options)
 
 
 def hooks_of(model):
@@ -85,7 +85,7 @@ def test_a_class_of_ones_own_without_a_sequence_is_refused():
 
 @pytest.mark.parametrize("model", HOSTS)
 def test_vectors_are_the_models_own(model):
-    made_model, encoder, item_seq, lengths = host(model)
+    made_model, encoder, item_seq, lengths = backbone(model)
     made_model.eval()
     with torch.no_grad():
         if model == "BERT4Rec":
@@ -99,7 +99,7 @@ def test_vectors_are_the_models_own(model):
 
 
 def test_bert4rec_at_its_full_length_too():
-    made_model, encoder, item_seq, _ = host("BERT4Rec")
+    made_model, encoder, item_seq, _ = backbone("BERT4Rec")
     full = torch.randint(1, 50, (7, item_seq.shape[1]), generator=torch.Generator().manual_seed(1))
     lengths = torch.full((7,), item_seq.shape[1])
     made_model.eval()
@@ -111,17 +111,17 @@ def test_bert4rec_at_its_full_length_too():
 @pytest.mark.parametrize("model", HOSTS)
 def test_no_rows_are_encoded_as_no_rows(model):
     """As one of several processes may have of a batch; it still takes part in the backward."""
-    _, _, host = made(model, ssl_loss="infonce")
-    encoder = self_supervised_term(host).stage.encoder
+    _, _, backbone = made(model, ssl_loss="infonce")
+    encoder = self_supervised_term(backbone).stage.encoder
     vectors = encoder(*(torch.zeros(size, dtype=torch.int64) for size in ((0, 1), (0,))))
     assert vectors.shape == (0, 16)
     vectors.sum().backward()
-    assert not item_embedding(host, encoder.n_items).weight.grad.any()
+    assert not item_embedding(backbone, encoder.n_items).weight.grad.any()
 
 
 @pytest.mark.parametrize("model", HOSTS)
 def test_rows_in_groups_of_similar_length_are_rows_at_full_width(model):
-    made_model, encoder, item_seq, lengths = host(model)
+    made_model, encoder, item_seq, lengths = backbone(model)
     made_model.eval()
     item_seq, lengths = item_seq.repeat(13, 1), lengths.repeat(13)  # 520 rows: two groups
     with torch.no_grad():
@@ -133,7 +133,7 @@ def test_rows_in_groups_of_similar_length_are_rows_at_full_width(model):
 
 @pytest.mark.parametrize("model", ["NextItNet", "SINE", "SASRec"])
 def test_rows_that_come_without_their_padding_are_encoded_as_with_it(model):
-    made_model, encoder, item_seq, lengths = host(model)
+    made_model, encoder, item_seq, lengths = backbone(model)
     made_model.eval()
     short = lengths <= 4
     with torch.no_grad():
@@ -181,7 +181,7 @@ def test_a_masked_item_is_as_if_the_table_had_the_vector_in_its_place():
 
 
 def test_features_of_a_masked_item_are_those_of_padding():
-    made_model, encoder, item_seq, lengths = host("SASRecF")
+    made_model, encoder, item_seq, lengths = backbone("SASRecF")
     layer = next(module for module in made_model.modules() if isinstance(module, ContextSeqEmbAbstractLayer))
     seen = []
     handle = layer.register_forward_hook(lambda _module, arguments, _output: seen.append(arguments[1]))
@@ -192,14 +192,14 @@ def test_features_of_a_masked_item_are_those_of_padding():
 
 
 def test_bert4rec_has_a_mask_of_its_own():
-    made_model, encoder, *_ = host("BERT4Rec")
+    made_model, encoder, *_ = backbone("BERT4Rec")
     assert encoder.mask is None
     assert "ssl_mask" not in made_model.state_dict()
     assert mask_vector(made_model, encoder.n_items, 1) is None
 
 
 def test_the_mask_vector_depends_on_the_seed_alone():
-    made_model, encoder, *_ = host("SASRec")
+    made_model, encoder, *_ = backbone("SASRec")
     first, again, other = (mask_vector(made_model, encoder.n_items, seed) for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -210,7 +210,7 @@ def test_the_mask_vector_depends_on_the_seed_alone():
 
 @pytest.mark.parametrize("model", ["SASRec", "STAMP", "SASRecF"])
 def test_hooks_are_there_for_one_encode_only(model):
-    made_model, encoder, item_seq, lengths = host(model)
+    made_model, encoder, item_seq, lengths = backbone(model)
     before = hooks_of(made_model)
     made_model.eval()
     with torch.no_grad(), installed():
@@ -221,7 +221,7 @@ def test_hooks_are_there_for_one_encode_only(model):
 
 
 def test_hooks_are_gone_after_an_exception():
-    made_model, encoder, item_seq, lengths = host("SASRec")
+    made_model, encoder, item_seq, lengths = backbone("SASRec")
     before = hooks_of(made_model)
     with pytest.raises(IndexError):
         encoder(item_seq + encoder.n_items + 1, lengths)
@@ -229,7 +229,7 @@ def test_hooks_are_gone_after_an_exception():
 
 
 class _Counting(torch.nn.Module):
-    """A host with a batch norm and a counter, so that trying it leaves traces if nobody wipes them."""
+    """A backbone with a batch norm and a counter, so that trying it leaves traces if nobody wipes them."""
 
     def __init__(self, fails=False):
         super().__init__()
@@ -245,9 +245,9 @@ class _Counting(torch.nn.Module):
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_trying_a_host_leaves_no_trace(fails):
+def test_trying_a_backbone_leaves_no_trace(fails):
     counting = _Counting(fails)
-    encoder = HostEncoder(counting, 20, None, 0.1)
+    encoder = BackboneEncoder(counting, 20, None, 0.1)
     state = {name: value.clone() for name, value in counting.state_dict().items()}
     random = torch.get_rng_state()
     rows = torch.randint(1, 20, (8, 6), generator=torch.Generator().manual_seed(1))
@@ -264,11 +264,11 @@ def test_trying_a_host_leaves_no_trace(fails):
 
 
 def test_the_copy_that_recbole_counts_operations_on_has_its_own_encoder():
-    made_model, encoder, *_ = host("SASRec")
+    made_model, encoder, *_ = backbone("SASRec")
     twin = copy.deepcopy(made_model)
     encoder_of_twin = self_supervised_term(twin).stage.encoder
     assert encoder_of_twin is not encoder
-    assert encoder_of_twin.host is twin
+    assert encoder_of_twin.backbone is twin
     assert encoder_of_twin.mask is twin.ssl_mask
     assert twin.ssl_mask is not made_model.ssl_mask
 
@@ -286,7 +286,7 @@ WITHOUT_DROPOUT = [
 
 
 @pytest.mark.parametrize(("model", "options"), WITHOUT_DROPOUT, ids=[model for model, _ in WITHOUT_DROPOUT])
-def test_ssl_dropout_acts_in_self_supervised_encodes_of_hosts_without_any(model, options):
+def test_ssl_dropout_acts_in_self_supervised_encodes_of_backbones_without_any(model, options):
     made_model, encoder, item_seq, lengths = fresh(model, **options)
     assert not encoder.drops_out
     made_model.train()
@@ -310,8 +310,8 @@ def test_ssl_dropout_drops_the_share_that_it_says(rate):
     torch.testing.assert_close(kept, made_model.item_embedding.weight[1, 0] / (1 - rate))
 
 
-def test_hosts_with_dropout_get_no_other():
-    made_model, encoder, item_seq, _ = host("SASRec")
+def test_backbones_with_dropout_get_no_other():
+    made_model, encoder, item_seq, _ = backbone("SASRec")
     assert encoder.drops_out
     made_model.train()
     with encoder._hooks():

@@ -10,10 +10,10 @@ from recbole_cases import write_table
 from run_cases import SMALL, our_run
 
 from adaptssr_plugin.errors import InputError
-from adaptssr_plugin.recbole import mended, run_recbole
+from adaptssr_plugin.recbole import compat_patches, run_recbole
 from adaptssr_plugin.recbole.recommender.config import RunConfig
 
-stock_loss = BERT4Rec.calculate_loss  # of RecBole as pip installs it: nothing is mended while this file is imported
+stock_loss = BERT4Rec.calculate_loss  # of RecBole as pip installs it: nothing is patched while this file is imported
 SHORT = {**SMALL, "metrics": ["MRR"], "topk": [2], "valid_metric": "MRR@2", "hidden_dropout_prob": 0.0}
 
 
@@ -33,7 +33,7 @@ def model_and_batch():
     """Make a model and a batch of rows of which some, or none, have a masked item that counts."""
 
     def make(loss_type, counted):
-        with mended():
+        with compat_patches():
             from recbole.data import create_dataset, data_preparation
 
             options = {**SHORT, "loss_type": loss_type, "mask_ratio": 0.3}
@@ -63,7 +63,7 @@ def test_a_batch_in_which_no_masked_item_counts_adds_zero_and_keeps_its_graph(mo
     model, batch = model_and_batch(loss_type, counted=False)
     assert stock_loss(model, batch).isnan()
     before = {name: batch[name].clone() for name in batch}
-    with mended():
+    with compat_patches():
         loss = model.calculate_loss(batch)
         (loss + 0).backward()
     assert loss == 0
@@ -79,7 +79,7 @@ def test_every_other_batch_has_recboles_loss_and_gradients_to_the_last_bit(model
     state = torch.get_rng_state()
     theirs = stock_loss(model, batch)
     torch.set_rng_state(state)
-    with mended():
+    with compat_patches():
         ours = model.calculate_loss(batch)
     assert torch.equal(ours, theirs)
     assert ours > 0
@@ -88,7 +88,7 @@ def test_every_other_batch_has_recboles_loss_and_gradients_to_the_last_bit(model
 
 
 def test_recboles_loss_is_put_back():
-    with mended(), mended():
+    with compat_patches(), compat_patches():
         assert BERT4Rec.calculate_loss is not stock_loss
     assert BERT4Rec.calculate_loss is stock_loss
 

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 from adaptssr_plugin.encoders import UserEncoder
 from adaptssr_plugin.errors import InputError, MissingDatasetError
-from adaptssr_plugin.recbole import installed, load_data_and_model, mended, run_recbole
+from adaptssr_plugin.recbole import compat_patches, installed, load_data_and_model, run_recbole
 from adaptssr_plugin.recbole.recommender.checkpoints import (
     load_pretrained_weights,
     load_run,
@@ -61,7 +61,7 @@ def runs(tmp_path_factory):
 
 def scores(model, loader):
     model.eval()
-    with mended(), torch.no_grad():
+    with compat_patches(), torch.no_grad():
         return torch.cat([model.full_sort_predict(batch[0]) for batch in loader])
 
 
@@ -81,7 +81,7 @@ def test_a_checkpoint_loads_without_executing_anything(runs):
 def test_stock_trainers_read_it(runs):
     result, trainer, path = runs["ours"]
     config, model, _, _, _, test_data = load_data_and_model(path)
-    with mended(), quiet_root():
+    with compat_patches(), quiet_root():
         stock = Trainer(config, model)
         for parameter in model.parameters():
             parameter.data.zero_()
@@ -121,7 +121,7 @@ def test_a_model_from_outside_is_loaded_with_its_class():
         load_data_and_model(trainer.saved_model_file)
     config, model, _, _, _, test_data = load_data_and_model(trainer.saved_model_file, model=MeanOfItems)
     assert same_weights(model, trainer.model)
-    with mended():
+    with compat_patches():
         assert Trainer(config, model).evaluate(test_data, load_best_model=False) == result["test_result"]
 
 
@@ -332,7 +332,7 @@ def test_recboles_own_checkpoint_is_loaded_if_trusted(runs):
         load_data_and_model(path)
     config, model, _, _, _, test_data = load_data_and_model(path, trusted=True)
     assert same_weights(model, trainer.model)
-    with mended():
+    with compat_patches():
         assert Trainer(config, model).evaluate(test_data, load_best_model=False) == result["test_result"]
 
 

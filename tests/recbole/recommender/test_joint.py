@@ -12,7 +12,7 @@ from recbole.trainer import Trainer
 
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.methods import view_methods
-from adaptssr_plugin.recbole import installed, load_data_and_model, mended
+from adaptssr_plugin.recbole import compat_patches, installed, load_data_and_model
 from adaptssr_plugin.recbole.recommender.joint import COMPARED_FIELD, self_supervised_term
 from adaptssr_plugin.recbole.recommender.trainer import RecommenderTrainer
 from adaptssr_plugin.recbole.user_model.trainer import StageTrainer
@@ -245,7 +245,7 @@ def test_fearec_without_its_contrast_is_recboles_and_searches_for_nothing():
     config, loader, made_model = made("FEARec")
     assert isinstance(made_model, FEARec)
     assert made_model.same_item_index == {}
-    with mended():
+    with compat_patches():
         torch.manual_seed(3)
         stock = FEARec(config, loader._dataset)
     made_model.load_state_dict(stock.state_dict())
@@ -262,7 +262,7 @@ def test_fearecs_own_contrast_stays_where_it_is_asked_for():
     config, loader, made_model = made("FEARec", **CONTRAST, train_batch_size=24)
     assert type(made_model) is FEARec
     batch, state = batch_of(loader, 3), torch.get_rng_state()
-    with mended():
+    with compat_patches():
         stock = FEARec(config, loader._dataset)
     stock.load_state_dict(made_model.state_dict())
     losses = []

@@ -16,7 +16,7 @@ NAMES = {"ssl_" + field.name for field in dataclasses.fields(SelfSupervision)}
 PACKAGED = [
     source
     for folder in ("models", "methods")
-    for source in (files("adaptssr_plugin.recbole") / "defaults" / folder).iterdir()
+    for source in (files("adaptssr_plugin.recbole.recommender") / "defaults" / folder).iterdir()
     if source.name.endswith(".yaml")
 ]
 

@@ -15,7 +15,7 @@ from run_cases import SMALL, our_run, quiet_root, stock_run
 from torch import nn
 
 from adaptssr_plugin.errors import InputError
-from adaptssr_plugin.recbole import installed, mended, run_recbole
+from adaptssr_plugin.recbole import compat_patches, installed, run_recbole
 from adaptssr_plugin.recbole.recommender.config import RunConfig
 
 BY_TIME = {"split": {"LS": "valid_and_test"}, "order": "TO"}
@@ -68,7 +68,7 @@ def shop_here(tmp_path, monkeypatch):
 
 
 def config_of(model="SASRec", **options):
-    with mended():
+    with compat_patches():
         return RunConfig(model, "shop", None, {**PLAIN, **options})
 
 

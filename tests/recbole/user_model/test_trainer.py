@@ -401,8 +401,8 @@ def contrast(**options):
 STAGES = pytest.mark.parametrize("make", [masked_items, ranking, contrast], ids=lambda make: make.__name__)
 
 
-class _BornOnTheHost(TorchFunctionMode):
-    """Notes tensors made of Python numbers: on a GPU the host would wait until each is copied there."""
+class _BornOnTheCPU(TorchFunctionMode):
+    """Notes tensors made of Python numbers: on a GPU the CPU would wait until each is copied there."""
 
     def __init__(self):
         super().__init__()
@@ -432,7 +432,7 @@ class TestOneStep:
         trainer.model.train()
         trainer._step(batch, streams(0, "x", 0, 0))  # the first looks whether dropout is on
         for step in range(1, 4):
-            with count_readbacks() as reads, _BornOnTheHost() as born:
+            with count_readbacks() as reads, _BornOnTheCPU() as born:
                 trainer._step(batch, streams(0, "x", 0, step))
             # Length groups only: with fused Adam, torch keeps its step counters beside the weights, unread.
             assert len(reads) <= 1, reads
@@ -440,7 +440,7 @@ class TestOneStep:
 
     def test_the_counter_sees_what_it_should(self, config):
         trainer = StageTrainer(config, ranking(), plan(1), None, seed=0)
-        with count_readbacks() as reads, _BornOnTheHost() as born:
+        with count_readbacks() as reads, _BornOnTheCPU() as born:
             trainer._step(batch_of(4, 5), streams())
             torch.ones(1).new_tensor([1.0])
         assert "aten.equal.default" in reads  # the look at dropout, in the first step alone
