@@ -1,4 +1,4 @@
-"""RecBole's ``run``, which starts the processes of a run itself: ours in the place of its own, which lack our patches."""
+"""RecBole's ``run``, which starts the processes of a run itself: ours in its place, since its own lack our patches."""
 
 import importlib
 import os
