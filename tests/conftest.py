@@ -5,11 +5,17 @@ Two that each take all cores wait for one another most of the time.
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
+
+# Processes that tests start find the helpers too.
+HELPERS = Path(__file__).parent / "helpers"
+FOLDERS = [HELPERS, *sorted(path for path in HELPERS.iterdir() if path.is_dir() and path.name != "__pycache__")]
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*map(str, FOLDERS), os.environ.get("PYTHONPATH")]))
 
 # Before any test imports RecBole itself, whose models switch autograd's anomaly mode on.
 import adaptssr_plugin.recbole  # noqa: F401

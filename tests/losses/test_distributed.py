@@ -5,10 +5,10 @@ import subprocess
 import sys
 from functools import cache
 from itertools import product
-from pathlib import Path
 
 import pytest
 import torch
+from core_only import ROOT
 from distributed_cases import (
     CASES,
     DDP_CASES,
@@ -41,7 +41,7 @@ every_layout = pytest.mark.parametrize(("world", "layout"), LAYOUTS, ids=[f"{w}-
 def results(tmp_path_factory):
     """What every rank of every world got: results[world][rank][name]."""
     folder = tmp_path_factory.mktemp("gloo")
-    script = Path(__file__).with_name("distributed_cases.py")
+    script = ROOT / "tests" / "helpers" / "processes" / "distributed_cases.py"
     done = subprocess.run(
         [sys.executable, "-W", "error", script, folder], capture_output=True, text=True, timeout=300, check=False
     )
