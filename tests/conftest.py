@@ -18,7 +18,7 @@ FOLDERS = [HELPERS, *sorted(path for path in HELPERS.iterdir() if path.is_dir() 
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*map(str, FOLDERS), os.environ.get("PYTHONPATH")]))
 
 # Before any test imports RecBole itself, whose models switch autograd's anomaly mode on.
-import adaptssr_plugin.recbole  # noqa: F401
+import adaptssr_plugin.recbole  # noqa: E402, F401
 
 
 @pytest.fixture(autouse=True, scope="session")
