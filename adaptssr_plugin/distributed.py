@@ -166,7 +166,7 @@ def _check_agreement(headers: list[list[int]]) -> None:
 
 
 def exchange_device() -> torch.device:
-    """Where processes exchange what lives on the host: the CPU if the group serves it, else a device that it does."""
+    """Where processes exchange tensors that live on the CPU: there if the group serves it, else a device that it does."""
     served = _served_devices()
     return torch.device("cpu" if "cpu" in served else served[0])
 

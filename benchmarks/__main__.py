@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import measure
+from benchmarks.support import measure
 
 RESULTS = Path(__file__).parent / "results"
 # Name, module, function, and what it measures. Those of ALL run one after the other as `all`.
@@ -52,7 +52,7 @@ def main() -> None:
         measure.limit_seconds(arguments.limit)
         _one(name, output, arguments.quick, arguments.plot, arguments.minutes)
     if arguments.name == "all" and device == "cpu":  # what is asked for is asked of a processor
-        from benchmarks import summary
+        from benchmarks.support import summary
 
         summary.run(output)
 

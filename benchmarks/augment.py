@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from adaptssr_plugin import ItemCrop, ItemInsert, ItemMask, ItemReorder, ItemSubstitute, RandomPair
-from benchmarks.lengths import ttl_lengths
-from benchmarks.measure import (
+from benchmarks.support.lengths import ttl_lengths
+from benchmarks.support.measure import (
     Phased,
     added_cuda_memory_mb,
     added_memory_mb,
@@ -28,8 +28,8 @@ from benchmarks.measure import (
     synchronize,
     write_csv,
 )
-from benchmarks.per_user import PerUser, PerUserArrays, RecBole, Views
-from benchmarks.plots import Point, hardware, line_chart, median_point, read_csv
+from benchmarks.support.per_user import PerUser, PerUserArrays, RecBole, Views
+from benchmarks.support.plots import Point, hardware, line_chart, median_point, read_csv
 
 N_ITEMS = 50_000
 SEED = 0

@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.lengths import TTL_MEAN_LENGTH
-from benchmarks.measure import ROOT, conditions, default_device, write_csv
 from benchmarks.scale import BATCH_SIZE, MAX_LEN, N_ITEMS, SEED
+from benchmarks.support.lengths import TTL_MEAN_LENGTH
+from benchmarks.support.measure import ROOT, conditions, default_device, write_csv
 
 USERS, FEW_USERS = 1_500_000, 10_000
 # What the figures were promised to stay below, or above.
@@ -174,7 +174,7 @@ def start(folder: str, output: str, steps: str, begun: str) -> None:
     import torch
 
     from adaptssr_plugin.methods import recipe
-    from adaptssr_plugin.recbole.pretrain import Source, pretrain
+    from adaptssr_plugin.recbole.user_model.pretrain import Source, pretrain
     from adaptssr_plugin.training import PairwiseStage, StepResult
 
     # torch loads its compiler at the first step of any optimiser: part of the libraries, not of what we hold.

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.measure import conditions, write_csv
+from benchmarks.support.measure import conditions, write_csv
 
 MINUTES, SEED = 30.0, 0
 DATASET, CHECKPOINT_MINUTES = "ml-100k", 0.05

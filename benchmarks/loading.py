@@ -18,7 +18,7 @@ from statistics import median
 
 import numpy as np
 
-from benchmarks.measure import ROOT, conditions, free_bytes, is_over, write_csv
+from benchmarks.support.measure import ROOT, conditions, free_bytes, is_over, write_csv
 
 SEED = 2020
 SIZES = {1_000_000: 3, 10_000_000: 1}  # interactions: rounds
@@ -105,7 +105,7 @@ def _measured(loader: str, folder: Path) -> dict[str, float]:
     options = {"data_path": str(folder.parent), "train_neg_sample_args": None, "log_wandb": False,
                "load_col": {"inter": ["user_id", "item_id", "timestamp"]}}  # fmt: skip
     if loader == "RecBole":
-        from benchmarks.recbole_process import mend
+        from benchmarks.support.recbole_process import mend
 
         mend()
     else:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.loss_peers import (
+from benchmarks.support.loss_peers import (
     CANDIDATES,
     COMPILED,
     NT_XENT,
@@ -21,7 +21,7 @@ from benchmarks.loss_peers import (
     once,
     phased,
 )
-from benchmarks.measure import (
+from benchmarks.support.measure import (
     Phased,
     added_cuda_memory_mb,
     conditions,
@@ -35,7 +35,7 @@ from benchmarks.measure import (
     timed,
     write_csv,
 )
-from benchmarks.plots import Point, hardware, line_chart, median_point, read_csv
+from benchmarks.support.plots import Point, hardware, line_chart, median_point, read_csv
 
 DIM = 64
 SEED = 0
@@ -216,7 +216,7 @@ def _added_mb(name: str, size: int, device: torch.device) -> tuple[float, Second
     if device.type == "cuda":  # in this process, whose call at 8 users comes first: its time would say nothing
         once(name, 8, DIM, SEED, "cuda")
         return added_cuda_memory_mb(lambda: once(name, size, DIM, SEED, "cuda")), {}
-    setup = f"import json\nfrom benchmarks.loss_peers import once\nonce({name!r}, 8, {DIM}, {SEED}, 'cpu')"
+    setup = f"import json\nfrom benchmarks.support.loss_peers import once\nonce({name!r}, 8, {DIM}, {SEED}, 'cpu')"
     added, printed = peak_of_process(setup, f"print(json.dumps(once({name!r}, {size}, {DIM}, {SEED}, 'cpu')))")
     return added, json.loads(printed[-1])
 

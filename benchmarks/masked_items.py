@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adaptssr_plugin.functional import linear_cross_entropy, sampled_cross_entropy
-from benchmarks.measure import (
+from benchmarks.support.measure import (
     PHASES,
     Phased,
     added_cuda_memory_mb,
@@ -23,7 +23,7 @@ from benchmarks.measure import (
     timed,
     write_csv,
 )
-from benchmarks.plots import Point, hardware, line_chart, median_point, read_csv
+from benchmarks.support.plots import Point, hardware, line_chart, median_point, read_csv
 
 ROWS = 1_400  # masked positions in a batch
 DIM = 64

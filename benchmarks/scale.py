@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from benchmarks.lengths import TTL_MEAN_LENGTH
-from benchmarks.measure import conditions, default_device, is_over, quantiles, synchronize, write_csv
-from benchmarks.plots import Point, hardware, line_chart, read_csv
+from benchmarks.support.lengths import TTL_MEAN_LENGTH
+from benchmarks.support.measure import conditions, default_device, is_over, quantiles, synchronize, write_csv
+from benchmarks.support.plots import Point, hardware, line_chart, read_csv
 
 if TYPE_CHECKING:
     from adaptssr_plugin.corpus import BehaviourCorpus

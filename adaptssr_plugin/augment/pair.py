@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from adaptssr_plugin.augment.base import Operator, OperatorList, Sequences, ViewPair, check_sequences
-from adaptssr_plugin.augment.choice import apply_chosen, draw_operators
+from adaptssr_plugin.augment.operators.base import Operator, OperatorList, Sequences, ViewPair, check_sequences
+from adaptssr_plugin.augment.operators.choice import apply_chosen, draw_operators
 from adaptssr_plugin.errors import InputError, check_kind
 
 

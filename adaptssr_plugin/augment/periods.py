@@ -5,10 +5,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from adaptssr_plugin.augment.base import ViewPair, check_sequences
-from adaptssr_plugin.augment.counts import check_ratio, up
-from adaptssr_plugin.augment.crop import cut_window
-from adaptssr_plugin.augment.draws import uniform_below
+from adaptssr_plugin.augment.operators.base import ViewPair, check_sequences
+from adaptssr_plugin.augment.operators.counts import check_ratio, up
+from adaptssr_plugin.augment.operators.crop import cut_window
+from adaptssr_plugin.augment.operators.draws import uniform_below
 from adaptssr_plugin.errors import check_choice
 
 

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from adaptssr_plugin.augment.base import Sequences, ViewPair, check_sequences, dtype_name
 from adaptssr_plugin.augment.buckets import contents, index_buckets
-from adaptssr_plugin.augment.draws import uniform_below
+from adaptssr_plugin.augment.operators.base import Sequences, ViewPair, check_sequences, dtype_name
+from adaptssr_plugin.augment.operators.draws import uniform_below
 from adaptssr_plugin.errors import InputError, check_kind
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from ..corpus.atomic_converter import convert_interactions
-from ..corpus.converters import convert_lines, convert_parquet
-from ..corpus.dataset_writer import Converted
-from ..corpus.ttl import convert_ttl
-from ..downstream.two_domain import convert_two_domains
+from ..corpus.formats.atomic_converter import convert_interactions
+from ..corpus.formats.converters import convert_lines, convert_parquet
+from ..corpus.formats.dataset_writer import Converted
+from ..corpus.formats.ttl import convert_ttl
+from ..downstream.tasks.two_domain import convert_two_domains
 from ..errors import InputError
 
 _PATH = click.Path(path_type=Path)

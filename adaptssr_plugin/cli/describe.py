@@ -46,7 +46,7 @@ def describe(
     adaptssr describe path/to/folder --users 3 --model adaptssr-run
     """  # noqa: D301 - \b keeps click from wrapping the lines
     from ..experiments.describe import describe as run
-    from ..recbole.pretrain import Source
+    from ..recbole.user_model.pretrain import Source
 
     for option, value in (("--model", model), ("--max-len", max_len)):
         if value is not None and not users:

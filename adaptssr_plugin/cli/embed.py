@@ -137,9 +137,9 @@ def _from_dataset(
 ) -> Iterator["KnownHistories"]:
     """Read a RecBole dataset: the named one, or that of the pre-training with its options."""
     from ..corpus.known_histories import known_corpus
-    from ..recbole.finetune import whole_histories
-    from ..recbole.pretrain import Source
-    from ..recbole.user_sequences import load_user_sequences
+    from ..recbole.compat.user_sequences import load_user_sequences
+    from ..recbole.user_model.finetune import whole_histories
+    from ..recbole.user_model.pretrain import Source
 
     settings = recbole_options(options["pairs"])
     files = [str(path.resolve()) for path in options["recbole_config"]]

@@ -122,7 +122,7 @@ def pretrain(
     torchrun --nproc-per-node 2 -m adaptssr_plugin pretrain --dataset ml-100k --output adaptssr-run
     """  # noqa: D301
     from ..methods import recipe
-    from ..recbole.pretrain import Source
+    from ..recbole.user_model.pretrain import Source
 
     plan = recipe(method, preset, given(options), configs)
     source = Source(_absolute(dataset), recbole_options(pairs), [str(path.resolve()) for path in recbole_config])
@@ -130,7 +130,7 @@ def pretrain(
 
 
 def _pretrain(source: Any, plan: Any, output: Path, show_progress: bool, checkpoint_minutes: float) -> None:
-    from ..recbole.pretrain import pretrain as run
+    from ..recbole.user_model.pretrain import pretrain as run
     from ..training import collapse_note
 
     model = run(source, plan, output, show_progress, checkpoint_minutes, say=click.echo)

@@ -156,7 +156,7 @@ def _checked_config(call: Call) -> Any:
 
 def _config(call: Call) -> Any:
     from ..recbole import installed
-    from ..recbole.run_config import RunConfig
+    from ..recbole.recommender.config import RunConfig
 
     try:
         with installed():
@@ -188,7 +188,7 @@ def _check(config: Any) -> None:
     Raises:
         InputError: a model that cannot have the self-supervised loss, a missing dataset, column or file.
     """
-    from ..recbole.hosts import refusal
+    from ..recbole.recommender.backbones import refusal
 
     reason = refusal(config.model_class) if config.ssl.active else None
     if reason is not None:
@@ -238,7 +238,7 @@ def _check_columns(config: Any, folder: Path) -> None:
 
 def _unknown_options(config: Any) -> list[str]:
     """Say which options look like slips of the pen: RecBole takes any name, and asks for those that it knows."""
-    from ..recbole.run_config import RUN_OPTIONS
+    from ..recbole.recommender.config import RUN_OPTIONS
 
     known = {*config.internal_config_dict, *RUN_OPTIONS, *itertools.chain(*config.parameters.values())}
     notes = []
@@ -302,7 +302,7 @@ def _checkpoints(config: Any) -> list[Path]:
 def config_text(call: Call, config: Any) -> str:
     """Write the options of a run as yaml that ``--config_files`` takes: ours with their meaning, then RecBole's."""
     from ..methods.options import meaning
-    from ..recbole.run_config import RUN_OPTIONS, plain
+    from ..recbole.recommender.config import RUN_OPTIONS, plain
 
     values = {name: value for name, value in plain(config).items() if name not in _DERIVED}
     values["data_path"] = {**config.internal_config_dict, **config.external_config_dict}["data_path"]

@@ -3,9 +3,9 @@
 from adaptssr_plugin.corpus.batch import Batch
 from adaptssr_plugin.corpus.behaviours import BehaviourCorpus
 from adaptssr_plugin.corpus.correlation import ItemCorrelation
+from adaptssr_plugin.corpus.formats.readers import read_interactions, read_sequence_lines
 from adaptssr_plugin.corpus.loader import BatchLoader
 from adaptssr_plugin.corpus.on_disk import CorpusOnDisk, is_corpus, open_corpus
-from adaptssr_plugin.corpus.readers import read_interactions, read_sequence_lines
 from adaptssr_plugin.corpus.same_target import same_target_pair
 
 __all__ = [

@@ -27,7 +27,7 @@ class Batch:
         item_seq: (B, L) int64, items ``1 .. n_items - 1``, right-padded with 0.
         item_seq_len: (B,) int64, at least 1.
         user_ids: (B,) int64, the row of each user in the corpus.
-        lengths: (B,) int64, the numbers of ``item_seq_len``, always on the CPU: host code that needs them
+        lengths: (B,) int64, the numbers of ``item_seq_len``, always on the CPU: CPU code that needs them
             never has to wait for the device.
         labels: (B,), or None where there are none.
         keys: (B,) int64, or None: rows with the same key, say the same target item, are no negatives of each

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from ..errors import InputError
 from ..progress import progress_bar
 from .behaviours import BehaviourCorpus, StrArray
-from .converters import _one_line, _parquet_columns
-from .dataset_writer import file_sizes, numbered_lines
+from .formats.converters import _one_line, _parquet_columns
+from .formats.dataset_writer import file_sizes, numbered_lines
 
 _CHUNK = 8192  # users in memory at once
 

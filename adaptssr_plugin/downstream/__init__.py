@@ -7,12 +7,8 @@ from adaptssr_plugin.downstream.baselines import (
     popularity,
     tfidf_logistic_regression,
 )
-from adaptssr_plugin.downstream.cold import ColdRecommendationTask
-from adaptssr_plugin.downstream.cold_files import ColdRows, cold_task, read_cold_rows, write_cold_rows
-from adaptssr_plugin.downstream.conversion import conversion_task
 from adaptssr_plugin.downstream.heads import MLPHead
 from adaptssr_plugin.downstream.metrics import accuracy, auc
-from adaptssr_plugin.downstream.profile import ProfileTask
 from adaptssr_plugin.downstream.ranking import (
     RANKING_METRICS,
     hit_at,
@@ -23,8 +19,12 @@ from adaptssr_plugin.downstream.ranking import (
 )
 from adaptssr_plugin.downstream.significance import Summary, paired, relative_improvement, summarise, welch
 from adaptssr_plugin.downstream.splits import Split, split_rows
-from adaptssr_plugin.downstream.tasks import LabelledRows, Task, TaskSplit
-from adaptssr_plugin.downstream.two_domain import TwoDomains, two_domains
+from adaptssr_plugin.downstream.tasks.base import LabelledRows, Task, TaskSplit
+from adaptssr_plugin.downstream.tasks.cold import ColdRecommendationTask
+from adaptssr_plugin.downstream.tasks.cold_files import ColdRows, cold_task, read_cold_rows, write_cold_rows
+from adaptssr_plugin.downstream.tasks.conversion import conversion_task
+from adaptssr_plugin.downstream.tasks.profile import ProfileTask
+from adaptssr_plugin.downstream.tasks.two_domain import TwoDomains, two_domains
 
 __all__ = [
     "RANKING_METRICS",

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from adaptssr_plugin.downstream.cold import ColdRecommendationTask
-from adaptssr_plugin.downstream.positives import Positives
-from adaptssr_plugin.downstream.profile import ProfileTask
 from adaptssr_plugin.downstream.ranking import Ties, ranking_metrics, ranks_of
-from adaptssr_plugin.downstream.tasks import LabelledRows, TaskSplit
+from adaptssr_plugin.downstream.tasks.base import LabelledRows, TaskSplit
+from adaptssr_plugin.downstream.tasks.cold import ColdRecommendationTask
+from adaptssr_plugin.downstream.tasks.positives import Positives
+from adaptssr_plugin.downstream.tasks.profile import ProfileTask
 from adaptssr_plugin.errors import InputError, check_count, check_kind
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from ..augment.base import check_sequences
+from ..augment.operators.base import check_sequences
 from ..errors import InputError, check_count
 
 

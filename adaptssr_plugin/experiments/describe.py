@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from ..corpus import BehaviourCorpus, is_corpus
-from ..corpus.atomic import MISSING_NUMBERS
-from ..recbole.config import read_columns
-from ..recbole.pretrain import Source
-from ..recbole.profiles import profile_lines
-from ..recbole.user_sequences import load_user_sequences
+from ..corpus.formats.atomic import MISSING_NUMBERS
+from ..recbole.compat.config import read_columns
+from ..recbole.compat.profiles import profile_lines
+from ..recbole.compat.user_sequences import load_user_sequences
+from ..recbole.user_model.pretrain import Source
 from .sample_users import SampleUsers, sample_users
 
 __all__ = ["CorpusStatistics", "Description", "LabelStatistics", "describe", "label_statistics"]

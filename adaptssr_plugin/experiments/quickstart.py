@@ -11,14 +11,14 @@ import torch
 
 from ..corpus import BehaviourCorpus
 from ..methods import Recipe, recipe
-from ..recbole.finetune import profile_task
-from ..recbole.pretrain import PretrainedModel, Source, fresh_encoder, pretrain, versions
-from ..recbole.user_sequences import load_user_sequences
+from ..recbole.compat.user_sequences import load_user_sequences
+from ..recbole.user_model.finetune import profile_task
+from ..recbole.user_model.pretrain import PretrainedModel, Source, fresh_encoder, pretrain, versions
 from ..training.checkpoints import write_text
-from .figures import draw_similarity
+from .figures.similarity import similarity_distributions
+from .figures.similarity_plot import draw_similarity
 from .records import MAJORITY, TFIDF, WARM_UP, Record, write_records
 from .seed_uncertainty import seed_uncertainty
-from .similarity import similarity_distributions
 from .tables import Table2, table_2
 from .task_runs import Start, baseline_records, fine_tuning_records, test_counts
 

@@ -15,11 +15,11 @@ from ..encoders import UserEncoder
 from ..errors import InputError
 from ..losses import AugmentationAdaptiveFusion
 from ..methods import recipe
-from ..recbole.finetune import check_same_items
-from ..recbole.pretrain import fresh_encoder, load_pretrained
+from ..recbole.user_model.finetune import check_same_items
+from ..recbole.user_model.pretrain import fresh_encoder, load_pretrained
 from ..seeding import stream_generator, stream_seed
 from ..training import load_artefact
-from ..training.stage import dropout_seeded
+from ..training.stages.base import dropout_seeded
 
 MASK = "[MASK]"
 _WIDTH = 110

@@ -15,7 +15,7 @@ from ..encoders import UserEncoder
 from ..methods import Recipe
 from ..progress import progress_bar
 from ..recbole import Config
-from ..recbole.finetune import fine_tune
+from ..recbole.user_model.finetune import fine_tune
 from .records import MAJORITY, POPULARITY, TFIDF, Record, tuned_name
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 from ..corpus import BehaviourCorpus
 from ..downstream import ProfileTask, Task, cold_task, conversion_task, read_cold_rows
-from ..downstream.inputs import renumbered
+from ..downstream.tasks.inputs import renumbered
 from ..errors import InputError
 from ..methods import Recipe, recipe
 from ..recbole import Config
-from ..recbole.finetune import check_same_items, profile_task, whole_histories
-from ..recbole.pretrain import Source, load_pretrained, versions
-from ..recbole.user_sequences import load_user_sequences
+from ..recbole.compat.user_sequences import load_user_sequences
+from ..recbole.user_model.finetune import check_same_items, profile_task, whole_histories
+from ..recbole.user_model.pretrain import Source, load_pretrained, versions
 from ..training import load_artefact
 from ..training.checkpoints import write_text
 from .records import Record, paper_name, write_records

@@ -3,7 +3,7 @@
 A method is one file that registers it and one yaml with its defaults; see :mod:`.duorec` for a short one.
 """
 
-from . import adaptssr, ccl, cl4srec, clue, coserec, duorec, idicl, none, peterrec, ptum
+from .definitions import adaptssr, ccl, cl4srec, clue, coserec, duorec, idicl, none, peterrec, ptum
 from .recipe import Recipe, presets, recipe
 from .registry import Method, available, register, unregister, view_methods
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..encoders import UserEncoder
 from ..errors import InputError, check_kind
 from ..training import Stage
-from ..training.pairwise import Views
+from ..training.stages.pairwise import Views
 from .comparison import ComparisonOptions
 from .views import ViewSource
 

@@ -6,13 +6,13 @@ require_recbole()  # before anything below imports RecBole: says what to type wh
 
 from recbole.config import Config  # noqa: E402
 
-from adaptssr_plugin.recbole.atomic_files import atomic_columns  # noqa: E402
-from adaptssr_plugin.recbole.config import build_config  # noqa: E402
-from adaptssr_plugin.recbole.installing import install, installed, uninstall  # noqa: E402
-from adaptssr_plugin.recbole.mends import import_quick_start, mended, tensorboard_into  # noqa: E402
-from adaptssr_plugin.recbole.profiles import ProfileLabels, profile_labels  # noqa: E402
-from adaptssr_plugin.recbole.run import load_data_and_model, run_recbole  # noqa: E402
-from adaptssr_plugin.recbole.user_sequences import UserSequences, load_user_sequences  # noqa: E402
+from adaptssr_plugin.recbole.compat.atomic_files import atomic_columns  # noqa: E402
+from adaptssr_plugin.recbole.compat.config import build_config  # noqa: E402
+from adaptssr_plugin.recbole.compat.patches import compat_patches, import_quick_start, tensorboard_into  # noqa: E402
+from adaptssr_plugin.recbole.compat.profiles import ProfileLabels, profile_labels  # noqa: E402
+from adaptssr_plugin.recbole.compat.user_sequences import UserSequences, load_user_sequences  # noqa: E402
+from adaptssr_plugin.recbole.entry_points.installing import install, installed, uninstall  # noqa: E402
+from adaptssr_plugin.recbole.entry_points.run import load_data_and_model, run_recbole  # noqa: E402
 
 __all__ = [
     "Config",
@@ -20,12 +20,12 @@ __all__ = [
     "UserSequences",
     "atomic_columns",
     "build_config",
+    "compat_patches",
     "import_quick_start",
     "install",
     "installed",
     "load_data_and_model",
     "load_user_sequences",
-    "mended",
     "profile_labels",
     "run_recbole",
     "tensorboard_into",

@@ -7,19 +7,19 @@ from .artefacts import Artefact, load_artefact, save_artefact
 from .checkpoints import LastTwo, load_checkpoint, write_atomically, write_checkpoint
 from .collapse import collapse_note
 from .epoch_state import EpochState
-from .filler import MaskedItemFiller
-from .gradient_cache import encode_in_micro_batches
-from .item_prediction import ItemPredictionStage
-from .masked_items import MaskedItemStage
-from .negative_items import NegativeItems
-from .next_behaviours import NextBehaviourStage
-from .next_items import NextItemStage
-from .pairwise import PairwiseStage
 from .run_fingerprint import RunFingerprint
-from .stage import Stage, StepResult, Streams
+from .stages.base import Stage, StepResult, Streams
+from .stages.filler import MaskedItemFiller
+from .stages.gradient_cache import encode_in_micro_batches
+from .stages.item_prediction import ItemPredictionStage
+from .stages.masked_items import MaskedItemStage
+from .stages.negative_items import NegativeItems
+from .stages.next_behaviours import NextBehaviourStage
+from .stages.next_items import NextItemStage
+from .stages.pairwise import PairwiseStage
+from .stages.with_masked_items import WithMaskedItemsStage
 from .stopping import StopRequest
 from .transfer import MLM_TO_RANKING, WHOLE_ENCODER, TransferReport, transfer
-from .with_masked_items import WithMaskedItemsStage
 
 __all__ = [
     "MLM_TO_RANKING",

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .stage import Stage, StepResult
+from .stages.base import Stage, StepResult
 
 
 class Totals(NamedTuple):

@@ -11,8 +11,8 @@ import torch
 
 from .. import __version__
 from ..corpus import BatchLoader, BehaviourCorpus
+from ..corpus.formats.vector_file import VectorWriter
 from ..corpus.known_histories import KnownHistories
-from ..corpus.vector_file import VectorWriter
 from ..encoders import UserEncoder
 from ..encoders.exporting import export_encoder
 from ..errors import InputError

@@ -21,10 +21,10 @@ from ...errors import InputError
 from ...methods import Recipe
 from ...methods.registry import method_named
 from ...recbole import Config
-from ...recbole.finetune import fine_tune
-from ...recbole.pretrain import load_pretrained, pretrain, versions
-from ...recbole.user_sequences import load_user_sequences
-from ..similarity import similarity_distributions
+from ...recbole.compat.user_sequences import load_user_sequences
+from ...recbole.user_model.finetune import fine_tune
+from ...recbole.user_model.pretrain import load_pretrained, pretrain, versions
+from ..figures.similarity import similarity_distributions
 from ..task_runs import baseline_records
 from ..task_tables import make_task
 from .memory import PeakMemory
@@ -49,7 +49,7 @@ class Data:
 
 @lru_cache(maxsize=2)
 def _load(dataset: str, options: str, max_len: int) -> Data:
-    from ...recbole.pretrain import Source
+    from ...recbole.user_model.pretrain import Source
 
     config = Source(dataset, json.loads(options)).config(max_len)
     corpus = load_user_sequences(config).corpus

@@ -10,7 +10,7 @@ from typing import Any
 from ...errors import InputError
 from ...methods import Recipe, available, recipe
 from ...methods.options import read_yaml
-from ...recbole.pretrain import Source
+from ...recbole.user_model.pretrain import Source
 
 _PACKAGED = files(__package__) / "plans"
 # Rows 1-5 of METHODS.md, where paper and code disagree, and what else stands on thin ice.

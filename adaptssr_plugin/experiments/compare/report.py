@@ -9,12 +9,12 @@ import numpy as np
 
 from ...errors import InputError
 from ...training.checkpoints import write_text
-from ..ablation_figure import Bar, draw_ablation
 from ..efficiency import Efficiency, table_3
-from ..figures import draw_similarity
+from ..figures.ablation import Bar, draw_ablation
+from ..figures.robustness import Curve, draw_robustness
+from ..figures.similarity import SimilarityDistributions
+from ..figures.similarity_plot import draw_similarity
 from ..records import MAJORITY, POPULARITY, TFIDF, WARM_UP, Record, write_records
-from ..robustness_figure import Curve, draw_robustness
-from ..similarity import SimilarityDistributions
 from ..tables import PAPER_ROWS, best_baseline_footer, csv_text, rows_in_order, table_2
 from ..variants_table import Variant, VariantsTable
 from .cells import Baselines, FineTuning, check_ready, load_data

@@ -1,0 +1,1 @@
+"""Operators that change behaviour sequences, on whole batches, and their combinations."""

@@ -1,0 +1,123 @@
+"""One operator per row, drawn at random, as in the authors' code."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from adaptssr_plugin.augment.operators.base import Operator, OperatorList, Sequences, check_sequences
+from adaptssr_plugin.augment.operators.draws import uniform_below
+from adaptssr_plugin.devices import on_cpu
+from adaptssr_plugin.errors import InputError
+
+
+class RandomChoice(Operator):
+    """Applies to every row one of the operators that are offered to it, each with the same probability.
+
+    A row to which none is offered (all of them ask for longer rows) stays as it is.
+
+    Args:
+        operators: the operators to choose from, at least one.
+
+    Raises:
+        InputError: an empty list or something in it that is no operator.
+    """
+
+    def __init__(self, operators: Sequence[Operator]) -> None:
+        super().__init__()
+        self.operators = OperatorList(operators)
+        self.min_length = self.operators.min_length
+
+    def forward(self, item_seq: Tensor, item_seq_len: Tensor, generator: torch.Generator | None = None) -> Sequences:
+        """Augment a batch; see :meth:`Operator.forward`."""
+        check_sequences(item_seq, item_seq_len, generator)
+        choice = draw_operators(self.operators, item_seq_len, 1, generator)
+        return apply_chosen(self.operators, choice, item_seq, item_seq_len, generator)
+
+
+def draw_operators(
+    operators: OperatorList,
+    item_seq_len: Tensor,
+    views: int,
+    generator: torch.Generator | None,
+    distinct: bool = False,
+) -> Tensor:
+    """Draw one of the operators that are offered to a row, for every row of every view.
+
+    Args:
+        operators: K of them.
+        item_seq_len: (B,) int64.
+        views: how many draws each row gets; two with ``distinct``.
+        generator: on the device of ``item_seq_len``, or None.
+        distinct: the second draw of a row is not the operator of the first.
+
+    Returns:
+        (views · B,) int64, view after view, -1 where none is offered (any more).
+    """
+    is_offered = torch.stack([item_seq_len >= operator.min_length for operator in operators], dim=1)  # (B, K)
+    if not distinct:
+        return _draw_columns(is_offered.repeat(views, 1), generator)
+    first = _draw_columns(is_offered, generator)
+    taken = torch.arange(len(operators), device=first.device) == first[:, None]  # (B, K)
+    return torch.cat([first, _draw_columns(is_offered & ~taken, generator)])
+
+
+def _draw_columns(is_offered: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Draw for each row of (B, K) bool one of its true columns: (B,) int64, -1 where there is none."""
+    rank = is_offered.cumsum(dim=1)  # (B, K), how many are offered up to here
+    count = rank[:, -1]
+    draw = uniform_below(count, generator)
+    column = (rank <= draw[:, None]).sum(dim=1)
+    return torch.where(count > 0, column, -1)
+
+
+def apply_chosen(
+    operators: OperatorList,
+    choice: Tensor,
+    item_seq: Tensor,
+    item_seq_len: Tensor,
+    generator: torch.Generator | None,
+) -> Sequences:
+    """Apply to each row of every view the operator that was drawn for it.
+
+    Args:
+        operators: K of them.
+        choice: (views · B,) int64, view after view; -1 leaves the row as it is.
+        item_seq: (B, L) int64.
+        item_seq_len: (B,) int64.
+        generator: on the device of ``item_seq``, or None.
+
+    Returns:
+        (views · B, L) and (views · B,) int64.
+    """
+    views = len(choice) // max(len(item_seq), 1)
+    result = Sequences(item_seq.repeat(views, 1), item_seq_len.repeat(views))
+    for index, operator in enumerate(operators):
+        name, drew = f"operators[{index}]", choice == index
+        if not on_cpu(drew):
+            # Which rows drew it is not known without waiting for the device: it runs on all of them.
+            result = keep_where(drew, apply_operator(name, operator, *result, generator), result)
+        elif len(rows := torch.from_numpy(drew.numpy().nonzero()[0])):
+            part = Sequences(*(values.index_select(0, rows) for values in result))
+            for values, new in zip(result, apply_operator(name, operator, *part, generator), strict=True):
+                values.index_copy_(0, rows, new)
+    return result
+
+
+def apply_operator(
+    name: str, operator: Operator, item_seq: Tensor, item_seq_len: Tensor, generator: torch.Generator | None
+) -> Sequences:
+    """Apply one operator of a list; raise InputError if it does not keep the shape, so that views still stack."""
+    new: Sequences = operator(item_seq, item_seq_len, generator)
+    if new.item_seq.shape != item_seq.shape:
+        expected, came = tuple(item_seq.shape), tuple(new.item_seq.shape)
+        raise InputError(f"{name}: expected sequences of shape {expected} back, as they came in, got {came}")
+    return new
+
+
+def keep_where(chosen: Tensor, new: Sequences, old: Sequences) -> Sequences:
+    """Take the rows of ``new`` where ``chosen`` (B,) bool holds and those of ``old`` elsewhere."""
+    return Sequences(
+        torch.where(chosen[:, None], new.item_seq, old.item_seq),
+        torch.where(chosen, new.item_seq_len, old.item_seq_len),
+    )

@@ -1,0 +1,1 @@
+"""File formats of behaviour data: readers, writers and converters."""

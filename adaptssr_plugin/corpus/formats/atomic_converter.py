@@ -1,0 +1,95 @@
+"""From RecBole's atomic files to a corpus, whatever the order and the number of their lines."""
+
+from pathlib import Path
+from typing import Any
+
+from ...errors import InputError
+from ...progress import progress_bar
+from .atomic import AtomicFile, TokenIds
+from .corpus_writer import InteractionsWriter, source_of
+from .dataset_writer import Converted, file_sizes
+
+__all__ = ["convert_interactions"]
+
+
+def convert_interactions(
+    source: str | Path,
+    folder: str | Path,
+    *,
+    user_column: str = "user_id",
+    item_column: str = "item_id",
+    time_column: str = "timestamp",
+    name: str | None = None,
+    overwrite: bool = False,
+    show_progress: bool = True,
+) -> Converted:
+    """Convert a RecBole ``.inter`` file to a corpus; all of its behaviours, where RecBole holds the newest out.
+
+    Each user's behaviours are sorted by time, those at the same time in the file's order. The ``.user`` file beside
+    it is taken along. What was broken off goes on where it was when the same call comes again.
+
+    Args:
+        source: the ``.inter`` file, or a folder that holds a single one.
+        folder: where the corpus goes.
+        user_column: the column of users, in the ``.user`` file too.
+        item_column: the column of items.
+        time_column: the column of times, as numbers.
+        name: of the files of labels; None: the folder's.
+        overwrite: replace a corpus that is there.
+        show_progress: a progress bar on standard error.
+
+    Raises:
+        InputError: a file that cannot be read, a missing column, an odd line, or a corpus that is there already.
+    """
+    path = _inter_file(Path(source))
+    total = file_sizes([path])
+    columns = [user_column, item_column, time_column]
+    user_file = path.with_suffix(".user")
+    source_files = source_of([path], kind="recbole", columns=columns)
+    with (
+        InteractionsWriter(Path(folder), name, overwrite, source=source_files) as writer,
+        progress_bar(total, "convert", show_progress, "B") as bar,
+    ):
+        bar.unit_scale = True
+        _write_behaviours(AtomicFile(path), columns, writer, bar)
+        if user_file.exists():
+            _write_profiles(AtomicFile(user_file), user_column, writer)
+    return writer.converted()
+
+
+def _inter_file(source: Path) -> Path:
+    if not source.is_dir():
+        return source
+    found = sorted(source.glob("*.inter"))
+    if len(found) != 1:
+        came = ", ".join(path.name for path in found) or "none"
+        raise InputError(f"input: expected a single .inter file in {source}, got {came}")
+    return found[0]
+
+
+def _write_behaviours(file: AtomicFile, columns: list[str], writer: InteractionsWriter, bar: Any) -> None:
+    for column, kind in zip(columns, ("token", "token", "float"), strict=True):
+        file.check(column, kind)
+    user_column, item_column, time_column = columns
+    known = writer.already_written()
+    for (users, items, times), lines in file.rows(columns, bar.update):
+        new = slice(min(known, len(lines)), None)
+        known -= min(known, len(lines))
+        lines = lines[new]
+        writer.write_behaviours(
+            file.number_tokens(user_column, writer.user_ids, users[new], lines),
+            file.number_tokens(item_column, writer.item_ids, items[new], lines),
+            file.times(time_column, times[new], lines),
+        )
+
+
+def _write_profiles(file: AtomicFile, user_column: str, writer: InteractionsWriter) -> None:
+    """Write RecBole's file of users again, with the column of users called user_id and in front."""
+    file.check(user_column, "token")
+    others = {name: kind for name, kind in file.columns.items() if name != user_column}
+    writer.begin_labels(others)
+    users = TokenIds()
+    for (names, *values), lines in file.rows([user_column, *others]):
+        file.number_tokens(user_column, users, names, lines)
+        for line, user, *labels in zip(lines, names, *values, strict=True):
+            writer.add_labels(f"{file.path}, line {line}", user, labels)

@@ -1,0 +1,113 @@
+"""Times as a file gives them: integers of any size and floats, compared without rounding."""
+
+import math
+from array import array
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import InputError
+
+Times = npt.NDArray[np.int64] | npt.NDArray[np.float64]
+ExactTimes = Times | list[int | float]
+_EXACT = 1 << 53  # up to here every integer is a float64
+
+
+class NotATimeError(ValueError):
+    """A cell that is not a finite number; ``place`` is its index."""
+
+    def __init__(self, place: int) -> None:
+        super().__init__(place)
+        self.place = place
+
+
+def parse_times(cells: Sequence[str]) -> ExactTimes:
+    """Read numbers without rounding them.
+
+    Args:
+        cells: (N,) decimal numbers.
+
+    Returns:
+        (N,): int64 where all are integers of 64 bits; float64 where that holds all of them; else a list of Python's
+        integers of any size and floats.
+
+    Raises:
+        NotATimeError: a cell that is no finite number.
+    """
+    try:
+        if "_" not in "".join(cells):  # which Python's numbers may hold, and no file's
+            return np.array(array("q", map(int, cells)), dtype=np.int64)
+    except (ValueError, OverflowError):
+        pass
+    numbers: list[int | float] = [_number(cell, place) for place, cell in enumerate(cells)]
+    if all(isinstance(number, float) or abs(number) <= _EXACT for number in numbers):
+        return np.array(numbers, dtype=np.float64)
+    return numbers
+
+
+def _number(cell: str, place: int) -> int | float:
+    try:
+        if "_" in cell:
+            raise NotATimeError(place)
+        try:
+            return int(cell)
+        except ValueError:
+            number = float(cell)
+    except ValueError:
+        raise NotATimeError(place) from None
+    if not math.isfinite(number):  # NaN would sort anywhere
+        raise NotATimeError(place)
+    return number
+
+
+def join_times(parts: Sequence[ExactTimes]) -> ExactTimes:
+    """Put parts from :func:`parse_times` one after the other, in one of its forms, still without rounding."""
+    arrays = [part for part in parts if isinstance(part, np.ndarray)]
+    if len(arrays) == len(parts):
+        if all(part.dtype == np.int64 for part in arrays):
+            return np.concatenate([np.zeros(0, dtype=np.int64), *arrays])
+        if all(part.dtype == np.float64 or _are_floats(part) for part in arrays):
+            return np.concatenate([part.astype(np.float64) for part in arrays])
+    return [number for part in parts for number in (part if isinstance(part, list) else part.tolist())]
+
+
+def _are_floats(integers: npt.NDArray[Any]) -> bool:
+    return bool(integers.min(initial=0) >= -_EXACT and integers.max(initial=0) <= _EXACT)
+
+
+def sortable(times: ExactTimes) -> Times:
+    """Give an array in the order of the times.
+
+    Returns:
+        (N,) int64 or float64: a smaller time is smaller here, an equal one equal. Where neither type holds all times, a
+        float64 that two different ones would share is moved to the next one.
+
+    Raises:
+        InputError: a time beyond the range of float64, where int64 does not hold all of them.
+    """
+    if isinstance(times, np.ndarray):
+        return times
+    # Python compares integers of any size and floats exactly.
+    value: dict[int | float, float] = {}
+    before = -math.inf
+    for number in sorted(set(times)):
+        try:
+            before = max(float(number), math.nextafter(before, math.inf))
+        except OverflowError:
+            before = math.inf
+        if math.isinf(before):
+            raise InputError(f"times: expected numbers in the range of a float64, got {str(number)[:40]}")
+        value[number] = before
+    return np.array([value[number] for number in times], dtype=np.float64)
+
+
+def as_text(times: ExactTimes) -> npt.NDArray[Any]:
+    """Give an array for a file: the times themselves, or, of a list, their text, which :func:`from_text` reads."""
+    return times if isinstance(times, np.ndarray) else np.array([str(number) for number in times], dtype=np.str_)
+
+
+def from_text(times: npt.NDArray[Any]) -> ExactTimes:
+    """Read what :func:`as_text` gave."""
+    return [_number(cell, place) for place, cell in enumerate(times.tolist())] if times.dtype.kind == "U" else times

@@ -1,0 +1,1 @@
+"""The downstream tasks: profile, cold recommendation and conversion."""

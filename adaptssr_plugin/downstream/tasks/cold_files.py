@@ -1,0 +1,126 @@
+"""Cold recommendation from and to a file, one line per pair, joined to histories by the names of users."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ...corpus import BehaviourCorpus
+from ...corpus.formats.atomic import AtomicFile, TokenIds
+from ...errors import InputError, check_kind
+from ...training.checkpoints import write_text
+from .cold import ColdRecommendationTask
+from .inputs import prefixes, renumbered
+
+_COUNT = re.compile(r"\d{1,18}(\.0)?", re.ASCII)  # 64 bits hold any 18 digits
+_COLUMNS = {"user_id": "token", "target_id": "token", "input_length": "float"}  # the third is optional
+
+
+class ColdRows(NamedTuple):
+    """Pairs of a user and a target by name.
+
+    Attributes:
+        users: (N,) str.
+        targets: (N,) str.
+        lengths: (N,) int64, how many of the user's oldest behaviours stand before the target; None: the whole
+            history is the input.
+    """
+
+    users: npt.NDArray[np.str_]
+    targets: npt.NDArray[np.str_]
+    lengths: npt.NDArray[np.int64] | None = None
+
+
+def write_cold_rows(path: Path, rows: ColdRows) -> None:
+    """Write pairs in the form of RecBole's atomic files, atomically."""
+    columns = [rows.users.tolist(), rows.targets.tolist()]
+    if rows.lengths is not None:
+        columns.append([str(length) for length in rows.lengths.tolist()])
+    header = [f"{name}:{kind}" for name, kind in _COLUMNS.items()][: len(columns)]
+    lines = ["\t".join(header), *("\t".join(line) for line in zip(*columns, strict=True))]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def read_cold_rows(path: Path) -> ColdRows:
+    """Read a file with the columns ``user_id:token``, ``target_id:token`` and, if it likes, ``input_length:float``.
+
+    Further columns are not looked at; columns are separated by tabs.
+
+    Raises:
+        InputError: a file that is missing, unreadable or without rows, a missing column, an odd line.
+    """
+    file = AtomicFile(path)
+    columns = [name for name in _COLUMNS if name in file.columns or name != "input_length"]
+    for name in columns:
+        file.check(name, _COLUMNS[name])
+    names, found = TokenIds(), []
+    for cells, lines in file.rows(columns):
+        for name, tokens in zip(columns[:2], cells, strict=False):
+            file.number_tokens(name, names, tokens, lines)
+        found.append(cells)
+        for line, count in zip(lines, cells[2] if len(columns) == 3 else (), strict=False):
+            if not _COUNT.fullmatch(count):
+                raise InputError(f"{path}, line {line}: expected input_length to be a count, got {count!r}")
+    if not found:
+        raise InputError(f"{path}: expected at least one line below the header, got none")
+    users, targets, *lengths = ([cell for cells in column for cell in cells] for column in zip(*found, strict=True))
+    counts = [int(length.removesuffix(".0")) for length in lengths[0]] if lengths else None
+    return ColdRows(np.array(users), np.array(targets), None if counts is None else np.array(counts, dtype=np.int64))
+
+
+def cold_task(
+    name: str, rows: ColdRows, histories: BehaviourCorpus, item_tokens: npt.NDArray[np.str_] | None = None
+) -> ColdRecommendationTask:
+    """Join pairs to histories. The label space is what is asked for in the pairs that remain.
+
+    Left out, and counted in ``left_out``, are pairs of users without a history, without an input (none of their
+    behaviours stands before the target, or none is known to the model), and pairs that came before.
+
+    Args:
+        name: of the task.
+        rows: the pairs.
+        histories: whole histories, which ``rows.lengths`` count in; without lengths, the corpus of pre-training.
+        item_tokens: with lengths: the items of the model by id, if ``histories`` has ids of its own.
+
+    Raises:
+        InputError: a length that a user's history does not have, or nothing left.
+    """
+    check_kind("rows", rows, ColdRows, "ColdRows")
+    check_kind("histories", histories, BehaviourCorpus, "a BehaviourCorpus")
+    row_of = {token: row for row, token in enumerate(histories.user_tokens.tolist())}
+    users = np.array([row_of.get(token, -1) for token in rows.users.tolist()], dtype=np.int64)
+    if rows.lengths is None:
+        inputs, row, kept = None, users, np.flatnonzero(users >= 0)
+    else:
+        inputs, row = _inputs(users, rows.lengths, histories, item_tokens)
+        kept = np.flatnonzero(row >= 0)
+    if len(kept) == 0:
+        raise InputError(f"task: expected pairs of users with behaviours in {name}, got none")
+    labels, targets = np.unique(rows.targets[kept], return_inverse=True)
+    _, first = np.unique(users[kept] * len(labels) + targets, return_index=True)
+    first.sort()
+    kept, targets = kept[first], targets[first]
+    left_out = len(rows.users) - len(kept)
+    return ColdRecommendationTask(name, row[kept], targets, labels, inputs, users[kept], left_out)
+
+
+def _inputs(
+    users: npt.NDArray[np.int64],
+    lengths: npt.NDArray[np.int64],
+    histories: BehaviourCorpus,
+    item_tokens: npt.NDArray[np.str_] | None,
+) -> tuple[BehaviourCorpus, npt.NDArray[np.int64]]:
+    """Make one history for every user and moment; gives it and each pair's row in it, -1 for those without."""
+    row = np.full(len(users), -1, dtype=np.int64)
+    some = np.flatnonzero((users >= 0) & (lengths > 0))
+    longest = int(lengths.max()) + 1
+    moments, row[some] = np.unique(users[some] * longest + lengths[some], return_inverse=True)
+    inputs = prefixes(histories, *np.divmod(moments, longest))
+    if item_tokens is not None and len(moments):
+        inputs, known = renumbered(inputs, item_tokens)
+        new = np.full(len(moments), -1, dtype=np.int64)
+        new[known] = np.arange(len(known))
+        row[some] = new[row[some]]
+    return inputs, row

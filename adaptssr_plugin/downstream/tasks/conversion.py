@@ -1,0 +1,102 @@
+"""Conversion: will a user come to one fixed target item (the paper's T6)?"""
+
+import numpy as np
+import numpy.typing as npt
+
+from ...corpus import BehaviourCorpus
+from ...errors import InputError, check_count, check_kind
+from ...seeding import stream_seed
+from .inputs import prefixes
+from .profile import ProfileTask
+
+
+def conversion_task(corpus: BehaviourCorpus, item: str, max_len: int, seed: int) -> ProfileTask:
+    """Make the binary task "interacts with ``item`` later", with inputs that end before.
+
+    Positive is a user with the item in the history; the input is what stands before its first occurrence (users with
+    nothing there are left out). Negative is a user without it. What of a negative's history is the input is our
+    choice, since neither paper nor code has the task: were it all of it, long would mean negative. So negatives are
+    matched to the positives in number of behaviours, as far as the encoder sees it, up to ``max_len``: as many
+    negatives as can be had with the positives' distribution of lengths, each cut at a length that its history
+    reaches; the rest, mostly users of short histories, is left out.
+
+    Args:
+        corpus: whole histories.
+        item: the target, by its token.
+        max_len: how many of the newest behaviours the encoder sees.
+        seed: of the choice of negatives and of lengths.
+
+    Returns:
+        A binary task ``convert:<item>`` with inputs of its own, positives first; the classes are "no" and "yes".
+
+    Raises:
+        InputError: an unknown item, or no positives or no negatives of their lengths.
+    """
+    check_kind("corpus", corpus, BehaviourCorpus, "a BehaviourCorpus")
+    check_kind("item", item, str, "the token of an item of the corpus")
+    check_count("max_len", max_len)
+    (found,) = np.nonzero(corpus.item_tokens[1:] == item)
+    if len(found) != 1:
+        raise InputError(f"item: expected the token of an item of the corpus, got {item!r}")
+    place = np.flatnonzero(corpus.items == found[0] + 1)
+    user = np.searchsorted(corpus.offsets, place, side="right") - 1
+    takers, first = np.unique(user, return_index=True)
+    before = place[first] - corpus.offsets[takers]
+    positives, lengths = takers[before > 0], before[before > 0]
+    others = np.setdiff1d(np.arange(len(corpus)), takers)
+    if len(positives) == 0 or len(others) == 0:
+        raise InputError(
+            f"item: expected users with behaviours before {item!r} and users without it, "
+            f"got {len(positives)} and {len(others)}"
+        )
+    random = np.random.default_rng(stream_seed(seed, "conversion"))
+    negatives, cuts = _matched(np.minimum(lengths, max_len), others, corpus.lengths[others], max_len, random)
+    if len(negatives) == 0:
+        raise InputError(f"item: expected users without {item!r} with histories as long as those before it, got none")
+    rows, ends = np.append(positives, negatives), np.append(lengths, cuts)
+    labels = np.repeat([1, 0], [len(positives), len(negatives)])
+    inputs = prefixes(corpus, rows, ends)
+    return ProfileTask(f"convert:{item}", "binary", np.arange(len(rows)), labels, ("no", "yes"), inputs)
+
+
+def _matched(
+    lengths: npt.NDArray[np.int64],
+    others: npt.NDArray[np.int64],
+    whole: npt.NDArray[np.int64],
+    max_len: int,
+    random: np.random.Generator,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Choose negatives and cut them, so that visible lengths are distributed as ``lengths``.
+
+    Args:
+        lengths: (P,) visible lengths of the positives, up to ``max_len``.
+        others: (M,) users to choose from.
+        whole: (M,) lengths of their histories.
+        max_len: where visible lengths end.
+        random: source of the choice.
+
+    Returns:
+        Users chosen (K,), and after how many behaviours each is cut (K,).
+    """
+    levels, share = np.unique(lengths, return_counts=True)
+    at_least = np.cumsum(share[::-1])[::-1]  # positives of this length or more
+    reach = np.sort(whole)
+    reached = len(reach) - np.searchsorted(reach, levels)  # others that reach it
+    # The largest K of which every upper end of the distribution finds enough others.
+    wanted = int(np.min(reached * len(lengths) // at_least))
+    # K lengths at equal steps through the sorted ones; the longest are served first, as fewest reach them.
+    steps = np.sort(lengths)[(np.arange(wanted) * 2 + 1) * len(lengths) // (2 * max(wanted, 1))]
+    pool = np.empty(0, dtype=np.int64)
+    order = np.argsort(-whole, kind="stable")
+    taken, chosen, cuts = 0, [pool], [pool]
+    for level in levels[::-1]:
+        until = int(np.searchsorted(-whole[order], -level, side="right"))
+        pool = random.permutation(np.append(pool, order[taken:until]))
+        taken = until
+        count = min(int(np.sum(steps == level)), len(pool))
+        picked, pool = pool[:count], pool[count:]
+        # Beyond max_len nothing of the length is seen: any moment from there on will do.
+        last = whole[picked] if level == max_len else np.full(count, level)
+        chosen.append(others[picked])
+        cuts.append(random.integers(level, last + 1) if count else picked)
+    return np.concatenate(chosen), np.concatenate(cuts)

@@ -1,0 +1,240 @@
+"""Figures 3 and 7: what a method gives at each augmentation strength ρ, under its own loss and AdaptSSR."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+
+from adaptssr_plugin.downstream.significance import Summary, summarise
+from adaptssr_plugin.errors import InputError
+from adaptssr_plugin.experiments.figures.drawing import (
+    draw_band,
+    label_percent,
+    percent_cells,
+    save_figure,
+    seeds_shown,
+)
+from adaptssr_plugin.experiments.records import PAPER_NAMES, TFIDF, WARM_UP, paper_name
+from adaptssr_plugin.experiments.tables import csv_text, markdown_table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Loss = Literal["original", "AdaptSSR"]
+
+# How the two losses are drawn: by line style and filling of the marker too, so that they can be told in grey.
+_LOSSES = {"original": ("#D55E00", "--", "white"), "AdaptSSR": ("#0072B2", "-", "#0072B2")}
+_LABELS = {"original": "original (InfoNCE)", "AdaptSSR": "+ AdaptSSR"}
+_METHODS = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#000000", "v"))
+_NONE = PAPER_NAMES["none"]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Test values of one method under one loss.
+
+    Attributes:
+        method: whose augmentations, e.g. "cl4srec".
+        loss: "original", the method's own (InfoNCE), or "AdaptSSR" on the same augmentations.
+        values: for each ρ in (0, 1] the values by seed, fractions in [0, 1]; the ρ in any order.
+    """
+
+    method: str
+    loss: Loss
+    values: Mapping[float, Sequence[float]]
+
+    @property
+    def points(self) -> dict[float, Summary]:
+        """Mean and spread by ρ, the smallest first."""
+        return {rho: summarise(self.values[rho]) for rho in sorted(self.values)}
+
+
+class RobustnessSummary(NamedTuple):
+    """A curve in three numbers.
+
+    Attributes:
+        method: as the paper writes it.
+        loss: "original" or "AdaptSSR".
+        n_rho: how many ρ were measured.
+        range_points: best mean less worst mean, in points of a percent.
+        gain_points: mean over ρ of mean less None's, in points; NaN without None.
+        negative_share: share of ρ whose mean lies below None's (negative transfer); NaN without None.
+    """
+
+    method: str
+    loss: Loss
+    n_rho: int
+    range_points: float
+    gain_points: float
+    negative_share: float
+
+
+def robustness_summary(curves: Sequence[Curve], none: Sequence[float] = ()) -> list[RobustnessSummary]:
+    """Summarise each curve against the values of None by seed."""
+    floor = summarise(none).mean if len(none) else math.nan
+    result = []
+    for curve in curves:
+        means = [point.mean for point in curve.points.values()]
+        negative = sum(mean < floor for mean in means) / len(means) if len(none) else math.nan
+        gain = 100 * (sum(means) / len(means) - floor)
+        spread = 100 * (max(means) - min(means))
+        result.append(RobustnessSummary(paper_name(curve.method), curve.loss, len(means), spread, gain, negative))
+    return result
+
+
+def draw_robustness(
+    curves: Sequence[Curve],
+    path_stem: str | Path,
+    *,
+    dataset: str,
+    task: str,
+    metric: str,
+    none: Sequence[float] = (),
+    warm_up: Sequence[float] = (),
+    tfidf: float | None = None,
+    conditions: str = "",
+    panels: Literal["methods", "one"] = "methods",
+) -> list[Path]:
+    """Draw metric against augmentation strength, one call for each task (Figure 3: T1; Figure 7: T4 and T6).
+
+    Writes, beside each other, ``STEM.png``, ``STEM.svg``, ``STEM.csv`` with the points drawn (rho, method, loss,
+    mean, std, n; in percent), and :func:`robustness_summary` as ``STEM-summary.csv`` and ``STEM-summary.md``.
+    Bands are ± one standard deviation over seeds.
+
+    Args:
+        curves: at least one, each method and loss once.
+        path_stem: path without ending; its folder is made.
+        dataset: for the title.
+        task: for the title.
+        metric: "accuracy", "AUC" or "NDCG@10".
+        none: values by seed without pre-training, for the horizontal line.
+        warm_up: values by seed of the start that all curves share, for the line of dots and dashes: what lies above
+            None, but not above this, is not the method's.
+        tfidf: value of TF-IDF with logistic regression, for the dotted line.
+        conditions: what else the title has to say, e.g. "one pre-training seed".
+        panels: "methods", a panel for each, or "one" with all curves.
+
+    Returns:
+        The five paths.
+
+    Raises:
+        InputError: no curves, one twice or without values, ρ outside (0, 1] or another ``panels``.
+    """
+    _check(curves, panels)
+    title = f"Robustness to the augmentation strength: {task} ({metric})"
+    seeds = seeds_shown(point for curve in curves for point in curve.points.values())
+    below = ", ".join(filter(None, [dataset, seeds, conditions]))
+    figure = _figure(curves, none, warm_up, tfidf, metric, panels, f"{title}\n{below}")
+    texts = {".csv": _points_csv(curves, none, warm_up, tfidf)}
+    texts["-summary.csv"], texts["-summary.md"] = _summary_texts(robustness_summary(curves, none), f"{title}; {below}.")
+    return save_figure(figure, Path(path_stem), texts)
+
+
+def _check(curves: Sequence[Curve], panels: str) -> None:
+    if not curves:
+        raise InputError("curves: expected at least one, got none")
+    if panels not in ("methods", "one"):
+        raise InputError(f"panels: expected methods or one, got {panels!r}")
+    names = [(paper_name(curve.method), curve.loss) for curve in curves]
+    for curve, name in zip(curves, names, strict=True):
+        if curve.loss not in get_args(Loss):
+            raise InputError(f"loss: expected original or AdaptSSR, got {curve.loss!r}")
+        if names.count(name) > 1:
+            raise InputError(f"curves: expected each method and loss once, got {' '.join(name)} twice")
+        if not curve.values:
+            raise InputError(f"values: expected at least one ρ for {' '.join(name)}, got none")
+        if strange := [rho for rho in curve.values if not 0 < rho <= 1]:
+            raise InputError(f"values: expected ρ in (0, 1] for {' '.join(name)}, got {strange}")
+
+
+def _figure(
+    curves: Sequence[Curve],
+    none: Sequence[float],
+    warm_up: Sequence[float],
+    tfidf: float | None,
+    metric: str,
+    panels: str,
+    title: str,
+) -> "Figure":
+    from matplotlib.figure import Figure
+
+    methods = list(dict.fromkeys(paper_name(curve.method) for curve in curves))
+    n_panels = len(methods) if panels == "methods" else 1
+    width, height = (1.2 + 2.9 * n_panels, 4.3) if n_panels > 1 else (6.4, 5.2)
+    figure = Figure(figsize=(max(width, 6.4), height), layout="constrained")
+    axes = figure.subplots(1, n_panels, sharey=True, squeeze=False)[0]
+    for ax, method in zip(axes, methods, strict=False):
+        _draw_lines(ax, none, warm_up, tfidf)
+        for curve in curves:
+            if panels == "one" or paper_name(curve.method) == method:
+                _draw_curve(ax, curve, methods if panels == "one" else [])
+        if panels == "methods":
+            ax.set_title(method, fontsize="medium", fontweight="bold")
+        ax.set_xlabel("augmentation strength ρ")
+        ax.set_xticks(sorted({rho for curve in curves for rho in curve.values}))
+        ax.grid(axis="y", color="0.9", linewidth=0.6)
+        ax.set_axisbelow(True)
+        ax.spines[["top", "right"]].set_visible(False)
+    label_percent(axes[0], metric)
+    figure.suptitle(title, fontsize="medium")
+    by_label = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    columns = len(by_label) if n_panels > 1 else 2
+    figure.legend(
+        by_label.values(), by_label.keys(), loc="outside lower center", ncols=columns, frameon=False,
+        fontsize="small", handlelength=3.5,
+    )  # fmt: skip
+    return figure
+
+
+def _draw_curve(ax: "Axes", curve: Curve, methods: Sequence[str]) -> None:
+    """A curve with its band; in the colour and marker of its method where several share a panel."""
+    colour, style, face = _LOSSES[curve.loss]
+    label, marker = _LABELS[curve.loss], "o" if curve.loss == "AdaptSSR" else "s"
+    if methods:
+        method = paper_name(curve.method)
+        colour, marker = _METHODS[methods.index(method) % len(_METHODS)]
+        face, label = "white" if curve.loss == "original" else colour, f"{method} {label}"
+    draw_band(
+        ax, curve.points, color=colour, alpha=0.08 if methods else 0.16, linestyle=style, linewidth=1.8,
+        marker=marker, markersize=5.5, markerfacecolor=face, label=label,
+    )  # fmt: skip
+
+
+def _draw_lines(ax: "Axes", none: Sequence[float], warm_up: Sequence[float], tfidf: float | None) -> None:
+    """The horizontal lines: None with a thin band, the warm-up in dots and dashes, TF-IDF dotted."""
+    if len(none):
+        level = summarise(none)
+        if not math.isnan(level.std):
+            ax.axhspan(
+                100 * (level.mean - level.std), 100 * (level.mean + level.std), color="0.5", alpha=0.15, linewidth=0
+            )
+        ax.axhline(100 * level.mean, color="0.25", linewidth=1.3, linestyle="-", label=f"{_NONE} (no pre-training)")
+    if len(warm_up):
+        ax.axhline(100 * summarise(warm_up).mean, color="0.25", linewidth=1.3, linestyle="-.", label=WARM_UP)
+    if tfidf is not None:
+        ax.axhline(100 * tfidf, color="0.25", linewidth=1.3, linestyle=":", label=TFIDF)
+
+
+def _points_csv(curves: Sequence[Curve], none: Sequence[float], warm_up: Sequence[float], tfidf: float | None) -> str:
+    lines = [["rho", "method", "loss", "mean", "std", "n"]]
+    for curve in curves:
+        name = paper_name(curve.method)
+        lines += [[f"{rho:g}", name, curve.loss, *percent_cells(point)] for rho, point in curve.points.items()]
+    levels = {_NONE: none, WARM_UP: warm_up, TFIDF: () if tfidf is None else (tfidf,)}
+    lines += [["", name, "", *percent_cells(summarise(values))] for name, values in levels.items() if len(values)]
+    return csv_text(lines)
+
+
+def _summary_texts(summaries: Sequence[RobustnessSummary], conditions: str) -> tuple[str, str]:
+    """The summaries as CSV and as Markdown."""
+    numbers_of: list[Sequence[object]] = [RobustnessSummary._fields]
+    lines = [["Method", "Loss", "Best − worst over ρ", "Mean gain over None", "Share of ρ below None"]]
+    for one in summaries:
+        numbers = [one.range_points, one.gain_points, one.negative_share]
+        numbers_of.append([*one[:3], *("" if math.isnan(number) else f"{number:.4f}" for number in numbers)])
+        share = "-" if math.isnan(one.negative_share) else f"{round(one.negative_share * one.n_rho)} of {one.n_rho}"
+        gain = "-" if math.isnan(one.gain_points) else f"{one.gain_points:+.2f}"
+        lines.append([one.method, _LABELS[one.loss], f"{one.range_points:.2f}", gain, share])
+    return csv_text(numbers_of), markdown_table(lines, [conditions, "Differences of means in points (× 100)."], left=2)

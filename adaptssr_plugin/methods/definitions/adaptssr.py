@@ -1,0 +1,23 @@
+"""AdaptSSR (Yu et al., NeurIPS 2023): self-supervised ranking of two randomly augmented views, after masked items.
+
+Evidence: verified against the authors' code; where code and paper differ, the presets name both (METHODS.md).
+"""
+
+from ...augment import ItemCrop, ItemMask, ItemReorder, RandomPair
+from ...training.stages.pairwise import Views
+from ..comparison import ComparisonOptions
+from ..registry import Method, register
+from ..views import ViewSource
+
+
+def random_pair(options: ComparisonOptions, source: ViewSource) -> Views:
+    """Two views by operators drawn per row from mask, crop and reorder."""
+    operators = [
+        ItemMask(options.mask_ratio, mask_id=source.n_items),
+        ItemCrop(options.crop_ratio),
+        ItemReorder(options.reorder_ratio),
+    ]
+    return RandomPair(operators, distinct=options.distinct_ops)
+
+
+METHOD = register(Method("adaptssr", "operators, ranking and fusion: the authors' code", views=random_pair))

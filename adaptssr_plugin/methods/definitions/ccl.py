@@ -1,0 +1,52 @@
+"""CCL (Bian et al., CIKM 2021): behaviours hidden and guessed again by a masked-item model, from few to many.
+
+Evidence: our reconstruction from the abstract, but the ratio that grows by equal steps (``curriculum: ratio_linear``),
+which is in the authors' code. That code has neither the generator (here: the filler) nor the evaluator of difficulty.
+Candidates sorted by how far the filler sees them move (``curriculum: scored``) stand in for the learnable evaluator.
+"""
+
+from typing import Literal
+
+from ...augment import MaskAndFill, MaskAndFillPair, ScoredFillPair, equal_stages, linear_ratios
+from ...training.stages.pairwise import Views
+from ..comparison import ComparisonOptions
+from ..recipe import Recipe
+from ..registry import Method, register
+from ..views import ViewSource, filler_of
+
+
+def filled_pair(options: ComparisonOptions, source: ViewSource) -> Views:
+    """Two draws of mask-and-fill by the recipe's own masked-item stage."""
+    filler = filler_of(source)
+    recipe = options if isinstance(options, Recipe) else Recipe()  # a RecBole run has no filler, and is refused
+    fill: Literal["sample", "argmax"] = "argmax" if recipe.fill == "argmax" else "sample"
+    operator = MaskAndFill(
+        recipe.fill_ratio,
+        filler,
+        top_k=recipe.fill_top_k,
+        temperature=recipe.fill_temperature,
+        fill=fill,
+        ban_original=recipe.fill_ban_original,
+    )
+    if recipe.curriculum == "scored":
+        candidates = recipe.curriculum_candidates
+        ranks = equal_stages(recipe.epochs, candidates, recipe.curriculum_stages or candidates)
+        return ScoredFillPair(operator, candidates, ranks, recipe.fill_one_side)
+    return MaskAndFillPair(operator, recipe.fill_one_side, _ratios(recipe))
+
+
+def _ratios(recipe: Recipe) -> tuple[float, ...]:
+    if recipe.curriculum == "none":
+        return ()
+    epochs_per_stage = recipe.curriculum_epochs or min(5, -(-recipe.epochs // 4))
+    return linear_ratios(recipe.fill_ratio, recipe.epochs, epochs_per_stage)
+
+
+METHOD = register(
+    Method(
+        "ccl",
+        "mask-and-fill and scored curriculum: our reconstruction; curriculum by ratio: public code",
+        views=filled_pair,
+        needs_filler=True,
+    )
+)

@@ -1,0 +1,10 @@
+"""CL4SRec (Xie et al., ICDE 2022): crop, mask and reorder, two different ones for the views of a row.
+
+Evidence: operators and ratios verified against the code of DuoRec's repository; its in-place edits of stored
+sequences are not reproduced.
+"""
+
+from ..registry import Method, register
+from .adaptssr import random_pair
+
+METHOD = register(Method("cl4srec", "operators: public code (DuoRec's repository)", views=random_pair))

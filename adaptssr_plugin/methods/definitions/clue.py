@@ -1,0 +1,18 @@
+"""CLUE (Cheng et al., ICDM 2021): the same sequence under two dropout masks.
+
+Evidence: our reconstruction from the abstract: the objective is InfoNCE unless asked otherwise.
+"""
+
+from ...augment import DropoutPair
+from ...training.stages.pairwise import Views
+from ..comparison import ComparisonOptions
+from ..registry import Method, register
+from ..views import ViewSource
+
+
+def dropout_pair(_options: ComparisonOptions, _source: ViewSource) -> Views:
+    """Both views are the sequence itself; the encoder's dropout tells them apart."""
+    return DropoutPair()
+
+
+METHOD = register(Method("clue", "objective: our reconstruction from the abstract", views=dropout_pair))

@@ -1,0 +1,24 @@
+"""DuoRec (Qiu et al., WSDM 2022): a sequence under dropout against another with the same target.
+
+Evidence: verified against the authors' code; for user models the key is the last behaviour, as AdaptSSR's paper says.
+"""
+
+from typing import Literal
+
+from ...training.stages.pairwise import Views
+from ..comparison import ComparisonOptions
+from ..registry import Method, register
+from ..user_level import UserLevelOptions
+from ..views import UserHistories, ViewSource
+
+
+def same_target(options: ComparisonOptions, source: ViewSource) -> Views:
+    """The row itself, and one drawn from the rows of the same key item."""
+    if isinstance(options, UserLevelOptions) and isinstance(source, UserHistories):
+        key: Literal["last_kept", "last_dropped"]
+        key = "last_dropped" if options.duorec_key == "last_dropped" else "last_kept"
+        return source.same_target(key, skip_identical=options.skip_identical)
+    return source.same_target()
+
+
+METHOD = register(Method("duorec", "same-target positives: the authors' code", views=same_target))

@@ -1,0 +1,5 @@
+"""No pre-training: the same network from a random initialisation."""
+
+from ..registry import Method, register
+
+METHOD = register(Method("none", "nothing to verify"))

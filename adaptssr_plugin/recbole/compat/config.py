@@ -1,0 +1,214 @@
+"""A RecBole ``Config`` that leaves the process as it found it and says in one line what is wrong with a call."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from recbole.config import Config
+from recbole.utils import ModelType
+
+from adaptssr_plugin.corpus.formats.atomic import AtomicFile
+from adaptssr_plugin.corpus.on_disk import corpus_name, is_corpus, is_unfinished_corpus
+from adaptssr_plugin.errors import InputError
+from adaptssr_plugin.recbole.compat.atomic_files import locate
+from adaptssr_plugin.recbole.compat.patches import compat_patches
+from adaptssr_plugin.recbole.compat.safe_config import SafeConfig, one_line
+
+
+@compat_patches()
+def build_config(
+    model_class: type[Any],
+    dataset: str,
+    options: Mapping[str, Any] | None = None,
+    config_files: Sequence[str | Path | Mapping[str, Any]] = (),
+) -> Config:
+    """Make the RecBole ``Config`` of a sequential model, with the defaults that a user model needs.
+
+    Options take precedence over config files, those over this function's defaults (``MAX_ITEM_LIST_LENGTH`` 100,
+    as the paper's; ``loss_type`` CE and therefore ``train_neg_sample_args`` None; utf-8; of the ``.inter`` file the
+    columns of user, item, time and those that ``val_interval`` and ``threshold`` name), and those over RecBole's.
+    What ``eval_args`` leaves out is as for RecBole's sequential models: last two items held out, ordered by time.
+
+    Unlike RecBole's own: ``sys.argv`` is not read; a string among the options is taken as a Python literal or left
+    as it is, never evaluated; ``options`` and ``CUDA_VISIBLE_DEVICES`` stay as they are (``gpu_id`` counts the
+    devices that this process sees); ``use_gpu: False`` means the CPU; columns are checked before anything is loaded.
+
+    Args:
+        model_class: a model class of RecBole's sequential type; its name becomes ``config["model"]``.
+        dataset: ``ml-100k``, the name of a folder under the option ``data_path``, or a folder that holds
+            ``<folder's name>.inter`` or else a single ``.inter`` file; or the path of a folder that
+            :func:`~adaptssr_plugin.corpus.open_corpus` reads, for which RecBole's options of datasets mean nothing.
+        options: RecBole's ``config_dict``.
+        config_files: yaml files, or options in the place of one; later ones before earlier ones.
+
+    Raises:
+        MissingDatasetError: there is no such dataset.
+        InputError: a wrong option, a missing column, an unreadable file.
+    """
+    if getattr(model_class, "type", None) != ModelType.SEQUENTIAL:
+        raise InputError(f"model_class: expected a class with type = ModelType.SEQUENTIAL, got {model_class!r}")
+    try:
+        return _UserModelConfig(
+            model=model_class,
+            dataset=dataset,
+            config_file_list=list(config_files),
+            config_dict=copy.deepcopy(dict(options or {})),
+        )
+    except InputError:
+        raise
+    except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:  # RecBole's own checks of options
+        raise InputError(f"options: {one_line(error)}") from error
+
+
+class _UserModelConfig(SafeConfig):
+    """The ``Config`` of a user model."""
+
+    def _load_cmd_line(self) -> dict[str, Any]:
+        return {}
+
+    def _get_model_and_dataset(self, model: type[Any], dataset: str) -> tuple[str, type[Any], str]:
+        external = self.external_config_dict
+        refuse_processes(external, "adaptssr pretrain --nproc's")
+        parts = external.get("benchmark_filename")
+        if parts is not None and (not parts or not isinstance(parts, list | tuple)):
+            raise InputError(f"benchmark_filename: expected a list such as ['train', 'valid', 'test'], got {parts!r}")
+        if is_corpus(dataset) or is_unfinished_corpus(dataset):
+            self._folder, name = Path(dataset), corpus_name(dataset)
+        else:
+            self._folder, name = locate(dataset, external.get("data_path", "dataset/"), parts)
+        return model.__name__, model, name
+
+    def _get_final_config_dict(self) -> dict[str, Any]:
+        """Put our defaults between RecBole's and the caller's."""
+        defaults = {"encoding": "utf-8", "MAX_ITEM_LIST_LENGTH": 100}
+        final = {**self.internal_config_dict, **defaults, **self.external_config_dict}
+        final.setdefault("loss_type", "CE")
+        if isinstance(final["eval_args"], dict):  # where RecBole would fill in random order, which it then refuses
+            final["eval_args"] = {**self.internal_config_dict["eval_args"], **final["eval_args"]}
+        if final["loss_type"] == "CE" and "train_neg_sample_args" not in self.external_config_dict:
+            final["train_neg_sample_args"] = None  # RecBole refuses its own default of one negative with CE
+        return final
+
+    def _set_default_parameters(self) -> None:
+        super()._set_default_parameters()
+        self.final_config_dict["data_path"] = str(self._folder)
+        if is_corpus(self._folder):
+            _refuse_options_of_datasets(self)
+        else:
+            _settle_columns(self)
+
+
+def _refuse_options_of_datasets(config: Config) -> None:
+    """Raise InputError for options that say how RecBole reads, filters and splits files, where it reads none."""
+    meaningless = {*config.parameters["Dataset"], "eval_args"} - {"MAX_ITEM_LIST_LENGTH"}
+    for name in config.external_config_dict:
+        if name in meaningless:
+            folder = config["data_path"]
+            raise InputError(f"{name}: expected with RecBole's files alone, got it with the corpus {folder}")
+
+
+def refuse_processes(options: Mapping[str, Any], whose: str, number: int = 1) -> None:
+    """Raise InputError where RecBole's options ask for more processes than there are: they start none.
+
+    Args:
+        options: of a run.
+        whose: what starts several processes, as the message names it.
+        number: how many train together.
+    """
+    for name, most in {"nproc": number, "world_size": number, "local_rank": number - 1}.items():
+        value = options.get(name)
+        if value is not None and not (isinstance(value, int) and value <= most):
+            raise InputError(f"{name}: expected {most}, got {value!r}; several processes are {whose}")
+
+
+def _settle_columns(config: Config) -> None:
+    """Fill in ``load_col`` where the caller left it open, and check every column that it names.
+
+    Raises:
+        InputError: a file lacks a column that is named or that a sequential model needs, or has it in another type.
+    """
+    final, external = config.final_config_dict, config.external_config_dict
+    needed = _needed_columns(config)
+    inter = read_columns(config, "inter")
+    for option in ("load_col", "unload_col", "val_interval", "threshold"):
+        if not isinstance(final.get(option), Mapping | None):
+            raise InputError(f"{option}: expected a mapping, got {final[option]!r}")
+    given = external.get("load_col")
+    if given is None and ("load_col" in external or external.get("unload_col")):
+        final["load_col"] = None  # RecBole's way to say: everything
+    else:
+        filters = [field for key in ("val_interval", "threshold") for field in final.get(key) or {} if field in inter]
+        final["load_col"] = {"inter": list(dict.fromkeys([*needed, *filters])), **(given or {})}
+    for field, (option, kind) in needed.items():
+        if field not in inter:
+            raise InputError(
+                f"{option}: expected a column {field!r} in {_inter_file(config)}, which has {', '.join(inter)}"
+            )
+        if inter[field] != kind:
+            raise InputError(
+                f"{option}: expected {field!r} in {_inter_file(config)} to be of type {kind}, got {inter[field]}"
+            )
+    _check_load_col(config, needed)
+
+
+def read_columns(config: Config, suffix: str) -> dict[str, str]:
+    """Read the columns of one of the dataset's files, with their types."""
+    if suffix == "inter" and config["benchmark_filename"]:
+        suffix = f"{config['benchmark_filename'][0]}.inter"
+    return atomic_file(config, suffix).columns
+
+
+def atomic_file(config: Config, suffix: str) -> AtomicFile:
+    """Open one of the dataset's files."""
+    path = Path(config["data_path"]) / f"{config['dataset']}.{suffix}"
+    return AtomicFile(path, config["field_separator"], config["encoding"])
+
+
+def _needed_columns(config: Config) -> dict[str, tuple[str, str]]:
+    """Columns of the .inter file that a sequential model cannot do without: the option that names each, its type."""
+    needed = {
+        config["USER_ID_FIELD"]: ("USER_ID_FIELD", "token"),
+        config["ITEM_ID_FIELD"]: ("ITEM_ID_FIELD", "token"),
+    }
+    if not config["benchmark_filename"]:
+        return {**needed, config["TIME_FIELD"]: ("TIME_FIELD", "float")}
+    config["alias_of_item_id"] = aliases_of_items(config.final_config_dict)
+    return {**needed, history_column(config.final_config_dict): ("benchmark_filename", "token_seq")}
+
+
+def history_column(options: Mapping[str, Any]) -> str:
+    """Name the column in which files that are split beforehand (``benchmark_filename``) bring their histories."""
+    return f"{options['ITEM_ID_FIELD']}{options['LIST_SUFFIX']}"
+
+
+def aliases_of_items(options: Mapping[str, Any]) -> list[str]:
+    """Give ``alias_of_item_id`` with the column of histories, which RecBole would otherwise number by itself."""
+    shared = list(options.get("alias_of_item_id") or [])
+    return shared if history_column(options) in shared else [*shared, history_column(options)]
+
+
+def _check_load_col(config: Config, needed: Mapping[str, Any]) -> None:
+    keys = {"inter": list(needed), "user": [config["USER_ID_FIELD"]], "item": [config["ITEM_ID_FIELD"]]}
+    for suffix, fields in (config["load_col"] or {}).items():
+        if fields == "*":
+            continue
+        if not isinstance(fields, list | tuple) or not all(isinstance(field, str) for field in fields):
+            raise InputError(f"load_col: expected a list of columns for {suffix!r}, got {fields!r}")
+        columns = read_columns(config, suffix)
+        for field in fields:
+            if field not in columns:
+                raise InputError(
+                    f"load_col: expected columns of {config['dataset']}.{suffix} ({', '.join(columns)}), got {field!r}"
+                )
+        for field in keys.get(suffix, []):
+            if field not in fields:
+                raise InputError(f"load_col: expected {field!r} among the columns for {suffix!r}, got {list(fields)}")
+    for field in (config["unload_col"] or {}).get("inter", []):
+        if field in needed:
+            raise InputError(f"unload_col: {field!r} is needed by a sequential model")
+
+
+def _inter_file(config: Config) -> str:
+    parts = config["benchmark_filename"]
+    return f"{config['dataset']}.{parts[0]}.inter" if parts else f"{config['dataset']}.inter"

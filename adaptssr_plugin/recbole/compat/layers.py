@@ -1,0 +1,112 @@
+"""Faster parts for RecBole's models: the same functions and distributions, from other random numbers."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from recbole.data.interaction import Interaction
+from recbole.data.transform import MaskItemSequence
+from recbole.model.layers import FeedForward
+from torch import Tensor, nn
+
+from ...encoders.dropout import replace_dropout
+from ...errors import InputError
+from ...seeding import stream_generator
+
+_MANY_TRIES = 100
+
+
+def speed_up(model: nn.Module) -> None:
+    """Replace a model's dropout masks and its written-out GELU; parameters and their names stay."""
+    replace_dropout(model)
+    for module in model.modules():
+        # RecBole writes x · 0.5 · (1 + erf(x / √2)) out (model/layers.py:521): six passes over the widest tensor.
+        if isinstance(module, FeedForward) and module.intermediate_act_fn == module.gelu:
+            module.intermediate_act_fn = F.gelu
+
+
+class BatchMaskItemSequence(MaskItemSequence):
+    """RecBole's ``mask_itemseq`` for a whole batch at once (RecBole's goes through every item in Python).
+
+    Each item is masked with probability ``mask_ratio``; with probability ``ft_ratio`` a batch has only its newest
+    items masked instead. Of a row with more masked items than ``int(mask_ratio · L)`` the newest count in the loss.
+
+    Args:
+        config: RecBole's config.
+        stream: name of the random stream; its state is that of :attr:`generator`.
+    """
+
+    def __init__(self, config: Any, stream: str) -> None:
+        super().__init__(config)
+        self.generator = stream_generator("cpu", int(config["seed"]), "mask item sequence", stream)
+
+    def __call__(self, dataset: Any, interaction: Interaction) -> Interaction:
+        """Add the masked sequence, its masked items, their places, and as many items that are not in the row."""
+        sequences, lengths = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
+        n_items = int(dataset.num(self.ITEM_ID))
+        places = torch.arange(sequences.shape[1])
+        if float(torch.rand((), generator=self.generator)) < self.ft_ratio:
+            masked = places == lengths[:, None] - 1
+        else:
+            draws = torch.rand(sequences.shape, generator=self.generator)
+            masked = (draws < self.mask_ratio) & (places < lengths[:, None])  # (B, L)
+        # Masked items fill the last of the slots, oldest first; those beyond the first slot are left out.
+        slots = self.mask_item_length - masked.flip(1).cumsum(1).flip(1)
+        rows, columns = (masked & (slots >= 0)).nonzero(as_tuple=True)
+        to = rows, slots[rows, columns]
+
+        def slotted(values: Tensor) -> Tensor:
+            filled = torch.zeros(len(sequences), self.mask_item_length, dtype=torch.int64)
+            filled[to] = values
+            return filled
+
+        interaction.update(
+            Interaction(
+                {
+                    self.MASK_ITEM_SEQ: sequences.masked_fill(masked, n_items),
+                    self.POS_ITEMS: slotted(sequences[rows, columns]),
+                    self.NEG_ITEMS: slotted(self._negatives(sequences[rows], n_items)),
+                    self.MASK_INDEX: slotted(columns),
+                }
+            )
+        )
+        return interaction
+
+    def _negatives(self, sequences: Tensor, n_items: int) -> Tensor:
+        """Draw for every row an item, uniformly, that it does not hold; redrawn where it does.
+
+        Raises:
+            InputError: a row holds every item.
+        """
+        drawn = torch.randint(1, n_items, (len(sequences),), generator=self.generator)
+        for tries in itertools.count():
+            clash = (sequences == drawn[:, None]).any(1).nonzero()[:, 0]
+            if len(clash) == 0:
+                break
+            if tries == _MANY_TRIES and any(len(set(row) - {0}) == n_items - 1 for row in sequences[clash].tolist()):
+                raise InputError(f"transform: no negative is left for a row that holds all {n_items - 1} items")
+            drawn[clash] = torch.randint(1, n_items, (len(clash),), generator=self.generator)
+        return drawn
+
+
+def mask_whole_batches(loader: Any, config: Any, stream: str) -> None:
+    """Put :class:`BatchMaskItemSequence` in the place of a loader's ``mask_itemseq``, if that is its transform."""
+    if type(getattr(loader, "transform", None)) is MaskItemSequence:
+        loader.transform = BatchMaskItemSequence(config, stream)
+
+
+def index_interaction(interaction: Interaction, index: Any) -> Any:
+    """Stand in for ``Interaction.__getitem__``, which turns an array of indices into a list, for every field anew."""
+    if isinstance(index, str):
+        return interaction.interaction[index]
+    if isinstance(index, list):
+        index = torch.tensor(index)
+    if isinstance(index, np.ndarray):
+        index = torch.from_numpy(np.array(index))  # a copy: torch takes no array that is read-only or runs backwards
+    if isinstance(index, Tensor):
+        if index.dtype != torch.bool or index.numel() == 0:
+            index = index.long()  # of bytes torch would make a mask
+        return Interaction({name: values[index.to(values.device)] for name, values in interaction.interaction.items()})
+    return Interaction({name: values[index] for name, values in interaction.interaction.items()})

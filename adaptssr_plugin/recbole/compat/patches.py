@@ -1,0 +1,213 @@
+"""What RecBole 1.2.1 needs to run on today's numpy and torch, put in for a while and taken out again.
+
+Importing this module changes nothing. Inside ``with compat_patches():`` RecBole is safe to use; afterwards numpy, the
+warnings filters, autograd's anomaly mode and ``CUDA_VISIBLE_DEVICES`` are what they were.
+"""
+
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.config import Config
+from recbole.data.interaction import Interaction
+from recbole.evaluator import Collector
+from recbole.model.sequential_recommender import BERT4Rec
+
+from adaptssr_plugin.recbole.compat.reading import REPLACEMENTS
+from adaptssr_plugin.recbole.requirements import anomaly_mode_kept
+
+# The names that RecBole's Config gives to numpy (config/configurator.py:628-635), by what they mean today.
+_NUMPY_ALIASES: dict[str, type] = {
+    "bool": np.bool_,
+    "int": np.int_,
+    "float": np.float64,
+    "complex": np.complex128,
+    "object": np.object_,
+    "str": np.str_,
+    "long": np.int_,
+    "unicode": np.str_,
+}
+_ABSENT = object()
+_data_struct, _bert4rec_loss = Collector.get_data_struct, BERT4Rec.calculate_loss
+
+
+@contextmanager
+def compat_patches() -> Iterator[None]:
+    """Make RecBole safe to use within this context, or within a function decorated with ``@compat_patches()``.
+
+    Contexts may be nested. Whoever trains, loads data or builds a stock ``Config`` does it inside of one.
+    """
+    with (
+        _quiet(),
+        _numpy_aliases(),
+        temporary_attribute(Config, "compatibility_settings", _no_settings),
+        temporary_attribute(Collector, "get_data_struct", _data_struct_with_counts),
+        temporary_attribute(BERT4Rec, "calculate_loss", _finite_bert4rec_loss),
+        anomaly_mode_kept(),
+        _environment_kept("CUDA_VISIBLE_DEVICES"),
+        ExitStack() as stack,
+    ):
+        for owner, name, value in REPLACEMENTS:
+            stack.enter_context(temporary_attribute(owner, name, value))
+        yield
+
+
+def import_quick_start() -> ModuleType:
+    """Import ``recbole.quick_start`` without ray, and return it.
+
+    quick_start/quick_start.py:20 says ``from ray import tune``; the newest ray that RecBole allows, 2.6.3, imports
+    neither under today's setuptools (no ``pkg_resources``) nor under numpy 2 (no ``np.bool8``). A ray that is
+    imported already is used; otherwise a stub stands in ``sys.modules`` for the length of this one import.
+    """
+    if "recbole.quick_start" in sys.modules or "ray.tune" in sys.modules:
+        return importlib.import_module("recbole.quick_start")
+    ray, tune = ModuleType("ray"), ModuleType("ray.tune")
+    # The only use, at line 223. Outside a ray session ray's own does nothing either, but for a warning.
+    tune.report = lambda **_: None  # type: ignore[attr-defined]
+    ray.tune = tune  # type: ignore[attr-defined]
+    with compat_patches(), _modules({"ray": ray, "ray.tune": tune}):
+        return importlib.import_module("recbole.quick_start")
+
+
+@contextmanager
+def tensorboard_into(directory: str | Path | None) -> Iterator[None]:
+    """Let a RecBole ``Trainer`` made within this context write its TensorBoard curves to ``directory``, or nowhere.
+
+    RecBole's own ``get_tensorboard`` (utils/utils.py:208) always makes ``log_tensorboard/`` in the working directory.
+    """
+
+    def get_tensorboard(_logger: Any) -> Any:
+        if directory is None:
+            return _NoCurves()
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(directory))
+
+    # Trainer.__init__ looks the function up among the globals of its module (trainer/trainer.py:115).
+    with temporary_attribute(importlib.import_module("recbole.trainer.trainer"), "get_tensorboard", get_tensorboard):
+        yield
+
+
+class _NoCurves:
+    """A SummaryWriter that writes nothing."""
+
+    def add_scalar(self, *_: Any, **__: Any) -> None:
+        """Drop a point of a curve."""
+
+    def add_hparams(self, *_: Any, **__: Any) -> None:
+        """Drop the hyper-parameters."""
+
+    def flush(self) -> None:
+        """Write nothing out."""
+
+    def close(self) -> None:
+        """Close nothing."""
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what RecBole's own lines deprecate: its user can do nothing about them.
+
+    For instance torch.cuda.amp at trainer/trainer.py:235,262 and chained fillna at data/dataset/dataset.py:501,648.
+    """
+    with warnings.catch_warnings():
+        for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
+            warnings.filterwarnings("ignore", category=category, module=r"recbole\.")
+        # np.argsort of a tensor at data/interaction.py:347, which numpy 2 puts down to a line of its own.
+        warnings.filterwarnings("ignore", category=DeprecationWarning, message="__array_wrap__ must accept context")
+        yield
+
+
+@contextmanager
+def _numpy_aliases() -> Iterator[None]:
+    """Add the aliases that numpy no longer has, and only those.
+
+    RecBole reads ``np.float`` whenever it makes an Interaction (data/interaction.py:31) or a metric
+    (evaluator/metrics.py:90), and ``np.long``, ``np.bool`` and ``np.str`` elsewhere, so they stay while it runs.
+    """
+    added = [name for name in _NUMPY_ALIASES if name not in vars(np)]  # hasattr would warn under numpy 1
+    for name in added:
+        setattr(np, name, _NUMPY_ALIASES[name])
+    try:
+        yield
+    finally:
+        for name in added:
+            delattr(np, name)
+
+
+def _no_settings(_config: Config) -> None:
+    """Stand in for RecBole's setting of the aliases, which reads np.float_ (config/configurator.py:630): gone."""
+
+
+def _data_struct_with_counts(collector: Collector) -> Any:
+    """Stand in for ``get_data_struct``, which moves counts to the CPU as if they were tensors.
+
+    At evaluator/collector.py:227, so that ItemCoverage, AveragePopularity, GiniIndex and TailPercentage fail.
+    """
+    everything = collector.data_struct._data_dict
+    counts = {name: value for name, value in everything.items() if not isinstance(value, torch.Tensor)}
+    collector.data_struct._data_dict = {name: everything[name] for name in everything if name not in counts}
+    returned = _data_struct(collector)
+    for struct in (collector.data_struct, returned):
+        struct._data_dict.update(counts)
+    return returned
+
+
+def _finite_bert4rec_loss(model: BERT4Rec, interaction: Interaction) -> torch.Tensor:
+    """Stand in for BERT4Rec's loss, which is 0/0 for a batch without a masked item that counts: a zero with its graph.
+
+    At model/sequential_recommender/bert4rec.py:197 and 212. An item at the first position does not count.
+    """
+    places = interaction[model.MASK_INDEX]  # (B, masked)
+    counted = (places > 0).any()
+    # Where none counts, all are moved to a place that does, so that the loss is a number, which zero is multiplied by.
+    moved = {model.MASK_INDEX: torch.where(counted, places, 1)}
+    loss: torch.Tensor = counted * _bert4rec_loss(model, Interaction({**interaction.interaction, **moved}))
+    return loss
+
+
+@contextmanager
+def _environment_kept(name: str) -> Iterator[None]:
+    """Put an environment variable back: a stock Config overwrites this one (config/configurator.py:484)."""
+    before = os.environ.get(name)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = before
+
+
+@contextmanager
+def temporary_attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Give an attribute another value for a while."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+@contextmanager
+def _modules(stand_ins: dict[str, ModuleType]) -> Iterator[None]:
+    """Put modules into sys.modules for a while."""
+    before = {name: sys.modules.get(name, _ABSENT) for name in stand_ins}
+    sys.modules.update(stand_ins)
+    try:
+        yield
+    finally:
+        for name, module in before.items():
+            if module is _ABSENT:
+                del sys.modules[name]
+            else:
+                sys.modules[name] = module  # type: ignore[assignment]

@@ -1,0 +1,435 @@
+"""RecBole's datasets, read by this package's reader and kept in the exact order of their times.
+
+RecBole 1.2.1 reads its files with pandas, which takes quotation marks and words such as NA for something else than
+text (data/dataset/dataset.py:486), and compares times after rounding them to float32 (data/interaction.py:41), which
+leaves Unix seconds within some 128 of each other unordered. What stands here takes the place of the methods that do
+so, and of the loop over rows that cuts histories into prefixes (data/dataset/sequential_dataset.py:109).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from recbole.data.dataset import Dataset, DIENDataset, SequentialDataset
+from recbole.data.interaction import Interaction
+from recbole.utils import FeatureSource, FeatureType
+from torch import Tensor
+
+from ...corpus.formats.atomic import AtomicFile, TokenIds
+from ...corpus.formats.times import ExactTimes
+from ...errors import InputError
+
+_ROWS = 1 << 14  # prefixes that are gathered at a time
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+def load_feat(dataset: Any, filepath: str, source: Any) -> pd.DataFrame | None:
+    """Stand in for ``Dataset._load_feat``: read the columns of a file that the config asks for.
+
+    Tokens are the text of the file, NaN for an empty cell; the times are exact (int64, or float64 that keeps their
+    order); other numbers are float64.
+
+    Raises:
+        InputError: a file that cannot be read, an odd row, an empty cell where a user or an item belongs.
+    """
+    load_col, unload_col = dataset._get_load_and_unload_col(source)
+    if load_col == set():
+        return None
+    file = AtomicFile(filepath, dataset.config["field_separator"], dataset.config["encoding"])
+    columns = {
+        name: FeatureType(kind)
+        for name, kind in file.columns.items()
+        if (load_col is None or name in load_col) and (unload_col is None or name not in unload_col)
+    }
+    if not columns:
+        dataset.logger.warning(f"No columns has been loaded from [{source}]")
+        return None
+    if source != "link":
+        _note_columns(dataset, columns, source)
+    if source == FeatureSource.INTERACTION and dataset.time_field in columns:
+        file.check(dataset.time_field, "float")
+    readers = [_reader(dataset, file, name, kind, source) for name, kind in columns.items()]
+    for cells, lines in file.rows(list(columns)):
+        for reader, column in zip(readers, cells, strict=True):
+            reader.read(column, lines)
+    if not readers[0].parts:
+        raise InputError(f"{filepath}: expected at least one row below the header, got none")
+    return pd.DataFrame({name: reader.values() for name, reader in zip(columns, readers, strict=True)})
+
+
+def _note_columns(dataset: Any, columns: dict[str, FeatureType], source: Any) -> None:
+    """Tell a dataset which fields it has, as RecBole does (data/dataset/dataset.py:471)."""
+    for name, kind in columns.items():
+        dataset.field2source[name] = source
+        dataset.field2type[name] = kind
+        if not kind.value.endswith("seq"):
+            dataset.field2seqlen[name] = 1
+        if "float" in kind.value:
+            dataset.field2bucketnum[name] = 2
+
+
+class _Column:
+    """The cells of a column, chunk by chunk."""
+
+    def __init__(self, file: AtomicFile, name: str) -> None:
+        self.file = file
+        self.name = name
+        self.parts: list[Any] = []
+
+    def read(self, cells: list[str], lines: Sequence[int]) -> None:
+        """Take the cells of some rows and the numbers of their lines."""
+        self.parts.append(self.file.floats(self.name, cells, lines))
+
+    def values(self) -> Any:
+        """Give all values: here (N,) float64."""
+        return np.concatenate(self.parts)
+
+
+class _Times(_Column):
+    parts: list[ExactTimes]
+
+    def read(self, cells: list[str], lines: Sequence[int]) -> None:
+        self.parts.append(self.file.times(self.name, cells, lines))
+
+    def values(self) -> Any:
+        """Give (N,) int64 or float64, in the order of the times."""
+        return self.file.sortable_times(self.parts)
+
+
+class _Tokens(_Column):
+    """Tokens, each different one of which is one Python object."""
+
+    def __init__(self, file: AtomicFile, name: str, needed: bool) -> None:
+        super().__init__(file, name)
+        self._ids = TokenIds(missing=None if needed else 0)
+
+    def read(self, cells: list[str], lines: Sequence[int]) -> None:
+        self.parts.append(self.file.number_tokens(self.name, self._ids, cells, lines))
+
+    def values(self) -> Any:
+        """Give (N,) objects, str or NaN."""
+        return np.array([np.nan, *self._ids], dtype=object)[np.concatenate(self.parts)]
+
+
+class _Lists(_Column):
+    """Lists of tokens or numbers, cut to ``seq_len``; what is empty between two separators is passed over."""
+
+    def __init__(self, file: AtomicFile, name: str, dataset: Any, of_numbers: bool) -> None:
+        super().__init__(file, name)
+        self._dataset = dataset
+        self._of_numbers = of_numbers
+        self._separator = dataset.config["seq_separator"]
+        self._ids = TokenIds()
+
+    def read(self, cells: list[str], lines: Sequence[int]) -> None:
+        lists = [[part for part in cell.split(self._separator) if part] for cell in cells]
+        numbers = [line for line, parts in zip(lines, lists, strict=True) for _ in parts]
+        flat = [part for parts in lists for part in parts]
+        ends = np.cumsum([len(parts) for parts in lists])[:-1]
+        values: npt.NDArray[Any]
+        if self._of_numbers:
+            values = self.file.floats(self.name, flat, numbers)
+        else:
+            self.file.number_tokens(self.name, self._ids, flat, numbers)  # as a check
+            values = np.array(flat, dtype=object)
+        self.parts += np.split(values, ends)
+
+    def values(self) -> Any:
+        """Give N arrays."""
+        lists, field2seqlen = self.parts, self._dataset.field2seqlen
+        field2seqlen[self.name] = max(map(len, lists))
+        limit = (self._dataset.config["seq_len"] or {}).get(self.name)
+        if limit:
+            lists = [values[:limit] for values in lists]
+            field2seqlen[self.name] = min(limit, field2seqlen[self.name])
+        return lists
+
+
+def _reader(dataset: Any, file: AtomicFile, name: str, kind: FeatureType, source: Any) -> _Column:
+    if kind in (FeatureType.TOKEN_SEQ, FeatureType.FLOAT_SEQ):
+        return _Lists(file, name, dataset, kind == FeatureType.FLOAT_SEQ)
+    if kind == FeatureType.TOKEN:
+        keys = {
+            FeatureSource.INTERACTION: (dataset.uid_field, dataset.iid_field),
+            FeatureSource.USER: (dataset.uid_field,),
+            FeatureSource.ITEM: (dataset.iid_field,),
+        }
+        return _Tokens(file, name, needed=name in keys.get(source, ()))
+    if source == FeatureSource.INTERACTION and name == dataset.time_field:
+        return _Times(file, name)
+    return _Column(file, name)
+
+
+# --- order ----------------------------------------------------------------------------------------------------------
+
+
+class _ExactTimes:
+    """The times of a dataset's rows, and what RecBole makes of them for its models.
+
+    While a dataset is sorted, cut into prefixes and split, its column of times is exact; afterwards it is RecBole's
+    again, whatever normalising and discretising have made of it.
+
+    Attributes:
+        exact: (N,) int64 or float64.
+    """
+
+    def __init__(self, exact: npt.NDArray[Any]) -> None:
+        self.exact = exact
+        self._unique: Any = None
+        self._of_unique: Any = None
+
+    def swap_in(self, rows: Interaction, field: str) -> None:
+        """Put the exact times into rows, which are in the order of ``exact``."""
+        self._unique, first = np.unique(self.exact, return_index=True)
+        self._of_unique = rows[field][torch.from_numpy(first)]
+        rows.interaction[field] = torch.from_numpy(self.exact)
+
+    def as_recbole_has_them(self, times: Tensor) -> Tensor:
+        """Give RecBole's float32 for exact times of any shape: that shape, or (..., 2) for a numerical feature."""
+        places = np.searchsorted(self._unique, times.numpy())
+        converted: Tensor = self._of_unique[torch.from_numpy(places)]
+        return converted
+
+
+def fill_nan(original: Any) -> Any:
+    """Wrap ``Dataset._fill_nan``, after which RecBole changes values, and no longer which rows there are."""
+
+    def wrapped(dataset: Any) -> None:
+        field, rows = dataset.time_field, dataset.inter_feat
+        dataset._exact_times = None
+        if dataset.benchmark_filename_list is None and field in rows and dataset.field2type[field] == FeatureType.FLOAT:
+            exact = rows[field].to_numpy()
+            dataset._exact_times = _ExactTimes(exact)
+            rows[field] = exact.astype(np.float64)
+        with np.errstate(over="ignore"):  # in the mean that RecBole fills in
+            original(dataset)
+
+    return wrapped
+
+
+def change_feat_format(original: Any) -> Any:
+    """Wrap ``Dataset._change_feat_format``: within :func:`build`, times are exact from here on."""
+
+    def wrapped(dataset: Any) -> None:
+        original(dataset)
+        if _is_built(dataset) and dataset._exact_times is not None:
+            dataset._exact_times.swap_in(dataset.inter_feat, dataset.time_field)
+
+    return wrapped
+
+
+def build(original: Any) -> Any:
+    """Wrap ``Dataset.build``: order and split by exact times; the parts have RecBole's.
+
+    Raises:
+        InputError: a dataset that stock RecBole has read, and saved perhaps: its order and tokens may be wrong.
+    """
+
+    def wrapped(dataset: Any) -> Any:
+        if not hasattr(dataset, "_exact_times"):
+            raise InputError(
+                f"dataset: expected {dataset.dataset_name} as read while this package is installed, got it from "
+                "RecBole alone; make it anew, and remove what save_dataset has left in checkpoint_dir"
+            )
+        dataset._building = True
+        try:
+            parts = original(dataset)
+        finally:
+            dataset._building = False
+        times, field = dataset._exact_times, dataset.time_field
+        for rows in {id(part.inter_feat): part.inter_feat for part in (dataset, *parts)}.values():  # some share theirs
+            if isinstance(rows, PrefixRows):
+                rows.end_building()
+            if times is not None and field in rows:
+                rows[field] = times.as_recbole_has_them(rows[field])
+        for part in parts:
+            part._building = False
+        return parts
+
+    return wrapped
+
+
+def _is_built(dataset: Any) -> bool:
+    return bool(getattr(dataset, "_building", False))
+
+
+def remove_duplication(dataset: Any) -> None:
+    """Stand in for ``Dataset._remove_duplication``, whose sort leaves open what comes first of equal times."""
+    keep = dataset.config["rm_dup_inter"]
+    if keep is None:
+        return
+    dataset._check_field("uid_field", "iid_field")
+    rows = dataset.inter_feat
+    if dataset.time_field in rows:
+        rows.sort_values(by=dataset.time_field, kind="stable", inplace=True)
+    else:
+        dataset.logger.warning(f"No times are loaded: rm_dup_inter keeps the {keep} one in the order of the file")
+    rows.drop_duplicates(subset=[dataset.uid_field, dataset.iid_field], keep=keep, inplace=True)
+
+
+# --- prefixes -------------------------------------------------------------------------------------------------------
+
+
+def data_augmentation(dataset: Any) -> None:
+    """Stand in for ``data_augmentation`` of RecBole's sequential datasets: the same rows, which take less memory.
+
+    One row for every behaviour that has one of the same user before it: the behaviour, and lists of those before.
+    """
+    dataset._aug_presets()
+    dataset._check_field("uid_field", "time_field")
+    dataset.sort(by=[dataset.uid_field, dataset.time_field], ascending=True)
+    feat = dataset.inter_feat
+    prefixes = _Prefixes(feat[dataset.uid_field], int(dataset.config["MAX_ITEM_LIST_LENGTH"]))
+    if not len(prefixes.targets):
+        raise InputError(f"dataset: expected a user with two interactions or more in {dataset.dataset_name}")
+    widens = isinstance(dataset, DIENDataset)  # whose lists have the widest type (data/dataset/customized_dataset.py)
+    for field in feat:
+        if field == dataset.uid_field:
+            continue
+        values = feat[field]
+        if _is_built(dataset) and dataset._exact_times is not None and field == dataset.time_field:
+            values = dataset._exact_times.as_recbole_has_them(values)
+        if widens:
+            values = values.double() if values.is_floating_point() else values.long()
+        prefixes.values[getattr(dataset, f"{field}_list_field")] = values
+        if widens and field == dataset.iid_field:
+            prefixes.values[dataset.neg_item_list_field] = dataset.neg_item_list.long()
+    columns = {field: feat[field][prefixes.targets] for field in feat}
+    columns[dataset.item_list_length_field] = prefixes.lengths
+    dataset.inter_feat = PrefixRows(columns, prefixes, torch.arange(len(prefixes.targets)), _is_built(dataset))
+
+
+class _Prefixes:
+    """What stands before each behaviour that has one of the same user before it.
+
+    Args:
+        users: (N,) of all behaviours, those of a user in one place.
+        width: how many of the newest behaviours before it count.
+
+    Attributes:
+        targets: (M,) int64, the places of these behaviours.
+        lengths: (M,) int64, from 1 to ``width``.
+        values: for each list field, (N, ...): what the lists consist of.
+    """
+
+    def __init__(self, users: Tensor, width: int) -> None:
+        place = torch.arange(len(users))
+        begins = torch.ones(len(users), dtype=torch.bool)
+        begins[1:] = users[1:] != users[:-1]
+        first = place.masked_fill(~begins, 0).cummax(0).values
+        self.targets = place[~begins]
+        self._starts = torch.maximum(first[self.targets], self.targets - width)
+        self.lengths = self.targets - self._starts
+        self._width = width
+        self.values: dict[str, Tensor] = {}
+
+    def lists(self, field: str, rows: Tensor) -> Tensor:
+        """Gather the lists of some rows, int64 of any shape: (rows, width, ...), 0 behind the end of each list."""
+        values, numbers, columns = self.values[field], rows.reshape(-1), torch.arange(self._width)
+        lists = values.new_zeros(len(numbers), self._width, *values.shape[1:])
+        for start in range(0, len(numbers), _ROWS):
+            some = numbers[start : start + _ROWS]
+            inside = columns < self.lengths[some, None]
+            lists[start : start + _ROWS][inside] = values[(self._starts[some, None] + columns)[inside]]
+        return lists.reshape(*rows.shape, *lists.shape[1:])
+
+
+class PrefixRows(Interaction):
+    """RecBole's rows of prefixes, whose lists are gathered when rows are asked for.
+
+    RecBole holds ``rows x MAX_ITEM_LIST_LENGTH`` values for every column; here a batch has its lists, and the dataset
+    the columns that they are cut from. A whole column of lists is gathered, and then kept, when it is asked for.
+
+    Args:
+        columns: (M,) or (M, ...), the columns without lists.
+        prefixes: where the lists come from.
+        numbers: (M,) int64, the rows of ``prefixes``.
+        building: whether the rows are still ordered and split: parts of them then are rows of this kind too.
+    """
+
+    def __init__(self, columns: dict[str, Tensor], prefixes: _Prefixes, numbers: Tensor, building: bool) -> None:
+        super().__init__(columns)
+        self._prefixes = prefixes
+        self._numbers = numbers
+        self._building = building
+        self.interaction = _Columns({**columns, **dict.fromkeys(prefixes.values)}, self._lists)
+
+    def end_building(self) -> None:
+        """Let parts be RecBole's rows from now on."""
+        self._building = False
+
+    def _lists(self, field: str) -> Tensor:
+        return self._prefixes.lists(field, self._numbers)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Give a column by its name, or some rows."""
+        if isinstance(index, str):
+            return self.interaction[index]
+        if isinstance(index, list | range):
+            index = torch.tensor(index, dtype=torch.bool if index and isinstance(index[0], bool) else torch.int64)
+        elif isinstance(index, np.ndarray):
+            index = torch.from_numpy(np.array(index))
+        numbers = self._numbers[index]
+        there = self.interaction.there()
+        columns = {field: values[index] for field, values in there.items()}
+        absent = [field for field in self.interaction if field not in there]
+        if self._building:
+            part = PrefixRows(columns, self._prefixes, numbers, True)
+            for field in [field for field in part if field not in self.interaction]:
+                del part[field]  # which has been dropped here
+            return part
+        lists = {field: self._prefixes.lists(field, numbers) for field in absent}
+        return Interaction({field: (lists if field in lists else columns)[field] for field in self.interaction})
+
+    def _reindex(self, index: Any) -> None:
+        """Put the rows into another order."""
+        index = torch.as_tensor(index)
+        self._numbers = self._numbers[index]
+        for field, values in self.interaction.there().items():
+            self.interaction[field] = values[index]
+
+
+class _Columns(dict[str, Any]):
+    """Columns by name, of which those that are None are made on the first look."""
+
+    def __init__(self, columns: dict[str, Tensor | None], make: Any) -> None:
+        super().__init__(columns)
+        self._make = make
+
+    def there(self) -> dict[str, Tensor]:
+        """Give the columns that need not be made."""
+        return {field: values for field, values in super().items() if values is not None}
+
+    def __getitem__(self, field: str) -> Tensor:
+        values = super().__getitem__(field)
+        if values is None:
+            values = self[field] = self._make(field)
+        return values  # type: ignore[no-any-return]
+
+    def items(self) -> Any:
+        """Give all columns, made."""
+        return {field: self[field] for field in self}.items()
+
+    def values(self) -> Any:
+        """Give all columns, made."""
+        return {field: self[field] for field in self}.values()
+
+    def __reduce__(self) -> Any:
+        return type(self), (dict(super().items()), self._make)
+
+
+# What takes the place of what, for as long as RecBole is made compatible.
+REPLACEMENTS: tuple[tuple[Any, str, Any], ...] = (
+    (Dataset, "_load_feat", load_feat),
+    (Dataset, "_fill_nan", fill_nan(Dataset._fill_nan)),
+    (Dataset, "_change_feat_format", change_feat_format(Dataset._change_feat_format)),
+    (Dataset, "build", build(Dataset.build)),
+    (Dataset, "_remove_duplication", remove_duplication),
+    (SequentialDataset, "data_augmentation", data_augmentation),
+    (DIENDataset, "data_augmentation", data_augmentation),
+)

@@ -1,0 +1,62 @@
+"""What RecBole trains a sequential model on, as the data that view providers and user-level stages are made of."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...augment import SameTargetPair
+from ...corpus import BehaviourCorpus
+from .user_sequences import histories_of_rows
+
+ROW_FIELD = "adaptssr_row"
+
+
+class TrainingRows:
+    """The training part of a sequential dataset: one row per prefix of a user's history, and the item after it.
+
+    Args:
+        config: RecBole's config.
+        dataset: the training dataset, as RecBole hands it to a model.
+    """
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        self.dataset = dataset
+        self.n_items = int(dataset.item_num)
+        self.max_len = int(config["MAX_ITEM_LIST_LENGTH"])
+        self._length = config["ITEM_LIST_LENGTH_FIELD"]
+        self._sequence = dataset.iid_field + config["LIST_SUFFIX"]
+
+    def histories(self) -> BehaviourCorpus:
+        """Give the training histories, one row per user."""
+        return histories_of_rows(self.dataset)
+
+    def same_target(self) -> SameTargetPair:
+        """Give pairs of rows with the same target (as DuoRec's code: the key is not in the input)."""
+        rows = self.dataset.inter_feat
+        sequences = rows[self._sequence]  # (N, L)
+        return SameTargetPair(
+            items=sequences.flatten(),
+            starts=torch.arange(len(sequences)) * sequences.shape[1],
+            lengths=rows[self._length],
+            keys=rows[self.dataset.iid_field],
+        )
+
+    def number_rows(self) -> None:
+        """Give every row its number, as a column of the dataset, so that batches say which rows they hold."""
+        self.dataset.inter_feat[ROW_FIELD] = torch.arange(len(self.dataset.inter_feat))
+
+
+def item_tokens(dataset: Any) -> list[str]:
+    """Give the token of every item id of a RecBole dataset, the padding first."""
+    return list(map(str, np.asarray(dataset.field2id_token[dataset.iid_field]).tolist()))
+
+
+def item_fingerprint(dataset: Any) -> str:
+    """Hash the tokens of all items in the order of their ids: tables of one fingerprint mean the same by every row."""
+    digest = hashlib.blake2b(digest_size=16)
+    for token in item_tokens(dataset):
+        digest.update(token.encode())
+        digest.update(b"\0")
+    return digest.hexdigest()

@@ -1,0 +1,227 @@
+"""What is made of RecBole's classes while installed: what honours the options of its config.
+
+A name that was imported before :func:`~adaptssr_plugin.recbole.install` is the same class as one that is imported
+after it. So it is the classes that change for a while, in their ``__init__``. Not in ``__new__``: CPython (3.10 to
+3.13, tried) does not give a class its former one back, and nothing could be made of it any more.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from recbole.config import Config
+from recbole.data.dataloader import FullSortEvalDataLoader, NegSampleEvalDataLoader
+from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
+from recbole.data.dataset import Dataset
+from recbole.model.abstract_recommender import AbstractRecommender
+from recbole.trainer import Trainer
+from recbole.trainer.trainer import AbstractTrainer
+
+from ...errors import InputError
+from ..compat.data_parallel import alone, refuse_trainer
+from ..compat.layers import speed_up
+from ..compat.patches import temporary_attribute
+from ..recommender.checkpoints import load_pretrained_weights
+from ..recommender.config import RunConfig
+from ..recommender.joint import (
+    SelfSupervisedTerm,
+    add_term,
+    class_of_model,
+    keep_modules_out_of_checkpoints,
+    self_supervised_term,
+)
+from ..recommender.settings import SelfSupervision, self_supervision
+from ..recommender.trainer import RecommenderTrainer
+from ..user_model.trainer import UserModel
+
+_Init = Callable[..., None]
+# Whether a model is being made, of which another one may be a part.
+_making_model: ContextVar[bool] = ContextVar("making_model", default=False)
+
+
+@contextmanager
+def options_honoured() -> Iterator[None]:
+    """Within this context a plain ``Config`` and ``Trainer`` are ours, and models get their self-supervised loss."""
+    with ExitStack() as stack:
+        for owner, make in (
+            (Config, _make_config),
+            (AbstractDataLoader, _make_loader),
+            (Trainer, _make_trainer),
+            (AbstractTrainer, _make_any_trainer),
+        ):
+            stack.enter_context(temporary_attribute(owner, "__init__", _instead(owner.__init__, make)))
+        stack.enter_context(_models_intercepted())
+        yield
+
+
+def _instead(own: _Init, make: _Init) -> _Init:
+    """Give an ``__init__`` that calls ``make(own, self, …)`` in the place of ``own(self, …)``."""
+
+    @functools.wraps(own)
+    def init(*arguments: Any, **options: Any) -> None:
+        make(own, *arguments, **options)
+
+    return init
+
+
+def _make_config(own: _Init, config: Any, /, *arguments: Any, **options: Any) -> None:
+    if type(config) is Config:
+        config.__class__ = RunConfig
+        RunConfig.__init__(config, *arguments, **options)
+    else:
+        own(config, *arguments, **options)
+
+
+def _make_loader(own: _Init, loader: Any, /, config: Any, *arguments: Any, **options: Any) -> None:
+    """Give every process all rows that it evaluates, and its own part of those that it trains on."""
+    if config["single_spec"] is False and isinstance(loader, FullSortEvalDataLoader | NegSampleEvalDataLoader):
+        config = alone(config)
+    own(loader, config, *arguments, **options)
+
+
+# --- trainers --------------------------------------------------------------------------------------------------------
+
+
+def _make_trainer(own: _Init, trainer: Any, /, config: Any, model: Any) -> None:
+    if type(trainer) is Trainer:
+        trainer.__class__ = RecommenderTrainer
+        RecommenderTrainer.__init__(trainer, config, model)
+    else:
+        own(trainer, config, model)
+        term = self_supervised_term(model)
+        if term is not None and not isinstance(trainer, RecommenderTrainer):
+            term.apart = False
+            _check_first_step(trainer, config, term)
+
+
+def _check_first_step(trainer: Any, config: Any, term: SelfSupervisedTerm) -> None:
+    """Let the first step raise InputError if it is by other losses of the model than ``calculate_loss``."""
+
+    def check(*_: Any) -> None:
+        handle.remove()
+        if not term.computed:
+            raise InputError(
+                f"ssl_loss: expected none for {config['model']}, which {type(trainer).__name__} trains without its "
+                f"calculate_loss, got {term.settings.loss}"
+            )
+
+    handle = trainer.optimizer.register_step_pre_hook(check)
+
+
+def _make_any_trainer(own: _Init, trainer: Any, /, config: Any, model: Any) -> None:
+    if isinstance(config, Config) and not isinstance(model, UserModel):  # that of a stage within pretrain mode
+        settings = _settings(config)
+        _check_model(settings, model)
+        if not isinstance(trainer, RecommenderTrainer):
+            _check_trainer(type(trainer), config, settings)
+    own(trainer, config, model)
+
+
+def _check_model(settings: SelfSupervision, model: Any) -> None:
+    """Raise InputError for a model that was not made by a trainer's ``ssl_`` options."""
+    term = self_supervised_term(model)
+    its = SelfSupervision() if term is None else term.settings
+    if not (settings.active or its.active):
+        return
+    wanted, given = settings.as_options(), its.as_options()
+    for name in ("ssl_loss", *wanted):
+        if given[name] != wanted[name]:
+            raise InputError(
+                f"{name}: expected a {type(model).__name__} that was made with {wanted[name]!r}, after install(), as "
+                f"the trainer's config says, got one that was made with {given[name]!r}"
+            )
+
+
+def _check_trainer(trainer: type[Any], config: Config, settings: SelfSupervision) -> None:
+    """Raise InputError for what only this package's trainer does, where a model has a trainer of its own."""
+    model = config["model"]
+    if settings.active and settings.mode == "pretrain":
+        raise InputError(
+            f"ssl_mode: expected joint for {model}, which {trainer.__name__} trains, got pretrain: the stages before "
+            "go by this package's trainer"
+        )
+    if config["resume"]:
+        raise InputError(
+            f"resume: expected no checkpoint for {model}, which {trainer.__name__} trains, got {config['resume']}: "
+            "only this package's trainer goes on from one"
+        )
+    if config["single_spec"] is False:
+        refuse_trainer(trainer, model, config["world_size"])
+
+
+# --- models ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _models_intercepted() -> Iterator[None]:
+    """Intercept the making of every recommender, also of classes that come to be within this context."""
+    own: dict[type[Any], _Init | None] = {}
+    stand_ins: set[_Init] = set()
+
+    def intercept(model_class: type[Any]) -> None:
+        if model_class.__init__ not in stand_ins:  # its own, or that of a class that is no recommender
+            own[model_class] = vars(model_class).get("__init__")
+            stand_in = _instead(model_class.__init__, _make_model)
+            stand_ins.add(stand_in)
+            setattr(model_class, "__init__", stand_in)  # noqa: B010 - mypy takes no other
+
+    def init_subclass(model_class: type[Any], /, **options: Any) -> None:
+        super(AbstractRecommender, model_class).__init_subclass__(**options)
+        intercept(model_class)
+
+    for model_class in _descendants(AbstractRecommender):
+        intercept(model_class)
+    AbstractRecommender.__init_subclass__ = classmethod(init_subclass)
+    try:
+        yield
+    finally:
+        del AbstractRecommender.__init_subclass__
+        for model_class, init in own.items():
+            if init is None:
+                del model_class.__init__
+            else:
+                setattr(model_class, "__init__", init)  # noqa: B010
+
+
+def _descendants(parent: type[Any]) -> Iterator[type[Any]]:
+    yield parent
+    for child in parent.__subclasses__():
+        yield from _descendants(child)
+
+
+def _make_model(own: _Init, model: Any, /, *arguments: Any, **options: Any) -> None:
+    """Make a model as its config says; one within another, say a teacher, is a part of that, and stays as it is."""
+    config = _first(Config, *arguments, *options.values())
+    if config is None or _making_model.get():
+        own(model, *arguments, **options)
+        return
+    dataset = _first(Dataset, *arguments, *options.values())
+    if trained := vars(config).pop("trained_items", None):  # of a checkpoint that is being loaded
+        trained.check(dataset)
+    settings = _settings(config)
+    # Past nn.Module, which would look for a parameter of that name.
+    object.__setattr__(model, "__class__", class_of_model(type(model), config, settings))
+    making = _making_model.set(True)
+    try:
+        own(model, *arguments, **options)
+        keep_modules_out_of_checkpoints(model)
+        if settings.active:
+            add_term(model, config, dataset, settings)
+        if config["faster_layers"]:
+            speed_up(model)
+        if config["pretrained"]:
+            report = load_pretrained_weights(model, config["pretrained"], dataset, bool(config["trusted_files"]))
+            model.logger.info(f"Weights of {config['pretrained']}:\n{report}")
+    finally:
+        _making_model.reset(making)
+
+
+def _first(kind: type[Any], *arguments: Any) -> Any:
+    return next((argument for argument in arguments if isinstance(argument, kind)), None)
+
+
+def _settings(config: Any) -> SelfSupervision:
+    """Read the ``ssl_`` options anew: of a config that was made before, or changed since, nobody has."""
+    return self_supervision(config.model, config.final_config_dict)

@@ -1,0 +1,109 @@
+"""``run_recbole`` and ``load_data_and_model`` with the ``ssl_`` options, in RecBole's own signatures."""
+
+import importlib
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...training.processes import GO_ON_BY_RESUME, Processes
+from .installing import installed
+
+
+def run_recbole(
+    model: Any = None,
+    dataset: str | None = None,
+    config_file_list: list[str] | None = None,
+    config_dict: dict[str, Any] | None = None,
+    saved: bool = True,
+    queue: Any = None,
+) -> dict[str, Any]:
+    """Train and test a model by RecBole's own ``run_recbole``, with the ``ssl_`` options honoured.
+
+    Options come, later ones first, from the command line (``--key=value``), ``config_dict`` and the yaml files. The
+    process is left as it was, but for the state of its random numbers, which RecBole seeds: ``config_dict``, numpy,
+    warnings filters, autograd's modes, cuDNN's switches, CUDA_VISIBLE_DEVICES, the root logger, the standard streams.
+
+    Where torch's default process group has several processes, all of them call this, alike, and train one model: they
+    share every batch out among themselves, ``ssl_loss`` compares the rows of all, and the first one writes and speaks.
+    Each gets the result.
+
+    Args:
+        model: name of a RecBole model, CL4SRec, CoSeRec or DuoRec; or a class.
+        dataset: name of a dataset as RecBole knows it, or a folder of atomic files.
+        config_file_list: yaml files, later ones before earlier ones.
+        config_dict: options.
+        saved: whether to write checkpoints, and test the best of them.
+        queue: where the result is put besides, for a parent process.
+
+    Returns:
+        RecBole's: ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result``, ``test_result``.
+
+    Raises:
+        InputError: an unknown model, a model that cannot have a self-supervised loss, an unknown ``ssl_`` option or
+            a value outside its range, an unreadable file.
+        TrainingDivergedError: a loss that is not a number.
+        ProcessLostError: another one of several processes ended, or no longer answers.
+    """
+    with installed(), _process_kept(), Processes(together=True).none_lost(GO_ON_BY_RESUME):
+        result: dict[str, Any] = _quick_start().run_recbole(
+            model, dataset, config_file_list, config_dict, saved=saved, queue=queue
+        )
+        return result
+
+
+def load_data_and_model(
+    model_file: str | Path,
+    trusted: bool = False,
+    model: type[Any] | None = None,
+    data_path: str | Path | None = None,
+) -> Any:
+    """Load the checkpoint of a run, by RecBole's own function of that name.
+
+    To evaluate the model with RecBole's trainer under numpy 2, do it within ``installed()`` or after ``install()``.
+
+    Args:
+        model_file: the checkpoint.
+        trusted: whether the file may execute code, as one that RecBole itself has written does.
+        model: class of the model, where it is none that RecBole finds by name.
+        data_path: where the data of the run are now: a folder of atomic files, or RecBole's ``data_path``, which holds
+            the dataset's folder. None: where the run had them.
+
+    Returns:
+        config, model, dataset, and the loaders of training, validation and test.
+
+    Raises:
+        InputError: a file that is missing, damaged, or would execute code; a model that is not found by name; data
+            that are not there, or have other items than the model was trained on.
+    """
+    with installed(), _process_kept():
+        return _quick_start().load_data_and_model(model_file, trusted, model, data_path)
+
+
+def _quick_start() -> Any:
+    return importlib.import_module("recbole.quick_start.quick_start")
+
+
+@contextmanager
+def _process_kept() -> Iterator[None]:
+    """Put back what RecBole's ``init_logger`` and ``init_seed`` change of the process.
+
+    Taken out again, and closed: the handlers that the root logger gets. Put back: the standard streams, which
+    colorama wraps (utils/logger.py:84), and cuDNN's switches (utils/utils.py:188).
+    """
+    root, cudnn = logging.getLogger(), torch.backends.cudnn
+    before, level = list(root.handlers), root.level
+    streams, switches = (sys.stdout, sys.stderr), (cudnn.benchmark, cudnn.deterministic)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = streams
+        cudnn.benchmark, cudnn.deterministic = switches
+        for handler in [handler for handler in root.handlers if handler not in before]:
+            root.removeHandler(handler)
+            handler.close()
+        root.setLevel(level)

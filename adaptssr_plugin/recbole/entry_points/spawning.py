@@ -1,0 +1,105 @@
+"""RecBole's ``run``, which starts the processes of a run itself: ours in the place of its own, which lack our mends."""
+
+import importlib
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ...errors import InputError, check_count
+from ...training.launch import launch
+from ...training.processes import GO_ON_BY_RESUME, process_group
+
+
+class Group(NamedTuple):
+    """The processes of a run, and which of them are on this machine; what RecBole's ``run`` takes."""
+
+    nproc: int
+    world_size: int
+    ip: str
+    port: str
+    group_offset: int
+
+
+def run_in_processes(
+    run: Callable[..., Any],
+    model: Any,
+    dataset: Any,
+    config_file_list: Any,
+    config_dict: Any,
+    saved: bool,
+    nproc: int,
+    world_size: int,
+    ip: str,
+    port: str,
+    group_offset: int,
+) -> Any:
+    """Run as RecBole's ``run`` does, on CPUs by gloo and on GPUs by NCCL.
+
+    Args:
+        run: RecBole's own, for one process.
+        model: as of all others of RecBole's own.
+        dataset: a name or a folder.
+        config_file_list: yaml files.
+        config_dict: options.
+        saved: whether to write checkpoints.
+        nproc: processes on this machine.
+        world_size: processes on all machines; -1: on this one alone.
+        ip: of the machine of the first one.
+        port: that is free there.
+        group_offset: how many processes other machines have before this one's.
+
+    Returns:
+        The first process's result.
+
+    Raises:
+        InputError: what the user can put right, of the first process that says so.
+        TrainingDivergedError: a loss that is not a number.
+        ProcessLostError: a process was killed, or one on another machine ended.
+        ProcessRaisedException: torch's, for anything else that a process raised, with the traceback.
+    """
+    call = {
+        "model": model,
+        "dataset": dataset,
+        "config_file_list": config_file_list,
+        "config_dict": config_dict,
+        "saved": saved,
+    }
+    group = _checked(Group(nproc, world_size, str(ip), str(port), group_offset))
+    if group.world_size == 1:
+        return run(**call)
+    return launch(_in_process, (group, call), group.nproc, GO_ON_BY_RESUME)
+
+
+def _checked(group: Group) -> Group:
+    """Give the group with the number of all processes filled in; InputError for one that cannot be."""
+    check_count("nproc", group.nproc)
+    if group.world_size <= 0:
+        group = group._replace(world_size=group.nproc)
+    check_count("world_size", group.world_size, group.nproc)
+    check_count("group_offset", group.group_offset, 0)
+    if group.group_offset + group.nproc > group.world_size:
+        raise InputError(
+            f"group_offset: expected {group.world_size - group.nproc} at most, for {group.nproc} of "
+            f"{group.world_size} processes, got {group.group_offset}"
+        )
+    if not group.port.isdecimal():
+        raise InputError(f"port: expected a number, got {group.port!r}")
+    return group
+
+
+def _in_process(group: Group, call: dict[str, Any]) -> Any:
+    """Be one of the processes of all machines, which find one another at the address that RecBole's ``run`` was given.
+
+    Each machine has an agent of its own: torchrun's would be told how many machines there are, and not how many
+    processes are on others.
+    """
+    os.environ |= {
+        "RANK": str(group.group_offset + int(os.environ["LOCAL_RANK"])),
+        "WORLD_SIZE": str(group.world_size),
+        "MASTER_ADDR": group.ip,
+        "MASTER_PORT": group.port,
+        "TORCHELASTIC_USE_AGENT_STORE": "False",
+    }
+    run_recbole = importlib.import_module(f"{__package__}.run").run_recbole  # whose file imports this one
+    with process_group():
+        return run_recbole(**call)

@@ -1,0 +1,277 @@
+"""RecBole's sequential models as encoders of user vectors, without a line written for any one of them but BERT4Rec.
+
+What a model needs for it: a ``forward`` that takes the item sequence, and its length or not, and gives a vector
+``(B, d)``. Arguments are bound by name. While a sequence is encoded for a self-supervised loss, hooks on the model's
+item embedding give [MASK] a learned vector and, where the model has no active dropout, drop out item vectors;
+whatever else the model computes is its own.
+"""
+
+import inspect
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from recbole.model.layers import ContextSeqEmbAbstractLayer
+from recbole.utils import ModelType
+from torch import Tensor, nn
+
+from ...encoders.length_groups import length_groups, restore_order
+from ...errors import InputError
+from ...seeding import stream_generator
+
+_SEQUENCE = ("item_seq", "seq_item")
+_LENGTH = ("item_seq_len", "seq_item_len")
+_USER = ("user",)
+_MASK_STD = 0.02  # as every embedding of AdaptSSR's code
+PROBED_ROWS = 8
+_SAME = 1e-4  # relative; float32's rounding in a backbone of a few layers stays a hundred times below
+
+
+def refusal(model_class: type[Any]) -> str | None:
+    """Say in a few words why a model cannot be given a self-supervised loss; None if nothing speaks against it."""
+    if getattr(model_class, "type", None) != ModelType.SEQUENTIAL:
+        return "it is no sequential model, so that it has no behaviour sequence to make views of"
+    if hasattr(model_class, "pretrain"):
+        return "it brings a pre-training of its own, in two runs by train_stage"
+    needed = _needed_arguments(model_class)
+    if not any(name in _SEQUENCE for name in needed):
+        return "its forward takes no item sequence"
+    for name in needed:
+        if name not in _SEQUENCE + _LENGTH + _USER:
+            return f"its forward needs {name} besides the item sequence, so that it gives no vector of a user alone"
+    if any(name in _USER for name in needed):
+        return "its user vector holds an embedding of the user's id, which both views would share"
+    return None
+
+
+def _needed_arguments(model_class: type[Any]) -> list[str]:
+    parameters = list(inspect.signature(model_class.forward).parameters.values())[1:]
+    return [parameter.name for parameter in parameters if parameter.default is parameter.empty]
+
+
+class BackboneEncoder(nn.Module):
+    """A RecBole model as the encoder of a self-supervised loss.
+
+    Args:
+        backbone: the model. Its weights are the encoder's, and the other way round.
+        n_items: items, the padding id 0 included; the id ``n_items`` marks a masked position.
+        mask: the learned vector of [MASK], ``(d,)``; None where the backbone has a row of its own for it, or no view
+            holds any.
+        dropout: probability with which item vectors are dropped out if the backbone has no active dropout.
+
+    Attributes:
+        drops_out: whether the backbone's own dropout is active; None before :meth:`probe`.
+        ignores_padding: whether a row is encoded the same without the padding behind it; None before :meth:`probe`.
+    """
+
+    def __init__(self, backbone: nn.Module, n_items: int, mask: nn.Parameter | None, dropout: float) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.n_items = n_items
+        self.mask = mask
+        self.dropout = dropout
+        self.drops_out: bool | None = None
+        self.ignores_padding: bool | None = None
+        self._arguments = _needed_arguments(type(backbone))
+
+    def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+        """Encode sequences, int64 ``(B, L)`` and ``(B,)``, as user vectors ``(B, d)``.
+
+        Raises:
+            InputError: at the first call, for a backbone that gives something else than a vector.
+        """
+        if self.ignores_padding is None:
+            self.probe(item_seq[:PROBED_ROWS], item_seq_len[:PROBED_ROWS])
+        if not len(
+            item_seq
+        ):  # one process's part of a batch, for which not every backbone has a forward; a graph it needs
+            return self(item_seq.new_ones(2, 1), item_seq_len.new_ones(2))[:0]  # type: ignore[no-any-return]
+        with self._hooks():
+            if not self.ignores_padding:
+                return self._encode(self._full_width(item_seq), item_seq_len)
+            groups = list(length_groups(item_seq_len, _few_groups(item_seq_len)))
+            parts = [self._encode(item_seq[rows, :width], item_seq_len[rows]) for rows, width in groups]
+            return restore_order(parts, groups)
+
+    def _full_width(self, item_seq: Tensor) -> Tensor:
+        """Pad rows to the width that the backbone knows from its own data."""
+        missing = int(getattr(self.backbone, "max_seq_length", 0)) - item_seq.shape[1]
+        return F.pad(item_seq, (0, missing)) if missing > 0 else item_seq
+
+    def _encode(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+        if hasattr(self.backbone, "reconstruct_test_data"):
+            return self._at_appended_mask(item_seq, item_seq_len)
+        values = {**dict.fromkeys(_SEQUENCE, item_seq), **dict.fromkeys(_LENGTH, item_seq_len)}
+        vectors: Tensor = self.backbone.forward(**{name: values[name] for name in self._arguments})
+        return vectors
+
+    def _at_appended_mask(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+        """BERT4Rec's user vector: its output at a [MASK] behind the newest item, as in its own prediction.
+
+        The same as its ``reconstruct_test_data``, which goes through the rows in Python.
+        """
+        appended = F.pad(item_seq, (0, 1)).scatter(1, item_seq_len[:, None], self.n_items)[:, 1:]
+        hidden: Tensor = self.backbone.forward(appended)  # (B, L, d)
+        return hidden[torch.arange(len(hidden), device=hidden.device), item_seq_len - 1]
+
+    # --- hooks, in self-supervised encodes only ------------------------------------------------------------------
+
+    @contextmanager
+    def _hooks(self) -> Iterator[None]:
+        table = item_embedding(self.backbone, self.n_items)
+        masked: list[Tensor] = []
+
+        def hide_mask(_module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+            masked.append(arguments[0] == self.n_items)
+            return (arguments[0].masked_fill(masked[-1], 0), *arguments[1:])
+
+        def put_mask(_module: nn.Module, _arguments: Any, vectors: Tensor) -> Tensor:
+            assert self.mask is not None
+            return torch.where(masked.pop()[..., None], self.mask.to(vectors.dtype), vectors)
+
+        def hide_elsewhere(_module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+            return tuple(
+                argument.masked_fill(argument == self.n_items, 0) if isinstance(argument, Tensor) else argument
+                for argument in arguments
+            )
+
+        def drop_out(_module: nn.Module, _arguments: Any, vectors: Tensor) -> Tensor:
+            return F.dropout(vectors, self.dropout) if self.backbone.training else vectors
+
+        with ExitStack() as hooks:
+            if self.mask is not None:
+                hooks.enter_context(_removed(table.register_forward_pre_hook(hide_mask)))
+                hooks.enter_context(_removed(table.register_forward_hook(put_mask)))
+            if self.drops_out is False:
+                hooks.enter_context(_removed(table.register_forward_hook(drop_out)))
+            for module in self.backbone.modules():
+                if module is not table and self._knows_items_alone(module):
+                    hooks.enter_context(_removed(module.register_forward_pre_hook(hide_elsewhere)))
+            yield
+
+    def _knows_items_alone(self, module: nn.Module) -> bool:
+        """Whether a module looks something up by item (features, entities) and has nothing under [MASK]'s id."""
+        if isinstance(module, nn.Embedding):
+            return module.num_embeddings <= self.n_items
+        return isinstance(module, ContextSeqEmbAbstractLayer)
+
+    # --- what the backbone does, found out by trying -----------------------------------------------------------------
+
+    @torch.no_grad()
+    def probe(self, item_seq: Tensor, item_seq_len: Tensor) -> None:
+        """Try the backbone on a few rows: does it give vectors, drop anything out, and mind how far rows are padded?
+
+        Leaves modes, buffers and torch's random numbers as they were.
+
+        Args:
+            item_seq: int64 ``(B, L)``.
+            item_seq_len: int64 ``(B,)``.
+
+        Raises:
+            InputError: for a backbone that gives something else than a vector.
+        """
+        # Plain items: a backbone that is refused below may make anything of an id that it does not know.
+        item_seq = self._full_width(item_seq.masked_fill(item_seq == self.n_items, 1))
+        training = {module: module.training for module in self.backbone.modules()}
+        buffers = {name: buffer.clone() for name, buffer in self.backbone.named_buffers()}
+        devices = [item_seq.device] if item_seq.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            try:
+                self.backbone.train()
+                once, again = self._twice(item_seq, item_seq_len)
+                self._check_vectors(once, len(item_seq))
+                self.backbone.eval()
+                self.ignores_padding = self._same_without_padding(item_seq, item_seq_len)
+                self.drops_out = not torch.equal(once, again)
+            finally:
+                for name, buffer in self.backbone.named_buffers():
+                    buffer.copy_(buffers[name])
+                for module, mode in training.items():
+                    module.training = mode
+
+    def _twice(self, item_seq: Tensor, item_seq_len: Tensor) -> tuple[Tensor, Tensor]:
+        try:
+            return self._encode(item_seq, item_seq_len), self._encode(item_seq, item_seq_len)
+        except (
+            RuntimeError,
+            ValueError,
+            TypeError,
+            LookupError,
+        ) as error:  # what a forward of the backbone's may raise
+            why = " ".join(str(error).split())
+            raise InputError(
+                f"ssl_loss: {type(self.backbone).__name__} cannot have one: its forward fails on these data: {why}"
+            ) from error
+
+    def _check_vectors(self, vectors: Any, rows: int) -> None:
+        name = type(self.backbone).__name__
+        if not isinstance(vectors, Tensor) or vectors.dim() != 2 or len(vectors) != rows:
+            came = f"shape {tuple(vectors.shape)}" if isinstance(vectors, Tensor) else f"a {type(vectors).__name__}"
+            raise InputError(
+                f"ssl_loss: {name} cannot have one: expected a user vector ({rows}, d) of its forward, got {came}"
+            )
+        if vectors.shape[1] == self.n_items:
+            raise InputError(
+                f"ssl_loss: {name} cannot have one: its forward gives scores of all {self.n_items} items, not a vector"
+            )
+
+    def _same_without_padding(self, item_seq: Tensor, item_seq_len: Tensor) -> bool:
+        """Whether rows of half the width are encoded alike with padding behind them and without."""
+        width = max(item_seq.shape[1] // 2, 1)
+        short = torch.zeros_like(item_seq)
+        short[:, :width] = item_seq[:, :width]
+        lengths = item_seq_len.clamp(max=width)
+        padded = self._encode(short, lengths)
+        try:
+            trimmed = self._encode(short[:, :width], lengths)
+        except (RuntimeError, IndexError, ValueError):  # a width that is built into the model
+            return False
+        # Relative to each vector: some backbones begin with vectors near 0.
+        if trimmed.shape != padded.shape:
+            return False
+        return bool(((trimmed - padded).norm(dim=1) <= _SAME * padded.norm(dim=1)).all())
+
+
+def _few_groups(item_seq_len: Tensor) -> int:
+    """How many groups of similar length: every group goes through the whole backbone, small operations and all."""
+    return max(1, min(4, len(item_seq_len) // 256))
+
+
+@contextmanager
+def _removed(handle: Any) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def item_embedding(backbone: nn.Module, n_items: int) -> nn.Embedding:
+    """Find the item embedding of a RecBole model.
+
+    Raises:
+        InputError: there is none, or several and none is called ``item_embedding``.
+    """
+    tables = {
+        name: module
+        for name, module in backbone.named_modules()
+        if isinstance(module, nn.Embedding) and module.num_embeddings in (n_items, n_items + 1)
+    }
+    if "item_embedding" in tables:
+        return tables["item_embedding"]
+    if len(tables) == 1:
+        return next(iter(tables.values()))
+    found = ", ".join(tables) or "none"
+    raise InputError(
+        f"ssl_loss: expected an item embedding of {n_items} rows in {type(backbone).__name__}, found {found}"
+    )
+
+
+def mask_vector(backbone: nn.Module, n_items: int, seed: int) -> nn.Parameter | None:
+    """Make the [MASK] vector of a backbone from a stream of its own; None where the backbone's table has a row for it."""
+    table = item_embedding(backbone, n_items)
+    if table.num_embeddings > n_items:
+        return None
+    generator = stream_generator("cpu", seed, "ssl mask vector")
+    return nn.Parameter(torch.randn(table.embedding_dim, generator=generator) * _MASK_STD)

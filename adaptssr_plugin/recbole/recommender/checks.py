@@ -1,0 +1,327 @@
+"""What RecBole would only trip over once it trains or evaluates, refused before it begins."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import recbole
+from recbole.evaluator.register import metric_information, metric_types, metrics_dict, smaller_metrics
+from recbole.model.abstract_recommender import AbstractRecommender
+from recbole.model.sequential_recommender import BERT4Rec
+from recbole.utils import EvaluatorType, ModelType
+
+from ...errors import InputError, check_count
+
+# What RecBole fills in where eval_args leaves it out (config/configurator.py:441).
+_EVAL_ARGS: dict[str, Any] = {
+    "split": {"RS": [0.8, 0.1, 0.1]},
+    "order": "RO",
+    "group_by": "user",
+    "mode": {"valid": "full", "test": "full"},
+}
+_SPLITS = "{'RS': [0.8, 0.1, 0.1]}, {'TS': [0.8, 0.1, 0.1]} or {'LS': 'valid_and_test', 'valid_only' or 'test_only'}"
+_LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")
+# With 0 or less RecBole trains for no epoch, never validates, and stops at the first epoch that is no better.
+_INTEGERS = ("epochs", "eval_step", "stopping_step")
+_COUNTS = {
+    "train_batch_size": 1,
+    "eval_batch_size": 1,
+    "MAX_ITEM_LIST_LENGTH": 1,
+    "metric_decimal_place": 0,
+    "loss_decimal_place": 0,
+}
+
+
+# --- options ---------------------------------------------------------------------------------------------------------
+
+
+def settle_options(final: dict[str, Any], given: Mapping[str, Any], model_class: type[Any]) -> None:
+    """Choose the metric of validation where the user gives none, and check what RecBole does not.
+
+    RecBole's own is MRR@10, or AUC for models of labels. Where that is not computed, the first of ``metrics`` stands
+    in for MRR, and the first of ``topk`` for 10.
+
+    Args:
+        final: RecBole's options, the defaults among them; ``valid_metric`` is set.
+        given: those that the user gave.
+        model_class: of the model.
+
+    Raises:
+        InputError: an option with which a run could not train or evaluate to its end.
+    """
+    _check_numbers(final)
+    metrics = _checked_metrics(final["metrics"])
+    topk = _checked_topk(final["topk"])
+    _settle_valid_metric(final, given, metrics, topk)
+    _check_eval_args(final, metrics, model_class)
+    _check_optimiser(final, model_class)
+    _check_masking(final, model_class)
+    for name in ("dataset_save_path", "dataloaders_save_path"):
+        if final.get(name) and not Path(str(final[name])).is_file():
+            raise InputError(f"{name}: expected an existing file, got {final[name]!r}")
+
+
+def check_benchmark_parts(parts: Any) -> None:
+    """Raise InputError unless ``benchmark_filename`` is None or names three parts."""
+    if parts is not None and not (isinstance(parts, list | tuple) and len(parts) == 3):
+        raise InputError(
+            "benchmark_filename: expected the parts for training, validation and test, such as "
+            f"['train', 'valid', 'test'], got {parts!r}"
+        )
+
+
+def _check_numbers(final: Mapping[str, Any]) -> None:
+    for name in _INTEGERS:
+        if not isinstance(final[name], int) or isinstance(final[name], bool):
+            raise InputError(f"{name}: expected an integer, got {final[name]!r}")
+    for name, least in _COUNTS.items():
+        if name != "loss_decimal_place" or final[name] is not None:
+            check_count(name, final[name], least)
+    tail = final.get("tail_ratio")  # in its place TailPercentage takes 0.1 where it is None, and where it is 0 or less
+    if tail is not None and not (isinstance(tail, int | float) and tail > 0):
+        raise InputError(f"tail_ratio: expected a positive number, got {tail!r}")
+
+
+def _checked_metrics(asked: Any) -> list[str]:
+    """Give the metrics that are asked for, as the user spells them."""
+    metrics = [asked] if isinstance(asked, str) else asked
+    known = isinstance(metrics, list | tuple | set) and all(
+        isinstance(metric, str) and metric.lower() in metric_types for metric in metrics
+    )
+    if not known or not metrics:
+        names = ", ".join(metric.__name__ for metric in metrics_dict.values())
+        raise InputError(f"metrics: expected one or several of {names}, got {asked!r}")
+    if len({metric_types[metric.lower()] for metric in metrics}) > 1:
+        of_values = [name.__name__ for key, name in metrics_dict.items() if metric_types[key] == EvaluatorType.VALUE]
+        raise InputError(
+            f"metrics: expected ranking metrics alone or value metrics ({', '.join(of_values)}) alone, got {asked!r}"
+        )
+    return list(metrics)
+
+
+def _checked_topk(asked: Any) -> list[int]:
+    topk = asked if isinstance(asked, list) else [asked]
+    if not topk or not all(isinstance(k, int) and not isinstance(k, bool) and k > 0 for k in topk):
+        raise InputError(f"topk: expected a positive integer or a list of them, got {asked!r}")
+    return topk
+
+
+def _takes_k(metric: str) -> bool:
+    """Tell whether a metric is of the first k items of a ranking."""
+    return not {"rec.topk", "rec.items"}.isdisjoint(metric_information[metric.lower()])
+
+
+def _settle_valid_metric(
+    final: dict[str, Any], given: Mapping[str, Any], metrics: Sequence[str], topk: Sequence[int]
+) -> None:
+    computed = [f"{metric}@{k}" for metric in metrics if _takes_k(metric) for k in topk]
+    computed += [metric for metric in metrics if not _takes_k(metric)]
+    if "valid_metric" not in given:
+        final["valid_metric"] = _default_valid_metric(final["valid_metric"], metrics, topk)
+    asked = final["valid_metric"]
+    name = asked.partition("@")[0].lower() if isinstance(asked, str) else ""
+    # A metric that a user has added to RecBole's may name its values otherwise.
+    added = {metric.lower() for metric in metrics if not metrics_dict[metric.lower()].__module__.startswith("recbole.")}
+    if name not in added and str(asked).lower() not in [metric.lower() for metric in computed]:
+        raise InputError(
+            f"valid_metric: expected one that metrics and topk ask for ({', '.join(computed)}), got {asked!r}"
+        )
+    bigger = name not in smaller_metrics
+    if given.get("valid_metric_bigger", bigger) != bigger:
+        raise InputError(
+            f"valid_metric_bigger: expected {bigger}, which RecBole knows of {asked}, "
+            f"got {given['valid_metric_bigger']!r}"
+        )
+
+
+def _default_valid_metric(usual: str, metrics: Sequence[str], topk: Sequence[int]) -> str:
+    metric, _, k = usual.partition("@")
+    if metric.lower() not in [other.lower() for other in metrics]:
+        metric = metrics[0]
+    if not _takes_k(metric):
+        return metric
+    return f"{metric}@{k if k in map(str, topk) else topk[0]}"
+
+
+# --- how a run evaluates ---------------------------------------------------------------------------------------------
+
+
+def _check_eval_args(final: Mapping[str, Any], metrics: Sequence[str], model_class: type[Any]) -> None:
+    given = final["eval_args"]
+    if not isinstance(given, dict) or not set(given) <= set(_EVAL_ARGS):
+        raise InputError(f"eval_args: expected split, order, group_by and mode by name, got {given!r}")
+    args = {**_EVAL_ARGS, **given}
+    _check_split(args["split"])
+    sequential = final["MODEL_TYPE"] == ModelType.SEQUENTIAL
+    if args["order"] not in (("TO",) if sequential else ("TO", "RO")):
+        expected = "TO for a sequential model" if sequential else "TO or RO"
+        came = f"{args['order']!r}" if "order" in given else "none, which RecBole takes for RO"
+        raise InputError(f"eval_args: expected the order {expected}, got {came}")
+    group_by = args["group_by"]
+    if group_by not in (None, "user") and str(group_by).lower() != "none":
+        raise InputError(f"eval_args: expected group_by user or none, got {group_by!r}")
+    _check_modes(_modes(args["mode"]), metrics, model_class)
+
+
+def _check_split(split: Any) -> None:
+    kind, how = next(iter(split.items())) if isinstance(split, dict) and len(split) == 1 else ("", ())
+    known = kind == "LS" and how in ("valid_and_test", "valid_only", "test_only")
+    if kind in ("RS", "TS") and isinstance(how, list) and len(how) == 3 and all(map(_is_share, how)):
+        # By TS, RecBole divides by what the test leaves (data/dataset/dataset.py:1777).
+        known = sum(how) > 0 and (kind == "RS" or how[2] < sum(how))
+    if not known:
+        raise InputError(f"eval_args: expected a split such as {_SPLITS}, got {split!r}")
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 <= value < math.inf
+
+
+def _modes(given: Any) -> dict[str, str]:
+    """Give the modes of validation and test as RecBole completes them (config/configurator.py:455)."""
+    modes = {"valid": given, "test": given} if isinstance(given, str) else given
+    known = isinstance(modes, dict) and bool(modes) and set(modes) <= {"valid", "test"}
+    if not known or not all(_is_mode(mode) for mode in modes.values()):
+        raise InputError(
+            "eval_args: expected a mode full, uniN, popN (N sampled negatives) or labeled, or one for each of valid "
+            f"and test, got {given!r}"
+        )
+    only = next(iter(modes.values()))
+    return {part: modes.get(part, only) for part in ("valid", "test")}
+
+
+def _is_mode(mode: Any) -> bool:
+    return isinstance(mode, str) and re.fullmatch(r"full|labeled|(uni|pop)0*[1-9][0-9]*", mode) is not None
+
+
+def _check_modes(modes: Mapping[str, str], metrics: Sequence[str], model_class: type[Any]) -> None:
+    ranking = metric_types[metrics[0].lower()] == EvaluatorType.RANKING
+    impossible, possible = ("labeled", "full") if ranking else ("full", "labeled")
+    if impossible in modes.values():
+        raise InputError(
+            f"eval_args: expected a mode {possible}, uniN or popN for {', '.join(metrics)}, got {impossible}"
+        )
+    if modes["valid"] == "labeled" != modes["test"]:  # NegSampleEvalDataLoader would take both for the test's
+        raise InputError(f"eval_args: expected the mode labeled for test as for valid, got {modes['test']}")
+    if getattr(model_class, "type", None) == ModelType.DECISIONTREE:
+        return
+    predicts, ranks = (
+        getattr(model_class, name, None) not in (None, getattr(AbstractRecommender, name))
+        for name in ("predict", "full_sort_predict")
+    )
+    for mode in modes.values():
+        if not predicts and not (ranks and mode == "full"):
+            way = "a mode full" if ranks else "a model with predict or full_sort_predict"
+            raise InputError(f"eval_args: expected {way} for {model_class.__name__}, which has no predict, got {mode}")
+
+
+# --- how a run trains ------------------------------------------------------------------------------------------------
+
+
+def _check_optimiser(final: Mapping[str, Any], model_class: type[Any]) -> None:
+    learner, clip = final["learner"], final.get("clip_grad_norm")
+    if str(learner).lower() not in _LEARNERS:  # RecBole takes Adam, and warns
+        raise InputError(f"learner: expected one of {', '.join(_LEARNERS)}, got {learner!r}")
+    if str(learner).lower() == "sparse_adam" and model_class.__module__.startswith(f"{recbole.__name__}."):
+        raise refused_sparse_adam(model_class)
+    if clip and not (
+        isinstance(clip, Mapping)
+        and "max_norm" in clip
+        and set(clip) <= {"max_norm", "norm_type", "error_if_nonfinite", "foreach"}
+        and all(isinstance(clip.get(name, 2.0), int | float) for name in ("max_norm", "norm_type"))
+    ):
+        raise InputError(
+            f"clip_grad_norm: expected a mapping such as {{'max_norm': 5.0, 'norm_type': 2}}, got {clip!r}"
+        )
+
+
+def refused_sparse_adam(model_class: type[Any]) -> InputError:
+    """Give the error for a model whose gradients torch's SparseAdam does not take."""
+    return InputError(
+        f"learner: expected another than sparse_adam for {model_class.__name__}, whose gradients are not sparse, "
+        "got sparse_adam"
+    )
+
+
+def _check_masking(final: Mapping[str, Any], model_class: type[Any]) -> None:
+    """Check that RecBole's ``mask_itemseq`` masks an item that its loss counts: none at the first position."""
+    transform = final.get("transform")
+    if model_class is BERT4Rec and transform not in ("mask_itemseq", "user_defined"):
+        raise InputError(f"transform: expected mask_itemseq or user_defined for BERT4Rec, got {transform!r}")
+    if transform != "mask_itemseq":
+        return
+    ratio, length = final.get("mask_ratio"), final["MAX_ITEM_LIST_LENGTH"]
+    if not isinstance(ratio, int | float) or isinstance(ratio, bool) or not 0 < ratio <= 1:
+        raise InputError(f"mask_ratio: expected a number in (0, 1], got {ratio!r}")
+    if length < 2 or int(ratio * length) < 1:
+        raise InputError(
+            f"MAX_ITEM_LIST_LENGTH: expected 2 or more, and 1 / mask_ratio (1 / {ratio}) or more, so that an item is "
+            f"masked, got {length}"
+        )
+
+
+# --- data ------------------------------------------------------------------------------------------------------------
+
+
+def check_parts(config: Any, parts: Sequence[Any]) -> None:
+    """Check options that depend on the data, once these are read and split.
+
+    Args:
+        config: RecBole's.
+        parts: the datasets for training, validation and test.
+
+    Raises:
+        InputError: an option with which a run could not train or evaluate to its end.
+    """
+    n_rows = [len(part.inter_feat) for part in parts]
+    if n_rows[0] == 0:
+        raise InputError(
+            f"eval_args: expected rows in the training part, got none, {n_rows[1]} for validation, {n_rows[2]} for test"
+        )
+    n_items = int(parts[0].item_num)
+    if any(map(_takes_k, config["metrics"])) and max(config["topk"]) > n_items:
+        raise InputError(f"topk: expected at most {n_items}, the number of items and padding, got {config['topk']}")
+    if config["benchmark_filename"] and config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
+        _check_lists(config, parts)
+    _check_labels(config, parts)
+
+
+def _check_lists(config: Any, parts: Sequence[Any]) -> None:
+    column = f"{config['ITEM_ID_FIELD']}{config['LIST_SUFFIX']}"
+    for name, part in zip(config["benchmark_filename"], parts, strict=True):
+        empty = np.flatnonzero(np.asarray(part.inter_feat[config["ITEM_LIST_LENGTH_FIELD"]]) == 0)
+        if len(empty):
+            raise InputError(
+                f"{config['dataset']}.{name}.inter: expected an item or more in every {column}, got an empty one in "
+                f"row {empty[0] + 1}{f' and {len(empty) - 1} more' if len(empty) > 1 else ''}"
+            )
+
+
+def _check_labels(config: Any, parts: Sequence[Any]) -> None:
+    label, modes = config["LABEL_FIELD"], config["eval_args"]["mode"]
+    if label not in parts[0].inter_feat:
+        reason = _need_of_labels(config)
+        if reason:
+            raise InputError(
+                f"LABEL_FIELD: expected a column {label!r} among those that are loaded, or a threshold to make it "
+                f"from, for {reason}, got {', '.join(parts[0].inter_feat)}"
+            )
+    elif config["valid_metric"].lower() == "auc" and modes["valid"] == "labeled" and config["eval_step"] > 0:
+        labels = np.asarray(parts[1].inter_feat[label]) == 1
+        if len(labels) and labels.all() == labels.any():  # AUC is then no number, and RecBole saves no checkpoint
+            raise InputError(
+                "valid_metric: expected rows with the label 1 and others in the validation part, for AUC, got "
+                f"{labels.sum()} of {len(labels)} with it"
+            )
+
+
+def _need_of_labels(config: Any) -> str:
+    """Say what a run needs labels of its rows for; nothing where it needs none."""
+    if "labeled" in config["eval_args"]["mode"].values():
+        return "the mode labeled of eval_args"
+    if config["MODEL_TYPE"] == ModelType.CONTEXT and config["train_neg_sample_args"]["distribution"] == "none":
+        return f"{config['model']}, which is trained on labels unless train_neg_sample_args samples negatives"
+    return ""

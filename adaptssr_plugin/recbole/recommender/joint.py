@@ -1,0 +1,212 @@
+"""RecBole models with a self-supervised loss: ``loss = own loss + weight · self-supervised loss`` (joint mode)."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.data.interaction import Interaction
+from recbole.model.sequential_recommender.fearec import FEARec
+from recbole.model.sequential_recommender.sasrec import SASRec
+from torch import Tensor, nn
+
+from ...augment import ItemMask
+from ...corpus import Batch
+from ...errors import InputError
+from ...methods.comparison import pairwise_loss
+from ...methods.registry import make_views
+from ...training import PairwiseStage, Streams
+from ...training.processes import Processes
+from ..compat.training_rows import ROW_FIELD, TrainingRows
+from .backbones import PROBED_ROWS, BackboneEncoder, mask_vector, refusal
+from .settings import SelfSupervision
+
+COMPARED_FIELD = "adaptssr_compared"
+
+
+class SelfSupervisedTerm:
+    """The self-supervised loss of a RecBole model on the rows of its own batches.
+
+    Not a module of the model, so that the model's ``state_dict`` is RecBole's, but for the vector of [MASK].
+
+    Several processes that train together compare the rows of all their batches. Each gets its share of the loss: the
+    average of the shares, and of their gradients, is that of all rows in one batch.
+
+    Attributes:
+        settings: the ``ssl_`` options.
+        n_rows: training rows that views are made of.
+        processes: that train together.
+        apart: whether the model's ``calculate_loss`` always gives it apart from the model's own; False at first.
+        computed: whether the loss of any batch has been asked for.
+        stage: what computes the loss.
+        logs: what the last loss was made of; detached scalars on the device.
+    """
+
+    def __init__(self, settings: SelfSupervision, backbone: Any, config: Any, dataset: Any) -> None:
+        rows = TrainingRows(config, dataset)
+        views = make_views(settings.method, settings, rows)
+        self._seed = int(config["seed"])
+        if _puts_in_masks(views):
+            backbone.ssl_mask = mask_vector(backbone, rows.n_items, self._seed)
+        encoder = BackboneEncoder(backbone, rows.n_items, getattr(backbone, "ssl_mask", None), settings.dropout)
+        self.settings = settings
+        self.n_rows = len(dataset)
+        self.apart = self.computed = False
+        self.processes = Processes(together=config["single_spec"] is False)
+        self.stage = PairwiseStage(encoder, views, pairwise_loss(settings.loss, settings), "ssl")
+        if self.processes.data_parallel:
+            self.stage.share_batches()
+        self.logs: dict[str, Tensor] = {}
+        self._fields = config["USER_ID_FIELD"], backbone.ITEM_SEQ, backbone.ITEM_SEQ_LEN, backbone.ITEM_ID
+        # Now, so that a model that gives no user vector is refused before anything runs.
+        some = dataset.inter_feat[torch.linspace(0, len(dataset.inter_feat) - 1, PROBED_ROWS).long()]
+        encoder.probe(*(some[field].to(config["device"]) for field in self._fields[1:3]))
+        self._place = [0, 0]  # epoch and step, by which the streams of views are keyed
+        self._numbered = bool(getattr(self.stage.views, "needs_rows", False))
+        if self._numbered:
+            rows.number_rows()
+
+    def start_epoch(self, epoch: int) -> None:
+        """Key the streams of views by this epoch, counted from 0, and its steps from 0."""
+        self._place = [epoch, 0]
+
+    def compared_rows(self, interaction: Any) -> Tensor:
+        """Choose which rows of a batch are compared: int64, on the CPU.
+
+        One row per user, the first in the batch, which is as random as the order of the batch: a user's other rows
+        are prefixes of the same history and would be no negatives of it. Of several processes' batches it is the
+        first one's that has the user. Waits for the device if the batch is there.
+        """
+        users = interaction[self._fields[0]]
+        users = (users if users.device.type == "cpu" else users.cpu()).numpy()
+        if self.settings.rows == "all":
+            return torch.arange(len(users))
+        first = np.sort(np.unique(users, return_index=True)[1])
+        if self.processes.data_parallel:
+            before = self.processes.gather(torch.from_numpy(users))[: self.processes.rank]
+            first = first[~np.isin(users[first], np.concatenate([users[:0], *map(np.asarray, before)]))]
+        return torch.from_numpy(first)
+
+    def loss(self, interaction: Any) -> Tensor | None:
+        """Compute the loss on a batch, a scalar; None where there are no two rows to compare."""
+        self.computed = True
+        chosen = COMPARED_FIELD in interaction
+        compared = interaction[COMPARED_FIELD] if chosen else self.compared_rows(interaction)
+        users, sequences, lengths, targets = (interaction[field] for field in self._fields)
+        compared = compared.to(sequences.device)
+        batch = Batch(
+            item_seq=sequences[compared],
+            item_seq_len=lengths[compared],
+            user_ids=users[compared],
+            lengths=torch.empty(len(compared), dtype=torch.int64),  # nothing here reads them
+            keys=targets[compared] if self.settings.mask_same_target else None,
+            rows=interaction[ROW_FIELD][compared] if self._numbered else None,
+        )
+        if not self.stage.usable(batch):
+            return None
+        self.stage.to(sequences.device)
+        streams = Streams(sequences.device, (self._seed, "ssl", *self._place, *self.processes.key))
+        result = self.stage.step(batch, streams)
+        self._place[1] += 1
+        self.logs = dict(result.logs)
+        return result.loss
+
+
+class _Joint:
+    """What is laid over a RecBole model: its own loss, and the self-supervised one."""
+
+    _ssl: SelfSupervisedTerm
+
+    def calculate_loss(self, interaction: Any) -> Any:
+        """Compute the model's own loss and the weighted self-supervised loss.
+
+        One number where the model's own is one, as its trainer may expect; otherwise, and where the trainer takes the
+        self-supervised loss apart, a tuple of parts of which it is the last.
+        """
+        own = super().calculate_loss(interaction)  # type: ignore[misc]
+        if self._ssl.settings.mode != "joint":
+            return own
+        # GCSAN's own is one number of shape (1,).
+        parts = [part.reshape(()) for part in (own if isinstance(own, tuple) else (own,))]
+        loss = self._ssl.loss(interaction)
+        parts.append(torch.zeros_like(parts[0]) if loss is None else self._ssl.settings.weight * loss)
+        return tuple(parts) if isinstance(own, tuple) or self._ssl.apart else sum(parts)
+
+
+class _NextItemFEARec(FEARec):
+    """FEARec without its contrast, and without the search for it, row by row, that RecBole does in any case."""
+
+    def get_same_item_index(self, dataset: Any) -> dict[int, Any]:
+        """Look for nothing: RecBole compares every row with every other here (fearec.py:102)."""
+        return {}
+
+    def calculate_loss(self, interaction: Any) -> Tensor:
+        """Compute the next-item loss alone, which FEARec shares with SASRec line by line."""
+        loss: Tensor = SASRec.calculate_loss(self, interaction)
+        return loss
+
+
+def class_of_model(model_class: type[Any], config: Any, settings: SelfSupervision) -> type[Any]:
+    """Give the class that a model gets by its options: its own, or one with the self-supervised loss beside it.
+
+    Args:
+        model_class: what was asked for; that of a model made before counts as the class that it was made of.
+        config: RecBole's.
+        settings: the ``ssl_`` options.
+
+    Raises:
+        InputError: a model that cannot have a self-supervised loss.
+    """
+    model_class = vars(model_class).get("_asked_for", model_class)
+    asked_for = model_class
+    if model_class is FEARec and (settings.active or not config["contrast"]):
+        model_class = _class(asked_for, _NextItemFEARec)
+    if not settings.active:
+        return model_class
+    reason = refusal(asked_for)
+    if reason is not None:
+        raise InputError(f"ssl_loss: {asked_for.__name__} cannot have one: {reason}")
+    return _class(asked_for, _Joint, model_class)
+
+
+def add_term(model: Any, config: Any, dataset: Any, settings: SelfSupervision) -> None:
+    """Give a new model of :func:`class_of_model` its self-supervised loss.
+
+    Args:
+        model: its parameters move to the config's device.
+        config: RecBole's.
+        dataset: the training dataset.
+        settings: the ``ssl_`` options.
+
+    Raises:
+        InputError: a model whose forward gives no user vector; a dataset that is not split yet.
+    """
+    if not isinstance(getattr(dataset, "inter_feat", None), Interaction):
+        raise InputError("dataset: expected the training rows, train_data.dataset of data_preparation, got others")
+    model.to(config["device"])  # where some models send what they make in forward
+    # Past nn.Module, which would take it for a part of the model.
+    object.__setattr__(model, "_ssl", SelfSupervisedTerm(settings, model, config, dataset))
+
+
+def self_supervised_term(model: Any) -> SelfSupervisedTerm | None:
+    """Give the self-supervised term of a model; None if it has none."""
+    return getattr(model, "_ssl", None)
+
+
+def _puts_in_masks(views: Any) -> bool:
+    """Whether views may hold [MASK]: a vector for it that no view holds would never be trained."""
+    return isinstance(views, nn.Module) and any(isinstance(module, ItemMask) for module in views.modules())
+
+
+def keep_modules_out_of_checkpoints(model: Any) -> None:
+    """Keep whole modules out of what RecBole pickles beside a model's weights, which hold their weights already.
+
+    The feature layers of FDSA, GRU4RecF and SASRecF, with the dataset in them: ``other_parameter_name``.
+    """
+    names = getattr(model, "other_parameter_name", None)
+    if names is not None:
+        model.other_parameter_name = [name for name in names if not isinstance(getattr(model, name), nn.Module)]
+
+
+def _class(asked_for: type[Any], *bases: type[Any]) -> type[Any]:
+    """Make a class of some bases under the name by which RecBole knows the model."""
+    return type(asked_for.__name__, bases, {"_asked_for": asked_for})

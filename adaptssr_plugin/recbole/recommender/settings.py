@@ -1,0 +1,133 @@
+"""The ``ssl_*`` options of a RecBole run: meaning, type, range and default of each, in one place.
+
+A value comes from, later ones first: what the user says (command line, ``config_dict``, yaml files, as RecBole
+ranks them), ``defaults/models/<Model>.yaml``, ``defaults/methods/<ssl_method>.yaml``, the defaults here.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from ...errors import InputError
+from ...methods import view_methods
+from ...methods.comparison import ComparisonOptions
+from ...methods.options import check_options, choice, count, option, positive, rate, read_yaml
+
+PREFIX = "ssl_"
+_DEFAULTS = files(__package__) / "defaults"
+LOSSES = ("adaptssr", "infonce", "none")
+
+
+@dataclass(frozen=True)
+class SelfSupervision(ComparisonOptions):
+    """What is added to a RecBole model; users write ``ssl_`` before each name."""
+
+    loss: str = choice("none", LOSSES, "Self-supervised loss: the ranking of AdaptSSR, InfoNCE, or none.", "ours")
+    method: str = choice(
+        "cl4srec", partial(view_methods, with_filler=False), "Where the two views of a sequence come from.", "ours"
+    )
+    mode: str = choice(
+        "joint",
+        ("joint", "pretrain"),
+        "joint: the model's own loss + weight · self-supervised loss; pretrain: user-level stages first.",
+        "ours",
+    )
+    weight: float = option(
+        0.1,
+        "Weight of the self-supervised loss in joint mode.",
+        "CoSeRec's code and DuoRec's",
+        lambda value: 0 <= value < float("inf"),
+        "0 or more",
+    )
+    rows: str = choice(
+        "user",
+        ("user", "all"),
+        "Rows of a batch that are compared: one of each user (its rows are prefixes of one history), or all.",
+        "ours",
+    )
+    mask_same_target: bool = option(
+        False, "Rows with the same target item are no negatives of each other either.", "DuoRec's code"
+    )
+
+    dropout: float = option(
+        0.1,
+        "Dropout on the item vectors of self-supervised encodes, for a model that has no active dropout.",
+        "ours",
+        lambda value: 0 < value < 1,
+        "a number in (0, 1)",
+    )
+
+    warmup_epochs: int = count(5, "pretrain mode: epochs of the model's own loss before the views.", "ours", least=0)
+    epochs: int = count(20, "pretrain mode: epochs of the self-supervised loss on whole users.", "the authors' code")
+    learning_rate: float = positive(2e-4, "pretrain mode: Adam's learning rate on whole users.", "the paper")
+    batch_size: int = count(128, "pretrain mode: users in a batch.", "the paper", least=2)
+    valid_share: float = rate(0.1, "pretrain mode: share of users by which the epoch is chosen.", "the paper")
+
+    def __post_init__(self) -> None:
+        """Check every option; raises InputError."""
+        check_options(self, PREFIX)
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is added to the model."""
+        return self.loss != "none"
+
+    def as_options(self) -> dict[str, Any]:
+        """Give the options by the names that users write."""
+        return {PREFIX + name: value for name, value in dataclasses.asdict(self).items()}
+
+
+_NAMES = [field.name for field in dataclasses.fields(SelfSupervision)]
+
+
+def self_supervision(model: str, given: Mapping[str, Any]) -> SelfSupervision:
+    """Put the options of a run together.
+
+    Args:
+        model: name of the RecBole model.
+        given: every option that the user gave; those that do not begin with ``ssl_`` are left alone.
+
+    Raises:
+        InputError: an unknown ``ssl_`` option, a value of the wrong type or outside its range.
+    """
+    own = {
+        str(name).removeprefix(PREFIX): _drawn(value) for name, value in given.items() if str(name).startswith(PREFIX)
+    }
+    foreign = _options_of_recbole(model)
+    own = {name: value for name, value in own.items() if name not in foreign}
+    for name in own:
+        if name not in _NAMES:
+            known = ", ".join(PREFIX + known for known in _NAMES)
+            raise InputError(f"{PREFIX}{name}: expected one of {known}, got an unknown name")
+    if "loss" in own and own["loss"] is None:
+        own["loss"] = "none"  # as yaml and Python spell it
+    merged = _own_part(packaged_defaults("models", model)) | own
+    method = merged.get("method", "cl4srec")
+    return SelfSupervision(**(_own_part(packaged_defaults("methods", str(method))) | merged))
+
+
+def packaged_defaults(kind: str, name: str) -> dict[str, Any]:
+    """Read ``defaults/<kind>/<name>.yaml``; nothing where there is none."""
+    source = _DEFAULTS / kind / f"{name}.yaml"
+    return read_yaml(source) if source.is_file() else {}
+
+
+def _drawn(value: Any) -> Any:
+    """Turn a number as hyperopt draws it, numpy's and a float even where it is whole, into Python's."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _options_of_recbole(model: str) -> dict[str, Any]:
+    """Read what RecBole's own yaml of a model says under ``ssl_``: SGL and NCL have such options themselves."""
+    source = files("recbole") / "properties" / "model" / f"{model}.yaml"
+    return _own_part(read_yaml(source)) if source.is_file() else {}
+
+
+def _own_part(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix(PREFIX): value for name, value in options.items() if name.startswith(PREFIX)}

@@ -1,0 +1,160 @@
+"""Fine-tuning a pre-trained (or fresh) encoder on a task of any form, through RecBole's trainer."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from recbole.config import Config
+
+from ...corpus import BatchLoader, BehaviourCorpus, is_corpus, open_corpus, read_interactions
+from ...downstream import LabelledRows, ProfileTask, Task
+from ...downstream.tuning import trained_share, tune
+from ...encoders import UserEncoder
+from ...errors import InputError
+from ...methods import Recipe
+from ...methods.plan import StagePlan
+from ...seeding import stream_seed
+from ...training import WHOLE_ENCODER, transfer
+from ..compat.profiles import profile_labels
+from .pretrain import PretrainedModel
+from .stages import fresh_encoder
+from .trainer import StageTrainer
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """One fine-tuning run.
+
+    Attributes:
+        valid: the metric that epochs are chosen by, on validation rows at the best epoch, a fraction in [0, 1].
+        test: the same on test rows, looked at once.
+        best_epoch: counted from 1.
+        seconds: wall-clock time of the run.
+        trained: share of the encoder's parameters that were trained, beside the whole head.
+        valid_metrics: all metrics of the task by name, ``valid`` first.
+        test_metrics: likewise, ``test`` first.
+    """
+
+    valid: float
+    test: float
+    best_epoch: int
+    seconds: float
+    trained: float
+    valid_metrics: Mapping[str, float]
+    test_metrics: Mapping[str, float]
+
+
+def profile_task(
+    config: Config, corpus: BehaviourCorpus, field: str, bins: Sequence[float] | None = None
+) -> ProfileTask:
+    """Make a task of a column of the dataset's ``.user`` file; two classes make it binary.
+
+    Args:
+        config: of the dataset.
+        corpus: whose users are labelled.
+        field: the column.
+        bins: for numbers: ascending lower bounds of the classes.
+
+    Raises:
+        InputError: no such column, or one that makes no classes.
+    """
+    found = profile_labels(config, corpus.user_tokens, field, bins)
+    return ProfileTask.from_labels(field, found.rows, found.labels, found.classes)
+
+
+def whole_histories(config: Config) -> BehaviourCorpus:
+    """Read every behaviour in the dataset's ``.inter`` file: unsplit, unfiltered, under item ids of its own.
+
+    A corpus that is mapped into memory is that already.
+
+    Raises:
+        InputError: a file that is missing or odd.
+    """
+    if is_corpus(config["data_path"]):
+        return open_corpus(config["data_path"])
+    return read_interactions(
+        Path(config["data_path"]) / f"{config['dataset']}.inter",
+        user_field=config["USER_ID_FIELD"],
+        item_field=config["ITEM_ID_FIELD"],
+        time_field=config["TIME_FIELD"],
+        separator=config["field_separator"],
+        encoding=config["encoding"],
+    )
+
+
+def fine_tune(
+    config: Config,
+    corpus: BehaviourCorpus,
+    task: Task,
+    recipe: Recipe,
+    seed: int,
+    pretrained: UserEncoder | None = None,
+) -> FineTuned:
+    """Fine-tune on 60 % of the task's rows; choose the epoch on 20 %, test on 20 %.
+
+    Args:
+        config: of the dataset.
+        corpus: the behaviours that were pre-trained on, whose items the encoder knows.
+        task: what to predict.
+        recipe: its ``ft_`` options (``ft_tune``: which weights) and the encoder's; ``split_seed`` fixes the split.
+        seed: of initialisation, dropout and order.
+        pretrained: weights to start from; None: a random initialisation (the row ``None`` of Table 2).
+
+    Raises:
+        InputError: weights that do not fit, or a task for an encoder of other items.
+        TrainingDivergedError: NaN or infinity in a step.
+    """
+    started = time.perf_counter()
+    inputs = corpus if task.inputs is None else task.inputs
+    if inputs.n_items != corpus.n_items:
+        raise InputError(f"task: expected inputs of {corpus.n_items} items in {task.name}, got {inputs.n_items}")
+    encoder = fresh_encoder(recipe, corpus.n_items, recipe.ft_dropout, seed)
+    if pretrained is not None:
+        try:
+            transfer(pretrained.state_dict(), encoder, WHOLE_ENCODER)
+        except ValueError as error:
+            raise InputError(f"model: {error}") from None
+    with torch.random.fork_rng([]):
+        torch.default_generator.manual_seed(stream_seed(seed, "head"))
+        tune(encoder, recipe.ft_tune, recipe.ft_rank)
+        stage = task.stage(encoder, encoder.out_dim, recipe)
+    plan = StagePlan(
+        name=f"fine-tune {task.name}",
+        make=lambda *_: stage,
+        epochs=recipe.ft_epochs,
+        learning_rate=recipe.ft_learning_rate,
+        dropout=recipe.ft_dropout,
+        select="best",
+    )
+    trainer = StageTrainer(
+        config, stage, plan, None, seed=seed, stopping_step=recipe.ft_epochs, amp_dtype=recipe.amp_dtype
+    )
+    split = task.parts(recipe)
+
+    def loader(part: LabelledRows, shuffle: bool) -> BatchLoader:
+        return BatchLoader(inputs, part.rows, batch_size=recipe.ft_batch_size, max_len=recipe.max_len, seed=seed,
+                           name="fine-tune", shuffle=shuffle, labels=part.labels)  # fmt: skip
+
+    trainer.run(loader(split.train, recipe.ft_shuffle), loader(split.valid, False), show_progress=False)
+    tested = stage.evaluate(batch.to(trainer.device) for batch in loader(split.test, False))
+    best = trainer.history[trainer.selected_epoch - 1]
+    return FineTuned(
+        valid=float(trainer.best_valid_score),
+        test=tested[task.metric_name],
+        best_epoch=trainer.selected_epoch,
+        seconds=time.perf_counter() - started,
+        trained=trained_share(encoder).share,
+        valid_metrics={name: best[f"valid_{name}"] for name in tested},
+        test_metrics=tested,
+    )
+
+
+def check_same_items(model: PretrainedModel, tokens: Sequence[str], corpus: BehaviourCorpus) -> None:
+    """Raise InputError unless the corpus numbers the same items in the same way as the model's pre-training did."""
+    if len(tokens) != corpus.n_items or any(a != b for a, b in zip(tokens, corpus.item_tokens, strict=True)):
+        raise InputError(
+            f"dataset: its items are not those that the model in {model.folder} was pre-trained on "
+            f"({len(tokens) - 1} there, {corpus.n_items - 1} here)"
+        )

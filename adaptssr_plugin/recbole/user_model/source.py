@@ -1,0 +1,97 @@
+"""Where the behaviours of a run come from: a dataset, and how RecBole is to read it."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recbole.config import Config
+
+from ...errors import InputError, MissingDatasetError
+from ..compat.config import build_config
+from ..compat.safe_config import as_option
+from .trainer import UserModel
+
+# RecBole's options that would be without effect, since stages have their own.
+_OPTIONS_OF_A_RECIPE = {
+    "MAX_ITEM_LIST_LENGTH": "max_len",
+    "clip_grad_norm": "clip_grad_norm",
+    "epochs": "epochs",
+    "learning_rate": "learning_rate",
+    "seed": "seed",
+    "stopping_step": "stopping_step",
+    "train_batch_size": "batch_size",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where behaviours come from.
+
+    Attributes:
+        dataset: a RecBole dataset by name, or a folder with its atomic files.
+        options: RecBole's own options (columns, filters, split, device, AMP …).
+        config_files: RecBole's yaml files, or options in the place of one.
+        advice: what is said besides where there is no such dataset.
+    """
+
+    dataset: str
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    config_files: Sequence[str | Mapping[str, Any]] = ()
+    advice: str = ""
+
+    def config(self, max_len: int = 100) -> Config:
+        """Make RecBole's config; errors as :func:`build_config`, and for options that a recipe has in their place."""
+        for name in self.options:
+            if name in _OPTIONS_OF_A_RECIPE:
+                raise InputError(
+                    f"{name}: expected among the options of the recipe, as {_OPTIONS_OF_A_RECIPE[name]}, "
+                    "got it among RecBole's"
+                )
+        try:
+            return build_config(
+                UserModel, self.dataset, {"MAX_ITEM_LIST_LENGTH": max_len, **self.options}, self.config_files
+            )
+        except MissingDatasetError as error:
+            raise MissingDatasetError(f"{error}{self.advice and f'; {self.advice}'}") from None
+
+    def options_and_files(self, config: Config) -> dict[str, Any]:
+        """Give RecBole's options with those of the yaml files, which ``config`` has read."""
+        read = config.file_config_dict.items()
+        # In a file those of a recipe are without effect.
+        of_files = {name: as_option(value) for name, value in read if name not in _OPTIONS_OF_A_RECIPE}
+        return {**of_files, **self.options}
+
+    @property
+    def name(self) -> str:
+        """Name of the dataset, without its folder."""
+        return Path(self.dataset).name
+
+    @classmethod
+    def of_model(
+        cls,
+        folder: Path,
+        card: Mapping[str, Any],
+        options: Mapping[str, Any] | None = None,
+        config_files: Sequence[str] = (),
+        advice: str = "",
+    ) -> "Source":
+        """Say again where the behaviours of a finished run came from.
+
+        Args:
+            folder: of its model.
+            card: of its model.
+            options: that go before those of the run.
+            config_files: likewise, behind ``options``.
+            advice: what to do where the dataset has moved.
+
+        Raises:
+            InputError: a card that does not say it.
+        """
+        dataset, before = card.get("dataset"), card.get("recbole_options", {})
+        files = card.get("recbole_config_files", [])  # of runs whose card does not yet say what is in these
+        if not (isinstance(dataset, str) and isinstance(before, Mapping) and isinstance(files, list)):
+            raise InputError(f"model: expected one from adaptssr pretrain, got another model.json in {folder}")
+        advice = f"the model in {folder} was trained on it{advice and f', and {advice}'}"
+        return cls(dataset, options or {}, [*map(str, files), before, *config_files], advice)

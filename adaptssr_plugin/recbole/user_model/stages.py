@@ -1,0 +1,134 @@
+"""The stages of a pre-training: each begins with what the one before has selected, and RecBole's trainer runs it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from recbole.config import Config
+
+from ...encoders import UserEncoder, make_encoder
+from ...errors import InputError
+from ...methods import Recipe
+from ...methods.plan import StagePlan, stage_plans
+from ...methods.views import UserHistories
+from ...seeding import stream_seed
+from ...training import MaskedItemFiller, MaskedItemStage, Stage, transfer
+from ...training.processes import Processes
+from .trainer import StageTrainer
+from .user_split import UserSplit
+from .warm_start import WarmStart
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage came to.
+
+    Attributes:
+        name: of the stage.
+        selected_epoch: the epoch, counted from 1, that moved on.
+        history: per epoch the means of what was logged, validation numbers and seconds.
+    """
+
+    name: str
+    selected_epoch: int
+    history: list[dict[str, float]]
+
+
+def fresh_encoder(recipe: Recipe, n_items: int, dropout: float, seed: int) -> UserEncoder:
+    """Initialise an encoder; the same seed gives the same weights, whatever was drawn before."""
+    with torch.random.fork_rng([]):
+        torch.default_generator.manual_seed(stream_seed(seed, "init"))
+        encoder: UserEncoder = make_encoder(dropout=dropout, **recipe.encoder_arguments(n_items))
+        return encoder
+
+
+@dataclass(frozen=True)
+class PretrainStages:
+    """The stages of a recipe, on one split of the users.
+
+    Attributes:
+        config: RecBole's.
+        recipe: method and options.
+        users: that are trained on, and that choose the epoch of every stage.
+        start: the weights that every stage starts from; None: a random initialisation.
+        processes: that train together.
+        folder: which gets a sub-folder per stage.
+        manifest: what the run was asked for, kept in every checkpoint.
+        checkpoint_minutes: of training between two checkpoints within an epoch.
+        show_progress: a progress bar per stage.
+    """
+
+    config: Config
+    recipe: Recipe
+    users: UserSplit
+    start: WarmStart | None
+    processes: Processes
+    folder: Path
+    manifest: Mapping[str, Any]
+    checkpoint_minutes: float
+    show_progress: bool
+
+    def run(self) -> tuple[UserEncoder, UserEncoder | None, tuple[StageResult, ...]]:
+        """Run all stages, or go on where an interrupted run stopped; errors as for :func:`~.pretrain.pretrain`.
+
+        Returns:
+            The encoder, the encoder as the warm-up left it (None where nothing of it moved on), and how training
+            went; encoders on the CPU, in evaluation mode.
+        """
+        plans = stage_plans(self.recipe)
+        histories = UserHistories(self.users.corpus, self.recipe.max_len, self.users.train)
+        earlier: UserEncoder | None = None
+        encoder = self._initial(plans[0].dropout if plans else self.recipe.dropout)
+        results: list[StageResult] = []
+        for plan in plans:
+            if results:
+                earlier, encoder = encoder, self._initial(plan.dropout)
+                transfer(earlier.state_dict(), encoder, plan.takes)
+            stage, result = self._train(plan, encoder, histories)
+            results.append(result)
+            if plan.fills:
+                histories.filler = _filler(stage, self.recipe)
+        warm_up = earlier.cpu().eval() if earlier is not None and plans[-1].takes else None
+        return encoder.cpu().eval(), warm_up, tuple(results)
+
+    def _initial(self, dropout: float) -> UserEncoder:
+        """Make the encoder that a stage begins with."""
+        encoder = fresh_encoder(self.recipe, self.users.corpus.n_items, dropout, self.recipe.seed)
+        if self.start is not None:
+            self.start.into(encoder)
+        return encoder
+
+    def _train(self, plan: StagePlan, encoder: UserEncoder, histories: UserHistories) -> tuple[Stage, StageResult]:
+        """Train one stage, which then has the weights of its selected epoch."""
+        recipe = self.recipe
+        with torch.random.fork_rng([]):
+            torch.default_generator.manual_seed(stream_seed(recipe.seed, plan.name, "init"))
+            stage = plan.make(encoder, histories)
+        trainer = StageTrainer(
+            self.config,
+            stage,
+            plan,
+            self.folder / plan.name,
+            seed=recipe.seed,
+            stopping_step=recipe.stopping_step,
+            clip_grad_norm=recipe.clip_grad_norm,
+            amp_dtype=recipe.amp_dtype,
+            checkpoint_minutes=self.checkpoint_minutes,
+            run=self.manifest,
+            together=True,
+        )
+        train_data, valid_data = self.users.loaders(
+            self.processes, batch_size=recipe.batch_size, max_len=recipe.max_len, seed=recipe.seed
+        )
+        trainer.run(train_data, valid_data, self.show_progress)
+        return stage, StageResult(plan.name, trainer.selected_epoch, trainer.history)
+
+
+def _filler(stage: Stage, recipe: Recipe) -> MaskedItemFiller:
+    """Freeze the model of a stage, for the views of the next one."""
+    if not isinstance(stage, MaskedItemStage):
+        came = type(stage.encoder).__name__
+        raise InputError(f"encoder: expected one that predicts masked items, for {recipe.method}'s views, got {came}")
+    return MaskedItemFiller(stage.encoder, stage.head)

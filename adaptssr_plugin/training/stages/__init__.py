@@ -1,0 +1,1 @@
+"""Stages of training: what a step and a validation of each objective compute."""

@@ -1,0 +1,113 @@
+"""Masked-item prediction: AdaptSSR's warm-up, and the whole of PeterRec's row, as in the authors' code."""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...augment import ItemMask
+from ...corpus import Batch
+from ...encoders import UserEncoder
+from ...errors import InputError
+from .base import StepResult, Streams
+from .item_prediction import ItemPredictionStage
+
+
+class MaskedSlots(NamedTuple):
+    """The M masked positions of a batch."""
+
+    item_seq: Tensor
+    """``(B, L)`` with [MASK] written in."""
+    rows: Tensor
+    """int64 ``(M,)``."""
+    positions: Tensor
+    """int64 ``(M,)``."""
+    targets: Tensor
+    """int64 ``(M,)``: the items that stood there."""
+
+
+class MaskedItemStage(ItemPredictionStage):
+    """Predict the items behind [MASK] from both sides: cross-entropy over the whole catalogue or a sample of it.
+
+    Of n behaviours ``min(ceil(ratio · n), n - 1)`` are masked, all of them by [MASK]; a user of one behaviour
+    has none, and a batch without any is skipped. Learned are the item table, [MASK], positions, layers and a
+    bias per item; the pooling query is not, unless ``pooled`` says so.
+
+    With ``pooled`` the loss is ``(1 - pooled) · positions + pooled · user``: the second term predicts the same items
+    from the user vector of the masked sequence. It is no part of the paper, where the pooling query is untrained when
+    ranking starts. Epochs are compared by positions alone, in both cases.
+
+    Args:
+        encoder: with ``hidden_states`` and ``item_weight``; for ``pooled`` also ``pooling``.
+        ratio: share of masked behaviours in (0, 1].
+        name: of the stage.
+        softmax: as :class:`~adaptssr_plugin.training.stages.item_prediction.ItemPredictionStage`.
+        sample_share: as there.
+        pooled: share of the loss, in [0, 1], that predicts from the user vector.
+
+    Raises:
+        InputError: ``pooled`` outside of its range, or with an encoder whose user vector has another width.
+    """
+
+    def __init__(
+        self,
+        encoder: UserEncoder,
+        ratio: float = 0.3,
+        name: str = "mlm",
+        softmax: Literal["full", "sampled"] = "full",
+        sample_share: float = 0.2,
+        pooled: float = 0.0,
+    ) -> None:
+        super().__init__(encoder, name, softmax, sample_share)
+        if not 0 <= pooled <= 1:
+            raise InputError(f"pooled: expected a number in [0, 1], got {pooled!r}")
+        if pooled and (not hasattr(encoder, "pooling") or encoder.out_dim != encoder.item_weight.shape[1]):
+            raise InputError(
+                f"pooled: expected an encoder with one pooled user vector as wide as its items, got {encoder.out_dim} "
+                f"of {type(encoder).__name__}"
+            )
+        self.mask = ItemMask(ratio, mask_id=encoder.n_items)
+        self.pooled = pooled
+
+    def predicted(self, batch: Batch, streams: Streams) -> tuple[Tensor, Tensor]:
+        """Return the states at masked positions ``(M, d)``, and the items that stood there ``(M,)``."""
+        slots, hidden = self._states(batch, streams)
+        return hidden[slots.rows, slots.positions], slots.targets
+
+    def count(self, lengths: Tensor) -> int:
+        """Count the masked positions of users with ``lengths`` ``(N,)``, on the CPU."""
+        return int(self.mask.counts(lengths).numpy().sum())
+
+    def step(self, batch: Batch, streams: Streams) -> StepResult:
+        """Mean cross-entropy over the masked positions, of the states there and of the user vectors."""
+        if not self.pooled:
+            return super().step(batch, streams)
+        slots, hidden = self._states(batch, streams)
+        visible = torch.arange(hidden.shape[1], device=hidden.device) < batch.item_seq_len[:, None]
+        users = self.encoder.pooling(hidden, visible)  # (B, d)
+        generator = streams.generator("samples") if self.head.softmax == "sampled" else None
+        positions, user = (
+            self.cross_entropy(batch, states, slots.targets, generator)
+            for states in (hidden[slots.rows, slots.positions], users[slots.rows])
+        )
+        loss = torch.lerp(positions, user, self.pooled)
+        return StepResult(
+            loss,
+            {"loss": loss.detach(), "loss_positions": positions.detach(), "loss_user": user.detach()},
+        )
+
+    def _states(self, batch: Batch, streams: Streams) -> tuple[MaskedSlots, Tensor]:
+        """Mask, and encode every position: ``(B, L, d)``."""
+        slots = self._mask(batch, streams)
+        return slots, self.encoder.hidden_states(slots.item_seq, batch.item_seq_len)
+
+    def _mask(self, batch: Batch, streams: Streams) -> MaskedSlots:
+        order, counts = self.mask.positions(batch.item_seq_len, batch.item_seq.shape[1], streams.generator("mask"))
+        # The number of slots follows from the lengths, which are on the CPU: nothing is read back for it.
+        total = self.count(batch.lengths)
+        users = torch.arange(len(counts), device=counts.device)
+        rows = users.repeat_interleave(counts, output_size=total)  # (M,)
+        nth = torch.arange(total, device=counts.device) - (counts.cumsum(0) - counts)[rows]  # of its row
+        positions = order[rows, nth]
+        masked = batch.item_seq.index_put((rows, positions), torch.full_like(rows, self.mask.mask_id))
+        return MaskedSlots(masked, rows, positions, batch.item_seq[rows, positions])

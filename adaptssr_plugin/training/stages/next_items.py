@@ -1,0 +1,41 @@
+"""Next-item prediction: the warm-up of causal encoders, which see no later behaviour that could be masked."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ...corpus import Batch
+from .base import Streams
+from .item_prediction import ItemPredictionStage
+
+
+class NextItemStage(ItemPredictionStage):
+    """Predict every behaviour but the first from the state before it; cross-entropy over the catalogue.
+
+    Args:
+        encoder: causal, with ``hidden_states`` and ``item_weight``.
+        name: of the stage.
+        softmax: as :class:`ItemPredictionStage`.
+        sample_share: as there.
+    """
+
+    def __init__(
+        self, encoder: Any, name: str = "next", softmax: Literal["full", "sampled"] = "full", sample_share: float = 0.2
+    ) -> None:
+        super().__init__(encoder, name, softmax, sample_share)
+
+    def predicted(self, batch: Batch, streams: Streams) -> tuple[Tensor, Tensor]:  # noqa: ARG002 - no draws
+        """Return the M states before a behaviour ``(M, d)``, and those behaviours ``(M,)``."""
+        states = self.encoder.hidden_states(batch.item_seq, batch.item_seq_len)
+        # How many there are follows from the lengths, which are on the CPU: nothing is read back for it.
+        counts = batch.lengths - 1
+        total = self.count(batch.lengths)
+        rows = torch.arange(len(counts)).repeat_interleave(counts, output_size=total)
+        positions = torch.arange(total) - (counts.cumsum(0) - counts)[rows]
+        rows, positions = rows.to(states.device), positions.to(states.device)
+        return states[rows, positions], batch.item_seq[rows, positions + 1]
+
+    def count(self, lengths: Tensor) -> int:
+        """Count the behaviours but the first of users with ``lengths`` ``(N,)``, on the CPU."""
+        return int((lengths - 1).sum())

@@ -1,0 +1,136 @@
+"""One RecBole run in a process of its own: ``python -m benchmarks.support.recbole_process stock|ours run|steps JSON``.
+
+``stock`` is RecBole as pip installs it, with only the mends without which it does not start on today's numpy and
+torch; this package is not imported. ``run`` prints one line of JSON: seconds of every training epoch, losses and
+metrics. ``steps`` trains so many steps of the first epoch as each line of the standard input says, answers each with a
+line of JSON, and ends with the input.
+"""
+
+import importlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+
+def mend() -> None:
+    """Do what RecBole needs to start on today's numpy and torch, and nothing else."""
+    import numpy as np
+    import torch
+
+    ray, tune = ModuleType("ray"), ModuleType("ray.tune")
+    ray.tune = tune  # type: ignore[attr-defined]
+    sys.modules.update({"ray": ray, "ray.tune": tune})  # ray 2.6.3 does not import today
+    for name, kind in {"bool": np.bool_, "int": np.int_, "float": np.float64, "complex": np.complex128,
+                       "object": np.object_, "str": np.str_, "long": np.int_, "unicode": np.str_}.items():  # fmt: skip
+        if name not in vars(np):
+            setattr(np, name, kind)
+    from recbole.config import Config
+
+    Config.compatibility_settings = lambda _self: None
+    load = torch.load
+    torch.load = lambda *args, **kwargs: load(*args, **{**kwargs, "weights_only": False})
+
+
+def stock(options: dict[str, Any], watch: "Watch") -> Any:
+    """Run RecBole, mended just enough to start."""
+    mend()
+    quick_start = importlib.import_module("recbole.quick_start.quick_start")
+    from recbole.trainer import Trainer
+
+    return watch(Trainer, lambda: quick_start.run_recbole(config_dict=options))
+
+
+def ours(options: dict[str, Any], watch: "Watch") -> Any:
+    """Run the same through this package."""
+    from adaptssr_plugin.recbole import run_recbole
+    from adaptssr_plugin.recbole.recommender.trainer import RecommenderTrainer
+
+    return watch(RecommenderTrainer, lambda: run_recbole(config_dict=options))
+
+
+Watch = Callable[[Any, Callable[[], Any]], Any]
+"""Takes the class of the trainer and the call that trains; returns what is to be printed."""
+
+
+def timed_epochs(trainer: Any, run: Callable[[], Any]) -> dict[str, Any]:
+    """Run, and note how long each training epoch took and what its loss was."""
+    train_epoch = trainer._train_epoch
+    epochs: list[dict[str, Any]] = []
+
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        started = time.perf_counter()
+        loss = train_epoch(*args, **kwargs)
+        epochs.append({"seconds": time.perf_counter() - started, "loss": loss})
+        return loss
+
+    trainer._train_epoch = timed
+    result = run()
+    return {"epochs": epochs, "valid": result["best_valid_result"], "test": result["test_result"]}
+
+
+def steps_on_demand(trainer: Any, run: Callable[[], Any]) -> None:
+    """Run, but for the first epoch's steps wait until they are asked for; never returns."""
+    train_epoch = trainer._train_epoch
+
+    def watched(self: Any, train_data: Any, *args: Any, **kwargs: Any) -> Any:
+        return train_epoch(self, OnDemand(train_data, self), *args, **kwargs)
+
+    trainer._train_epoch = watched
+    run()
+
+
+class OnDemand:
+    """Batches of training, handed out so many at a time as the standard input says, and how long they took."""
+
+    def __init__(self, batches: Any, trainer: Any) -> None:
+        self._batches, self._device = batches, trainer.device
+        self._losses: list[Any] = []
+        calculate_loss = trainer.model.calculate_loss
+
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            losses = calculate_loss(*args, **kwargs)
+            self._losses.append(losses[0] if isinstance(losses, tuple) else losses)
+            return losses
+
+        trainer.model.calculate_loss = noted
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batches, name)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        _say({"steps_per_epoch": len(self._batches)})
+        batches = iter(self._batches)
+        for line in sys.stdin:
+            started = self._now()
+            for _ in range(int(line)):
+                yield next(batches)
+            # Asked for the next batch, the trainer is done with the last one.
+            seconds = self._now() - started
+            _say({"seconds": seconds, "losses": [float(loss.detach()) for loss in self._losses]})
+            self._losses.clear()
+        os._exit(0)  # what is left of the run is not wanted
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            import torch
+
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+def _say(answer: dict[str, Any]) -> None:
+    print("RESULT " + json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    which, how, text = sys.argv[1:]
+    sys.argv = sys.argv[:1]  # RecBole reads the command line of whatever runs it
+    watch: Watch = {"run": timed_epochs, "steps": steps_on_demand}[how]
+    _say({"stock": stock, "ours": ours}[which](json.loads(text), watch))

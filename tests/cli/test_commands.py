@@ -1,0 +1,544 @@
+"""The commands: what they print and write, and the one line that a wrong call gets."""
+
+import csv
+import dataclasses
+import json
+import re
+import shutil
+import subprocess
+import sys
+import warnings
+
+import click
+import pytest
+import torch
+from command_cases import call_command
+from recbole_cases import write_table
+from training_cases import TINY, write_profiled_dataset
+
+import adaptssr_plugin
+from adaptssr_plugin.cli.main import cli, main
+from adaptssr_plugin.errors import InputError
+from adaptssr_plugin.methods import Recipe, available
+from adaptssr_plugin.recbole.user_model.pretrain import load_pretrained
+
+SMALL = [
+    word
+    for name, value in TINY.items()
+    if not name.startswith("ft_")
+    for word in (f"--{name.replace('_', '-')}", str(value))
+]
+ON_CPU = ["--set", "use_gpu=False", "--quiet"]
+FINE = ["--ft-epochs", "2", "--ft-batch-size", "8", "--seeds", "2", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A working directory with a dataset ``small`` and, in ``run``, a model pre-trained on it."""
+    folder = tmp_path_factory.mktemp("place")
+    write_profiled_dataset(folder / "small")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        main(["pretrain", "--dataset", "small", "--output", "run", *SMALL, *ON_CPU])
+    return folder
+
+
+@pytest.fixture
+def call(place, tmp_path, monkeypatch, capfd):
+    """Run a command in a copy of the place; gives its exit status, output, errors."""
+    folder = tmp_path / "place"
+    shutil.copytree(place, folder)
+    for name in ("run.json", "model.json"):  # where the dataset is
+        text = (folder / "run" / name).read_text(encoding="utf-8")
+        assert str(place / "small") in text
+        (folder / "run" / name).write_text(text.replace(str(place / "small"), str(folder / "small")), encoding="utf-8")
+    monkeypatch.chdir(folder)
+
+    def run(*words):
+        return call_command(capfd, *words)
+
+    run.folder = folder
+    return run
+
+
+def pretrain(call, *words, dataset="small", output="new"):
+    return call("pretrain", "--dataset", dataset, "--output", output, *SMALL, *ON_CPU, *words)
+
+
+def assert_one_line(result, expected, status=2):
+    code, out, err = result
+    assert code == status
+    assert out == ""
+    assert err.endswith("\n")
+    assert err.count("\n") == 1, err
+    assert "Traceback" not in err
+    assert err.startswith(f"adaptssr: {expected}"), err
+
+
+class TestHelp:
+    @pytest.mark.parametrize("command", sorted(cli.commands))
+    def test_names_every_option_and_explains_it(self, call, command):
+        recipe = command in ("pretrain", "finetune", "quickstart")
+        status, out, err = call(command, "--help-all" if recipe else "--help")
+        assert (status, err) == (0, "")
+        options = [one for one in cli.commands[command].params if isinstance(one, click.Option)]
+        assert len(options) > 1
+        for option in options:
+            assert f"\n  {', '.join(option.opts)} " in out
+            assert len(option.help) > 10
+            assert option.help.split()[0] in out.split()
+
+    @pytest.mark.parametrize("command", ["pretrain", "finetune", "quickstart"])
+    def test_shows_the_common_options_unless_all_are_asked_for(self, call, command):
+        outputs = [call(command, option)[1] for option in ("--help", "--help-all", "--help")]
+        common, everything, again = (re.findall(r"^  (--[a-z-]+)", out, re.MULTILINE) for out in outputs)
+        assert common == again
+        assert set(common) < set(everything)
+        assert len(common) <= 32
+        assert "--help-all" in common
+
+    @pytest.mark.parametrize("words", [["--help"], ["-h"], []])
+    def test_of_all_commands(self, call, words):
+        status, out, err = call(*words)
+        assert (status, err) == (0, "")
+        assert out.startswith("Usage: adaptssr")
+        for command in cli.commands:
+            assert f"\n  {command} " in out
+
+    def test_every_option_of_a_recipe_is_on_the_command_line(self):
+        options = {
+            command: {option.name for option in cli.commands[command].params}
+            for command in ("pretrain", "finetune", "quickstart")
+        }
+        names = {field.name for field in dataclasses.fields(Recipe)}
+        fine = {name for name in names if name.startswith("ft_")}
+        assert names - fine <= options["pretrain"]
+        assert fine <= options["finetune"]
+        assert names - {"method", "preset"} <= options["quickstart"]
+
+    def test_version_of_the_module(self):
+        done = subprocess.run(
+            [sys.executable, "-m", "adaptssr_plugin", "--version"], capture_output=True, text=True, check=True
+        )
+        assert done.stdout == f"adaptssr, version {adaptssr_plugin.__version__}\n"
+
+
+class TestWrongCalls:
+    """Each gives exit status 2 and one line, whatever a user got wrong."""
+
+    @pytest.mark.parametrize(
+        ("words", "expected"),
+        [
+            (["fly"], "No such command 'fly'"),
+            (["pretrain"], "Missing option '--dataset'"),
+            (["pretrain", "--dataset", "small"], "Missing option '--output'"),
+            (["pretrain", "--datset", "small"], "No such option '--datset'"),
+            (["pretrain", "small", "--dataset", "small", "--output", "new"], "Got unexpected extra argument (small)"),
+            (["finetune"], "Missing argument 'DIR'"),
+            (["finetune", "run"], "Missing option '--task'"),
+            (
+                ["finetune", "run", "--task", "gender", "--seeds", "0"],
+                "Invalid value for '--seeds': 0 is not in the range",
+            ),
+            (["finetune", "run", "--task", "gender", "--ft-epochs", "few"], "Invalid value for '--ft-epochs'"),
+            (["quickstart", "--seeds", "1"], "Invalid value for '--seeds': 1 is not in the range"),
+            (["quickstart", "--ft-dropout", "1"], "ft_dropout: expected a number in [0, 1), got 1.0"),
+        ],
+    )
+    def test_unknown_or_missing_words(self, call, words, expected):
+        assert_one_line(call(*words), expected)
+
+    @pytest.mark.parametrize(
+        ("words", "expected"),
+        [
+            (
+                ["--method", "bert"],
+                f"method: expected one of {', '.join(available())}, got 'bert'",
+            ),
+            (
+                ["--warm-start", "clue"],
+                "warm_start: expected mlm, none or the folder of a finished pre-training, got 'clue'",
+            ),
+            (["--curriculum", "linear"], "curriculum: expected none or ratio_linear or scored, got 'linear'"),
+            (["--curriculum", "scored"], "epochs: expected at least 5, one for each stage of curriculum scored, got 2"),
+            (
+                ["--method", "clue", "--preset", "original"],
+                "preset: expected another one for clue, got original, which is",
+            ),
+            (["--preset", "fast"], "preset: expected one of official_code, original, paper, quickstart, got 'fast'"),
+            (["--loss", "bpr"], "loss: expected adaptssr or infonce, got 'bpr'"),
+            (["--mask-ratio", "1.5"], "mask_ratio: expected a number in (0, 1], got 1.5"),
+            (["--crop-ratio", "nan"], "crop_ratio: expected a number in (0, 1], got nan"),
+            (["--mlm-ratio", "0"], "mlm_ratio: expected a number in (0, 1], got 0.0"),
+            (["--epochs", "many"], "Invalid value for '--epochs'"),
+            (["--embed-norm", "perhaps"], "Invalid value for '--embed-norm'"),
+            (["--n-heads", "3"], "n_heads: expected a divisor of dim = 8, got 3"),
+            (["--select", "epoch:3"], "select: expected one of the 2 epochs, got 'epoch:3'"),
+            (["--dropout", "0"], "dropout: expected a number above 0"),
+            (["--valid-share", "0.01"], "dataset: expected at least two users for training and two for validation"),
+            (["--set", "enable_amp"], "--set: expected key=value, got 'enable_amp'"),
+            (["--set", "=3"], "--set: expected key=value, got '=3'"),
+            (["--set", "epochs=3"], "epochs: expected among the options of the recipe, as epochs"),
+            (["--set", "learner=lion"], "learner: expected one of adam,"),
+            (["--set", "nproc=2"], "nproc: expected 1, got"),
+            (
+                ["--set", "TIME_FIELD=when"],
+                "TIME_FIELD: expected a column 'when' in small.inter, which has user_id, item_id",
+            ),
+            (
+                ["--set", "load_col={'inter': ['user_id', 'item_id', 'stars']}"],
+                "load_col: expected columns of small.inter",
+            ),
+            (["--set", "user_inter_num_interval=[99,inf)"], "dataset: "),
+            (["--config", "no.yaml"], "config: cannot read no.yaml"),
+            (["--recbole-config", "no.yaml"], "config_files: cannot read"),
+        ],
+    )
+    def test_wrong_options_of_pretrain(self, call, words, expected):
+        assert_one_line(pretrain(call, *words), expected)
+        assert not (call.folder / "new" / "mlm" / "last.pt").exists()
+
+    def test_wrong_files_of_options(self, call):
+        (call.folder / "a.yaml").write_text("epochs: [")
+        (call.folder / "b.yaml").write_text("mask_ratio: 1.5")
+        (call.folder / "c.yaml").write_text("method: peterrec")
+        assert_one_line(pretrain(call, "--config", "a.yaml"), "config: cannot read a.yaml: while parsing")
+        assert_one_line(pretrain(call, "--config", "b.yaml"), "mask_ratio: expected a number in (0, 1], got 1.5")
+        assert_one_line(
+            pretrain(call, "--config", "c.yaml"), "method: expected 'adaptssr' as asked for, got 'peterrec'"
+        )
+
+    @pytest.mark.parametrize(
+        ("name", "expected"),
+        [
+            ("no such", "dataset: expected ml-100k, a folder under data_path"),
+            ("nothing", "dataset: expected nothing.inter or a single dataset of any name in"),
+            ("header", "{folder}/header/header.inter: expected at least one row below the header, got none"),
+            ("zero", "{folder}/zero/zero.inter: expected a first line of name:type columns"),
+            ("timeless", "TIME_FIELD: expected a column 'timestamp' in timeless.inter, which has user_id, item_id"),
+            ("userless", "USER_ID_FIELD: expected a column 'user_id' in userless.inter"),
+            ("binary", "{folder}/binary/binary.inter, line 1: expected UTF-8 text, got a byte that is none"),
+            ("text", "{folder}/text/text.inter, line 2: timestamp: expected a number, got 'noon'"),
+            ("single", "dataset: expected a user with two interactions or more in single"),
+            ("small/small.inter", "dataset: expected ml-100k, a folder under data_path"),
+        ],
+    )
+    def test_datasets_that_are_none(self, call, name, expected):
+        folder, header = call.folder, "user_id:token item_id:token timestamp:float"
+        (folder / "nothing").mkdir()
+        write_table(folder / "header" / "header.inter", header, [])
+        write_table(folder / "timeless" / "timeless.inter", "user_id:token item_id:token", [("u", "i")])
+        write_table(folder / "userless" / "userless.inter", "user:token item_id:token timestamp:float", [("u", "i", 1)])
+        write_table(folder / "text" / "text.inter", header, [("u", "i", "noon"), ("u", "j", "night")])
+        write_table(folder / "single" / "single.inter", header, [("u", "i", 1), ("v", "j", 2)])
+        for empty, content in (("zero", b""), ("binary", b"\xff\xfe\x00")):
+            (folder / empty).mkdir()
+            (folder / empty / f"{empty}.inter").write_bytes(content)
+        assert_one_line(pretrain(call, dataset=name), expected.format(folder=folder))
+
+    def test_a_folder_of_another_run(self, call):
+        assert_one_line(
+            pretrain(call, "--epochs", "3", output="run"), "output: run holds another run (epochs: 2 there, 3 here)"
+        )
+
+    def test_an_output_that_is_a_file(self, call):
+        (call.folder / "file").touch()
+        assert_one_line(pretrain(call, output="file"), "output: expected a folder, got the file file")
+        assert_one_line(pretrain(call, output="file/below"), "file/below: Not a directory")
+
+    @pytest.mark.parametrize("file", ["mlm/last.pt", "adaptssr/last.pt", "mlm/best.pt"])
+    def test_a_damaged_checkpoint(self, call, file):
+        path = call.folder / "run" / file
+        path.write_bytes(path.read_bytes()[:1000])
+        (path.parent / "previous.pt").unlink()
+        assert_one_line(
+            pretrain(call, output="run"), f"checkpoint: expected one written by this package, got run/{file}, which"
+        )
+
+    @pytest.mark.parametrize(
+        ("words", "expected"),
+        [
+            (["nowhere", "--task", "gender"], "model: expected a folder with model.safetensors, got nowhere"),
+            (["small", "--task", "gender"], "model: expected a folder with model.safetensors, got small"),
+            (["run", "--task", "height"], "field: expected a column of small.user (gender, job, age), got 'height'"),
+            (["run", "--task", "user_id"], "field: expected a column of small.user (gender, job, age), got 'user_id'"),
+            (["run", "--task", "gender", "--task", "gender"], "task: expected different columns, got gender, gender"),
+            (
+                ["run", "--task", "age", "--bins", "young,old"],
+                "--bins: expected numbers such as 18,25,35, got 'young,old'",
+            ),
+            (["run", "--task", "age", "--bins", "30,20"], "bins: expected ascending numbers, got (30.0, 20.0)"),
+            (["run", "--task", "age", "--bins", ""], "--bins: expected numbers such as 18,25,35, got ''"),
+            (["run", "--task", "job", "--bins", "1"], "bins: expected 'job' to hold numbers, got 'a'"),
+            (
+                ["run", "--task", "gender", "--ft-learning-rate", "-1"],
+                "ft_learning_rate: expected a positive number, got -1.0",
+            ),
+        ],
+    )
+    def test_wrong_calls_of_finetune(self, call, words, expected):
+        assert_one_line(call("finetune", *words, "--quiet"), expected)
+
+    @pytest.mark.parametrize("name", ["model.safetensors", "model.json", "items.json"])
+    def test_a_damaged_model(self, call, name):
+        path = call.folder / "run" / name
+        path.write_bytes(path.read_bytes()[:-7])
+        assert_one_line(call("finetune", "run", "--task", "gender", *FINE), "model: cannot read the files in run: ")
+
+    def test_a_model_of_other_items(self, call):
+        write_profiled_dataset(call.folder / "other", n_items=7)
+        card = json.loads((call.folder / "run" / "model.json").read_text())
+        card["dataset"] = str(call.folder / "other")
+        (call.folder / "run" / "model.json").write_text(json.dumps(card))
+        expected = "dataset: its items are not those that the model in run was pre-trained on (9 there, 7 here)"
+        assert_one_line(call("finetune", "run", "--task", "gender", *FINE), expected)
+
+    def test_a_dataset_without_profiles(self, call):
+        (call.folder / "small" / "small.user").unlink()
+        said = f"{call.folder}/small/small.user: expected a readable file, got No such file"
+        assert_one_line(call("finetune", "run", "--task", "gender", *FINE), said)
+
+    def test_divergence_is_no_fault_of_the_call_but_gives_one_line_too(self, call):
+        result = pretrain(call, "--mlm-learning-rate", "1e30")
+        place = "mlm: the loss was not finite at epoch 1, step 2, users u22, u17, u14, u2, u6 and 3 more"
+        assert_one_line(result, f"{place}; last good checkpoint: none yet", status=1)
+
+    @pytest.mark.parametrize(
+        ("error", "status", "message"),
+        [
+            (InputError("several\n  lines"), 2, "several lines"),
+            (OSError(28, "No space left on device"), 2, "files: No space left on device"),
+            (PermissionError(13, "Permission denied", "/x"), 2, "/x: Permission denied"),
+            (ImportError("adaptssr_plugin.recbole: type\n`pip install x`"), 2, "adaptssr_plugin.recbole: type `pip"),
+        ],
+    )
+    def test_what_comes_from_below(self, call, monkeypatch, error, status, message):
+        from adaptssr_plugin.recbole.user_model import pretrain as module
+
+        def fail(*_, **__):
+            raise error
+
+        monkeypatch.setattr(module, "pretrain", fail)
+        assert_one_line(pretrain(call), message, status)
+
+    def test_an_interrupt(self, call, monkeypatch):
+        from adaptssr_plugin.recbole.user_model import pretrain as module
+
+        def interrupt(*_, **__):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(module, "pretrain", interrupt)
+        assert pretrain(call) == (130, "", "\nadaptssr: interrupted\n")  # click ends the line that has the ^C
+
+    def test_a_fault_of_our_own_keeps_its_traceback(self, call, monkeypatch):
+        from adaptssr_plugin.recbole.user_model import pretrain as module
+
+        monkeypatch.setattr(module, "pretrain", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            pretrain(call)
+
+
+def files_named(out):
+    return [line.strip() for line in out.split("Files:\n")[1].splitlines()]
+
+
+class TestPretrain:
+    def test_prints_the_selected_epochs_and_names_files_that_exist(self, call):
+        status, out, err = pretrain(call)
+        assert (status, err) == (0, "")
+        lines = out.splitlines()
+        assert lines[0].startswith("mlm: epoch ")
+        assert "of 2 selected (valid_accuracy 0." in lines[0]
+        assert lines[1].startswith("adaptssr: epoch ")
+        assert "valid_order_accuracy 1." in lines[1]
+        assert files_named(out) == ["new/model.safetensors", "new/model.json", "new/items.json"]
+        assert all((call.folder / name).is_file() for name in files_named(out))
+        assert {path.name for path in call.folder.iterdir()} == {"small", "run", "new"}
+
+    def test_the_same_command_goes_on_and_ends_alike(self, call):
+        before = (call.folder / "run" / "model.safetensors").read_bytes()
+        shutil.rmtree(call.folder / "run" / "adaptssr")
+        (call.folder / "run" / "model.safetensors").unlink()
+        assert pretrain(call, output="run")[0] == 0
+        assert (call.folder / "run" / "model.safetensors").read_bytes() == before
+
+    def test_options_reach_the_recipe(self, call):
+        (call.folder / "recipe.yaml").write_text("epochs: 1\nmask_ratio: 0.3\nembed_norm: false\n")
+        words = [
+            "--config",
+            "recipe.yaml",
+            "--epochs",
+            "1",
+            "--method",
+            "peterrec",
+            "--dim",
+            "4",
+            "--embed-dropout",
+            "false",
+        ]
+        assert pretrain(call, *words)[0] == 0
+        card = json.loads((call.folder / "new" / "model.json").read_text())
+        made = card["recipe"]
+        assert (made["method"], made["mask_ratio"], made["embed_norm"], made["embed_dropout"]) == (
+            "peterrec",
+            0.3,
+            False,
+            False,
+        )
+        assert (made["epochs"], made["dim"], made["preset"]) == (1, 4, "paper")
+        assert card["recbole_options"] == {"use_gpu": "False"}
+        assert card["dataset"] == str(call.folder / "small")
+
+    def test_a_warm_start_says_what_it_knows_of_other_items(self, call):
+        write_profiled_dataset(call.folder / "more", n_items=14)
+        status, out, err = pretrain(call, "--warm-start", "run", dataset="more")
+        assert (status, err) == (0, "")
+        assert re.match(
+            r"warm start: 9 of 1\d items taken by token, [1-5] keep their initialisation\nadaptssr: epoch", out
+        )
+        assert pretrain(call, "--warm-start", "run", output="same")[1].startswith("adaptssr: epoch ")
+
+    def test_progress_goes_to_standard_error(self, call):
+        words = ["--set", "use_gpu=False", "--mlm-epochs", "1", "--epochs", "0"]
+        status, out, err = call("pretrain", "--dataset", "small", "--output", "new", *SMALL, *words)
+        assert status == 0
+        assert "mlm: 100%" in err
+        assert "mlm: 100%" not in out
+        assert "loss " in err
+
+
+class TestFinetune:
+    def test_end_to_end(self, call, monkeypatch):
+        elsewhere = call.folder.parent
+        monkeypatch.chdir(elsewhere)  # the model knows where its dataset is
+        status, out, err = call("finetune", "place/run", "--task", "gender", "--task", "job", *FINE)
+        assert (status, err) == (0, "")
+        header, _, *rows = out.splitlines()
+        assert header.split()[:2] == ["Method", "gender"]
+        names = [row[:15].strip() for row in rows[:4]]
+        assert names == ["Majority class", "TF-IDF + LR", "None", "AdaptSSR"]
+        assert "±" in rows[3]
+        assert files_named(out) == ["place/run/finetune-gender-job.csv", "place/run/finetune-gender-job.md"]
+        assert all((elsewhere / name).is_file() for name in files_named(out))
+        with (elsewhere / files_named(out)[0]).open(encoding="utf-8") as file:
+            records = list(csv.DictReader(file))
+        seeds = {(one["method"], one["task"], one["seed"]) for one in records if one["split"] == "test"}
+        assert {("adaptssr", "gender", "0"), ("adaptssr", "job", "1"), ("none", "gender", "1")} <= seeds
+        assert {path.name for path in elsewhere.iterdir()} == {"place"}
+        assert (elsewhere / files_named(out)[1]).read_text(encoding="utf-8").startswith("|")
+
+    def test_without_baselines_and_scratch(self, call):
+        words = ["--no-baselines", "--no-scratch", "--seeds", "1", "--ft-epochs", "1", "--quiet"]
+        status, out, _ = call("finetune", "run", "--task", "age", "--bins", "20,40", *words)
+        assert status == 0
+        assert [row.split()[0] for row in out.splitlines()[2:3]] == ["AdaptSSR"]
+        assert "TF-IDF" not in out
+
+    def test_of_none_is_from_scratch(self, call):
+        assert pretrain(call, "--method", "none")[0] == 0
+        status, out, _ = call("finetune", "new", "--task", "gender", "--no-baselines", "--no-scratch", *FINE)
+        assert status == 0
+        assert out.splitlines()[2].startswith("None")
+
+    QUICK = ("--task", "gender", "--no-baselines", "--no-scratch", "--seeds", "1", "--ft-epochs", "1", "--quiet")
+
+    def test_of_a_dataset_that_has_moved(self, call):
+        before = call("finetune", "run", *self.QUICK)
+        (call.folder / "small").rename(call.folder / "elsewhere")
+        assert_one_line(
+            call("finetune", "run", *self.QUICK),
+            "dataset: expected ml-100k, a folder under data_path ('dataset/') or the path of a folder that holds an "
+            f".inter file, got '{call.folder}/small'; the model in run was trained on it, and --dataset says where it "
+            "is now\n",
+        )
+        after = call("finetune", "run", "--dataset", "elsewhere", *self.QUICK)
+        assert after[0] == 0, after[2]
+        assert after[1] == before[1].replace("small: ", "elsewhere: ")
+        (call.folder / "empty").mkdir()
+        assert_one_line(
+            call("finetune", "run", "--dataset", "empty", *self.QUICK),
+            f"dataset: expected empty.inter or a single dataset of any name in {call.folder}/empty, found none\n",
+        )
+        write_profiled_dataset(call.folder / "other", n_items=6)
+        assert_one_line(
+            call("finetune", "run", "--dataset", "other", *self.QUICK),
+            "dataset: its items are not those that the model in run was pre-trained on (9 there, 6 here)",
+        )
+
+    def test_the_model_keeps_what_recboles_yaml_files_said(self, call):
+        """Strings that would be read as numbers among them; what a recipe has in their place is left out."""
+        text = (call.folder / "small" / "small.inter").read_text().replace("user_id:", "1:")
+        (call.folder / "small" / "small.inter").write_text(text)
+        (call.folder / "a.yaml").write_text("USER_ID_FIELD: '1'\nepochs: 77\nuser_inter_num_interval: '[9,inf)'\n")
+        (call.folder / "b.yaml").write_text("user_inter_num_interval: '[5,100]'\n")
+        status, _, err = pretrain(call, "--recbole-config", "a.yaml", "--recbole-config", "b.yaml")
+        assert status == 0, err
+        card = json.loads((call.folder / "new" / "model.json").read_text())
+        kept = {"USER_ID_FIELD": "'1'", "user_inter_num_interval": "'[5,100]'", "use_gpu": "False"}
+        assert card["recbole_options"] == kept
+        for name in ("a.yaml", "b.yaml"):
+            (call.folder / name).unlink()
+        (call.folder / "small").rename(call.folder / "elsewhere")
+        (call.folder / "elsewhere" / "small.user").write_text(
+            (call.folder / "elsewhere" / "small.user").read_text().replace("user_id:", "1:")
+        )
+        status, out, err = call("finetune", "new", "--dataset", "elsewhere", *self.QUICK)
+        assert status == 0, err
+        assert f"elsewhere: {card['users']} users" in out
+        # A model from before had the names of the files, and their content was read again.
+        card.update(recbole_options={"use_gpu": "False"}, recbole_config_files=[str(call.folder / "a.yaml")])
+        (call.folder / "new" / "model.json").write_text(json.dumps(card))
+        again = call("finetune", "new", "--dataset", "elsewhere", *self.QUICK)
+        assert_one_line(again, f"config_files: cannot read {call.folder}/a.yaml: ")
+        (call.folder / "a.yaml").write_text("USER_ID_FIELD: '1'\nuser_inter_num_interval: '[5,100]'\n")
+        assert call("finetune", "new", "--dataset", "elsewhere", *self.QUICK)[:2] == (0, out)
+
+    def test_says_the_same_twice(self, call):
+        words = ["finetune", "run", "--task", "gender", "--no-baselines", *FINE]
+        assert call(*words)[1] == call(*words)[1]
+
+
+def test_quickstart_end_to_end(call):
+    sizes = [
+        "--max-len",
+        "10",
+        "--dim",
+        "16",
+        "--ff-dim",
+        "16",
+        "--mlm-epochs",
+        "1",
+        "--epochs",
+        "1",
+        "--ft-epochs",
+        "1",
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of scikit-learn, by version
+        status, out, err = call("quickstart", "--output", "quick", "--seeds", "2", "--quiet", *sizes)
+    assert (status, err) == (0, "")
+    first = out.splitlines()[0]
+    assert first.startswith("Recipe of the quickstart, where it departs from the paper: dim 16 (paper 64)")
+    assert "mlm_epochs 1 (paper 20)" in first
+    for word in ("gender (AUC)", "age (accuracy)", "occupation (accuracy)", "Impr %", "ml-100k, 943 users split 6:2:2"):
+        assert word in out
+    rows = [
+        line[:17].strip() for line in out.splitlines() if line.startswith(("Maj", "TF-", "None", "MLM", "AdaptSSR"))
+    ]
+    assert rows == ["Majority class", "TF-IDF + LR", "None", "MLM warm-up only", "AdaptSSR"]
+    assert "not distinguishable from no effect" in out  # after one epoch
+    names = files_named(out)
+    assert all((call.folder / name).stat().st_size > 0 for name in names)
+    endings = {name.removeprefix("quick/") for name in names}
+    assert {"records.csv", "table.csv", "table.md", "similarity.png", "similarity.svg", "model.safetensors"} <= endings
+    assert {path.name for path in call.folder.iterdir()} == {"small", "run", "quick"}
+    assert (call.folder / "quick" / "similarity.png").read_bytes().startswith(b"\x89PNG")
+    model = load_pretrained(call.folder / "quick")
+    assert (model.encoder.dim, model.encoder.max_len) == (16, 10)
+    with (call.folder / "quick" / "records.csv").open(encoding="utf-8") as file:
+        records = list(csv.DictReader(file))
+    assert {one["torch"] for one in records} == {torch.__version__}
+    found = {(one["method"], one["task"], one["seed"], one["split"]) for one in records}
+    for method in ("none", "MLM warm-up only", "adaptssr"):
+        for task in ("gender", "age", "occupation"):
+            assert {(method, task, seed, split) for seed in "01" for split in ("valid", "test")} <= found
