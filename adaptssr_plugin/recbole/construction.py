@@ -21,6 +21,7 @@ from recbole.trainer.trainer import AbstractTrainer
 
 from ..errors import InputError
 from .data_parallel import alone, refuse_trainer
+from .item_init import start_from_svd
 from .joint import SelfSupervisedTerm, add_term, class_of_model, keep_modules_out_of_checkpoints, self_supervised_term
 from .layers import speed_up
 from .mends import temporary_attribute
@@ -201,6 +202,8 @@ def _make_model(own: _Init, model: Any, /, *arguments: Any, **options: Any) -> N
     try:
         own(model, *arguments, **options)
         keep_modules_out_of_checkpoints(model)
+        if settings.item_init == "svd":
+            start_from_svd(model, config, dataset)
         if settings.active:
             add_term(model, config, dataset, settings)
         if config["faster_layers"]:
