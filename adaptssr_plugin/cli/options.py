@@ -15,8 +15,8 @@ _GROUPS = {
         "encoder", "dim", "n_layers", "n_heads", "ff_dim", "max_len", "embed_norm", "embed_dropout", "interests",
     ),
     "warm-up": (
-        "warm_start", "mlm_epochs", "mlm_learning_rate", "mlm_dropout", "mlm_ratio", "mlm_pooled", "mlm_softmax",
-        "mlm_sample_share", "mlm_select",
+        "item_init", "warm_start", "mlm_epochs", "mlm_learning_rate", "mlm_dropout", "mlm_ratio", "mlm_pooled",
+        "mlm_softmax", "mlm_sample_share", "mlm_select",
     ),
     "views": (
         "mask_ratio", "crop_ratio", "reorder_ratio", "substitute_ratio", "insert_ratio", "distinct_ops",
@@ -30,17 +30,17 @@ _GROUPS = {
         "ptum_negatives_from",
     ),
     "training": (
-        "epochs", "learning_rate", "dropout", "batch_size", "micro_batch", "select", "valid_share", "stopping_step",
-        "clip_grad_norm", "amp_dtype", "seed", "split_seed",
+        "epochs", "learning_rate", "item_lr_share", "dropout", "batch_size", "micro_batch", "select", "valid_share",
+        "stopping_step", "clip_grad_norm", "amp_dtype", "seed", "split_seed",
     ),
     "fine-tuning": (
-        "ft_epochs", "ft_learning_rate", "ft_batch_size", "ft_dropout", "ft_hidden", "ft_shuffle", "ft_coldrec_loss",
-        "ft_neg_exclude", "ft_split_unit", "ft_ties", "ft_tune", "ft_rank",
+        "ft_epochs", "ft_learning_rate", "ft_item_lr_share", "ft_batch_size", "ft_dropout", "ft_hidden", "ft_shuffle",
+        "ft_coldrec_loss", "ft_neg_exclude", "ft_split_unit", "ft_ties", "ft_tune", "ft_rank",
     ),
 }  # fmt: skip
 _COMMON = frozenset(
     (
-        "encoder", "dim", "n_layers", "max_len", "warm_start", "mlm_epochs", "mask_ratio", "crop_ratio",
+        "encoder", "dim", "n_layers", "max_len", "item_init", "warm_start", "mlm_epochs", "mask_ratio", "crop_ratio",
         "reorder_ratio", "loss", "negatives", "scale", "temperature", "epochs", "learning_rate", "dropout",
         "batch_size", "seed", "ft_epochs", "ft_learning_rate", "ft_batch_size", "ft_dropout", "ft_tune",
     )

@@ -57,7 +57,7 @@ def item_cf(corpus: BehaviourCorpus, k: int = 1, iuf: bool = True, block_pairs: 
     best = np.zeros((corpus.n_items, k), dtype=np.int64)
     lowest, highest = np.inf, 0.0
     # Item i meets at most Σ_{u ∈ U_i} |H_u| others, and never more than there are.
-    for start, stop in _blocks(np.minimum(users @ size, corpus.n_items), block_pairs):
+    for start, stop in blocks(np.minimum(users @ size, corpus.n_items), block_pairs):
         block = users[start:stop] @ histories  # (stop - start, n_items), sparse
         item, other_item = np.repeat(np.arange(start, stop), np.diff(block.indptr)), block.indices.astype(np.int64)
         scores = (block.data / np.sqrt(popularity[item] * popularity[other_item])).astype(np.float32)
@@ -85,7 +85,7 @@ def _distinct_items(corpus: BehaviourCorpus) -> Any:
     return matrix
 
 
-def _blocks(sizes: npt.NDArray[Any], limit: int) -> Iterator[tuple[int, int]]:
+def blocks(sizes: npt.NDArray[Any], limit: int) -> Iterator[tuple[int, int]]:
     """Cut a list into runs whose sizes add up to at most ``limit``, or of one entry."""
     total = np.cumsum(sizes, dtype=np.int64)
     start, before = 0, 0

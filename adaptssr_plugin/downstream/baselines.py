@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from adaptssr_plugin.corpus.svd_items import item_counts
 from adaptssr_plugin.downstream.ranking import Ties, ranking_metrics, ranks_of
 from adaptssr_plugin.downstream.tasks.base import LabelledRows, TaskSplit
 from adaptssr_plugin.downstream.tasks.cold import ColdRecommendationTask
 from adaptssr_plugin.downstream.tasks.positives import Positives
 from adaptssr_plugin.downstream.tasks.profile import ProfileTask
-from adaptssr_plugin.errors import InputError, check_count, check_kind
+from adaptssr_plugin.errors import InputError, check_kind
 
 if TYPE_CHECKING:
     from adaptssr_plugin.corpus.behaviours import BehaviourCorpus
@@ -142,25 +143,6 @@ def tfidf_logistic_regression(
 def _check(task: object, split: object) -> None:
     check_kind("task", task, ProfileTask, "a ProfileTask")
     check_kind("split", split, TaskSplit, "a TaskSplit")
-
-
-def item_counts(corpus: "BehaviourCorpus", rows: np.ndarray, max_len: int) -> Any:
-    """Count the newest ``max_len`` items of each row: a sparse ``(len(rows), n_items)`` float64 matrix."""
-    from scipy.sparse import csr_matrix
-
-    if not hasattr(corpus, "check_rows"):
-        raise InputError(f"corpus: expected a BehaviourCorpus, got {type(corpus).__name__}")
-    check_count("max_len", max_len)
-    rows = corpus.check_rows(rows)
-    ends = corpus.offsets[rows + 1]
-    lengths = np.minimum(ends - corpus.offsets[rows], max_len)
-    indptr = np.concatenate(([0], np.cumsum(lengths)))
-    # Entry k of the flat result lies in row r; its place in the corpus is (k - indptr[r]) after r's start.
-    place = np.arange(indptr[-1]) + np.repeat(ends - lengths - indptr[:-1], lengths)
-    items = corpus.items[place]
-    counts = csr_matrix((np.ones(len(items)), items, indptr), shape=(len(rows), corpus.n_items))
-    counts.sum_duplicates()
-    return counts
 
 
 def _class_scores(model: Any, features: Any, n_classes: int) -> np.ndarray:

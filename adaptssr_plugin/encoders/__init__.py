@@ -1,7 +1,7 @@
 """The user model of Eq. 2-4: item embedding with a separate [MASK] vector, Transformer, attention pooling."""
 
 from .causal import CausalEncoder, CausalTransformer, ConvolutionEncoder, GRUEncoder
-from .embedding import ItemEmbedding
+from .embedding import ItemEmbedding, item_table
 from .heads import MaskedItemHead
 from .interests import InterestPooling
 from .pooling import AttentionPooling
@@ -21,6 +21,7 @@ __all__ = [
     "UserEncoder",
     "available_encoders",
     "encoder_kind",
+    "item_table",
     "make_encoder",
     "register_encoder",
     "unregister_encoder",

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ..devices import on_cpu
+from ..errors import InputError
 
 _EXACT = (torch.float32, torch.float64)
 INIT_STD = 0.02  # of every Linear and Embedding, as in the authors' code (METHODS.md, row 52)
@@ -49,6 +50,23 @@ class ItemEmbedding(nn.Module):
         else:
             vectors = F.embedding(ids, self.weight, padding_idx=0)
         return torch.where(is_mask[..., None], self.mask.to(vectors.dtype), vectors)
+
+
+def item_table(encoder: object, option: str) -> nn.Parameter:
+    """Give the item table of an encoder, ``(n_items, d)``.
+
+    Args:
+        encoder: of any kind.
+        option: what needs the table.
+
+    Raises:
+        InputError: ``item_weight`` is missing, or no parameter.
+    """
+    table = getattr(encoder, "item_weight", None)
+    if not isinstance(table, nn.Parameter):
+        came = type(encoder).__name__
+        raise InputError(f"{option}: expected an encoder whose item_weight is a parameter, got {came}")
+    return table
 
 
 class _LookUp(torch.autograd.Function):

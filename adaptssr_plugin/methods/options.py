@@ -45,6 +45,11 @@ def rate(default: float, text: str, origin: str) -> Any:
     return option(default, text, origin, lambda value: 0 <= value < 1, "a number in [0, 1)")
 
 
+def fraction(default: float, text: str, origin: str) -> Any:
+    """Declare a number in [0, 1]."""
+    return option(default, text, origin, lambda value: 0 <= value <= 1, "a number in [0, 1]")
+
+
 def positive(default: float, text: str, origin: str) -> Any:
     """Declare a positive finite number."""
     return option(default, text, origin, lambda value: 0 < value < float("inf"), "a positive number")

@@ -28,6 +28,7 @@ class StagePlan:
         select: which epoch moves on: best, last or epoch:K.
         takes: parts of the encoder that come from the stage before.
         fills: its masked-item model, frozen, makes the views of the next stage.
+        item_lr_share: learning rate of the item table as a share of ``learning_rate``; with 0 it is frozen.
     """
 
     name: str
@@ -38,6 +39,7 @@ class StagePlan:
     select: str
     takes: tuple[str, ...] = ()
     fills: bool = False
+    item_lr_share: float = 1.0
 
 
 def stage_plans(recipe: Recipe) -> list[StagePlan]:
@@ -66,6 +68,7 @@ def stage_plans(recipe: Recipe) -> list[StagePlan]:
                 learning_rate=recipe.mlm_learning_rate,
                 dropout=recipe.mlm_dropout,
                 select=recipe.mlm_select,
+                item_lr_share=recipe.item_lr_share,
                 fills=fills,
             )
         )
@@ -81,6 +84,7 @@ def stage_plans(recipe: Recipe) -> list[StagePlan]:
                 dropout=recipe.dropout,
                 select=recipe.select,
                 takes=_from_warm_up(recipe),
+                item_lr_share=recipe.item_lr_share,
             )
         )
     return plans

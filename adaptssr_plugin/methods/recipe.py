@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 
 from ..encoders import available_encoders, encoder_kind
 from ..errors import InputError, check_kind
-from .options import check_options, choice, count, option, positive, rate, read_yaml, share
+from .options import check_options, choice, count, fraction, option, positive, rate, read_yaml, share
 from .registry import available, defaults_of, method_named
 from .user_level import UserLevelOptions
 
@@ -53,6 +53,12 @@ class Recipe(UserLevelOptions):
         1, "Vectors that a user is pooled into: 1 (Eq. 3-4), or a dictionary of more (idicl: 4).", "the paper, Eq. 3-4"
     )
 
+    item_init: str = choice(
+        "random",
+        ("random", "svd"),
+        "Item table that every stage starts from: random, or by a truncated SVD of the training users' histories.",
+        "the authors' code",
+    )
     warm_start: str = option(
         "mlm",
         "Where the method's own stage starts: mlm, a stage of masked items before it; none; or the folder of a "
@@ -72,12 +78,8 @@ class Recipe(UserLevelOptions):
         "the authors' code",
     )
     mlm_sample_share: float = share(0.2, "Share of the catalogue that mlm_softmax sampled draws.", "PeterRec's code")
-    mlm_pooled: float = option(
-        0.0,
-        "Share of the masked items' loss that predicts them from the user vector too.",
-        "the paper, which has none",
-        lambda value: 0 <= value <= 1,
-        "in [0, 1]",
+    mlm_pooled: float = fraction(
+        0.0, "Share of the masked items' loss that predicts them from the user vector too.", "the paper, which has none"
     )
     mlm_beside: float = option(
         0.0,
@@ -109,6 +111,11 @@ class Recipe(UserLevelOptions):
 
     epochs: int = count(20, "Epochs of the method's own stage; 0 leaves it out.", "the authors' code", least=0)
     learning_rate: float = positive(2e-4, "Adam's learning rate.", "the paper")
+    item_lr_share: float = fraction(
+        1.0,
+        "Learning rate of the item table, in every stage, as a share of the others'; 0 freezes it: no gradient.",
+        "the authors' code",
+    )
     dropout: float = rate(0.1, "Dropout of the encoder; the implicit view lives by it.", "the paper")
     batch_size: int = count(128, "Users in a batch.", "the paper", least=2)
     micro_batch: int = count(
@@ -137,6 +144,9 @@ class Recipe(UserLevelOptions):
 
     ft_epochs: int = count(5, "Epochs of fine-tuning.", "the authors' code")
     ft_learning_rate: float = positive(2e-4, "Adam's learning rate in fine-tuning.", "the paper")
+    ft_item_lr_share: float = fraction(
+        1.0, "Fine-tuning: item_lr_share, for the item table of the pre-trained model.", "the authors' code"
+    )
     ft_batch_size: int = count(128, "Users in a batch of fine-tuning.", "the paper")
     ft_dropout: float = rate(0.1, "Dropout of the encoder in fine-tuning.", "the paper")
     ft_hidden: int = count(64, "Hidden width of the two-layer head.", "the paper")
@@ -190,6 +200,13 @@ class Recipe(UserLevelOptions):
             raise InputError(f"interests: expected 1 for encoder {self.encoder}, got {self.interests}")
         if self.mlm_softmax == "full" and self.mlm_sample_share != Recipe.mlm_sample_share:
             raise InputError("mlm_sample_share: expected mlm_softmax sampled beside it, got full, which takes all")
+        if self.item_init == "svd" and self.warm_start not in ("mlm", "none"):
+            raise InputError(f"item_init: expected random beside the item table of {self.warm_start!r}, got svd")
+        if self.ft_tune != "all" and self.ft_item_lr_share != 1:
+            raise InputError(
+                f"ft_item_lr_share: expected 1 with ft_tune {self.ft_tune}, which freezes the table, "
+                f"got {self.ft_item_lr_share}"
+            )
         for name, epochs, runs in (
             ("mlm_select", self.mlm_epochs, self.warm_start == "mlm" or method_named(self.method).needs_filler),
             ("select", self.epochs, self.epochs > 0),

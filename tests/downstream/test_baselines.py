@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from adaptssr_plugin.corpus.behaviours import BehaviourCorpus
+from adaptssr_plugin.corpus.svd_items import item_counts
 from adaptssr_plugin.downstream import LabelledRows, ProfileTask, TaskSplit, majority, tfidf_logistic_regression
-from adaptssr_plugin.downstream.baselines import item_counts
 from adaptssr_plugin.errors import InputError
 
 

@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from recbole.data.interaction import Interaction
 
 from ...augment import SameTargetPair
 from ...corpus import BehaviourCorpus
+from ...errors import InputError
 from .user_sequences import histories_of_rows
 
 ROW_FIELD = "adaptssr_row"
@@ -19,9 +21,14 @@ class TrainingRows:
     Args:
         config: RecBole's config.
         dataset: the training dataset, as RecBole hands it to a model.
+
+    Raises:
+        InputError: a dataset that is not split yet.
     """
 
     def __init__(self, config: Any, dataset: Any) -> None:
+        if not isinstance(getattr(dataset, "inter_feat", None), Interaction):
+            raise InputError("dataset: expected the training rows, train_data.dataset of data_preparation, got others")
         self.dataset = dataset
         self.n_items = int(dataset.item_num)
         self.max_len = int(config["MAX_ITEM_LIST_LENGTH"])

@@ -23,6 +23,7 @@ from ...errors import InputError
 from ..compat.data_parallel import alone, refuse_trainer
 from ..compat.layers import speed_up
 from ..compat.patches import temporary_attribute
+from ..item_init import start_from_svd
 from ..recommender.checkpoints import load_pretrained_weights
 from ..recommender.config import RunConfig
 from ..recommender.joint import (
@@ -207,6 +208,8 @@ def _make_model(own: _Init, model: Any, /, *arguments: Any, **options: Any) -> N
     try:
         own(model, *arguments, **options)
         keep_modules_out_of_checkpoints(model)
+        if settings.item_init == "svd":
+            start_from_svd(model, config, dataset)
         if settings.active:
             add_term(model, config, dataset, settings)
         if config["faster_layers"]:

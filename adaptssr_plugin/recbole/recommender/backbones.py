@@ -247,8 +247,8 @@ def _removed(handle: Any) -> Iterator[None]:
         handle.remove()
 
 
-def item_embedding(backbone: nn.Module, n_items: int) -> nn.Embedding:
-    """Find the item embedding of a RecBole model.
+def item_embedding(backbone: nn.Module, n_items: int, option: str = "ssl_loss") -> nn.Embedding:
+    """Find the item embedding of a RecBole model, which an option needs.
 
     Raises:
         InputError: there is none, or several and none is called ``item_embedding``.
@@ -264,7 +264,7 @@ def item_embedding(backbone: nn.Module, n_items: int) -> nn.Embedding:
         return next(iter(tables.values()))
     found = ", ".join(tables) or "none"
     raise InputError(
-        f"ssl_loss: expected an item embedding of {n_items} rows in {type(backbone).__name__}, found {found}"
+        f"{option}: expected an item embedding of {n_items} rows in {type(backbone).__name__}, found {found}"
     )
 
 

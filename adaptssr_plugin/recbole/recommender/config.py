@@ -127,6 +127,8 @@ class RunConfig(SafeConfig):
             final[name] = default if value is None else typed(name, value, kind)
         if final["faster_layers"] is None:
             final["faster_layers"] = self.ssl.active
+        if final["pretrained"] and self.ssl.item_init == "svd":
+            raise InputError(f"ssl_item_init: expected random beside pretrained {final['pretrained']!r}, got svd")
         settle_options(final, self.external_config_dict, self.model_class)
         return final
 
@@ -165,7 +167,7 @@ class RunConfig(SafeConfig):
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"checkpoint: its options are not those of a RecBole run ({one_line(error)})") from None
         # What concerned the beginning of that run.
-        config.final_config_dict.update(pretrained="", resume="")
+        config.final_config_dict.update(pretrained="", resume="", ssl_item_init="random")
         return config
 
 

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from recbole.data.interaction import Interaction
 from recbole.model.sequential_recommender.fearec import FEARec
 from recbole.model.sequential_recommender.sasrec import SASRec
 from torch import Tensor, nn
@@ -180,8 +179,6 @@ def add_term(model: Any, config: Any, dataset: Any, settings: SelfSupervision) -
     Raises:
         InputError: a model whose forward gives no user vector; a dataset that is not split yet.
     """
-    if not isinstance(getattr(dataset, "inter_feat", None), Interaction):
-        raise InputError("dataset: expected the training rows, train_data.dataset of data_preparation, got others")
     model.to(config["device"])  # where some models send what they make in forward
     # Past nn.Module, which would take it for a part of the model.
     object.__setattr__(model, "_ssl", SelfSupervisedTerm(settings, model, config, dataset))

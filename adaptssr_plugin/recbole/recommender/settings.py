@@ -62,6 +62,12 @@ class SelfSupervision(ComparisonOptions):
         "a number in (0, 1)",
     )
 
+    item_init: str = choice(
+        "random",
+        ("random", "svd"),
+        "Item embedding at the start: the model's own, or by a truncated SVD of the training histories.",
+        "RecBole",
+    )
     warmup_epochs: int = count(5, "pretrain mode: epochs of the model's own loss before the views.", "ours", least=0)
     epochs: int = count(20, "pretrain mode: epochs of the self-supervised loss on whole users.", "the authors' code")
     learning_rate: float = positive(2e-4, "pretrain mode: Adam's learning rate on whole users.", "the paper")

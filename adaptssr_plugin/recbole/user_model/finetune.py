@@ -99,6 +99,7 @@ def fine_tune(
         corpus: the behaviours that were pre-trained on, whose items the encoder knows.
         task: what to predict.
         recipe: its ``ft_`` options (``ft_tune``: which weights) and the encoder's; ``split_seed`` fixes the split.
+            ``ft_item_lr_share`` is for the item table of ``pretrained``: a random one learns like the rest.
         seed: of initialisation, dropout and order.
         pretrained: weights to start from; None: a random initialisation (the row ``None`` of Table 2).
 
@@ -127,6 +128,7 @@ def fine_tune(
         learning_rate=recipe.ft_learning_rate,
         dropout=recipe.ft_dropout,
         select="best",
+        item_lr_share=1.0 if pretrained is None else recipe.ft_item_lr_share,
     )
     trainer = StageTrainer(
         config, stage, plan, None, seed=seed, stopping_step=recipe.ft_epochs, amp_dtype=recipe.amp_dtype

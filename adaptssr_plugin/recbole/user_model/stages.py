@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from recbole.config import Config
+from torch import Tensor
 
-from ...encoders import UserEncoder, make_encoder
+from ...corpus import put_item_vectors, svd_item_vectors
+from ...encoders import UserEncoder, item_table, make_encoder
 from ...errors import InputError
 from ...methods import Recipe
 from ...methods.plan import StagePlan, stage_plans
@@ -52,7 +55,7 @@ class PretrainStages:
         config: RecBole's.
         recipe: method and options.
         users: that are trained on, and that choose the epoch of every stage.
-        start: the weights that every stage starts from; None: a random initialisation.
+        start: the weights that every stage starts from; None: a random initialisation, the item table by ``item_init``.
         processes: that train together.
         folder: which gets a sub-folder per stage.
         manifest: what the run was asked for, kept in every checkpoint.
@@ -98,7 +101,18 @@ class PretrainStages:
         encoder = fresh_encoder(self.recipe, self.users.corpus.n_items, dropout, self.recipe.seed)
         if self.start is not None:
             self.start.into(encoder)
+        if self.recipe.item_init == "svd":
+            put_item_vectors(item_table(encoder, "item_init"), self._item_vectors)
         return encoder
+
+    @cached_property
+    def _item_vectors(self) -> Tensor:
+        """Vectors of the items of training users, from what a stage sees of them; the first process computes them."""
+        recipe, users = self.recipe, self.users
+        seed = stream_seed(recipe.seed, "item_init")
+        return self.processes.by_first(
+            lambda: svd_item_vectors(users.corpus, recipe.dim, users.train, recipe.max_len, seed)
+        )
 
     def _train(self, plan: StagePlan, encoder: UserEncoder, histories: UserHistories) -> tuple[Stage, StageResult]:
         """Train one stage, which then has the weights of its selected epoch."""
@@ -123,6 +137,7 @@ class PretrainStages:
             self.processes, batch_size=recipe.batch_size, max_len=recipe.max_len, seed=recipe.seed
         )
         trainer.run(train_data, valid_data, self.show_progress)
+        encoder.requires_grad_(True)  # whatever this stage has frozen
         return stage, StageResult(plan.name, trainer.selected_epoch, trainer.history)
 
 

@@ -18,9 +18,10 @@ from recbole.config import Config
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.trainer import trainer as recbole_trainer
 from recbole.utils import ModelType
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...corpus import Batch, BatchLoader
+from ...encoders import item_table
 from ...errors import InputError, TrainingStoppedError
 from ...methods.plan import StagePlan
 from ...progress import progress_bar
@@ -74,7 +75,7 @@ class StageTrainer(CheckpointingTrainer):
         config: from :func:`build_config`; RecBole's own switches for device, AMP (``enable_amp``,
             ``enable_scaler``) and optimiser (``learner``, ``weight_decay``) hold.
         stage: what to train.
-        plan: epochs, learning rate and selection.
+        plan: epochs, learning rates and selection; where the item table's is 0, it is frozen from here on.
         directory: where the files go; None writes none, and keeps the best epoch in memory.
         seed: of the random streams.
         stopping_step: epochs without a better one after which to stop.
@@ -113,22 +114,25 @@ class StageTrainer(CheckpointingTrainer):
         self.directory = directory
         if directory is not None:  # before RecBole does, which two processes at once would disturb
             directory.mkdir(parents=True, exist_ok=True)
+        self.stage = stage
+        self.plan = plan
+        if not plan.item_lr_share:
+            self._item_table().requires_grad_(False)
         with compat_patches(), tensorboard_into(None):
             super().__init__(config, UserModel(stage).to(config["device"]))
         self.processes = Processes(together)
         if self.processes.data_parallel:
             stage.share_batches()
         self._averaging = self.processes.averaging(self.model)
-        self.stage = stage
-        self.plan = plan
         self.seed = seed
         self.amp_dtype = _AMP_DTYPES.get(amp_dtype) or torch.get_autocast_dtype(self.device.type)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=bool(config["enable_scaler"]))
         self.saved_model_file = str(directory / "best.pt") if directory else ""
         self.checkpoints = LastTwo(directory) if directory else None
         self.checkpoint_seconds = 60 * checkpoint_minutes
-        steps = {"seed": seed, "learning_rate": plan.learning_rate, "clip_grad_norm": clip_grad_norm,
-                 "amp_dtype": amp_dtype, "learner": str(config["learner"]), "weight_decay": config["weight_decay"],
+        steps = {"seed": seed, "learning_rate": plan.learning_rate, "item_lr_share": plan.item_lr_share,
+                 "clip_grad_norm": clip_grad_norm, "amp_dtype": amp_dtype,
+                 "learner": str(config["learner"]), "weight_decay": config["weight_decay"],
                  "enable_amp": bool(config["enable_amp"]), "enable_scaler": bool(config["enable_scaler"])}  # fmt: skip
         self.fingerprint = RunFingerprint(plan.name, {"steps": steps, **(run or {})}, versions())
         self.history: list[dict[str, float]] = []
@@ -304,10 +308,22 @@ class StageTrainer(CheckpointingTrainer):
         optimizer: torch.optim.Optimizer
         if learner in _FUSED:
             settings = {"lr": self.learning_rate, "weight_decay": self.weight_decay, "fused": True}
-            optimizer = _FUSED[learner](self.model.parameters(), **settings)
+            optimizer = _FUSED[learner](self._parameters(), **settings)
         else:
-            optimizer = super()._build_optimizer(**kwargs)
+            optimizer = super()._build_optimizer(params=self._parameters(), **kwargs)
         return optimizer
+
+    def _parameters(self) -> Any:
+        """Give what the optimiser trains; the item table is a group by itself where its learning rate is."""
+        share = self.plan.item_lr_share
+        if share in (0, 1):  # a frozen table gets no gradient, so that an optimiser keeps no state of it
+            return self.model.parameters()
+        table = self._item_table()
+        others = [parameter for parameter in self.model.parameters() if parameter is not table]
+        return [{"params": others}, {"params": [table], "lr": share * self.learning_rate}]
+
+    def _item_table(self) -> nn.Parameter:
+        return item_table(getattr(self.stage, "encoder", None), "item_lr_share")
 
 
 def _all_finite(tensors: list[Tensor]) -> bool:

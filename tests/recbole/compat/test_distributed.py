@@ -25,6 +25,7 @@ from training_cases import TINY, write_profiled_dataset
 
 from adaptssr_plugin.corpus import BatchLoader, BehaviourCorpus
 from adaptssr_plugin.errors import InputError
+from adaptssr_plugin.recbole.user_model.pretrain import load_pretrained
 from adaptssr_plugin.training import load_checkpoint
 from adaptssr_plugin.training.epoch_state import Totals, of_all
 from adaptssr_plugin.training.launch import launch
@@ -201,6 +202,16 @@ def test_processes_without_rows(runs, tmp_path, method):
     fates = runs(tmp_path, number=3, method=method, batch_size=17, epochs=1, mlm_epochs=1, checkpoint_minutes=60)
     assert statuses(fates) == [DONE] * 3, fates
     assert [errors for _, _, errors in fates] == [""] * 3
+
+
+def test_a_frozen_table_of_the_svd(runs, tmp_path):
+    frozen = {"item_init": "svd", "item_lr_share": 0.0, "epochs": 1, "mlm_epochs": 1, "checkpoint_minutes": 60}
+    for number in (1, 2):
+        fates = runs(tmp_path / str(number), number=number, **frozen)
+        assert statuses(fates) == [DONE] * number, fates
+    one, two = (load_pretrained(tmp_path / name).encoder.state_dict() for name in "12")
+    assert torch.equal(one["items.weight"], two["items.weight"])
+    assert not torch.equal(one["positions"], two["positions"])  # views are drawn by each process
 
 
 class TestStarting:
