@@ -23,9 +23,9 @@ from ...errors import InputError
 from ..compat.data_parallel import alone, refuse_trainer
 from ..compat.layers import speed_up
 from ..compat.patches import temporary_attribute
-from ..item_init import start_from_svd
 from ..recommender.checkpoints import load_pretrained_weights
 from ..recommender.config import RunConfig
+from ..recommender.item_init import start_from_svd
 from ..recommender.joint import (
     SelfSupervisedTerm,
     add_term,

@@ -4,11 +4,11 @@ from typing import Any
 
 from recbole.utils import ModelType
 
-from ..corpus import put_item_vectors, svd_item_vectors
-from ..errors import InputError
-from ..seeding import stream_seed
-from .compat.training_rows import TrainingRows
-from .recommender.backbones import item_embedding
+from ...corpus import put_item_vectors, svd_item_vectors
+from ...errors import InputError
+from ...seeding import stream_seed
+from ..compat.training_rows import TrainingRows
+from .backbones import item_embedding
 
 
 def start_from_svd(model: Any, config: Any, dataset: Any) -> None:
