@@ -174,7 +174,7 @@ def splits_shown(split_seed: int, n_splits: int) -> str:
     """Say which random splits a table stands on."""
     if n_splits == 1:
         return f"split seed {split_seed}"
-    return f"mean±standard deviation over {n_splits} splits, seeds {split_seed} to {split_seed + n_splits - 1}"
+    return f"{n_splits} random splits, seeds {split_seed} to {split_seed + n_splits - 1}"
 
 
 def _chosen_by(tasks: Sequence[Task], records: Sequence[Record]) -> list[Record]:
@@ -188,10 +188,11 @@ def _footer(dataset: str, tasks: Sequence[Task], plan: Recipe, n_seeds: int, n_s
     whole = all(task.inputs is None for task in tasks)
     items = f"last {plan.max_len} training items" if whole else f"last {plan.max_len} items of each input"
     linear = plan.ft_tune == "linear"
-    runs = f"{n_seeds} seeds" + (" from scratch" if linear else "")
+    runs = "1 seed" if n_seeds == 1 else f"{n_seeds} seeds"
+    runs += (" from scratch" if linear else "") + (" on each split" if n_splits > 1 else "")
     lines = [
         f"{dataset}: {', '.join(task.size for task in tasks)}; split 6:2:2 "
-        f"({splits_shown(plan.split_seed, n_splits)}), {items}; {runs}; x 100.",
+        f"({splits_shown(plan.split_seed, n_splits)}), {items}; mean±standard deviation, {runs}; x 100.",
     ]
     if linear:
         lines.append(LINEAR)
