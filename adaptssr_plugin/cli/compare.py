@@ -24,6 +24,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--variants", is_flag=True, help="A table of the plan's variants of AdaptSSR, on validation rows.")
 @click.option("--method", "methods", multiple=True, help="Rows, in place of the plan's; may be repeated.")
 @click.option("--seeds", type=click.IntRange(1), help="Runs of fine-tuning for a row, in place of the plan's.")
+@click.option("--splits", type=click.IntRange(1), help="Random splits of a task's rows, in place of the plan's.")
 @click.option("--pretrain-seeds", type=click.IntRange(1), help="Pre-trainings for a row, in place of the plan's.")
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="RecBole option, e.g. use_gpu=False.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes; cores are shared out.")
@@ -40,6 +41,7 @@ def compare(
     variants: bool,
     methods: Sequence[str],
     seeds: int | None,
+    splits: int | None,
     pretrain_seeds: int | None,
     pairs: tuple[str, ...],
     jobs: int,
@@ -74,6 +76,7 @@ def compare(
         "dataset": dataset,
         "methods": list(methods) or None,
         "seeds": seeds,
+        "splits": splits,
         "pretrain_seeds": pretrain_seeds,
     }
     chosen = read_plan(plan or "smoke", changes, recbole_options(pairs))

@@ -161,6 +161,8 @@ def _pretrain(source: Any, plan: Any, output: Path, show_progress: bool, checkpo
 )
 @click.option("--bins", metavar="A,B,…", help="Lower bounds that turn a column of numbers into classes, e.g. 18,25,35.")
 @click.option("--seeds", type=click.IntRange(1), default=5, show_default=True, help="Runs per row.")
+@click.option("--splits", type=click.IntRange(1), default=1, show_default=True, help="Random splits of a task's rows.")
+@click.option("--labels", metavar="N,…,all", help="Also a curve over so many training labels, e.g. 50,100,200,all.")
 @click.option("--scratch/--no-scratch", default=True, show_default=True, help="Also from a random initialisation.")
 @click.option("--baselines/--no-baselines", default=True, show_default=True, help="Also what needs no encoder.")
 @click.option("--quiet", is_flag=True, help="No progress bars.")
@@ -171,6 +173,8 @@ def finetune(
     dataset: str | None,
     bins: str | None,
     seeds: int,
+    splits: int,
+    labels: str | None,
     scratch: bool,
     baselines: bool,
     quiet: bool,
@@ -187,17 +191,26 @@ def finetune(
 
     convert:ITEM asks whether a user comes to an item, from what stands before it; measured by AUC.
 
+    --tune linear trains nothing: a logistic regression reads the vectors as they are, in seconds. With --splits the
+    rows are split several times, and tests are paired by split.
+
     \b
     adaptssr finetune adaptssr-run --task gender
     adaptssr finetune adaptssr-run --task age --bins 18,25,35,45,50,56 --ft-epochs 10
     adaptssr finetune adaptssr-run --task cold:path/to/toys.cold --ft-coldrec-loss ce
     adaptssr finetune adaptssr-run --task convert:50
+    adaptssr finetune adaptssr-run --task gender --tune linear --splits 8 --labels 50,100,200,all
     """  # noqa: D301
     from ..experiments.task_tables import finetune as run
 
     place = None if dataset is None else _absolute(dataset)
-    done = run(folder, tasks, _numbers(bins), tuple(range(seeds)), scratch, baselines, given(options), not quiet, place)
+    done = run(
+        folder, tasks, _numbers(bins), tuple(range(seeds)), scratch, baselines, given(options), not quiet, place,
+        splits, _label_counts(labels),
+    )  # fmt: skip
     click.echo(done.table.text())
+    if done.curve:
+        click.echo(done.curve)
     click.echo("\n" + "\n".join(f"* {sentence}" for sentence in done.conclusions) + "\nFiles:")
     _list(done.files)
 
@@ -323,6 +336,13 @@ def _absolute(dataset: str) -> str:
     """Make a folder's path absolute, so that a model knows its dataset wherever it is fine-tuned; a name stays."""
     # ml-100k stays a name even beside a folder that is called so, such as the --output of the first run.
     return str(Path(dataset).resolve()) if dataset != "ml-100k" and Path(dataset).is_dir() else dataset
+
+
+def _label_counts(text: str | None) -> tuple[int | None, ...]:
+    words = [] if text is None else text.split(",")
+    if not all(word == "all" or (word.isdecimal() and int(word) > 1) for word in words):
+        raise InputError(f"--labels: expected numbers above 1 and all, such as 50,100,all, got {text!r}")
+    return tuple(dict.fromkeys(None if word == "all" else int(word) for word in words))
 
 
 def _numbers(text: str | None) -> tuple[float, ...] | None:

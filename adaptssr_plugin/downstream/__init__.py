@@ -1,13 +1,15 @@
 """Downstream tasks of a user model: splits, heads, metrics, baselines and significance."""
 
 from adaptssr_plugin.downstream.baselines import (
-    BaselineResult,
     RankingBaselineResult,
+    lsa_logistic_regression,
+    lsa_vectors,
     majority,
     popularity,
     tfidf_logistic_regression,
 )
 from adaptssr_plugin.downstream.heads import MLPHead
+from adaptssr_plugin.downstream.linear import BaselineResult, fewer_labels, logistic_regression, standardised
 from adaptssr_plugin.downstream.metrics import accuracy, auc
 from adaptssr_plugin.downstream.ranking import (
     RANKING_METRICS,
@@ -44,7 +46,11 @@ __all__ = [
     "auc",
     "cold_task",
     "conversion_task",
+    "fewer_labels",
     "hit_at",
+    "logistic_regression",
+    "lsa_logistic_regression",
+    "lsa_vectors",
     "majority",
     "ndcg_at",
     "paired",
@@ -54,6 +60,7 @@ __all__ = [
     "reciprocal_rank",
     "relative_improvement",
     "split_rows",
+    "standardised",
     "summarise",
     "target_ranks",
     "tfidf_logistic_regression",

@@ -1,42 +1,35 @@
 """The baselines that tables stand beside: the majority class and word counts, or the most popular items.
 
-None knows an encoder. Word counts see the same input as one, as a bag: a pre-trained user model that
-does not beat it has learned nothing from the order of behaviours or from other users.
+None knows an encoder. Word counts see the same input as one, as a bag: a pre-trained user model that does not beat
+them has learned nothing from the order of behaviours. Latent semantic analysis also learns from other users.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from adaptssr_plugin.corpus.svd_items import item_counts
+from adaptssr_plugin.downstream.linear import (
+    C_GRID,
+    BaselineResult,
+    Features,
+    logistic_regression,
+    standardised,
+)
 from adaptssr_plugin.downstream.ranking import Ties, ranking_metrics, ranks_of
 from adaptssr_plugin.downstream.tasks.base import LabelledRows, TaskSplit
 from adaptssr_plugin.downstream.tasks.cold import ColdRecommendationTask
 from adaptssr_plugin.downstream.tasks.positives import Positives
 from adaptssr_plugin.downstream.tasks.profile import ProfileTask
-from adaptssr_plugin.errors import InputError, check_kind
+from adaptssr_plugin.errors import check_kind
 
 if TYPE_CHECKING:
     from adaptssr_plugin.corpus.behaviours import BehaviourCorpus
-
-C_GRID = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-
-
-@dataclass(frozen=True)
-class BaselineResult:
-    """What a baseline reached: the task's metric on test and validation rows, a fraction in [0, 1].
-
-    ``C`` is the inverse strength of the L2 penalty that was chosen (None where there is none to choose),
-    ``seconds`` the wall-clock time of the whole baseline, features and search included.
-    """
-
-    test: float
-    valid: float
-    C: float | None
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -97,14 +90,9 @@ def tfidf_logistic_regression(
     task: ProfileTask,
     split: TaskSplit,
     max_len: int,
-    C_grid: tuple[float, ...] = C_GRID,  # noqa: N803 - scikit-learn's name
+    C_grid: Sequence[float] = C_GRID,  # noqa: N803 - scikit-learn's name
 ) -> BaselineResult:
-    """TF-IDF of a user's last ``max_len`` items, and multinomial logistic regression on it.
-
-    A user is the bag of their newest ``max_len`` items: counts, weighted by the smoothed inverse document
-    frequency of the training users, scaled to length 1 (scikit-learn's ``TfidfTransformer``). The weights
-    carry an L2 penalty; its inverse strength C is the value of ``C_grid`` with the best metric on the
-    validation rows (ties: the smaller C). Nothing here is random.
+    """TF-IDF of a user's last ``max_len`` items, and :func:`logistic_regression` on it.
 
     Args:
         corpus: the behaviours; the task's rows are its rows.
@@ -116,40 +104,56 @@ def tfidf_logistic_regression(
     Raises:
         InputError: training rows of one class only, rows that the corpus lacks, or a ``max_len`` below 1.
     """
-    from sklearn.feature_extraction.text import TfidfTransformer
-    from sklearn.linear_model import LogisticRegression
-
     _check(task, split)
-    start = time.perf_counter()
-    if len(np.unique(split.train.labels)) < 2:
-        raise InputError(f"labels: expected at least two classes among the training rows of {task.name}")
-    counts = [item_counts(corpus, part.rows, max_len) for part in split]
-    weighting = TfidfTransformer().fit(counts[0])
-    train, valid, test = (weighting.transform(part) for part in counts)
-    best: tuple[float, float, Any] | None = None
-    for c in sorted(C_grid):
-        # Some hundred steps are enough on real corpora; the limit only has to be out of reach.
-        model = LogisticRegression(C=c, max_iter=100_000).fit(train, split.train.labels)
-        value = task.metric(_class_scores(model, valid, len(task.classes)), split.valid.labels)
-        if best is None or value > best[0]:
-            best = (value, c, model)
-    if best is None:
-        raise InputError("C_grid: expected at least one value, got none")
-    value, c, model = best
-    result = task.metric(_class_scores(model, test, len(task.classes)), split.test.labels)
-    return BaselineResult(result, value, c, time.perf_counter() - start)
+    return logistic_regression(task, split, tfidf_features(corpus, split.train.rows, max_len), C_grid)
+
+
+def lsa_logistic_regression(
+    corpus: "BehaviourCorpus",
+    task: ProfileTask,
+    split: TaskSplit,
+    max_len: int,
+    dim: int = 64,
+    C_grid: Sequence[float] = C_GRID,  # noqa: N803 - scikit-learn's name
+) -> BaselineResult:
+    """Standardised :func:`lsa_vectors`, and :func:`logistic_regression` on them; arguments and errors as there."""
+    _check(task, split)
+    vectors = lsa_vectors(corpus, max_len, dim)
+    return logistic_regression(task, split, standardised(vectors.__getitem__, split.train.rows), C_grid)
+
+
+def tfidf_features(corpus: "BehaviourCorpus", rows: np.ndarray, max_len: int) -> Features:
+    """TF-IDF of the newest ``max_len`` items, sparse ``(n, n_items)``, with document frequencies of ``rows``.
+
+    A user is a bag of items: counts, weighted by the smoothed inverse document frequency, scaled to length 1
+    (scikit-learn's ``TfidfTransformer``).
+    """
+    from sklearn.feature_extraction.text import TfidfTransformer
+
+    weighting = TfidfTransformer().fit(item_counts(corpus, rows, max_len))
+    return lambda wanted: weighting.transform(item_counts(corpus, wanted, max_len))
+
+
+def lsa_vectors(corpus: "BehaviourCorpus", max_len: int, dim: int = 64) -> npt.NDArray[np.float64]:
+    """Latent semantic analysis (Deerwester et al., 1990): ``(U, dim)`` float64, a vector for every user of the corpus.
+
+    :func:`tfidf_features` of the newest ``max_len`` items, and scikit-learn's ``TruncatedSVD`` of them with a fixed
+    seed. Both are fitted on the inputs of all users of the corpus, as a pre-training is; no label enters.
+
+    Args:
+        corpus: the behaviours.
+        max_len: as for :func:`tfidf_features`.
+        dim: components; fewer where users or items are fewer.
+    """
+    from sklearn.decomposition import TruncatedSVD
+
+    check_count("dim", dim)
+    everybody = np.arange(len(corpus))
+    weighted = tfidf_features(corpus, everybody, max_len)(everybody)
+    vectors: npt.NDArray[np.float64] = TruncatedSVD(min(dim, *weighted.shape), random_state=0).fit_transform(weighted)
+    return vectors
 
 
 def _check(task: object, split: object) -> None:
     check_kind("task", task, ProfileTask, "a ProfileTask")
     check_kind("split", split, TaskSplit, "a TaskSplit")
-
-
-def _class_scores(model: Any, features: Any, n_classes: int) -> np.ndarray:
-    """Scores ``(N, n_classes)`` of a fitted classifier; -inf for a class that it has never seen."""
-    decision = model.decision_function(features)
-    if decision.ndim == 1:  # two classes: the logit of the second against the first
-        decision = np.stack([-decision / 2, decision / 2], axis=1)
-    scores = np.full((len(decision), n_classes), -np.inf)
-    scores[:, model.classes_] = decision
-    return scores

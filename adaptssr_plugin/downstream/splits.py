@@ -7,6 +7,9 @@ import numpy as np
 from adaptssr_plugin.errors import InputError, check_count
 from adaptssr_plugin.seeding import stream_seed
 
+SPLIT_OVERLAP = 0.2 / 0.6
+"""Test rows for a training row, by which :func:`paired` corrects a test over several splits."""
+
 
 class Split(NamedTuple):
     """Positions into a task's rows: three int64 arrays, sorted, disjoint, covering every row once."""
@@ -41,3 +44,9 @@ def split_rows(n_rows: int, seed: int, ratios: tuple[float, float, float] = (0.6
     order = np.random.default_rng(stream_seed(int(seed), "split")).permutation(n_rows)
     parts = np.split(order.astype(np.int64), [n_train, n_train + n_valid])
     return Split(*(np.sort(part) for part in parts))
+
+
+def split_seeds(split_seed: int, n_splits: int) -> range:
+    """Seeds of repeated splits; the first one is ``split_seed``."""
+    check_count("n_splits", n_splits)
+    return range(split_seed, split_seed + n_splits)

@@ -17,7 +17,7 @@ from ..recbole.user_model.pretrain import PretrainedModel, Source, fresh_encoder
 from ..training.checkpoints import write_text
 from .figures.similarity import similarity_distributions
 from .figures.similarity_plot import draw_similarity
-from .records import MAJORITY, TFIDF, WARM_UP, Record, write_records
+from .records import LSA, MAJORITY, TFIDF, WARM_UP, Record, write_records
 from .seed_uncertainty import seed_uncertainty
 from .tables import Table2, table_2
 from .task_runs import Start, baseline_records, fine_tuning_records, test_counts
@@ -77,7 +77,7 @@ def quickstart(
     ]
     records = list(baseline_records(_DATASET, corpus, tasks, plan))
     records += fine_tuning_records(_DATASET, config, corpus, tasks, _starts(model, plan), seeds, show_progress)
-    table = table_2(records, rows=(MAJORITY, TFIDF, "None", WARM_UP, "AdaptSSR"), footer=_conditions(plan, seeds))
+    table = table_2(records, rows=(MAJORITY, TFIDF, LSA, "None", WARM_UP, "AdaptSSR"), footer=_conditions(plan, seeds))
     conclusions = seed_uncertainty(records, test_counts(tasks, plan.split_seed))
     seconds = time.perf_counter() - started
     files = _write(folder, records, table, conclusions, seconds) + _figure_5(folder, plan, model, corpus)

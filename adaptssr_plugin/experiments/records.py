@@ -23,7 +23,7 @@ PAPER_NAMES = {
     "adaptssr": "AdaptSSR",
 }
 # Rows that the paper's table has not: what needs no encoder, and the start that the methods share.
-MAJORITY, TFIDF, POPULARITY = "Majority class", "TF-IDF + LR", "Popularity"
+MAJORITY, TFIDF, LSA, POPULARITY = "Majority class", "TF-IDF + LR", "LSA + LR", "Popularity"
 WARM_UP = "MLM warm-up only"
 
 
@@ -33,8 +33,12 @@ def paper_name(method: str) -> str:
 
 
 def tuned_name(method: str, tuned: str, trained: float) -> str:
-    """Name a row after its method and, where not all weights were trained, after what was and how much of them."""
-    return paper_name(method) if tuned == "all" else f"{paper_name(method)}, {tuned} ({100 * trained:.1f} % trained)"
+    """Name a row after its method and, where a part of the weights was trained, after which and how much of them."""
+    return (
+        paper_name(method)
+        if tuned in ("all", "linear")
+        else f"{paper_name(method)}, {tuned} ({100 * trained:.1f} % trained)"
+    )
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ class Record:
         pretrain_epoch: epoch of pre-training that fine-tuning started from.
         seconds: wall-clock time of the run that gave the value.
         peak_mem: peak memory of that run in MB (10^6 bytes).
+        split_seed: which of repeated splits; None in older files: the first.
+        labels: labels of training rows that were used; None: all.
     """
 
     dataset: str
@@ -74,9 +80,12 @@ class Record:
     pretrain_epoch: int | None = None
     seconds: float | None = None
     peak_mem: float | None = None
+    split_seed: int | None = None
+    labels: int | None = None
 
 
 COLUMNS = tuple(field.name for field in fields(Record))
+_LATER = ("split_seed", "labels")  # which older files lack
 
 
 def write_records(
@@ -119,7 +128,7 @@ def read_records(path: str | Path) -> list[Record]:
         raise InputError(f"records: expected a CSV file, found none at {path}")
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
-        if missing := [name for name in COLUMNS if name not in (reader.fieldnames or ())]:
+        if missing := [name for name in COLUMNS if name not in (*_LATER, *(reader.fieldnames or ()))]:
             raise InputError(f"records: expected the columns {list(COLUMNS)} in {path}, missing {missing}")
         return [_parse(row, f"line {reader.line_num} of {path}") for row in reader]
 
@@ -130,7 +139,7 @@ _TYPES = get_type_hints(Record)
 def _parse(row: Mapping[str, Any], where: str) -> Record:
     values: dict[str, Any] = {}
     for name in COLUMNS:
-        text, options = row[name], get_args(_TYPES[name]) or (_TYPES[name],)
+        text, options = row.get(name), get_args(_TYPES[name]) or (_TYPES[name],)
         if text in ("", None) and NoneType in options:
             values[name] = None
             continue

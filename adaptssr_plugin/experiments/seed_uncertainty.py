@@ -9,9 +9,10 @@ from adaptssr_plugin.downstream.significance import (
     auc_standard_error,
     paired_interval,
 )
+from adaptssr_plugin.downstream.splits import SPLIT_OVERLAP
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.experiments.records import Record, paper_name
-from adaptssr_plugin.experiments.tables import Column, Values, values_by_seed
+from adaptssr_plugin.experiments.tables import RESAMPLED, Column, Values, paired_values, values_by_run
 
 
 def seed_uncertainty(
@@ -31,6 +32,9 @@ def seed_uncertainty(
     difference within 1.96 times that bound and the interval's half width, added in squares, is not called
     a gain on other users.
 
+    Over several splits, which draw other test users each time, there is one interval: of the differences paired by
+    split, means over seeds, corrected for what splits share (:func:`~adaptssr_plugin.downstream.paired_interval`).
+
     Args:
         records: results on one corpus; only the test values count.
         test_counts: for each task, how many test users each class has (``np.bincount`` of the labels).
@@ -45,7 +49,7 @@ def seed_uncertainty(
     Raises:
         InputError: records of several corpora, or a task without counts.
     """
-    values = values_by_seed(records)
+    values = values_by_run(records)
     if len(datasets := sorted({column.dataset for _, column in values})) > 1:
         raise InputError(f"records: expected one dataset, got {datasets}")
     method, baseline = paper_name(method), paper_name(baseline)
@@ -55,6 +59,8 @@ def seed_uncertainty(
             raise InputError(f"test_counts: expected an entry for task {column.task}, got {sorted(test_counts)}")
         sides = values.get((method, column), {}), values.get((baseline, column), {})
         sentences.append(_sentence(column, (method, baseline), sides, test_counts[column.task]))
+    if len({run.split_seed for by_run in values.values() for run in by_run}) > 1:
+        return [*sentences, f"The intervals are those of {RESAMPLED}; none covers another pre-training."]
     closing = (
         f"Seeds vary {varied}; {fixed} are the same for every seed, so no interval above covers "
         "another choice of those, and a value's standard error over the test users does not shrink with more seeds."
@@ -65,22 +71,34 @@ def seed_uncertainty(
 def _sentence(column: Column, names: tuple[str, str], sides: tuple[Values, Values], counts: Sequence[int]) -> str:
     method, baseline = names
     start = f"{column.task} ({column.metric}): {method} against {baseline}"
-    seeds = [seed for seed in sides[0] if seed in sides[1]]
-    pairs = [sides[0][seed] for seed in seeds], [sides[1][seed] for seed in seeds]
-    if not seeds:
+    pairs, n_splits = paired_values(*sides), len({run.split_seed for run in sides[0]})
+    n = len(pairs[0])
+    if n > 1 and n_splits > 1:
+        return _sentence_over_splits(start, pairs)
+    if not n:
         return f"{start}: no seed that both were run with, so nothing to compare."
     errors, name = zip(*(_standard_error(column, sum(side) / len(side), counts) for side in pairs), strict=True)
     users = f"the {sum(counts)} test users leave each value uncertain by ±{100 * max(errors):.1f} points ({name[0]})"
-    if len(seeds) == 1:
+    if n == 1:
         return (
             f"{start} {_points(pairs[0][0] - pairs[1][0])} points with one seed: no spread to judge it by, and {users}."
         )
     interval = paired_interval(*pairs)
     numbers = (
         f"{_points(interval.mean)} points (95 % interval {_points(interval.low)} to {_points(interval.high)}, "
-        f"paired over {len(seeds)} seeds)"
+        f"paired over {n} seeds)"
     )
     return f"{start} {numbers}: {_verdict(interval, math.hypot(*errors), users)}."
+
+
+def _sentence_over_splits(start: str, pairs: tuple[list[float], list[float]]) -> str:
+    interval = paired_interval(*pairs, overlap=SPLIT_OVERLAP)
+    gain = "gain" if interval.mean > 0 else "loss"
+    verdict = "not distinguishable from no effect" if interval.low <= 0 <= interval.high else f"a {gain}"
+    return (
+        f"{start} {_points(interval.mean)} points (95 % interval {_points(interval.low)} to {_points(interval.high)}, "
+        f"{len(pairs[0])} splits): {verdict}."
+    )
 
 
 def _verdict(interval: Interval, bound: float, users: str) -> str:

@@ -17,11 +17,13 @@ from adaptssr_plugin.downstream.significance import (
     summarise,
     welch,
 )
+from adaptssr_plugin.downstream.splits import SPLIT_OVERLAP
 from adaptssr_plugin.errors import InputError
-from adaptssr_plugin.experiments.records import MAJORITY, PAPER_NAMES, POPULARITY, TFIDF, Record, paper_name
+from adaptssr_plugin.experiments.records import LSA, MAJORITY, PAPER_NAMES, POPULARITY, TFIDF, Record, paper_name
 
 PAPER_ROWS = tuple(PAPER_NAMES.values())
-PLAIN_BASELINES = (TFIDF, MAJORITY, POPULARITY)  # rows that need no encoder
+RESAMPLED = "the corrected resampled t-test over splits, which share users (Nadeau and Bengio, 2003)"
+PLAIN_BASELINES = (TFIDF, LSA, MAJORITY, POPULARITY)  # rows that need no encoder
 
 
 class Column(NamedTuple):
@@ -36,14 +38,21 @@ class Column(NamedTuple):
         return f"{self.task if one_dataset else f'{self.dataset} {self.task}'} ({self.metric})"
 
 
-Values = dict[int | None, float]  # a row's test values on one task, by seed
+class Run(NamedTuple):
+    """What a value was measured with: the seed of the split and that of the run; None for what has none."""
+
+    split_seed: int | None
+    seed: int | None
 
 
-def values_by_seed(records: Iterable[Record]) -> dict[tuple[str, Column], Values]:
-    """Gather the test values by (row, column) and seed, in the order of the records.
+Values = dict[Run, float]  # a row's test values on one task
+
+
+def values_by_run(records: Iterable[Record]) -> dict[tuple[str, Column], Values]:
+    """Gather the test values by (row, column), split and seed, in the order of the records.
 
     Raises:
-        InputError: two test values of one method, task and seed, e.g. from two presets: choose first.
+        InputError: two test values of one method, task, split and seed, e.g. from two presets: choose first.
     """
     table: dict[tuple[str, Column], Values] = {}
     for record in records:
@@ -51,13 +60,29 @@ def values_by_seed(records: Iterable[Record]) -> dict[tuple[str, Column], Values
             continue
         row, column = paper_name(record.method), Column(record.dataset, record.task, record.metric)
         values = table.setdefault((row, column), {})
-        if record.seed in values:
+        run = Run(record.split_seed, record.seed)
+        if run in values:
             raise InputError(
                 f"records: expected one test value for {row}, {record.dataset} {record.task} "
                 f"{record.metric}, seed {record.seed}, got two"
             )
-        values[record.seed] = record.value
+        values[run] = record.value
     return table
+
+
+def paired_values(ours: Values, theirs: Values) -> tuple[list[float], list[float]]:
+    """Give the values that two rows share: means over seeds for each split, or by seed where there is one split."""
+    if len({run.split_seed for run in ours}) > 1:
+        ours, theirs = _by_split(ours), _by_split(theirs)
+    common = [run for run in ours if run in theirs]
+    return [ours[run] for run in common], [theirs[run] for run in common]
+
+
+def _by_split(values: Values) -> Values:
+    splits: dict[int | None, list[float]] = {}
+    for run, value in values.items():
+        splits.setdefault(run.split_seed, []).append(value)
+    return {Run(split_seed, None): sum(some) / len(some) for split_seed, some in splits.items()}
 
 
 @dataclass(frozen=True)
@@ -113,7 +138,7 @@ class Table2:
 
     def csv(self) -> str:
         """Summary form: a line for each column and row; mean and std in percent as printed, Impr to two decimals."""
-        lines: list[list[object]] = [["dataset", "task", "metric", "method", "n_seeds", "mean", "std", "impr"]]
+        lines: list[list[object]] = [["dataset", "task", "metric", "method", "runs", "mean", "std", "impr"]]
         for column in self.columns:
             places = self.decimals(column)
             for row in self.rows:
@@ -158,7 +183,7 @@ def table_2(
     Raises:
         InputError: no test values, a method that ``rows`` does not name, or two values for one seed.
     """
-    values = values_by_seed(records)
+    values = values_by_run(records)
     if not values:
         raise InputError("records: expected at least one with split test, got none")
     return Table2(
@@ -205,7 +230,8 @@ def best_baseline_footer(
 
     The gain in percent is of the means as printed, as Impr; p-values are two-sided t-tests over seeds, Welch's and
     paired by the seeds that both rows have. A baseline with one value that no seed enters is tested against by
-    the one-sample test.
+    the one-sample test. Over several splits the test is paired by split, of means over seeds, and corrected for what
+    splits share (:func:`~adaptssr_plugin.downstream.paired`).
 
     Args:
         records: results; only test values count.
@@ -218,7 +244,7 @@ def best_baseline_footer(
         For each column with a value of ``method`` one line against the best baseline, then one against each plain
         one; at the end what the tests are, if there were any.
     """
-    values, method = values_by_seed(records), paper_name(method)
+    values, method = values_by_run(records), paper_name(method)
     left_out = {method, *map(paper_name, [*excluded, *plain])}
     baselines = [row for row in map(paper_name, among) if row not in left_out]
     columns = list(dict.fromkeys(column for row, column in values if row == method))
@@ -237,7 +263,9 @@ def best_baseline_footer(
         f"{_contest(values[method, column], values[row, column], name, places[column])}"
         for column, row, name in contests
     ]
-    if any(" p " in line for line in lines):
+    if any(" splits, p " in line for line in lines):
+        lines.append(f"p: two-sided, {RESAMPLED}; † significant at .01.")
+    elif any(" p " in line for line in lines):
         lines.append("p: two-sided t-tests over seeds; † significant at .01.")
     return lines
 
@@ -252,19 +280,23 @@ def _contest(ours: Values, theirs: Values, name: str, decimals: int) -> str:
 
 
 def _tests(ours: Values, theirs: Values) -> str:
-    """The p-values that the seeds allow."""
+    """The p-values that splits or seeds allow."""
+    if len({run.split_seed for run in ours}) > 1:
+        pairs = paired_values(ours, theirs)
+        if len(pairs[0]) < 2:
+            return "no test (fewer than two splits in common)"
+        return f"{len(pairs[0])} splits, {_p_value(paired(*pairs, overlap=SPLIT_OVERLAP))}"
     if len(ours) < 2:
         return "one seed, no test"
-    if list(theirs) == [None]:
-        return f"one-sample {_p_value(paired(list(ours.values()), [theirs[None]] * len(ours)))}"
+    if [run.seed for run in theirs] == [None]:
+        return f"one-sample {_p_value(paired(list(ours.values()), list(theirs.values()) * len(ours)))}"
     if len(theirs) < 2:
         return "one seed of the baseline, no test"
     by_welch = f"Welch {_p_value(welch(list(ours.values()), list(theirs.values())))}"
-    seeds = [seed for seed in ours if seed in theirs]
-    if len(seeds) < 2:
+    pairs = paired_values(ours, theirs)
+    if len(pairs[0]) < 2:
         return f"{by_welch}, no paired test (fewer than two seeds in common)"
-    by_pairs = paired([ours[seed] for seed in seeds], [theirs[seed] for seed in seeds])
-    return f"{by_welch}, paired {_p_value(by_pairs)}"
+    return f"{by_welch}, paired {_p_value(paired(*pairs))}"
 
 
 def _p_value(p: float) -> str:

@@ -2,21 +2,36 @@
 
 import resource
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import cast
 
 import numpy as np
 
 from ..corpus import BehaviourCorpus
-from ..downstream import ColdRecommendationTask, ProfileTask, Task, majority, popularity, tfidf_logistic_regression
+from ..downstream import (
+    BaselineResult,
+    ColdRecommendationTask,
+    ProfileTask,
+    Task,
+    TaskSplit,
+    fewer_labels,
+    logistic_regression,
+    lsa_vectors,
+    majority,
+    popularity,
+    standardised,
+)
+from ..downstream.baselines import tfidf_features
+from ..downstream.linear import Features
 from ..downstream.ranking import Ties
 from ..encoders import UserEncoder
 from ..methods import Recipe
 from ..progress import progress_bar
 from ..recbole import Config
-from ..recbole.user_model.finetune import fine_tune
-from .records import MAJORITY, POPULARITY, TFIDF, Record, tuned_name
+from ..recbole.user_model.finetune import fine_tune, frozen_vectors
+from .records import LSA, MAJORITY, POPULARITY, TFIDF, Record, tuned_name
 
 
 @dataclass(frozen=True)
@@ -36,37 +51,79 @@ class Start:
     pretrain_epoch: int | None = None
 
 
-def baseline_records(dataset: str, corpus: BehaviourCorpus, tasks: Sequence[Task], recipe: Recipe) -> Iterator[Record]:
+def baseline_records(
+    dataset: str,
+    corpus: BehaviourCorpus,
+    tasks: Sequence[Task],
+    recipe: Recipe,
+    splits: Sequence[int] | None = None,
+    labels: Sequence[int | None] = (None,),
+    methods: Sequence[str] = (MAJORITY, TFIDF, LSA, POPULARITY),
+) -> Iterator[Record]:
     """Yield values of what needs no encoder, for tasks that have such a baseline.
 
-    Those are the majority class and TF-IDF with logistic regression for profile tasks, the most popular items for cold
-    recommendation.
+    Those are the majority class, TF-IDF and LSA (``recipe.dim`` components), both with logistic regression, for
+    profile tasks, and the most popular items for cold recommendation.
 
     Args:
         dataset: name for the records.
         corpus: the behaviours that were pre-trained on, for tasks without inputs of their own.
         tasks: what to predict.
         recipe: its splits, lengths and ties.
+        splits: seeds of the splits; None: the recipe's.
+        labels: how many labels of training rows to use, one after the other (:func:`fewer_labels`); None: all.
+        methods: which baselines.
     """
     for task in tasks:
-        for method, valid, test, seconds in _baselines(corpus, task, recipe):
-            blank = Record(dataset, task.name, method, None, None, None, None, None, "", "", 0.0, seconds=seconds)
-            yield from _of_metrics(blank, valid, test)
-
-
-def _baselines(
-    corpus: BehaviourCorpus, task: Task, recipe: Recipe
-) -> Iterator[tuple[str, Mapping[str, float], Mapping[str, float], float]]:
-    """Yield each baseline's name, validation and test values by metric, and seconds."""
-    split, name = task.parts(recipe), task.metric_name
-    if isinstance(task, ProfileTask):
         inputs = corpus if task.inputs is None else task.inputs
-        of_words = tfidf_logistic_regression(inputs, task, split, recipe.max_len)
-        for method, result in ((MAJORITY, majority(task, split)), (TFIDF, of_words)):
-            yield method, {name: result.valid}, {name: result.test}, result.seconds
-    elif isinstance(task, ColdRecommendationTask):
-        popular = popularity(task, split, cast(Ties, recipe.ft_ties))
-        yield POPULARITY, popular.valid, popular.test, popular.seconds
+        latent = (
+            lsa_vectors(inputs, recipe.max_len, recipe.dim)
+            if isinstance(task, ProfileTask) and LSA in methods
+            else None
+        )
+        for split_seed in [recipe.split_seed] if splits is None else splits:
+            split = task.parts(replace(recipe, split_seed=split_seed))
+            readers: dict[str, _Reader] = {}
+            if isinstance(task, ProfileTask):
+                readers[MAJORITY] = partial(_majority, task)
+                if TFIDF in methods:
+                    words = tfidf_features(inputs, split.train.rows, recipe.max_len)
+                    readers[TFIDF] = partial(_regression, task, words)
+                if latent is not None:
+                    standard = standardised(latent.__getitem__, split.train.rows)
+                    readers[LSA] = partial(_regression, task, standard)
+            elif isinstance(task, ColdRecommendationTask):
+                readers[POPULARITY] = partial(_popularity, task, cast(Ties, recipe.ft_ties))
+            for n_labels in labels:
+                few = split if n_labels is None else fewer_labels(split, n_labels, split_seed)
+                for method in [name for name in readers if name in methods]:
+                    valid, test, seconds = readers[method](few)
+                    blank = Record(
+                        dataset, task.name, method, None, None, None, None, None, "", "", 0.0, seconds=seconds,
+                        split_seed=split_seed, labels=n_labels,
+                    )  # fmt: skip
+                    yield from _of_metrics(blank, valid, test)
+
+
+_Measured = tuple[Mapping[str, float], Mapping[str, float], float]  # validation and test values by metric, and seconds
+_Reader = Callable[[TaskSplit], _Measured]
+
+
+def _majority(task: ProfileTask, split: TaskSplit) -> _Measured:
+    return _of_profile(task, majority(task, split))
+
+
+def _regression(task: ProfileTask, features: Features, split: TaskSplit) -> _Measured:
+    return _of_profile(task, logistic_regression(task, split, features))
+
+
+def _of_profile(task: ProfileTask, result: BaselineResult) -> _Measured:
+    return {task.metric_name: result.valid}, {task.metric_name: result.test}, result.seconds
+
+
+def _popularity(task: ColdRecommendationTask, ties: Ties, split: TaskSplit) -> _Measured:
+    result = popularity(task, split, ties)
+    return result.valid, result.test, result.seconds
 
 
 def _of_metrics(blank: Record, valid: Mapping[str, float], test: Mapping[str, float]) -> Iterator[Record]:
@@ -84,8 +141,12 @@ def fine_tuning_records(
     starts: Sequence[Start],
     seeds: Sequence[int],
     show_progress: bool = True,
+    splits: Sequence[int] | None = None,
+    labels: Sequence[int | None] = (None,),
 ) -> Iterator[Record]:
     """Yield every validation and test value of every task, start and seed, run in the order of the rows within a seed.
+
+    Linear reading of a pre-trained encoder has nothing random: there the first seed stands for all.
 
     Args:
         dataset: name for the records.
@@ -93,23 +154,36 @@ def fine_tuning_records(
         corpus: the behaviours.
         tasks: what to predict.
         starts: rows of the table.
-        seeds: of initialisation, dropout and order; the split is the recipe's.
+        seeds: of initialisation, dropout and order.
         show_progress: one progress bar over all runs.
+        splits: seeds of the splits; None: the recipe's.
+        labels: as for :func:`baseline_records`.
     """
-    cells = [(task, start, seed) for seed in seeds for task in tasks for start in starts]
-    with progress_bar(len(cells), "fine-tuning", show_progress, unit="run") as bar:
+    cells = [
+        (task, start, seed)
+        for seed in seeds
+        for task in tasks
+        for start in starts
+        if seed == seeds[0] or start.encoder is None or start.recipe.ft_tune != "linear"
+    ]
+    within = [(one, n_labels) for one in splits or (None,) for n_labels in labels]
+    with progress_bar(len(cells) * len(within), "fine-tuning", show_progress, unit="run") as bar:
         for task, start, seed in cells:
             bar.set_postfix_str(f"{task.name}, {start.method}, seed {seed}")
-            result = fine_tune(config, corpus, task, start.recipe, seed, start.encoder)
-            method = start.method
-            if start.recipe.ft_tune != "all":
-                method = tuned_name(method, start.recipe.ft_tune, result.trained)
-            blank = Record(
-                dataset, task.name, method, start.recipe.preset, start.recipe.warm_start, None, None, seed, "", "", 0.0,
-                result.best_epoch, start.pretrain_epoch, result.seconds, peak_memory_mb(),
-            )  # fmt: skip
-            yield from _of_metrics(blank, result.valid_metrics, result.test_metrics)
-            bar.update(1)
+            frozen = None
+            if start.recipe.ft_tune == "linear":
+                frozen = frozen_vectors(config, corpus, task, start.recipe, seed, start.encoder)
+            for split_seed, n_labels in within:
+                recipe = start.recipe if split_seed is None else replace(start.recipe, split_seed=split_seed)
+                result = fine_tune(config, corpus, task, recipe, seed, start.encoder, n_labels, frozen)
+                method = tuned_name(start.method, recipe.ft_tune, result.trained)
+                blank = Record(
+                    dataset, task.name, method, recipe.preset, recipe.warm_start, None, None, seed, "", "", 0.0,
+                    result.best_epoch, start.pretrain_epoch, result.seconds, peak_memory_mb(), recipe.split_seed,
+                    n_labels,
+                )  # fmt: skip
+                yield from _of_metrics(blank, result.valid_metrics, result.test_metrics)
+                bar.update(1)
 
 
 def test_counts(tasks: Sequence[ProfileTask], split_seed: int) -> dict[str, Sequence[int]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..corpus import BehaviourCorpus
 from ..downstream import ProfileTask, Task, cold_task, conversion_task, read_cold_rows
+from ..downstream.splits import split_seeds
 from ..downstream.tasks.inputs import renumbered
 from ..errors import InputError
 from ..methods import Recipe, recipe
@@ -18,6 +19,7 @@ from ..recbole.user_model.finetune import check_same_items, profile_task, whole_
 from ..recbole.user_model.pretrain import Source, load_pretrained, versions
 from ..training import load_artefact
 from ..training.checkpoints import write_text
+from .label_curve import HOW, curves_text, label_curves, write_label_curves
 from .records import Record, paper_name, write_records
 from .seed_uncertainty import seed_uncertainty
 from .tables import Table2, table_2
@@ -28,11 +30,12 @@ _FORMS = {"cold": "the path of a file of pairs behind it", "convert": "an item b
 
 @dataclass(frozen=True)
 class TaskResults:
-    """A table, what its seeds allow one to conclude, and the files written."""
+    """A table, what its seeds allow one to conclude, the files written, and the curve over labels as text."""
 
     table: Table2
     conclusions: list[str]
     files: list[Path]
+    curve: str = ""
 
 
 def finetune(
@@ -45,6 +48,8 @@ def finetune(
     options: Mapping[str, Any],
     show_progress: bool = True,
     dataset: str | None = None,
+    n_splits: int = 1,
+    labels: Sequence[int | None] = (),
 ) -> TaskResults:
     """Fine-tune the model in ``folder`` on tasks over its dataset.
 
@@ -58,6 +63,8 @@ def finetune(
         options: ``ft_`` options over those that the model was made with.
         show_progress: a progress bar over all runs.
         dataset: where the dataset of the pre-training is now; None: where it was.
+        n_splits: random splits of each task's rows; the first is that of the model's ``split_seed``.
+        labels: numbers of training labels for a curve, None for all of them; empty: no curve.
 
     Raises:
         MissingDatasetError: there is no dataset.
@@ -86,14 +93,22 @@ def finetune(
     starts = [Start("none", None, plan)] if scratch or plan.method == "none" else []
     if plan.method != "none":
         starts.append(Start(plan.method, model.encoder, plan, epoch))
-    records = list(baseline_records(source.name, corpus, tasks, plan)) if baselines else []
-    records += fine_tuning_records(source.name, config, corpus, tasks, starts, seeds, show_progress)
+    splits = split_seeds(plan.split_seed, n_splits)
+    n_train = {task.name: len(task.parts(plan).train.rows) for task in tasks}
+
+    def measured(some: Sequence[Task], counts: Sequence[int | None]) -> list[Record]:
+        plain = baseline_records(source.name, corpus, some, plan, splits, counts) if baselines else ()
+        tuned = fine_tuning_records(source.name, config, corpus, some, starts, seeds, show_progress, splits, counts)
+        return [*plain, *tuned]
+
+    records = measured(tasks, [None])
     shown = _chosen_by(tasks, records)
     rows = list(dict.fromkeys(paper_name(record.method) for record in shown))
-    table = table_2(shown, rows=rows, footer=_footer(source.name, tasks, plan, len(seeds)))
+    table = table_2(shown, rows=rows, footer=_footer(source.name, tasks, plan, len(seeds), n_splits))
     conclusions: list[str] = []
     profiles = [task for task in tasks if isinstance(task, ProfileTask)]
-    if profiles and scratch and len(starts) > 1 and len(seeds) > 1 and plan.ft_tune == "all":
+    told_apart = n_splits > 1 or (len(seeds) > 1 and plan.ft_tune != "linear")
+    if profiles and scratch and len(starts) > 1 and told_apart and plan.ft_tune in ("all", "linear"):
         of_profiles = _chosen_by(profiles, records)
         conclusions = seed_uncertainty(of_profiles, test_counts(profiles, plan.split_seed), method=plan.method)
     names = "-".join(re.sub(r"[^\w.]+", "-", task.name) for task in tasks)
@@ -101,7 +116,19 @@ def finetune(
     path = write_records(folder / f"{stem}.csv", records, versions())
     table_path = folder / f"{stem}.md"
     write_text(table_path, table.markdown() + "\n")
-    return TaskResults(table, conclusions, [path, table_path])
+    files = [path, table_path]
+    if not labels:
+        return TaskResults(table, conclusions, files)
+    few = [one for task in tasks for one in measured([task], [n for n in labels if n and n < n_train[task.name]])]
+    of_curve = few + (records if None in labels else [])
+    curves = label_curves(_chosen_by(tasks, of_curve), n_train)
+    below = [*_footer(source.name, tasks, plan, len(seeds), n_splits), HOW]
+    runs = f"{source.name}, {n_splits} {'split' if n_splits == 1 else 'splits'}, mean ± std"
+    files += [
+        write_records(folder / f"{stem}-labels-records.csv", of_curve, versions()),
+        *write_label_curves(curves, folder / f"{stem}-labels", conditions=runs, footer=below),
+    ]
+    return TaskResults(table, conclusions, files, curves_text(curves, below))
 
 
 def make_task(
@@ -137,20 +164,38 @@ def make_task(
     return cold_task(Path(rest).stem, rows, whole_histories(config), corpus.item_tokens)
 
 
+LINEAR = (
+    "Nothing is fine-tuned: logistic regression reads the standardised vectors of the encoder as it is; validation "
+    "rows choose its penalty."
+)
+
+
+def splits_shown(split_seed: int, n_splits: int) -> str:
+    """Say which random splits a table stands on."""
+    if n_splits == 1:
+        return f"split seed {split_seed}"
+    return f"{n_splits} random splits, seeds {split_seed} to {split_seed + n_splits - 1}"
+
+
 def _chosen_by(tasks: Sequence[Task], records: Sequence[Record]) -> list[Record]:
     """Keep the metric that each task's epochs are chosen by: the table has one column for a task."""
     metric_of = {task.name: task.metric_name for task in tasks}
     return [record for record in records if metric_of.get(record.task) == record.metric]
 
 
-def _footer(dataset: str, tasks: Sequence[Task], plan: Recipe, n_seeds: int) -> list[str]:
+def _footer(dataset: str, tasks: Sequence[Task], plan: Recipe, n_seeds: int, n_splits: int) -> list[str]:
     """Say what the numbers were measured on."""
     whole = all(task.inputs is None for task in tasks)
     items = f"last {plan.max_len} training items" if whole else f"last {plan.max_len} items of each input"
+    linear = plan.ft_tune == "linear"
+    runs = "1 seed" if n_seeds == 1 else f"{n_seeds} seeds"
+    runs += (" from scratch" if linear else "") + (" on each split" if n_splits > 1 else "")
     lines = [
         f"{dataset}: {', '.join(task.size for task in tasks)}; split 6:2:2 "
-        f"(split seed {plan.split_seed}), {items}; {n_seeds} seeds; x 100.",
+        f"({splits_shown(plan.split_seed, n_splits)}), {items}; mean±standard deviation, {runs}; x 100.",
     ]
+    if linear:
+        lines.append(LINEAR)
     if any(task.name.startswith("convert:") for task in tasks):
         lines.append("Conversion: the pre-training has seen whole histories, the item and what came after it included.")
     return lines

@@ -177,9 +177,9 @@ class Recipe(UserLevelOptions):
     )
     ft_tune: str = choice(
         "all",
-        ("all", "head", "adapter", "lora", "item_adapter"),
+        ("all", "head", "adapter", "lora", "item_adapter", "linear"),
         "What fine-tuning trains besides the head: all weights, none, adapters, low-rank updates, or one adapter "
-        "behind the item table.",
+        "behind the item table; linear: a logistic regression on frozen user vectors in place of fine-tuning.",
         "the authors' code",
     )
     ft_rank: int = count(8, "Width of adapters, and rank of low-rank updates.", "ours")

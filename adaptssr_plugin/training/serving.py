@@ -79,9 +79,14 @@ def load_user_model(folder: str | Path) -> UserModel:
 
 
 def user_vectors(
-    encoder: UserEncoder, corpus: BehaviourCorpus, max_len: int, batch_size: int, device: torch.device | str = "cpu"
+    encoder: UserEncoder,
+    corpus: BehaviourCorpus,
+    max_len: int,
+    batch_size: int,
+    device: torch.device | str = "cpu",
+    rows: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Encode the users of a corpus: ``(U, d)`` float32, in its order, from the newest ``max_len`` behaviours of each.
+    """Encode users of a corpus: ``(U, d)`` float32, in its order, from the newest ``max_len`` behaviours of each.
 
     Args:
         encoder: on ``device``, in evaluation mode.
@@ -89,10 +94,11 @@ def user_vectors(
         max_len: at most that of the encoder.
         batch_size: users that are encoded at once.
         device: where.
+        rows: ``(U,)`` the users, in another order; None: all of them.
     """
     if len(corpus) == 0:
         return np.zeros((0, encoder.out_dim), dtype=np.float32)
-    loader = BatchLoader(corpus, batch_size=batch_size, max_len=max_len, seed=0, shuffle=False)
+    loader = BatchLoader(corpus, rows, batch_size=batch_size, max_len=max_len, seed=0, shuffle=False)
     parts = []
     with torch.inference_mode():
         for batch in loader:

@@ -415,9 +415,9 @@ class TestFinetune:
         assert (status, err) == (0, "")
         header, _, *rows = out.splitlines()
         assert header.split()[:2] == ["Method", "gender"]
-        names = [row[:15].strip() for row in rows[:4]]
-        assert names == ["Majority class", "TF-IDF + LR", "None", "AdaptSSR"]
-        assert "±" in rows[3]
+        names = [row[:15].strip() for row in rows[:5]]
+        assert names == ["Majority class", "TF-IDF + LR", "LSA + LR", "None", "AdaptSSR"]
+        assert "±" in rows[4]
         assert files_named(out) == ["place/run/finetune-gender-job.csv", "place/run/finetune-gender-job.md"]
         assert all((elsewhere / name).is_file() for name in files_named(out))
         with (elsewhere / files_named(out)[0]).open(encoding="utf-8") as file:
@@ -426,6 +426,28 @@ class TestFinetune:
         assert {("adaptssr", "gender", "0"), ("adaptssr", "job", "1"), ("none", "gender", "1")} <= seeds
         assert {path.name for path in elsewhere.iterdir()} == {"place"}
         assert (elsewhere / files_named(out)[1]).read_text(encoding="utf-8").startswith("|")
+
+    def test_linear_reading_over_splits_and_labels(self, call):
+        words = ["--tune", "linear", "--splits", "3", "--seeds", "2", "--labels", "8,12,9999,all", "--quiet"]
+        status, out, err = call("finetune", "run", "--task", "gender", "--task", "job", *words)
+        assert (status, err) == (0, "")
+        assert out.count("Nothing is fine-tuned") == 2
+        assert "AdaptSSR against None" in out
+        assert "corrected resampled t-test" in out
+        files = [call.folder / name for name in files_named(out)]
+        assert {path.suffix for path in files} == {".csv", ".md", ".png", ".svg"}
+        assert all(path.stat().st_size for path in files)
+        with (call.folder / "run/finetune-gender-job-linear-labels-records.csv").open(encoding="utf-8") as file:
+            records = [one for one in csv.DictReader(file) if one["split"] == "test" and one["task"] == "job"]
+        runs = {name: [one for one in records if one["method"] == name] for name in ("none", "adaptssr", "LSA + LR")}
+        # three splits, and 8, 12 and all labels: from scratch two seeds, for the others nothing is random
+        assert {name: len(some) for name, some in runs.items()} == {"none": 18, "adaptssr": 9, "LSA + LR": 9}
+        assert {one["split_seed"] for one in records} == {"2023", "2024", "2025"}
+        assert {one["labels"] for one in records} == {"8", "12", ""}
+        curve = (call.folder / "run/finetune-gender-job-linear-labels.md").read_text(encoding="utf-8")
+        assert next(line for line in curve.splitlines() if line.startswith("| job")).startswith(
+            "| job (accuracy) | 8 | 12 |"
+        )
 
     def test_without_baselines_and_scratch(self, call):
         words = ["--no-baselines", "--no-scratch", "--seeds", "1", "--ft-epochs", "1", "--quiet"]
@@ -525,7 +547,7 @@ def test_quickstart_end_to_end(call):
     rows = [
         line[:17].strip() for line in out.splitlines() if line.startswith(("Maj", "TF-", "None", "MLM", "AdaptSSR"))
     ]
-    assert rows == ["Majority class", "TF-IDF + LR", "None", "MLM warm-up only", "AdaptSSR"]
+    assert rows == ["Majority class", "TF-IDF + LR", "LSA + LR", "None", "MLM warm-up only", "AdaptSSR"]
     assert "not distinguishable from no effect" in out  # after one epoch
     names = files_named(out)
     assert all((call.folder / name).stat().st_size > 0 for name in names)

@@ -8,6 +8,7 @@ from scipy import stats
 
 from adaptssr_plugin.downstream import paired, relative_improvement, summarise, welch
 from adaptssr_plugin.downstream.significance import accuracy_standard_error, auc_standard_error, paired_interval
+from adaptssr_plugin.downstream.splits import SPLIT_OVERLAP
 from adaptssr_plugin.errors import InputError
 
 A, B = [0.71, 0.74, 0.78, 0.69, 0.75], [0.70, 0.75, 0.73, 0.66, 0.74]
@@ -39,6 +40,17 @@ def test_p_values_are_those_of_the_formulas():
     assert paired(A, B) == pytest.approx(p(differences.mean(), differences.std(ddof=1) / math.sqrt(5), 4), rel=1e-10)
     assert welch(A, B) == pytest.approx(stats.ttest_ind(A, B, equal_var=False).pvalue, rel=1e-10)
     assert welch([0.5, 0.5], B) == pytest.approx(stats.ttest_1samp(B, 0.5).pvalue, rel=1e-10)
+
+
+def test_splits_that_overlap_are_worth_less():
+    """Nadeau and Bengio's corrected resampled t-test, 6:2:2: (1/J + n_test/n_train) in place of 1/J."""
+    differences = np.subtract(A, B)
+    t = differences.mean() / math.sqrt((1 / 5 + 188 / 564) * differences.var(ddof=1))
+    corrected = paired(A, B, SPLIT_OVERLAP)
+    assert corrected == pytest.approx(2 * stats.t.sf(t, 4), rel=1e-10)
+    assert corrected > stats.ttest_rel(A, B).pvalue == pytest.approx(paired(A, B), rel=1e-10)
+    edge = paired_interval(A, B, level=1 - corrected, overlap=SPLIT_OVERLAP)
+    assert edge.low == pytest.approx(0, abs=1e-12)
 
 
 def test_interval_is_scipys_and_agrees_with_the_test():

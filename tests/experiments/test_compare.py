@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from adaptssr_plugin.cli.main import cli, main
 from adaptssr_plugin.errors import InputError
-from adaptssr_plugin.experiments.compare import packaged_plans, read_plan
+from adaptssr_plugin.experiments.compare import compare, packaged_plans, read_plan
 from adaptssr_plugin.experiments.compare.cells import (
     Baselines,
     FineTuning,
@@ -31,6 +31,7 @@ from adaptssr_plugin.experiments.compare.grid import TUNED, WARM_UP, Grid, Row, 
 from adaptssr_plugin.experiments.compare.plan import TaskSpec
 from adaptssr_plugin.experiments.compare.running import Part, part_of, run_cells
 from adaptssr_plugin.experiments.compare.store import Store
+from adaptssr_plugin.experiments.records import read_records
 from adaptssr_plugin.methods import recipe
 from adaptssr_plugin.recbole.user_model.pretrain import pretrain
 
@@ -60,6 +61,11 @@ def test_the_corpora_with_all_methods():
         ("{name: x, dataset: ml-100k, tasks: age}", "tasks: expected a list, got 'age'"),
         ("{name: x, dataset: ml-100k, tasks: [{age: 5}]}", "tasks: expected a name, or a name with a list of bins"),
         ("{name: x, dataset: ml-100k, tasks: [age], seeds: 0}", "seeds: expected a positive integer, got 0"),
+        ("{name: x, dataset: ml-100k, tasks: [age], splits: 0}", "splits: expected a positive integer, got 0"),
+        (
+            "{name: x, dataset: ml-100k, tasks: [age], label_curve: [1]}",
+            "label_curve: expected an integer of at least 2",
+        ),
         ("{name: x, dataset: ml-100k, tasks: [age], strengths: [1.0]}", "strengths: expected numbers in (0, 1)"),
         ("{name: x, dataset: ml-100k, tasks: [age], methods: [bert]}", "method: expected one of"),
         ("{name: x, dataset: ml-100k, tasks: [age], options: {epoch: 1}}", "epoch: expected an option of a recipe"),
@@ -120,6 +126,29 @@ def test_keys_know_corpus_seed_task_and_kind():
     ]
     assert len({key_of(one) for one in [cell, *others]}) == 5
     assert cell.key("another corpus") != key_of(cell)
+
+
+def test_results_from_before_repeated_splits_stand():
+    """The keys of cells.jsonl of the first split, as they were."""
+    plan = plan_of()
+    for cell in (fine_tuning(plan), Baselines(AGE, plan.recipe("none", False))):
+        assert not {"split", "lsa"} & set(cell.spec())
+        other = dataclasses.replace(cell, split=1)
+        assert other.spec() == {**cell.spec(), "split": 1}
+        assert key_of(other) != key_of(cell)
+    lines = (ROOT / "benchmarks/results/compare/tenrec-qba/cells.jsonl").read_text(encoding="utf-8").splitlines()
+    line = next(one for one in map(json.loads, lines) if one["kind"] == "baselines")
+    plan = read_plan("tenrec-qba")
+    assert Baselines(plan.tasks[0], plan.recipe("none", False)).key(line["corpus"]) == line["key"]
+
+
+@pytest.mark.parametrize(("tune", "runs"), [("all", {"none": 5, "clue": 5}), ("linear", {"none": 5, "clue": 3})])
+def test_every_split_has_all_runs_that_differ(tune, runs):
+    for method, count in runs.items():
+        row = Row("row", plan_of().recipe(method, True, ft_tune=tune), 5, 3, splits=4)
+        cells = row.cells([AGE])
+        assert len({key_of(cell) for cell in cells}) == len(cells) == 4 * count
+        assert {cell.split for cell in cells} == {0, 1, 2, 3}
 
 
 def test_seeds_of_pre_training_take_turns():
@@ -423,7 +452,17 @@ def test_smoke(tmp_path):
     with (tmp_path / "records-controlled.csv").open(encoding="utf-8") as file:
         records = list(csv.DictReader(file))
     rows = {record["method"] for record in records}
-    assert rows == {"Majority class", "TF-IDF + LR", "None", "PeterRec", "CL4SRec", "AdaptSSR", TUNED, WARM_UP}
+    assert rows == {
+        "Majority class",
+        "TF-IDF + LR",
+        "LSA + LR",
+        "None",
+        "PeterRec",
+        "CL4SRec",
+        "AdaptSSR",
+        TUNED,
+        WARM_UP,
+    }
     taus = {record["tau"] for record in records if record["method"] == "CL4SRec"}
     assert taus in ({"0.2"}, {"1.0"})
     assert all(0 <= float(record["value"]) <= 1 for record in records)
@@ -437,6 +476,37 @@ def test_smoke(tmp_path):
     assert "variants.md" in again.output
     assert cells == (tmp_path / "cells.jsonl").read_bytes()
     assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_linear_reading_over_splits_with_a_curve_over_labels(tmp_path):
+    """Of a plan; that all labels of the curve give what the table says shows that both read the same vectors."""
+    plan = plan_of(
+        options={**TINY, "ft_tune": "linear"}, methods=("none", "adaptssr"), splits=2, label_curve=(40, 9999, None),
+        strengths=(), temperatures=(), pretrain_seeds=2,
+    )  # fmt: skip
+    done = compare(plan, tmp_path, ("controlled",), show_progress=False)
+    assert done.unfinished == 0
+    assert "2 random splits, seeds 2023 to 2024" in done.tables["controlled"]
+    assert "corrected resampled t-test" in done.tables["controlled"]
+    assert all((tmp_path / f"labels.{suffix}").stat().st_size for suffix in ("png", "svg", "csv", "md"))
+    of_table, of_curve = (read_records(tmp_path / f"{name}.csv") for name in ("records-controlled", "labels-records"))
+    assert {one.method for one in of_table} == {
+        "Majority class",
+        "TF-IDF + LR",
+        "LSA + LR",
+        "None",
+        "AdaptSSR",
+        WARM_UP,
+    }
+
+    def values(records, labels):
+        return sorted((one.method, one.split, one.split_seed, one.seed or 0, one.value) for one in records
+                      if one.labels == labels)  # fmt: skip
+
+    assert values(of_table, None) == values(of_curve, None)
+    assert len(values(of_curve, 40)) == len(values(of_curve, None)) > 0
+    assert {one.labels for one in of_curve} == {40, None}
+    assert compare(plan, tmp_path, ("controlled",), show_progress=False).computed == 0
 
 
 def test_a_report_computes_nothing(tmp_path):

@@ -15,6 +15,7 @@ from adaptssr_plugin.downstream.significance import (
     shown_decimals,
     welch,
 )
+from adaptssr_plugin.downstream.splits import SPLIT_OVERLAP
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.experiments import (
     PAPER_ROWS,
@@ -47,7 +48,7 @@ def test_records_come_back_from_csv_unchanged(tmp_path):
     with path.open(newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     assert list(lines[0])[:3] == ["dataset", "task", "method"]
-    assert list(lines[0])[-2:] == ["peak_mem", "torch"]
+    assert list(lines[0])[-2:] == ["labels", "torch"]
     assert [line["torch"] for line in lines] == ["2.4, cpu"] * 3
     assert lines[1]["seed"] == ""
 
@@ -156,7 +157,7 @@ def test_latex_escapes_every_sign_that_it_would_obey():
 def test_summary_csv():
     lines = list(csv.reader(io.StringIO(table_2(RECORDS, ROWS).csv())))
     assert lines == [
-        ["dataset", "task", "metric", "method", "n_seeds", "mean", "std", "impr"],
+        ["dataset", "task", "metric", "method", "runs", "mean", "std", "impr"],
         ["ml-100k", "gender", "AUC", "None", "3", "74.00", "1.00", ""],
         ["ml-100k", "gender", "AUC", "AdaptSSR", "3", "76.00", "1.00", "2.70"],
         ["ml-100k", "age", "accuracy", "TF-IDF + LR", "1", "39.68", "", "4.42"],
@@ -298,9 +299,54 @@ def test_footer_takes_only_rows_named_and_not_excluded_for_baselines():
 
 
 def test_plain_baselines_are_named_as_where_they_are_measured():
-    from adaptssr_plugin.experiments.task_runs import MAJORITY, POPULARITY, TFIDF
+    from adaptssr_plugin.experiments.task_runs import LSA, MAJORITY, POPULARITY, TFIDF
 
-    assert set(PLAIN_BASELINES) == {MAJORITY, TFIDF, POPULARITY}
+    assert set(PLAIN_BASELINES) == {MAJORITY, TFIDF, LSA, POPULARITY}
+
+
+def over_splits(method, values):
+    """Records of ``values[split][seed]``, splits in an order of their own for each method."""
+    made = [
+        replace(one, split_seed=2023 + split)
+        for split, of_seeds in enumerate(values)
+        for one in results("age", "accuracy", method, of_seeds)
+    ]
+    return made if method == "none" else made[::-1]
+
+
+def test_over_splits_means_of_seeds_are_paired_by_split():
+    ours, theirs = [[0.61, 0.63], [0.55, 0.56], [0.7, 0.66]], [[0.58], [0.54], [0.62]]
+    records = [*over_splits("adaptssr", ours), *over_splits("none", theirs)]
+    pairs = [sum(values) / 2 for values in ours], [value for (value,) in theirs]
+    table = table_2(records)
+    assert table.summaries["AdaptSSR", Column("ml-100k", "age", "accuracy")].n == 6
+    p, tests = f"{paired(*pairs, SPLIT_OVERLAP):.2f}".removeprefix("0"), best_baseline_footer(records)
+    assert tests[0].endswith(f"%, 3 splits, p = {p}")
+    assert tests[1] == (
+        "p: two-sided, the corrected resampled t-test over splits, which share users (Nadeau and Bengio, 2003); "
+        "† significant at .01."
+    )
+    interval = paired_interval(*pairs, overlap=SPLIT_OVERLAP)
+    low, high = (f"{100 * end:+.1f}".replace("-", "−") for end in interval[1:])
+    sentence, closing = seed_uncertainty(records, COUNTS)
+    assert sentence == (
+        f"age (accuracy): AdaptSSR against None +3.8 points (95 % interval {low} to {high}, 3 splits): "
+        "not distinguishable from no effect."
+    )
+    assert closing.startswith("The intervals are those of the corrected resampled t-test")
+    apart = [replace(one, split_seed=one.split_seed + 9) for one in over_splits("none", theirs)]
+    assert best_baseline_footer([*over_splits("adaptssr", ours), *apart])[0].endswith(
+        "no test (fewer than two splits in common)"
+    )
+
+
+def test_files_from_before_repeated_splits_are_read(tmp_path):
+    path = write_records(tmp_path / "records.csv", [FULL])
+    with path.open(encoding="utf-8", newline="") as file:
+        head, values = list(csv.reader(file))
+    assert head[-2:] == ["split_seed", "labels"]
+    path.write_text("\n".join(",".join(line[:-2]) for line in (head, values)), encoding="utf-8")
+    assert read_records(path) == [FULL]
 
 
 # 190 test users: 55 and 135.

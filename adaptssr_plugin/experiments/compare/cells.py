@@ -17,6 +17,8 @@ import torch
 
 from ...corpus import BehaviourCorpus
 from ...downstream import Task
+from ...downstream.splits import split_seeds
+from ...encoders import UserEncoder
 from ...errors import InputError
 from ...methods import Recipe
 from ...methods.registry import method_named
@@ -25,7 +27,8 @@ from ...recbole.compat.user_sequences import load_user_sequences
 from ...recbole.user_model.finetune import fine_tune
 from ...recbole.user_model.pretrain import load_pretrained, pretrain, versions
 from ..figures.similarity import similarity_distributions
-from ..task_runs import baseline_records
+from ..records import LSA, MAJORITY, POPULARITY, TFIDF
+from ..task_runs import Start, baseline_records, fine_tuning_records
 from ..task_tables import make_task
 from .memory import PeakMemory
 from .plan import ComparePlan, TaskSpec
@@ -184,12 +187,14 @@ class FineTuning(Cell):
         task: what to predict.
         recipe: its ``ft_`` options, sizes and split hold.
         seed: of the run.
+        split: which of repeated splits, from 0.
     """
 
     start: Pretraining | None
     task: TaskSpec
     recipe: Recipe
     seed: int
+    split: int = 0
     kind = "fine-tuning"
 
     def spec(self) -> dict[str, Any]:
@@ -205,6 +210,7 @@ class FineTuning(Cell):
             "sizes": sizes,
             "options": options_of(self.recipe, fine_tuning=True),
             "seed": self.seed,
+            **_split_of(self.split),
         }
 
     def needs(self) -> Pretraining | None:
@@ -214,13 +220,11 @@ class FineTuning(Cell):
     def compute(self, plan: ComparePlan, models: Path) -> dict[str, Any]:
         """Fine-tune, and give all metrics of validation and test rows."""
         data = load_data(plan)
-        encoder, epoch = None, None
-        if self.start is not None:
-            model = load_pretrained(models / self.start.key(data.fingerprint))
-            encoder, epoch = model.encoder, model.stages[-1].selected_epoch
+        encoder, epoch = _model_of(self.start, data, models)
         with PeakMemory(data.config["device"]) as memory:
             task = task_of(plan, self.task, self.recipe)
-            done = fine_tune(data.config, data.corpus, task, self.recipe, self.seed, encoder)
+            recipe = dataclasses.replace(self.recipe, split_seed=self.recipe.split_seed + self.split)
+            done = fine_tune(data.config, data.corpus, task, recipe, self.seed, encoder)
         return {
             "valid": dict(done.valid_metrics),
             "test": dict(done.test_metrics),
@@ -233,10 +237,19 @@ class FineTuning(Cell):
 
 @dataclass(frozen=True)
 class Baselines(Cell):
-    """What needs no encoder, on a task."""
+    """What needs no encoder, on a task.
+
+    Attributes:
+        task: what to predict.
+        recipe: its sizes and split hold.
+        split: which of repeated splits, from 0.
+        lsa: LSA alone, which came later than the others, so that their results stand; False: the others.
+    """
 
     task: TaskSpec
     recipe: Recipe
+    split: int = 0
+    lsa: bool = False
     kind = "baselines"
 
     def spec(self) -> dict[str, Any]:
@@ -244,14 +257,17 @@ class Baselines(Cell):
         recipe = self.recipe
         splits = {"max_len": recipe.max_len, "split_seed": recipe.split_seed, "ties": recipe.ft_ties,
                   "unit": recipe.ft_split_unit}  # fmt: skip
-        return {"task": dataclasses.asdict(self.task), "splits": splits}
+        lsa = {"lsa": recipe.dim} if self.lsa else {}
+        return {"task": dataclasses.asdict(self.task), "splits": splits, **_split_of(self.split), **lsa}
 
     def compute(self, plan: ComparePlan, models: Path) -> dict[str, Any]:  # noqa: ARG002 - as every cell's
         """Fit them; a record for every value."""
         started = time.perf_counter()
         data = load_data(plan)
         task = task_of(plan, self.task, self.recipe)
-        records = list(baseline_records(plan.name, data.corpus, [task], self.recipe))
+        splits = [self.recipe.split_seed + self.split]
+        methods = (LSA,) if self.lsa else (MAJORITY, TFIDF, POPULARITY)
+        records = list(baseline_records(plan.name, data.corpus, [task], self.recipe, splits, methods=methods))
         return {
             "records": [dataclasses.asdict(one) for one in records],
             "size": task.size,
@@ -260,6 +276,79 @@ class Baselines(Cell):
             "name": task.name,
             "seconds": time.perf_counter() - started,
         }
+
+
+@dataclass(frozen=True)
+class LabelCurve(Cell):
+    """Linear reading of one encoder's vectors, or the baselines, by number of training labels, over all splits.
+
+    Attributes:
+        start: the model; None: a random initialisation.
+        task: what to predict.
+        recipe: sizes and split hold, and how the row is called.
+        seed: of the random initialisation.
+        labels: numbers of labels; None: all.
+        splits: how many.
+        plain: the baselines, in place of an encoder.
+    """
+
+    start: Pretraining | None
+    task: TaskSpec
+    recipe: Recipe
+    seed: int
+    labels: tuple[int | None, ...]
+    splits: int
+    plain: bool = False
+    kind = "label-curve"
+
+    def spec(self) -> dict[str, Any]:
+        """The start, the task, sizes, splits and numbers of labels."""
+        return {
+            "start": None if self.start is None else self.start.spec(),
+            "task": dataclasses.asdict(self.task),
+            "sizes": {name: getattr(self.recipe, name) for name in sorted(_ENCODER | {"split_seed"})},
+            "seed": self.seed,
+            "labels": list(self.labels),
+            "splits": self.splits,
+            "plain": self.plain,
+        }
+
+    def needs(self) -> Pretraining | None:
+        """Give the model."""
+        return self.start
+
+    def compute(self, plan: ComparePlan, models: Path) -> dict[str, Any]:
+        """Read the vectors; a record for every value."""
+        started = time.perf_counter()
+        data = load_data(plan)
+        task = task_of(plan, self.task, self.recipe)
+        n_train = len(task.parts(self.recipe).train.rows)
+        splits = split_seeds(self.recipe.split_seed, self.splits)
+        labels = [count for count in self.labels if count is None or count < n_train]
+        if self.plain:
+            records = baseline_records(plan.name, data.corpus, [task], self.recipe, splits, labels)
+        else:
+            encoder, epoch = _model_of(self.start, data, models)
+            recipe = dataclasses.replace(self.recipe, ft_tune="linear")
+            start = Start(recipe.method, encoder, recipe, epoch)
+            seeds = [self.seed]
+            records = fine_tuning_records(
+                plan.name, data.config, data.corpus, [task], [start], seeds, False, splits, labels
+            )
+        found = [dataclasses.asdict(one) for one in records]
+        return {"records": found, "n_train": n_train, "seconds": time.perf_counter() - started}
+
+
+def _split_of(number: int) -> dict[str, int]:
+    """Give the part of a cell's key that says which split; the first has none, as when there was but one."""
+    return {"split": number} if number else {}
+
+
+def _model_of(start: Pretraining | None, data: Data, models: Path) -> tuple[UserEncoder | None, int | None]:
+    if start is None:
+        return None, None
+    model = load_pretrained(models / start.key(data.fingerprint))
+    return model.encoder, model.stages[-1].selected_epoch
 
 
 @dataclass(frozen=True)

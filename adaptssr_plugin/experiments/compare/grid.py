@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...downstream import ProfileTask
 from ...methods import Recipe
 from ..records import WARM_UP, paper_name
-from .cells import DEFAULTS, Cell, FineTuning, Pretraining, Similarities, task_of, warm_up_of
+from .cells import DEFAULTS, Cell, FineTuning, LabelCurve, Pretraining, Similarities, task_of, warm_up_of
 from .plan import ComparePlan, TaskSpec
 from .store import Store
 
@@ -40,6 +41,7 @@ class Row:
         pretrain_seeds: pre-trainings.
         chosen: what was tuned, by name.
         settled: False while tuning is under way; the recipe is the untuned one then.
+        splits: random splits of a task's rows, each with all runs.
     """
 
     name: str
@@ -48,6 +50,13 @@ class Row:
     pretrain_seeds: int = 1
     chosen: Mapping[str, float] = dataclasses.field(default_factory=dict)
     settled: bool = True
+    splits: int = 1
+
+    @property
+    def runs(self) -> int:
+        """Runs on a split; linear reading of a pre-trained model has nothing random, so there it is one for each."""
+        linear = self.recipe.ft_tune == "linear" and self.recipe.method != "none"
+        return min(self.seeds, self.pretrain_seeds) if linear else self.seeds
 
     def start(self, seed: int) -> Pretraining | None:
         """Give the model that a run of fine-tuning starts from."""
@@ -62,8 +71,9 @@ class Row:
         """All cells of the row."""
         starts = [self.start(number) for number in range(min(self.seeds, self.pretrain_seeds))]
         return [
-            FineTuning(starts[seed % len(starts)], task, self.recipe, seed)
-            for seed in range(self.seeds)
+            FineTuning(starts[seed % len(starts)], task, self.recipe, seed, split)
+            for split in range(self.splits)
+            for seed in range(self.runs)
             for task in tasks
         ]
 
@@ -113,7 +123,8 @@ class Grid:
     def _rows(self, controlled: bool) -> list[Row]:
         plan = self.plan
         rows = [
-            Row(paper_name(one), plan.recipe(one, controlled), plan.seeds, plan.pretrain_seeds) for one in plan.methods
+            Row(paper_name(one), plan.recipe(one, controlled), plan.seeds, plan.pretrain_seeds, splits=plan.splits)
+            for one in plan.methods
         ]
         if controlled:
             rows += self._warm_up()
@@ -126,7 +137,7 @@ class Grid:
             for row in rows
         ]
         if "adaptssr" in plan.methods and plan.scales:
-            row = Row(TUNED, plan.recipe("adaptssr", True), plan.seeds, plan.pretrain_seeds)
+            row = Row(TUNED, plan.recipe("adaptssr", True), plan.seeds, plan.pretrain_seeds, splits=plan.splits)
             rows += [row for row in [self._tuned(row, plan.scales, "scale")] if row.settled]
         for row in rows:
             self.ask(row.cells(plan.tasks))
@@ -139,7 +150,7 @@ class Grid:
             return []
         fine_tuning: dict[str, Any] = {name: getattr(full, name) for name in _FINE_TUNING}
         recipe = dataclasses.replace(warm_up_of(full), **fine_tuning)
-        return [Row(WARM_UP, recipe, self.plan.seeds, self.plan.pretrain_seeds)]
+        return [Row(WARM_UP, recipe, self.plan.seeds, self.plan.pretrain_seeds, splits=self.plan.splits)]
 
     def _tuned(self, row: Row, values: Sequence[float], option: str) -> Row:
         """Choose one option, then ρ with it; while that is under way the row stays as it is, and is not settled."""
@@ -168,7 +179,7 @@ class Grid:
     def _count_later(self, row: Row, steps: Sequence[Sequence[Any]]) -> None:
         """Count the cells of steps that cannot be named yet: a pre-training and its fine-tuning for every value."""
         tasks = len(self.plan.tasks)
-        self.later += sum(map(len, steps)) * (self.plan.tuning_seeds * tasks + 1) + row.seeds * tasks
+        self.later += sum(map(len, steps)) * (self.plan.tuning_seeds * tasks + 1) + row.runs * row.splits * tasks
 
     def validation(self, row: Row) -> float | None:
         """Mean over tasks and runs of what epochs are chosen by, on validation rows; None while unfinished."""
@@ -230,7 +241,9 @@ class Grid:
             paper.append(dataclasses.replace(lambdas[best], name=f"w/o adaptive fusion (λ = {best:g})"))
         paper.append(row("w/o ranking (InfoNCE)", loss="infonce"))
         variants = [row(name, **options) for name, options in plan.variants.items()]
-        warm_up = [dataclasses.replace(one, seeds=plan.ablation_seeds, pretrain_seeds=1) for one in self._warm_up()]
+        warm_up = [
+            dataclasses.replace(one, seeds=plan.ablation_seeds, pretrain_seeds=1, splits=1) for one in self._warm_up()
+        ]
         others = [
             *warm_up,
             row("implicit only (CLUE)", method="clue"),
@@ -254,6 +267,25 @@ class Grid:
             *(row(one.name, one.recipe) for one in self._warm_up()),
             *(row(name, plan.recipe("adaptssr", True, **options)) for name, options in plan.variants.items()),
         ]
+
+    def label_curves(self) -> dict[TaskSpec, list[tuple[str, LabelCurve]]]:
+        """Name and cell of everything that the curve over labels shows, for each profile task."""
+        plan, found = self.plan, {}
+        if not plan.label_curve:
+            return {}
+        for task in plan.tasks:
+            if not isinstance(task_of(plan, task, self._reference), ProfileTask):
+                continue
+            what = (plan.label_curve, plan.splits)
+            cells = [("", LabelCurve(None, task, self._reference, 0, *what, plain=True))]
+            cells += [
+                (row.name, LabelCurve(row.start(seed), task, row.recipe, seed, *what))
+                for row in self.table(controlled=True)
+                for seed in range(min(row.seeds, plan.pretrain_seeds))
+            ]
+            self.ask([cell for _, cell in cells])
+            found[task] = cells
+        return found
 
     def similarities(self) -> dict[str, Similarities]:
         """Panels of Figure 5: a model of each row of the controlled table that has one."""

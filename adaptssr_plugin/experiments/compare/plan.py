@@ -7,10 +7,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ...errors import InputError
+from ...errors import InputError, check_count
 from ...methods import Recipe, available, recipe
 from ...methods.options import read_yaml
 from ...recbole.user_model.pretrain import Source
+from ..label_curve import CURVE
 
 _PACKAGED = files(__package__) / "plans"
 # Rows 1-5 of METHODS.md, where paper and code disagree, and what else stands on thin ice.
@@ -48,6 +49,9 @@ class ComparePlan:
         options: options of every recipe, over the paper's: what the size of the corpus asks for.
         controlled: options over those in the controlled comparison, the same for all methods: the warm-up, as a rule.
         seeds: runs of fine-tuning for a row.
+        splits: random splits of every task's rows, each with all runs of fine-tuning; the first is that of one split.
+        label_curve: numbers of training labels, null for all, of a curve that reads frozen vectors linearly; none: no
+            curve. In a file, true stands for 50, 100, 200, 500, 1,000 and all.
         pretrain_seeds: pre-trainings for a row; run s of fine-tuning starts from pre-training ``s % pretrain_seeds``.
         tuning_seeds: runs of fine-tuning for a value that is tried out.
         temperatures: values of τ that contrastive methods choose from on validation rows, in the controlled comparison.
@@ -69,6 +73,8 @@ class ComparePlan:
     options: Mapping[str, Any] = field(default_factory=dict)
     controlled: Mapping[str, Any] = field(default_factory=lambda: {"warm_start": "mlm"})
     seeds: int = 5
+    splits: int = 1
+    label_curve: tuple[int | None, ...] = ()
     pretrain_seeds: int = 1
     tuning_seeds: int = 2
     temperatures: tuple[float, ...] = (0.05, 0.1, 0.2, 0.5, 1.0)
@@ -87,7 +93,7 @@ class ComparePlan:
         Raises:
             InputError: a value of the wrong type or out of range.
         """
-        for name in ("seeds", "pretrain_seeds", "tuning_seeds", "figure_seeds", "ablation_seeds"):
+        for name in ("seeds", "splits", "pretrain_seeds", "tuning_seeds", "figure_seeds", "ablation_seeds"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"{name}: expected a positive integer, got {value!r}")
@@ -95,6 +101,8 @@ class ComparePlan:
             value = getattr(self, name)
             if not all(isinstance(one, int | float) and not isinstance(one, bool) for one in value):
                 raise InputError(f"{name}: expected a list of numbers, got {list(value)!r}")
+        for count in self.label_curve:
+            check_count("label_curve", count, 2, optional=True)
         for name in ("strengths", "figure_strengths"):
             if not all(0 < one < 1 for one in getattr(self, name)):
                 raise InputError(f"{name}: expected numbers in (0, 1), got {list(getattr(self, name))!r}")
@@ -152,7 +160,9 @@ def read_plan(
         if required not in values:
             raise InputError(f"{required}: expected in the plan, got none")
     values["tasks"] = tuple(_task(one) for one in _sequence("tasks", values["tasks"]))
-    for name in ("methods", "temperatures", "strengths", "scales", "figure_strengths", "lambdas"):
+    curve = values.get("label_curve", ())
+    values["label_curve"] = CURVE if curve is True else () if curve is False else curve
+    for name in ("methods", "label_curve", "temperatures", "strengths", "scales", "figure_strengths", "lambdas"):
         if name in values:
             values[name] = tuple(_sequence(name, values[name]))
     for name in ("recbole", "options", "controlled", "variants"):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ...downstream import ProfileTask
 from ...errors import InputError
 from ...training.checkpoints import write_text
 from ..efficiency import Efficiency, table_3
@@ -14,10 +15,12 @@ from ..figures.ablation import Bar, draw_ablation
 from ..figures.robustness import Curve, draw_robustness
 from ..figures.similarity import SimilarityDistributions
 from ..figures.similarity_plot import draw_similarity
-from ..records import MAJORITY, POPULARITY, TFIDF, WARM_UP, Record, write_records
+from ..label_curve import HOW, curves_text, label_curves, write_label_curves
+from ..records import LSA, MAJORITY, POPULARITY, TFIDF, WARM_UP, Record, write_records
 from ..tables import PAPER_ROWS, best_baseline_footer, csv_text, rows_in_order, table_2
+from ..task_tables import LINEAR, splits_shown
 from ..variants_table import Variant, VariantsTable
-from .cells import Baselines, FineTuning, check_ready, load_data
+from .cells import Baselines, FineTuning, check_ready, load_data, task_of
 from .grid import TUNED, Grid, Row
 from .plan import ComparePlan, TaskSpec
 from .running import Part, run_cells
@@ -25,7 +28,7 @@ from .store import Store
 
 TABLES = ("paper", "controlled")
 FIGURES = (3, 4, 5, 7)
-_PLAIN_ROWS = (MAJORITY, TFIDF, POPULARITY)
+_PLAIN_ROWS = (MAJORITY, TFIDF, LSA, POPULARITY)
 _ENCODER_ROWS = (PAPER_ROWS[0], WARM_UP, *PAPER_ROWS[1:], TUNED)  # as the paper's, what it has not where it belongs
 
 
@@ -98,6 +101,8 @@ def compare(
         texts["efficiency"] = report.efficiency(tables)
     if variants:
         texts["variants"] = report.variants()
+    if curve := report.label_curves():
+        texts["labels"] = curve
     for number in figures:
         report.figure(number)
     report.write_all_records()
@@ -110,6 +115,7 @@ def _asked(plan: ComparePlan, store: Store, tables: Sequence[str], figures: Sequ
     grid.ask(_baseline_cells(plan))
     for name in tables:
         grid.table(name == "controlled")
+    grid.label_curves()
     if 3 in figures or 7 in figures:
         list(grid.robustness())
     if 4 in figures:
@@ -122,7 +128,13 @@ def _asked(plan: ComparePlan, store: Store, tables: Sequence[str], figures: Sequ
 
 
 def _baseline_cells(plan: ComparePlan) -> list[Baselines]:
-    return [Baselines(task, plan.recipe("none", False)) for task in plan.tasks]
+    recipe = plan.recipe("none", False)
+    return [
+        Baselines(task, recipe, split, lsa)
+        for task in plan.tasks
+        for split in range(plan.splits)
+        for lsa in ((False, True) if isinstance(task_of(plan, task, recipe), ProfileTask) else (False,))
+    ]
 
 
 class _Report:
@@ -170,7 +182,7 @@ class _Report:
                 split: {name: self.grid.values(row.cells((task,)), split) for task, (name, _) in named.items()}
                 for split in ("valid", "test")
             }
-            if any(len(runs) < row.seeds for runs in values["valid"].values()):
+            if any(len(runs) < row.runs for runs in values["valid"].values()):
                 unfinished.append(row.name)
                 continue
             changes = self.plan.variants.get(row.name, {})
@@ -189,6 +201,30 @@ class _Report:
         table = VariantsTable(tuple(found), dict(named.values()), tuple(footer))
         self._write_table("variants", table)
         return table.text()
+
+    def label_curves(self) -> str:
+        """Write the curve over labels; returns its text, empty without results."""
+        records, n_train = [], {}
+        for task, cells in self.grid.label_curves().items():
+            name, _ = self.grid.name_and_metric(task)
+            for row, cell in cells:
+                if (result := self.store.get(cell)) is not None:
+                    read = [Record(**one) for one in result["records"]]
+                    records += [replace(one, method=row) if row else one for one in read]
+                    n_train[name] = result["n_train"]
+        if not records:
+            return ""
+        plan, rows = self.plan, [*_PLAIN_ROWS, *_ENCODER_ROWS]
+        curves = label_curves(self._chosen(records), n_train, rows)
+        shown = f"{plan.name}, {splits_shown(self._split_seed, plan.splits)}"
+        footer = [f"{shown}, and over {plan.pretrain_seeds} initialisations or pre-trainings; x 100.", LINEAR, HOW]
+        self.files += write_label_curves(curves, self.folder / "labels", conditions=shown, footer=footer)
+        self.files.append(write_records(self.folder / "labels-records.csv", records))
+        return curves_text(curves, footer)
+
+    @property
+    def _split_seed(self) -> int:
+        return self.plan.recipe("none", False).split_seed
 
     def _efficiencies(self, row: Row) -> list[Efficiency]:
         """One entry for each pre-training of a row that is finished."""
@@ -228,7 +264,7 @@ class _Report:
     def _conditions(self, rows: Sequence[Row], controlled: bool) -> list[str]:
         """Say what stands behind the numbers of a table."""
         plan = self.plan
-        lines = self._setting(plan.seeds, plan.pretrain_seeds, controlled, "x 100; Impr against None")
+        lines = self._setting(plan.seeds, plan.pretrain_seeds, controlled, "x 100; Impr against None", plan.splits)
         if controlled:
             chosen = "; ".join(
                 f"{row.name} {', '.join(f'{name} {value:g}' for name, value in row.chosen.items())}"
@@ -258,19 +294,23 @@ class _Report:
             for name, values in tried
         )
 
-    def _setting(self, runs: int, pretrainings: int, controlled: bool, numbers: str) -> list[str]:
+    def _setting(self, runs: int, pretrainings: int, controlled: bool, numbers: str, splits: int = 1) -> list[str]:
         """Say what was split how, how often it was run, how numbers are written, and with which options."""
         plan = self.plan
-        sizes = [result["size"] for cell in _baseline_cells(plan) if (result := self.store.get(cell)) is not None]
+        found = [result for cell in _baseline_cells(plan) if (result := self.store.get(cell)) is not None]
+        sizes = list(dict.fromkeys(result["size"] for result in found))
         reference = plan.recipe("adaptssr", controlled)
         changed = ", ".join(f"{name} {here}" for name, (_, here) in reference.departures().items())
         seeds = "one pre-training" if pretrainings == 1 else f"{pretrainings} pre-trainings"
+        each = "" if splits == 1 else " on each split"
         lines = [
-            f"{plan.name}: {', '.join(sizes)}; split 6:2:2 (split seed {reference.split_seed}), newest "
-            f"{reference.max_len} items; mean±standard deviation of {runs} runs of fine-tuning from {seeds}; "
+            f"{plan.name}: {', '.join(sizes)}; split 6:2:2 ({splits_shown(reference.split_seed, splits)}), newest "
+            f"{reference.max_len} items; mean±standard deviation of {runs} runs of fine-tuning{each} from {seeds}; "
             f"{numbers}.",
             f"Options that differ from the paper's, for all rows: {changed or 'none'}.",
         ]
+        if reference.ft_tune == "linear":
+            lines.append(LINEAR)
         if controlled:
             own = ", ".join(f"{name} {value}" for name, value in plan.controlled.items())
             lines.append(f"Controlled comparison: every method from the same start and with the same epochs ({own}).")
@@ -308,7 +348,7 @@ class _Report:
         if not values:
             return
         lines = {
-            row.name: self._test_values(row, task)
+            row.name: self._test_values(replace(row, splits=1), task)  # as the curves
             for row in self.grid.table(controlled=True)
             if row.name in (PAPER_ROWS[0], WARM_UP)
         }
@@ -407,6 +447,7 @@ class _Report:
             Record(
                 self.plan.name, name, row.name, recipe.preset, recipe.warm_start, rho, tau, cell.seed, metric, split,
                 value, result["best_epoch"], result["pretrain_epoch"], result["seconds"], result["peak_memory_mb"],
+                recipe.split_seed + cell.split,
             )
             for split in ("valid", "test")
             for metric, value in result[split].items()
@@ -414,7 +455,7 @@ class _Report:
 
     def _baselines(self) -> list["_Measured"]:
         return [
-            (Record(**record), result["conditions"])
+            (replace(Record(**record), split_seed=cell.recipe.split_seed + cell.split), result["conditions"])
             for cell in _baseline_cells(self.plan)
             if (result := self.store.get(cell)) is not None
             for record in result["records"]

@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from recbole.config import Config
 
 from ...corpus import BatchLoader, BehaviourCorpus, is_corpus, open_corpus, read_interactions
-from ...downstream import LabelledRows, ProfileTask, Task
+from ...downstream import LabelledRows, ProfileTask, Task, TaskSplit, fewer_labels, logistic_regression, standardised
+from ...downstream.linear import Features
 from ...downstream.tuning import trained_share, tune
 from ...encoders import UserEncoder
 from ...errors import InputError
@@ -17,10 +19,13 @@ from ...methods import Recipe
 from ...methods.plan import StagePlan
 from ...seeding import stream_seed
 from ...training import WHOLE_ENCODER, transfer
+from ...training.serving import user_vectors
 from ..compat.profiles import profile_labels
 from .pretrain import PretrainedModel
 from .stages import fresh_encoder
 from .trainer import StageTrainer
+
+_ENCODED_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class FineTuned:
     Attributes:
         valid: the metric that epochs are chosen by, on validation rows at the best epoch, a fraction in [0, 1].
         test: the same on test rows, looked at once.
-        best_epoch: counted from 1.
+        best_epoch: counted from 1; None for linear reading, which has none.
         seconds: wall-clock time of the run.
         trained: share of the encoder's parameters that were trained, beside the whole head.
         valid_metrics: all metrics of the task by name, ``valid`` first.
@@ -39,7 +44,7 @@ class FineTuned:
 
     valid: float
     test: float
-    best_epoch: int
+    best_epoch: int | None
     seconds: float
     trained: float
     valid_metrics: Mapping[str, float]
@@ -91,8 +96,13 @@ def fine_tune(
     recipe: Recipe,
     seed: int,
     pretrained: UserEncoder | None = None,
+    labels: int | None = None,
+    frozen: Features | None = None,
 ) -> FineTuned:
     """Fine-tune on 60 % of the task's rows; choose the epoch on 20 %, test on 20 %.
+
+    ``ft_tune: linear`` trains nothing: a logistic regression reads the standardised vectors of the encoder as it is,
+    dropout off, and the validation rows choose its penalty (:func:`logistic_regression`).
 
     Args:
         config: of the dataset.
@@ -102,21 +112,20 @@ def fine_tune(
             ``ft_item_lr_share`` is for the item table of ``pretrained``: a random one learns like the rest.
         seed: of initialisation, dropout and order.
         pretrained: weights to start from; None: a random initialisation (the row ``None`` of Table 2).
+        labels: how many labels of training rows to use, see :func:`fewer_labels`; None: all.
+        frozen: for linear reading, what :func:`frozen_vectors` gave for the same arguments, to encode users once.
 
     Raises:
-        InputError: weights that do not fit, or a task for an encoder of other items.
+        InputError: weights that do not fit, a task for an encoder of other items, or linear reading for a task that
+            is no profile task.
         TrainingDivergedError: NaN or infinity in a step.
     """
     started = time.perf_counter()
-    inputs = corpus if task.inputs is None else task.inputs
-    if inputs.n_items != corpus.n_items:
-        raise InputError(f"task: expected inputs of {corpus.n_items} items in {task.name}, got {inputs.n_items}")
-    encoder = fresh_encoder(recipe, corpus.n_items, recipe.ft_dropout, seed)
-    if pretrained is not None:
-        try:
-            transfer(pretrained.state_dict(), encoder, WHOLE_ENCODER)
-        except ValueError as error:
-            raise InputError(f"model: {error}") from None
+    split = task.parts(recipe)
+    if recipe.ft_tune == "linear":
+        frozen = frozen or frozen_vectors(config, corpus, task, recipe, seed, pretrained)
+        return _read_linearly(task, split, frozen, recipe, labels, started)
+    inputs, encoder = _inputs_of(task, corpus), _start(corpus, recipe, seed, pretrained)
     with torch.random.fork_rng([]):
         torch.default_generator.manual_seed(stream_seed(seed, "head"))
         tune(encoder, recipe.ft_tune, recipe.ft_rank)
@@ -133,7 +142,8 @@ def fine_tune(
     trainer = StageTrainer(
         config, stage, plan, None, seed=seed, stopping_step=recipe.ft_epochs, amp_dtype=recipe.amp_dtype
     )
-    split = task.parts(recipe)
+    if labels is not None:
+        split = fewer_labels(split, labels, recipe.split_seed)
 
     def loader(part: LabelledRows, shuffle: bool) -> BatchLoader:
         return BatchLoader(inputs, part.rows, batch_size=recipe.ft_batch_size, max_len=recipe.max_len, seed=seed,
@@ -150,6 +160,66 @@ def fine_tune(
         trained=trained_share(encoder).share,
         valid_metrics={name: best[f"valid_{name}"] for name in tested},
         test_metrics=tested,
+    )
+
+
+def frozen_vectors(
+    config: Config,
+    corpus: BehaviourCorpus,
+    task: Task,
+    recipe: Recipe,
+    seed: int,
+    pretrained: UserEncoder | None = None,
+) -> Features:
+    """Encode a task's users with the encoder that fine-tuning would start from, dropout off.
+
+    Arguments and errors as :func:`fine_tune`.
+
+    Returns:
+        A function from rows of the task ``(n,)`` to vectors ``(n, d)`` float32.
+    """
+    if not isinstance(task, ProfileTask):
+        raise InputError(f"ft_tune: expected another than linear for {task.name}, which is no profile task, got linear")
+    inputs, encoder = _inputs_of(task, corpus), _start(corpus, recipe, seed, pretrained)
+    device = config["device"]
+    vectors = user_vectors(encoder.to(device).eval(), inputs, recipe.max_len, _ENCODED_AT_ONCE, device, task.rows)
+    place = np.zeros(len(inputs), dtype=np.int64)
+    place[task.rows] = np.arange(len(task.rows))
+    return lambda rows: vectors[place[rows]]
+
+
+def _inputs_of(task: Task, corpus: BehaviourCorpus) -> BehaviourCorpus:
+    inputs = corpus if task.inputs is None else task.inputs
+    if inputs.n_items != corpus.n_items:
+        raise InputError(f"task: expected inputs of {corpus.n_items} items in {task.name}, got {inputs.n_items}")
+    return inputs
+
+
+def _start(corpus: BehaviourCorpus, recipe: Recipe, seed: int, pretrained: UserEncoder | None) -> UserEncoder:
+    encoder = fresh_encoder(recipe, corpus.n_items, recipe.ft_dropout, seed)
+    if pretrained is not None:
+        try:
+            transfer(pretrained.state_dict(), encoder, WHOLE_ENCODER)
+        except ValueError as error:
+            raise InputError(f"model: {error}") from None
+    return encoder
+
+
+def _read_linearly(
+    task: Task, split: TaskSplit, frozen: Features, recipe: Recipe, labels: int | None, started: float
+) -> FineTuned:
+    assert isinstance(task, ProfileTask)
+    features = standardised(frozen, split.train.rows)
+    few = split if labels is None else fewer_labels(split, labels, recipe.split_seed)
+    result = logistic_regression(task, few, features)
+    return FineTuned(
+        valid=result.valid,
+        test=result.test,
+        best_epoch=None,
+        seconds=time.perf_counter() - started,
+        trained=0.0,
+        valid_metrics={task.metric_name: result.valid},
+        test_metrics={task.metric_name: result.test},
     )
 
 

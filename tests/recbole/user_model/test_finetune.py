@@ -7,7 +7,7 @@ from training_cases import N_ITEMS, TINY, assert_same_weights, corpus_of, encode
 
 from adaptssr_plugin import UserEncoder
 from adaptssr_plugin.corpus import BatchLoader, BehaviourCorpus
-from adaptssr_plugin.downstream import ProfileTask
+from adaptssr_plugin.downstream import ColdRecommendationTask, ProfileTask, fewer_labels, logistic_regression
 from adaptssr_plugin.downstream.tasks.profile import ProfileStage
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.methods import recipe
@@ -178,6 +178,61 @@ def test_it_learns_what_can_be_learnt(config, trainers):
     task = ProfileTask.from_labels("parity", np.arange(60), labels, ["even", "odd"])
     result = fine_tune(config, corpus, task, recipe(options={**TINY, "ft_epochs": 15}), 0)
     assert result.test > 0.95
+
+
+class TestLinearReading:
+    MADE = recipe(options={**TINY, "ft_tune": "linear"})
+
+    @pytest.mark.parametrize("n_classes", [2, 3])
+    @pytest.mark.parametrize("labels", [None, 12])
+    @pytest.mark.parametrize("pretrained", [None, encoder_of(UserEncoder, seed=5, dropout=0.5, **SIZES)])
+    def test_it_is_a_regression_on_vectors_without_dropout(
+        self, config, corpus, trainers, n_classes, labels, pretrained
+    ):
+        task = task_of(n_classes)
+        done = fine_tune(config, corpus, task, self.MADE, 3, pretrained, labels)
+        encoder = (pretrained or fresh_encoder(self.MADE, N_ITEMS, 0.0, 3)).eval()
+        vectors = np.stack([
+            encoder(torch.tensor([corpus.history(row)[-10:].tolist()]), torch.tensor([min(10, row + 1)]))[0]
+            .detach().numpy()
+            for row in range(40)
+        ]).astype(np.float64)  # fmt: skip
+        split = task.split(self.MADE.split_seed)
+        known = vectors[split.train.rows]
+        features = (vectors - known.mean(axis=0)) / known.std(axis=0) / 8**0.5
+        few = split if labels is None else fewer_labels(split, labels, self.MADE.split_seed)
+        expected = logistic_regression(task, few, features.__getitem__)
+        assert (done.valid, done.test) == pytest.approx((expected.valid, expected.test))
+        assert (done.best_epoch, done.trained, trainers) == (None, 0.0, [])
+        assert (dict(done.valid_metrics), dict(done.test_metrics)) == (
+            {task.metric_name: done.valid}, {task.metric_name: done.test}
+        )  # fmt: skip
+
+    def test_labels_of_test_users_change_nothing_but_the_test_metric(self, config, corpus):
+        task = task_of()
+        (_, _, test), labels = task.split(self.MADE.split_seed), task.labels.copy()
+        labels[test.rows] = (labels[test.rows] + 1) % 3
+        other = ProfileTask.from_labels("kind", task.rows, labels, task.classes)
+        first, second = (fine_tune(config, corpus, one, self.MADE, 0) for one in (task, other))
+        assert first.valid == second.valid
+        assert first.test != second.test
+
+    def test_other_forms_of_tasks_are_refused(self, config, corpus):
+        pairs = ColdRecommendationTask("toys", np.arange(40), np.arange(40) % 4, ["a", "b", "c", "d"])
+        line = "^ft_tune: expected another than linear for toys, which is no profile task, got linear$"
+        with pytest.raises(InputError, match=line):
+            fine_tune(config, corpus, pairs, self.MADE, 0)
+
+
+def test_few_labels_of_fine_tuning(config, corpus, trainers, monkeypatch):
+    seen = []
+    loader = module.BatchLoader
+    monkeypatch.setattr(
+        module, "BatchLoader", lambda c, rows, **more: seen.append(set(rows)) or loader(c, rows, **more)
+    )
+    fine_tune(config, corpus, task_of(), MADE, 0, labels=12)
+    few = fewer_labels(task_of().split(MADE.split_seed), 12, MADE.split_seed)
+    assert seen == [set(part.rows) for part in few]
 
 
 def test_weights_of_other_sizes_are_refused(config, corpus):
