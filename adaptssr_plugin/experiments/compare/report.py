@@ -242,17 +242,19 @@ class _Report:
 
     def _against_warm_up(self, name: str, cells: Sequence[Reidentification]) -> list[str]:
         """Say what a method adds to its own warm-up, where all its pre-trainings are finished and had one."""
-        results = [self.store.get(cell) for cell in cells]
-        warm_ups = [before and self.store.get(before) for before in map(self.grid.before, cells)]
-        found = [(ours["metrics"], theirs["metrics"]) for ours, theirs in zip(results, warm_ups, strict=True)
-                 if ours and theirs]  # fmt: skip
+        found = [
+            (ours["metrics"], theirs["metrics"])
+            for cell in cells
+            if (before := self.grid.before(cell)) is not None
+            if (ours := self.store.get(cell)) is not None and (theirs := self.store.get(before)) is not None
+        ]
         if len(found) < len(cells):
             return []
         gains = []
         for metric in found[0][0]:
-            ours, theirs = ([one[side][metric] for one in found] for side in (0, 1))
-            p = f" (p {paired(ours, theirs):.3f})" if len(found) > 1 else ""
-            gains.append(f"{metric} {100 * (fmean(ours) - fmean(theirs)):+.2f}{p}")
+            own, start = ([one[side][metric] for one in found] for side in (0, 1))
+            p = f" (p {paired(own, start):.3f})" if len(found) > 1 else ""
+            gains.append(f"{metric} {100 * (fmean(own) - fmean(start)):+.2f}{p}")
         test = "; two-sided paired t-test over pre-trainings" if len(found) > 1 else ""
         return [f"{name} against its own warm-up, in percentage points: {', '.join(gains)}{test}."]
 
