@@ -115,7 +115,7 @@ def test_plain_rows_against_dense_algebra():
         ((torch.ones(3, 2), torch.ones(3, 2).double()), "newer: expected torch.float32 of shape (3, 2)"),
         (
             (torch.ones(3), torch.ones(3)),
-            "older: expected a floating tensor of shape (N, d), got torch.float32 of (3,)",
+            "older: expected a floating, dense tensor of shape (N, d) with values, got",
         ),
         ((torch.ones(3, 2), torch.tensor([[1.0, torch.nan]] * 3)), "newer: expected finite vectors, got NaN"),
         ((torch.ones(3, 2), torch.ones(3, 2), 0), "chunk_size: expected a positive integer or None, got 0"),

@@ -47,9 +47,11 @@ def reidentification_ranks(older: Tensor, newer: Tensor, chunk_size: int | None 
     """
     for name, vectors in (("older", older), ("newer", newer)):
         check_kind(name, vectors, Tensor, "a tensor")
-        if vectors.dim() != 2 or 0 in vectors.shape or not vectors.is_floating_point():
+        usable = vectors.layout == torch.strided and not vectors.is_meta and vectors.is_floating_point()
+        if not usable or vectors.dim() != 2 or 0 in vectors.shape:
             raise InputError(
-                f"{name}: expected a floating tensor of shape (N, d), got {vectors.dtype} of {tuple(vectors.shape)}"
+                f"{name}: expected a floating, dense tensor of shape (N, d) with values, got {vectors.dtype}, "
+                f"{vectors.layout} of shape {tuple(vectors.shape)} on {vectors.device}"
             )
     if newer.shape != older.shape or newer.dtype != older.dtype or newer.device != older.device:
         raise InputError(
