@@ -18,7 +18,11 @@ _PATH = click.Path(path_type=Path)
 @click.option("--output", type=_PATH, default=Path("adaptssr-compare"), show_default=True, help="Folder for results.")
 @click.option("--dataset", metavar="NAME|FOLDER", help="Where the plan's dataset is.")
 @click.option(
-    "--table", "tables", multiple=True, type=click.Choice(["paper", "controlled", "none"]), help="Default: both."
+    "--table",
+    "tables",
+    multiple=True,
+    type=click.Choice(["paper", "controlled", "reidentification", "none"]),
+    help="May be repeated. Default: paper and controlled.",
 )
 @click.option("--figure", "figures", multiple=True, type=click.Choice(["3", "4", "5", "7"]), help="May be repeated.")
 @click.option("--variants", is_flag=True, help="A table of the plan's variants of AdaptSSR, on validation rows.")
@@ -59,13 +63,18 @@ def compare(
     temperature and strength of augmentation on validation rows. Several machines: --part 1/3, 2/3 and 3/3, then
     concatenate their cells.jsonl in one folder and give the command once more.
 
+    --table reidentification needs no labels: every method is pre-trained on the older half of every history, and asked
+    whose newer half is whose.
+
     \b
     adaptssr compare --smoke
     adaptssr compare ml-100k --output results --jobs 2
     adaptssr compare tenrec-qba --dataset path/to/tenrec-qba --output results --table controlled --figure 3
+    adaptssr compare ml-100k --output results --table reidentification --pretrain-seeds 5
     """  # noqa: D301
     from ..experiments.compare import compare as run
     from ..experiments.compare import read_plan
+    from ..experiments.compare.report import OF_TASKS, TABLES
     from ..experiments.compare.running import part_of
 
     if smoke == (plan is not None):
@@ -80,7 +89,8 @@ def compare(
         "pretrain_seeds": pretrain_seeds,
     }
     chosen = read_plan(plan or "smoke", changes, recbole_options(pairs))
-    names = [name for name in ("paper", "controlled") if not tables or name in tables]
+    wanted = tables or (TABLES if smoke else OF_TASKS)
+    names = [name for name in TABLES if name in wanted]
     numbers = (3, 4, 5, 7) if smoke and not figures else tuple(int(number) for number in figures)
     done = run(
         chosen, output, names, numbers, jobs, part_of(part),

@@ -16,7 +16,8 @@ from .convert import convert
 from .describe import describe
 from .embed import embed, export
 from .memory import give_freed_memory_back
-from .options import FINE_TUNING, PRETRAINING, given, recbole_options, recipe_options
+from .options import FINE_TUNING, PRETRAINING, absolute, given, recbole_options, recipe_options
+from .reidentify import reidentify
 
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 _PATH = click.Path(path_type=Path)
@@ -31,6 +32,7 @@ def cli() -> None:
     adaptssr quickstart                        the whole procedure on ml-100k, in minutes, without a network
     adaptssr pretrain --dataset ml-100k        the first half, on any RecBole dataset
     adaptssr finetune DIR --task gender        the second half, for any column of the dataset's .user file
+    adaptssr reidentify DIR                    what its vectors are worth without labels: users across time
     adaptssr run SASRec ml-100k --ssl_loss=adaptssr   a RecBole model with the self-supervised loss beside its own
     adaptssr compare --smoke                   methods x tasks x seeds: the paper's tables and figures
     adaptssr convert KIND FILE --output DIR    other forms of data to RecBole's files; describe: what is in them
@@ -125,7 +127,7 @@ def pretrain(
     from ..recbole.user_model.pretrain import Source
 
     plan = recipe(method, preset, given(options), configs)
-    source = Source(_absolute(dataset), recbole_options(pairs), [str(path.resolve()) for path in recbole_config])
+    source = Source(absolute(dataset), recbole_options(pairs), [str(path.resolve()) for path in recbole_config])
     _train(nproc, _pretrain, source, plan, output, not quiet, checkpoint_minutes)
 
 
@@ -203,7 +205,7 @@ def finetune(
     """  # noqa: D301
     from ..experiments.task_tables import finetune as run
 
-    place = None if dataset is None else _absolute(dataset)
+    place = None if dataset is None else absolute(dataset)
     done = run(
         folder, tasks, _numbers(bins), tuple(range(seeds)), scratch, baselines, given(options), not quiet, place,
         splits, _label_counts(labels),
@@ -255,6 +257,7 @@ cli.add_command(convert)
 cli.add_command(describe)
 cli.add_command(embed)
 cli.add_command(export)
+cli.add_command(reidentify)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -330,12 +333,6 @@ def _fail(message: str, status: int, alone: bool = False) -> None:
 def _list(paths: Sequence[Path]) -> None:
     for path in paths:
         click.echo(f"  {path}")
-
-
-def _absolute(dataset: str) -> str:
-    """Make a folder's path absolute, so that a model knows its dataset wherever it is fine-tuned; a name stays."""
-    # ml-100k stays a name even beside a folder that is called so, such as the --output of the first run.
-    return str(Path(dataset).resolve()) if dataset != "ml-100k" and Path(dataset).is_dir() else dataset
 
 
 def _label_counts(text: str | None) -> tuple[int | None, ...]:

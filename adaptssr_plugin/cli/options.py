@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import click
@@ -30,8 +31,8 @@ _GROUPS = {
         "ptum_negatives_from",
     ),
     "training": (
-        "epochs", "learning_rate", "item_lr_share", "dropout", "batch_size", "micro_batch", "select", "valid_share",
-        "stopping_step", "clip_grad_norm", "amp_dtype", "seed", "split_seed",
+        "epochs", "learning_rate", "item_lr_share", "dropout", "batch_size", "micro_batch", "select", "history",
+        "valid_share", "stopping_step", "clip_grad_norm", "amp_dtype", "seed", "split_seed",
     ),
     "fine-tuning": (
         "ft_epochs", "ft_learning_rate", "ft_item_lr_share", "ft_batch_size", "ft_dropout", "ft_hidden", "ft_shuffle",
@@ -40,9 +41,9 @@ _GROUPS = {
 }  # fmt: skip
 _COMMON = frozenset(
     (
-        "encoder", "dim", "n_layers", "max_len", "item_init", "warm_start", "mlm_epochs", "mask_ratio", "crop_ratio",
-        "reorder_ratio", "loss", "negatives", "scale", "temperature", "epochs", "learning_rate", "dropout",
-        "batch_size", "seed", "ft_epochs", "ft_learning_rate", "ft_batch_size", "ft_dropout", "ft_tune",
+        "encoder", "dim", "n_layers", "max_len", "item_init", "warm_start", "mlm_epochs", "history", "mask_ratio",
+        "crop_ratio", "reorder_ratio", "loss", "negatives", "scale", "temperature", "epochs", "learning_rate",
+        "dropout", "batch_size", "seed", "ft_epochs", "ft_learning_rate", "ft_batch_size", "ft_dropout", "ft_tune",
     )
 )  # fmt: skip
 """What ``--help`` shows; ``--help-all`` shows the rest too."""
@@ -115,3 +116,9 @@ def recbole_options(pairs: tuple[str, ...]) -> dict[str, Any]:
             raise InputError(f"--set: expected key=value, got {pair!r}")
         options[key.strip().removeprefix("--")] = value.strip()
     return options
+
+
+def absolute(dataset: str) -> str:
+    """Make a folder's path absolute, so that a model knows its dataset wherever it is fine-tuned; a name stays."""
+    # ml-100k stays a name even beside a folder that is called so, such as the --output of the first run.
+    return str(Path(dataset).resolve()) if dataset != "ml-100k" and Path(dataset).is_dir() else dataset

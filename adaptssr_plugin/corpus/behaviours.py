@@ -1,5 +1,6 @@
 """All users' behaviour sequences in one flat array."""
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -114,20 +115,29 @@ class BehaviourCorpus:
         length = np.minimum(self.offsets[rows + 1] - self.offsets[rows], min(max_len, len(self.items)))
         inside = np.arange(length.max()) < length[:, None]  # (B, L)
         item_seq = np.zeros(inside.shape, dtype=np.int64)
-        item_seq[inside] = self._newest(rows, length)
+        item_seq[inside] = self._before(self.offsets[rows + 1], length)
         return torch.from_numpy(item_seq), torch.from_numpy(length)
 
     def select(self, rows: npt.NDArray[np.int64]) -> "BehaviourCorpus":
         """Make a corpus of some users, in the order of ``rows``; items keep their ids, all of them."""
         rows = self.check_rows(rows)
-        length = self.lengths[rows]
-        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
-        np.cumsum(length, out=offsets[1:])
-        items = np.empty(offsets[-1], dtype=self.items.dtype)
-        for start in range(0, len(rows), _ROWS):  # so that the places to copy from take no more than the copy
-            part = slice(start, start + _ROWS)
-            items[offsets[start] : offsets[min(start + _ROWS, len(rows))]] = self._newest(rows[part], length[part])
-        return BehaviourCorpus(items, offsets, self.n_items, self.user_tokens[rows], self.item_tokens)
+        return self._parts(self.offsets[rows + 1], self.lengths[rows], self.user_tokens[rows])
+
+    def halves(self) -> "tuple[BehaviourCorpus, BehaviourCorpus]":
+        """Cut every history of n behaviours into the oldest ``n // 2`` and the rest.
+
+        Returns:
+            The older and the newer halves, copied, of the users with two behaviours or more, in their order: row r
+            is the same user in both. Items keep their ids, all of them.
+        """
+        rows = np.flatnonzero(self.lengths > 1)
+        older, tokens = self.lengths[rows] // 2, self.user_tokens[rows]
+        middle, end = self.offsets[rows] + older, self.offsets[rows + 1]
+        return self._parts(middle, older, tokens), self._parts(end, end - middle, tokens)
+
+    def checksum(self) -> int:
+        """Give the CRC-32 of all histories."""
+        return zlib.crc32(self.offsets.data, zlib.crc32(self.items.data))
 
     def check_rows(self, rows: npt.ArrayLike) -> npt.NDArray[np.int64]:
         """Give ``rows`` back as (B,) int64; raise InputError unless they are rows of this corpus."""
@@ -141,11 +151,23 @@ class BehaviourCorpus:
             raise InputError(f"rows: expected rows from 0 to {len(self) - 1}, got {array[outside][0]}")
         return array.astype(np.int64, copy=False)
 
-    def _newest(self, rows: npt.NDArray[np.int64], length: npt.NDArray[np.int64]) -> IntArray:
-        """Give the newest ``length[i]`` behaviours of each ``rows[i]``, one user after the other."""
-        ahead = self.offsets[rows + 1] - np.cumsum(length)  # from a place in the result to the place in items
-        newest: IntArray = self.items[np.arange(length.sum()) + np.repeat(ahead, length)]
-        return newest
+    def _parts(
+        self, end: npt.NDArray[np.int64], length: npt.NDArray[np.int64], user_tokens: StrArray
+    ) -> "BehaviourCorpus":
+        """Make a corpus of the ``length[i]`` behaviours before each place ``end[i]`` of items."""
+        offsets = np.zeros(len(end) + 1, dtype=np.int64)
+        np.cumsum(length, out=offsets[1:])
+        items = np.empty(offsets[-1], dtype=self.items.dtype)
+        for start in range(0, len(end), _ROWS):  # so that the places to copy from take no more than the copy
+            part = slice(start, start + _ROWS)
+            items[offsets[start] : offsets[min(start + _ROWS, len(end))]] = self._before(end[part], length[part])
+        return BehaviourCorpus(items, offsets, self.n_items, user_tokens, self.item_tokens)
+
+    def _before(self, end: npt.NDArray[np.int64], length: npt.NDArray[np.int64]) -> IntArray:
+        """Give the ``length[i]`` behaviours before each place ``end[i]`` of items, one user after the other."""
+        ahead = end - np.cumsum(length)  # from a place in the result to the place in items
+        found: IntArray = self.items[np.arange(length.sum()) + np.repeat(ahead, length)]
+        return found
 
     def _check_offsets(self) -> None:
         n_users = len(self.user_tokens)

@@ -19,6 +19,12 @@ from adaptssr_plugin.downstream.ranking import (
     reciprocal_rank,
     target_ranks,
 )
+from adaptssr_plugin.downstream.reidentification import (
+    plain_reidentification,
+    reidentification_metrics,
+    reidentification_ranks,
+    reidentify,
+)
 from adaptssr_plugin.downstream.significance import Summary, paired, relative_improvement, summarise, welch
 from adaptssr_plugin.downstream.splits import Split, split_rows
 from adaptssr_plugin.downstream.tasks.base import LabelledRows, Task, TaskSplit
@@ -54,10 +60,14 @@ __all__ = [
     "majority",
     "ndcg_at",
     "paired",
+    "plain_reidentification",
     "popularity",
     "ranking_metrics",
     "read_cold_rows",
     "reciprocal_rank",
+    "reidentification_metrics",
+    "reidentification_ranks",
+    "reidentify",
     "relative_improvement",
     "split_rows",
     "standardised",

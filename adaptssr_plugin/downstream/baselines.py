@@ -26,7 +26,7 @@ from adaptssr_plugin.downstream.tasks.base import LabelledRows, TaskSplit
 from adaptssr_plugin.downstream.tasks.cold import ColdRecommendationTask
 from adaptssr_plugin.downstream.tasks.positives import Positives
 from adaptssr_plugin.downstream.tasks.profile import ProfileTask
-from adaptssr_plugin.errors import check_kind
+from adaptssr_plugin.errors import check_count, check_kind
 
 if TYPE_CHECKING:
     from adaptssr_plugin.corpus.behaviours import BehaviourCorpus

@@ -1,6 +1,5 @@
 """``adaptssr finetune``: tasks of any form from a model in a folder, as one table."""
 
-import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,14 +11,13 @@ from ..downstream import ProfileTask, Task, cold_task, conversion_task, read_col
 from ..downstream.splits import split_seeds
 from ..downstream.tasks.inputs import renumbered
 from ..errors import InputError
-from ..methods import Recipe, recipe
+from ..methods import Recipe
 from ..recbole import Config
-from ..recbole.compat.user_sequences import load_user_sequences
-from ..recbole.user_model.finetune import check_same_items, profile_task, whole_histories
-from ..recbole.user_model.pretrain import Source, load_pretrained, versions
-from ..training import load_artefact
+from ..recbole.user_model.finetune import profile_task, whole_histories
+from ..recbole.user_model.pretrain import versions
 from ..training.checkpoints import write_text
 from .label_curve import HOW, curves_text, label_curves, write_label_curves
+from .opened import open_pretrained
 from .records import Record, paper_name, write_records
 from .seed_uncertainty import seed_uncertainty
 from .tables import Table2, table_2
@@ -73,18 +71,9 @@ def finetune(
     """
     if len(set(words)) != len(words):
         raise InputError(f"task: expected different columns, got {', '.join(words)}")
-    artefact, model = load_artefact(folder), load_pretrained(folder)
-    card = artefact.card
-    try:
-        plan = recipe(card["recipe"]["method"], card["recipe"]["preset"], {**card["recipe"], **options})
-    except (KeyError, TypeError):
-        raise InputError(f"model: expected one from adaptssr pretrain, got another model.json in {folder}") from None
-    source = Source.of_model(folder, card, advice="--dataset says where it is now")
-    if dataset is not None:
-        source = dataclasses.replace(source, dataset=dataset, advice="")
-    config = source.config(plan.max_len)
-    corpus = load_user_sequences(config).corpus
-    check_same_items(model, artefact.item_tokens.tolist(), corpus)
+    opened = open_pretrained(folder, options, dataset)
+    model, plan, source = opened.model, opened.recipe, opened.source
+    config, corpus = opened.config, opened.corpus
     tasks = [make_task(word, config, corpus, plan, bins) for word in words]
     if len({task.name for task in tasks}) != len(tasks):
         raise InputError(f"task: expected tasks of different names, got {', '.join(task.name for task in tasks)}")

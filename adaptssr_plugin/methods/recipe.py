@@ -125,6 +125,13 @@ class Recipe(UserLevelOptions):
         "Which epoch becomes the model: best (validation criterion), last or epoch:K.",
         "the paper, by a criterion of ours",
     )
+    history: str = choice(
+        "whole",
+        ("whole", "older"),
+        "What is trained on of every user's training history: all of it, or its older half, so that adaptssr "
+        "reidentify can ask with the newer one.",
+        "the paper",
+    )
     valid_share: float = option(
         0.1, "Share of users held out for validation.", "the paper", lambda value: 0 < value < 1, "a number in (0, 1)"
     )

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 # What says most of a recipe; model.json has all of it.
-_METHOD = ("method", "preset", "loss", "warm_start", "mlm_epochs", "epochs", "learning_rate", "batch_size", "dropout")
+_METHOD = ("method", "preset", "loss", "history", "warm_start", "mlm_epochs", "epochs", "learning_rate", "batch_size",
+           "dropout")  # fmt: skip
 _SEEDS = ("seed", "split_seed", "valid_share")
 _FILES = {
     "model.safetensors": "the weights",

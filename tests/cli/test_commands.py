@@ -82,7 +82,7 @@ class TestHelp:
         status, out, err = call(command, "--help-all" if recipe else "--help")
         assert (status, err) == (0, "")
         options = [one for one in cli.commands[command].params if isinstance(one, click.Option)]
-        assert len(options) > 1
+        assert options
         for option in options:
             assert f"\n  {', '.join(option.opts)} " in out
             assert len(option.help) > 10

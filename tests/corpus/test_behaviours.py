@@ -40,6 +40,26 @@ def test_names_are_kept():
     assert users.item_tokens[users.history(1)].tolist() == ["nuts", "tea"]
 
 
+def test_halves_against_a_loop():
+    users = random_corpus(20_000)  # more than are copied at a time
+    older, newer = users.halves()
+    rows = [row for row in range(len(users)) if len(users.history(row)) > 1]
+    assert 0 < len(rows) < len(users)
+    assert older.user_tokens.tolist() == newer.user_tokens.tolist() == users.user_tokens[rows].tolist()
+    assert older.n_items == newer.n_items == users.n_items
+    for place, row in enumerate(rows):
+        history = users.history(row).tolist()
+        middle = len(history) // 2
+        assert older.history(place).tolist() == history[:middle]
+        assert newer.history(place).tolist() == history[middle:]
+
+
+def test_a_checksum_knows_items_order_and_users():
+    sums = {corpus(histories).checksum() for histories in ([[1, 2], [3]], [[2, 1], [3]], [[1], [2, 3]], [[1, 2], [1]])}
+    assert len(sums) == 4
+    assert corpus().checksum() == corpus().checksum()
+
+
 @pytest.mark.parametrize("max_len", [1, 2, 5, 29, 100])
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
 def test_padded_against_a_loop(max_len, dtype):

@@ -4,9 +4,11 @@ import csv
 import dataclasses
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from refusals import refusal_of
 from safetensors.torch import load_file
 
 from adaptssr_plugin.cli.main import cli, main
+from adaptssr_plugin.downstream import paired
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.experiments.compare import compare, packaged_plans, read_plan
 from adaptssr_plugin.experiments.compare.cells import (
@@ -57,7 +60,6 @@ def test_the_corpora_with_all_methods():
     [
         ("name: x", "dataset: expected in the plan, got none"),
         ("[1]", "expected"),
-        ("{name: x, dataset: ml-100k, tasks: []}", "tasks: expected one or more, got none"),
         ("{name: x, dataset: ml-100k, tasks: age}", "tasks: expected a list, got 'age'"),
         ("{name: x, dataset: ml-100k, tasks: [{age: 5}]}", "tasks: expected a name, or a name with a list of bins"),
         ("{name: x, dataset: ml-100k, tasks: [age], seeds: 0}", "seeds: expected a positive integer, got 0"),
@@ -439,7 +441,8 @@ def test_smoke(tmp_path):
     first = CliRunner().invoke(cli, words, catch_exceptions=False)
     assert first.exit_code == 0
     names = [f"table-{table}.{suffix}" for table in ("2-paper", "2-controlled", "3") for suffix in ("md", "csv", "tex")]
-    names += ["records-paper.csv", "records-controlled.csv", "tuning.csv"]
+    names += [f"reidentification.{suffix}" for suffix in ("md", "csv", "tex")]
+    names += ["records-paper.csv", "records-controlled.csv", "records-reidentification.csv", "tuning.csv"]
     names += [f"figure-{name}.{suffix}" for name in ("3", "7-age", "5") for suffix in ("png", "svg", "csv")]
     names += [f"figure-4-{task}.png" for task in ("gender", "age")]
     missing = [name for name in names if not (tmp_path / name).is_file()]
@@ -507,6 +510,36 @@ def test_linear_reading_over_splits_with_a_curve_over_labels(tmp_path):
     assert len(values(of_curve, 40)) == len(values(of_curve, None)) > 0
     assert {one.labels for one in of_curve} == {40, None}
     assert compare(plan, tmp_path, ("controlled",), show_progress=False).computed == 0
+
+
+def test_reidentification_of_a_plan_without_tasks(tmp_path):
+    """Rows over pre-trainings, each method against its own warm-up by the paired test; other tables need a task."""
+    plan = plan_of(tasks=(), methods=("none", "adaptssr", "ccl"), pretrain_seeds=2)
+    done = compare(plan, tmp_path, ("reidentification",), show_progress=False)
+    assert (done.unfinished, list(done.tables)) == (0, ["reidentification"])
+    assert {path.name for path in done.files} == {
+        "reidentification.md", "reidentification.csv", "reidentification.tex", "records-reidentification.csv",
+    }  # fmt: skip
+    values = defaultdict(list)
+    for record in read_records(tmp_path / "records-reidentification.csv"):
+        values[record.method, record.metric].append(record.value)
+    rows = {row: len(runs) for (row, metric), runs in values.items() if metric == "MRR"}
+    plain = dict.fromkeys(("Chance", "TF-IDF cosine", "LSA cosine"), 1)
+    assert rows == plain | dict.fromkeys(("Random encoder", WARM_UP, "AdaptSSR", "CCL"), 2)
+    for row in ("AdaptSSR", "CCL"):
+        own, start = (values[name, "HR@10"] for name in (row, WARM_UP))
+        gain = 100 * (statistics.fmean(own) - statistics.fmean(start))
+        line = next(one for one in done.tables["reidentification"].splitlines() if one.startswith(f"{row} against"))
+        assert f"HR@10 {gain:+.2f} (p {paired(own, start):.3f})" in line
+    recipes = [json.loads(line)["spec"] for line in (tmp_path / "cells.jsonl").read_text(encoding="utf-8").splitlines()]
+    trained = [spec.get("start", spec)["options"] for spec in recipes if "start" in spec or "options" in spec]
+    assert {options["history"] for options in trained} == {"older"}
+    again = compare(plan, tmp_path, ("reidentification",), show_progress=False)
+    assert again.computed == 0
+    assert again.tables == done.tables
+    line = "tasks: expected one or more for any table or figure but reidentification, got none"
+    assert refusal_of(compare, plan, tmp_path, ("controlled",)) == line
+    assert refusal_of(compare, plan, tmp_path, (), (4,)) == line
 
 
 def test_a_report_computes_nothing(tmp_path):

@@ -98,7 +98,7 @@ PAPER = {
 SOURCE = UserHistories(corpus_of(5, 3, 7), max_len=10)
 OTHERS = {
     "method", "preset", "seed", "split_seed", "lambda_value", "stopping_step", "amp_dtype", "micro_batch", "mlm_pooled",
-    "mlm_beside",
+    "mlm_beside", "history",
 }  # fmt: skip
 # METHODS.md, column `official_code`, where it differs from the paper.
 OFFICIAL_CODE = {

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ...corpus import BehaviourCorpus
-from ...downstream import Task
+from ...downstream import Task, plain_reidentification, reidentify
 from ...downstream.splits import split_seeds
 from ...encoders import UserEncoder
 from ...errors import InputError
@@ -173,7 +173,8 @@ def warm_up_of(recipe: Recipe) -> Recipe:
         for name in DEFAULTS
         if name.startswith("mlm_")
         or name in _ENCODER
-        or name in {"batch_size", "valid_share", "stopping_step", "clip_grad_norm", "amp_dtype", "seed", "split_seed"}
+        or name in {"batch_size", "history", "valid_share", "stopping_step", "clip_grad_norm", "amp_dtype"}
+        or name in {"seed", "split_seed"}
     }
     return Recipe(method="adaptssr", warm_start="mlm", epochs=0, **kept)
 
@@ -380,6 +381,50 @@ class Similarities(Cell):
             "crop_ratio": found.crop_ratio,
             "seconds": time.perf_counter() - started,
         }
+
+
+@dataclass(frozen=True)
+class Reidentification(Cell):
+    """Whose newer half is whose, by a model that has seen the older halves alone."""
+
+    start: Pretraining
+    kind = "re-identification"
+
+    def spec(self) -> dict[str, Any]:
+        """The model's options."""
+        return {"start": self.start.spec()}
+
+    def needs(self) -> Pretraining | None:
+        """Give the model."""
+        return self.start
+
+    def compute(self, plan: ComparePlan, models: Path) -> dict[str, Any]:
+        """Give the metrics."""
+        started = time.perf_counter()
+        data = load_data(plan)
+        encoder = load_pretrained(models / self.start.key(data.fingerprint)).encoder
+        max_len, device = self.start.recipe.max_len, data.config["device"]
+        found = reidentify(encoder, *data.corpus.halves(), max_len, device=device)
+        return {"metrics": found, "seconds": time.perf_counter() - started}
+
+
+@dataclass(frozen=True)
+class PlainReidentification(Cell):
+    """The same by what needs no encoder."""
+
+    max_len: int
+    dim: int
+    kind = "plain re-identification"
+
+    def spec(self) -> dict[str, Any]:
+        """How much is read of a half, and how long a vector of LSA is."""
+        return {"max_len": self.max_len, "dim": self.dim}
+
+    def compute(self, plan: ComparePlan, models: Path) -> dict[str, Any]:  # noqa: ARG002 - as every cell's
+        """Give the metrics by row."""
+        started = time.perf_counter()
+        found = plain_reidentification(*load_data(plan).corpus.halves(), self.max_len, self.dim)
+        return {"metrics": found, "seconds": time.perf_counter() - started}
 
 
 _tasks: dict[Any, Task] = {}

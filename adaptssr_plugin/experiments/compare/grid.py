@@ -9,7 +9,18 @@ from typing import Any
 from ...downstream import ProfileTask
 from ...methods import Recipe
 from ..records import WARM_UP, paper_name
-from .cells import DEFAULTS, Cell, FineTuning, LabelCurve, Pretraining, Similarities, task_of, warm_up_of
+from ..reidentification import RANDOM
+from .cells import (
+    DEFAULTS,
+    Cell,
+    FineTuning,
+    LabelCurve,
+    Pretraining,
+    Reidentification,
+    Similarities,
+    task_of,
+    warm_up_of,
+)
 from .plan import ComparePlan, TaskSpec
 from .store import Store
 
@@ -143,9 +154,9 @@ class Grid:
             self.ask(row.cells(plan.tasks))
         return rows
 
-    def _warm_up(self) -> list[Row]:
+    def _warm_up(self, **options: Any) -> list[Row]:
         """Make the row of the common start itself: what a method does not improve upon has added nothing."""
-        full = self.plan.recipe("adaptssr", True)
+        full = self.plan.recipe("adaptssr", True, **options)
         if "adaptssr" not in self.plan.methods or full.warm_start != "mlm":
             return []
         fine_tuning: dict[str, Any] = {name: getattr(full, name) for name in _FINE_TUNING}
@@ -286,6 +297,33 @@ class Grid:
             self.ask([cell for _, cell in cells])
             found[task] = cells
         return found
+
+    def reidentification(self) -> dict[str, list[Reidentification]]:
+        """Rows of re-identification, a cell for each pre-training: random weights, the warm-up, methods as they come.
+
+        All are trained on the older halves of histories, from the controlled start; nothing is tuned.
+        """
+        plan = self.plan
+
+        def cells(recipe: Recipe) -> list[Reidentification]:
+            seeds = [dataclasses.replace(recipe, seed=recipe.seed + number) for number in range(plan.pretrain_seeds)]
+            return [Reidentification(Pretraining(one)) for one in seeds]
+
+        recipes = {paper_name(method): plan.recipe(method, True, history="older") for method in plan.methods}
+        recipes.pop(paper_name("none"), None)
+        rows = {RANDOM: cells(plan.recipe("none", True, history="older"))}
+        rows |= {row.name: cells(row.recipe) for row in self._warm_up(history="older")}
+        rows |= {name: cells(recipe) for name, recipe in recipes.items()}
+        for row in rows.values():
+            self.ask(row)
+            self.ask([before for cell in row if (before := self.before(cell))])
+        return rows
+
+    @staticmethod
+    def before(cell: Reidentification) -> Reidentification | None:
+        """Give the cell of a model's own warm-up, if it had one."""
+        warm_up = cell.start.needs()
+        return None if warm_up is None else Reidentification(warm_up)
 
     def similarities(self) -> dict[str, Similarities]:
         """Panels of Figure 5: a model of each row of the controlled table that has one."""

@@ -44,7 +44,7 @@ class ComparePlan:
         name: of the corpus, for tables.
         dataset: a RecBole dataset by name, or a folder with its atomic files.
         recbole: RecBole's own options.
-        tasks: what the models are fine-tuned on.
+        tasks: what the models are fine-tuned on; re-identification alone needs none.
         methods: rows of the tables, by the names of :func:`~adaptssr_plugin.methods.available`.
         options: options of every recipe, over the paper's: what the size of the corpus asks for.
         controlled: options over those in the controlled comparison, the same for all methods: the warm-up, as a rule.
@@ -67,7 +67,7 @@ class ComparePlan:
 
     name: str
     dataset: str
-    tasks: tuple[TaskSpec, ...]
+    tasks: tuple[TaskSpec, ...] = ()
     recbole: Mapping[str, Any] = field(default_factory=dict)
     methods: tuple[str, ...] = tuple(available())
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -106,8 +106,6 @@ class ComparePlan:
         for name in ("strengths", "figure_strengths"):
             if not all(0 < one < 1 for one in getattr(self, name)):
                 raise InputError(f"{name}: expected numbers in (0, 1), got {list(getattr(self, name))!r}")
-        if not self.tasks:
-            raise InputError("tasks: expected one or more, got none")
         if not self.methods:
             raise InputError("methods: expected one or more, got none")
         for method in self.methods:
@@ -156,10 +154,10 @@ def read_plan(
     known = {one.name for one in dataclasses.fields(ComparePlan)}
     if unknown := sorted(set(values) - known):
         raise InputError(f"{unknown[0]}: expected a field of a plan ({', '.join(sorted(known))}), got an unknown name")
-    for required in ("name", "dataset", "tasks"):
+    for required in ("name", "dataset"):
         if required not in values:
             raise InputError(f"{required}: expected in the plan, got none")
-    values["tasks"] = tuple(_task(one) for one in _sequence("tasks", values["tasks"]))
+    values["tasks"] = tuple(_task(one) for one in _sequence("tasks", values.get("tasks", ())))
     curve = values.get("label_curve", ())
     values["label_curve"] = CURVE if curve is True else () if curve is False else curve
     for name in ("methods", "label_curve", "temperatures", "strengths", "scales", "figure_strengths", "lambdas"):

@@ -3,12 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
-from ...downstream import ProfileTask
+from ...downstream import ProfileTask, paired
 from ...errors import InputError
+from ...methods import Recipe
 from ...training.checkpoints import write_text
 from ..efficiency import Efficiency, table_3
 from ..figures.ablation import Bar, draw_ablation
@@ -17,16 +19,18 @@ from ..figures.similarity import SimilarityDistributions
 from ..figures.similarity_plot import draw_similarity
 from ..label_curve import HOW, curves_text, label_curves, write_label_curves
 from ..records import LSA, MAJORITY, POPULARITY, TFIDF, WARM_UP, Record, write_records
+from ..reidentification import PLAIN, RANDOM, conditions, records_of
 from ..tables import PAPER_ROWS, best_baseline_footer, csv_text, rows_in_order, table_2
 from ..task_tables import LINEAR, splits_shown
 from ..variants_table import Variant, VariantsTable
-from .cells import Baselines, FineTuning, check_ready, load_data, task_of
+from .cells import Baselines, FineTuning, PlainReidentification, Reidentification, check_ready, load_data, task_of
 from .grid import TUNED, Grid, Row
 from .plan import ComparePlan, TaskSpec
 from .running import Part, run_cells
 from .store import Store
 
-TABLES = ("paper", "controlled")
+OF_TASKS = ("paper", "controlled")
+TABLES = (*OF_TASKS, "reidentification")
 FIGURES = (3, 4, 5, 7)
 _PLAIN_ROWS = (MAJORITY, TFIDF, LSA, POPULARITY)
 _ENCODER_ROWS = (PAPER_ROWS[0], WARM_UP, *PAPER_ROWS[1:], TUNED)  # as the paper's, what it has not where it belongs
@@ -52,7 +56,7 @@ class Comparison:
 def compare(
     plan: ComparePlan,
     folder: str | Path,
-    tables: Sequence[str] = TABLES,
+    tables: Sequence[str] = OF_TASKS,
     figures: Sequence[int] = (),
     jobs: int = 1,
     part: Part | None = None,
@@ -83,6 +87,8 @@ def compare(
         raise InputError(f"figure: expected one of {', '.join(map(str, FIGURES))}, got {strange[0]}")
     if 7 in figures and len(plan.tasks) < 2:
         raise InputError("figure: expected a second task in the plan for figure 7, got one, which is figure 3's")
+    if not plan.tasks and (variants or figures or set(tables) - {"reidentification"}):
+        raise InputError("tasks: expected one or more for any table or figure but reidentification, got none")
     if jobs < 1:
         raise InputError(f"jobs: expected a positive integer, got {jobs}")
     check_ready(plan)
@@ -96,9 +102,12 @@ def compare(
     grid = _asked(plan, store, tables, figures, variants)
     unfinished = sum(store.get(cell) is None for cell in grid.cells) + grid.later
     report = _Report(grid, Path(folder))
-    texts = {name: report.table(name == "controlled") for name in tables}
-    if tables:
-        texts["efficiency"] = report.efficiency(tables)
+    of_tasks = [name for name in tables if name in OF_TASKS]
+    texts = {name: report.table(name == "controlled") for name in of_tasks}
+    if of_tasks:
+        texts["efficiency"] = report.efficiency(of_tasks)
+    if "reidentification" in tables:
+        texts["reidentification"] = report.reidentification()
     if variants:
         texts["variants"] = report.variants()
     if curve := report.label_curves():
@@ -112,10 +121,15 @@ def compare(
 def _asked(plan: ComparePlan, store: Store, tables: Sequence[str], figures: Sequence[int], variants: bool) -> Grid:
     """Make the grid and ask for everything, in the order in which it should be computed."""
     grid = Grid(plan, store)
-    grid.ask(_baseline_cells(plan))
+    if set(tables) != {"reidentification"} or variants or figures:
+        grid.ask(_baseline_cells(plan))
     for name in tables:
-        grid.table(name == "controlled")
+        if name in OF_TASKS:
+            grid.table(name == "controlled")
     grid.label_curves()
+    if "reidentification" in tables:
+        grid.ask([_plain_reidentification(plan)])
+        grid.reidentification()
     if 3 in figures or 7 in figures:
         list(grid.robustness())
     if 4 in figures:
@@ -135,6 +149,11 @@ def _baseline_cells(plan: ComparePlan) -> list[Baselines]:
         for split in range(plan.splits)
         for lsa in ((False, True) if isinstance(task_of(plan, task, recipe), ProfileTask) else (False,))
     ]
+
+
+def _plain_reidentification(plan: ComparePlan) -> PlainReidentification:
+    reference = plan.recipe("none", True)
+    return PlainReidentification(reference.max_len, reference.dim)
 
 
 class _Report:
@@ -226,6 +245,54 @@ class _Report:
     def _split_seed(self) -> int:
         return self.plan.recipe("none", False).split_seed
 
+    def reidentification(self) -> str:
+        """Write whose newer half is whose by the models that are finished; returns the text, empty without any."""
+        plan, rows, reference = self.plan, self.grid.reidentification(), self.plan.recipe("adaptssr", True)
+        plain = self.store.get(_plain_reidentification(plan))
+        measured: list[_Measured] = []
+        if plain is not None:
+            records = records_of(plan.name, None, plain["metrics"], None, plain["seconds"])
+            measured += [(record, plain["conditions"]) for record in records]
+        for name, cells in rows.items():
+            for cell in cells:
+                if (result := self.store.get(cell)) is not None:
+                    recipe, found = cell.start.recipe, {name: result["metrics"]}
+                    records = records_of(plan.name, recipe, found, recipe.seed, result["seconds"])
+                    measured += [(record, result["conditions"]) for record in records]
+        if not any(record.seed is not None for record, _ in measured):
+            return ""
+        self._measured["reidentification"] = measured
+        baseline = WARM_UP if WARM_UP in rows else RANDOM
+        several = plan.pretrain_seeds > 1
+        spread = f"mean±standard deviation of {plan.pretrain_seeds} pre-trainings" if several else "one pre-training"
+        footer = conditions(plan.name, load_data(plan).corpus, reference, f"{spread}; Impr against {baseline}; ")
+        footer += [self._changed(reference)]
+        footer += [line for name, cells in rows.items() for line in self._against_warm_up(name, cells)]
+        unfinished = [name for name, cells in rows.items() if any(self.store.get(cell) is None for cell in cells)]
+        if unfinished:
+            footer.append(f"Not finished: {', '.join(unfinished)}.")
+        table = table_2([record for record, _ in measured], (*PLAIN, *rows), footer, baseline)
+        self._write_table("reidentification", table)
+        return table.text()
+
+    def _against_warm_up(self, name: str, cells: Sequence[Reidentification]) -> list[str]:
+        """Say what a method adds to its own warm-up, where all its pre-trainings are finished and had one."""
+        found = [
+            (ours["metrics"], theirs["metrics"])
+            for cell in cells
+            if (before := self.grid.before(cell)) is not None
+            if (ours := self.store.get(cell)) is not None and (theirs := self.store.get(before)) is not None
+        ]
+        if len(found) < len(cells):
+            return []
+        gains = []
+        for metric in found[0][0]:
+            own, start = ([one[side][metric] for one in found] for side in (0, 1))
+            p = f" (p {paired(own, start):.3f})" if len(found) > 1 else ""
+            gains.append(f"{metric} {100 * (fmean(own) - fmean(start)):+.2f}{p}")
+        test = "; two-sided paired t-test over pre-trainings" if len(found) > 1 else ""
+        return [f"{name} against its own warm-up, in percentage points: {', '.join(gains)}{test}."]
+
     def _efficiencies(self, row: Row) -> list[Efficiency]:
         """One entry for each pre-training of a row that is finished."""
         starts = dict.fromkeys(row.start(seed) for seed in range(row.pretrain_seeds))
@@ -300,14 +367,13 @@ class _Report:
         found = [result for cell in _baseline_cells(plan) if (result := self.store.get(cell)) is not None]
         sizes = list(dict.fromkeys(result["size"] for result in found))
         reference = plan.recipe("adaptssr", controlled)
-        changed = ", ".join(f"{name} {here}" for name, (_, here) in reference.departures().items())
         seeds = "one pre-training" if pretrainings == 1 else f"{pretrainings} pre-trainings"
         each = "" if splits == 1 else " on each split"
         lines = [
             f"{plan.name}: {', '.join(sizes)}; split 6:2:2 ({splits_shown(reference.split_seed, splits)}), newest "
             f"{reference.max_len} items; mean±standard deviation of {runs} runs of fine-tuning{each} from {seeds}; "
             f"{numbers}.",
-            f"Options that differ from the paper's, for all rows: {changed or 'none'}.",
+            self._changed(reference),
         ]
         if reference.ft_tune == "linear":
             lines.append(LINEAR)
@@ -315,6 +381,11 @@ class _Report:
             own = ", ".join(f"{name} {value}" for name, value in plan.controlled.items())
             lines.append(f"Controlled comparison: every method from the same start and with the same epochs ({own}).")
         return lines
+
+    @staticmethod
+    def _changed(reference: Recipe) -> str:
+        changed = ", ".join(f"{name} {here}" for name, (_, here) in reference.departures().items())
+        return f"Options that differ from the paper's, for all rows: {changed or 'none'}."
 
     def _devices(self, rows: Sequence[Row]) -> list[str]:
         seen: dict[str, None] = {}
@@ -413,7 +484,7 @@ class _Report:
             if measured:
                 records, where = [record for record, _ in measured], [_columns(one) for _, one in measured]
                 self.files.append(write_records(self.folder / f"records-{name}.csv", records, where))
-        if tried := list(self._tried()):
+        if self.plan.tasks and (tried := list(self._tried())):
             lines = [("method", "option", "value", "strength", "valid", "runs"), *tried]
             write_text(self.folder / "tuning.csv", csv_text(lines))
             self.files.append(self.folder / "tuning.csv")

@@ -129,6 +129,8 @@ def _read(source: Source, recipe: Recipe, processes: Processes) -> tuple[Config,
     if processes.data_parallel:
         config["device"] = device_of_process(config, processes)
     corpus = load_user_sequences(config).corpus
+    if recipe.history == "older":
+        corpus, _ = corpus.halves()
     return config, corpus, warm_start(recipe, corpus)
 
 
@@ -155,6 +157,7 @@ def _card(
         "dataset": source.dataset,
         "recbole_options": as_json(source.options_and_files(config)),
         "users": len(corpus),
+        "histories_crc32": corpus.checksum(),
         "recipe": dataclasses.asdict(recipe),
         "stages": [dataclasses.asdict(result) for result in results],
         "versions": versions(),

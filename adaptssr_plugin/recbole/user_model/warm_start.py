@@ -13,7 +13,7 @@ from ...encoders import make_encoder
 from ...errors import InputError
 from ...methods import Recipe
 from ...training import load_artefact
-from ...training.artefacts import encoder_of
+from ...training.artefacts import Artefact, encoder_of
 from ...training.known_items import KnownItems, known_items
 
 
@@ -68,6 +68,8 @@ def warm_start(recipe: Recipe, corpus: BehaviourCorpus) -> WarmStart | None:
             f"warm_start: expected mlm, none or the folder of a finished pre-training, got {recipe.warm_start!r}"
         )
     artefact = load_artefact(folder)
+    if recipe.history == "older":
+        check_older(artefact, "warm_start", folder)
     weights = encoder_of(artefact, folder).state_dict()
     items = known_items("warm_start", corpus.item_tokens.tolist(), artefact.item_tokens.tolist(), folder)
     arguments = artefact.encoder_arguments
@@ -76,6 +78,13 @@ def warm_start(recipe: Recipe, corpus: BehaviourCorpus) -> WarmStart | None:
         if there != here and name != "n_items":
             raise InputError(f"warm_start: expected a model with {name} {here} as this recipe, got {there} in {folder}")
     return WarmStart(weights) if items is None else WarmStart(weights, items, _item_tables(arguments, weights))
+
+
+def check_older(artefact: Artefact, argument: str, folder: Path) -> None:
+    """Raise InputError for a model that was pre-trained on more than the older halves of histories."""
+    history = artefact.card.get("recipe", {}).get("history", "whole")
+    if history != "older":
+        raise InputError(f"{argument}: expected a model of --history older, got one of --history {history} in {folder}")
 
 
 def _item_tables(arguments: Mapping[str, Any], weights: Mapping[str, Tensor]) -> frozenset[str]:

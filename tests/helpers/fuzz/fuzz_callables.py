@@ -391,6 +391,11 @@ for _name in ("ndcg_at", "hit_at"):
     _callee(_name, getattr(downstream, _name), lambda: {"ranks": torch.tensor([1.0, 12.0]), "k": 10})
 _callee("reciprocal_rank", downstream.reciprocal_rank, lambda: {"ranks": torch.tensor([1.0, 12.0])})
 _callee("ranking_metrics", downstream.ranking_metrics, lambda: {"ranks": torch.tensor([1.0, 12.0])})
+_callee(
+    "reidentification_ranks",
+    downstream.reidentification_ranks,
+    lambda: {**encodings("older", "newer"), "chunk_size": 2},
+)
 _callee("summarise", significance.summarise, lambda: {"values": [0.1, 0.2, 0.3]})
 for _name in ("welch", "paired"):
     _callee(_name, getattr(significance, _name), lambda: {"a": [0.1, 0.2, 0.3], "b": [0.2, 0.3, 0.5]})

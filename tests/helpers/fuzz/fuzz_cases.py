@@ -320,6 +320,8 @@ describe half
 describe small --users -1
 describe small --users 2 --rho 3
 describe small --users 2 --model small
+reidentify nowhere
+reidentify model
 embed nowhere --output o.parquet
 embed model --output o.parquet --input nowhere --quiet
 embed model --output o.parquet --input picture.parquet --quiet

@@ -1,0 +1,30 @@
+"""``adaptssr reidentify``."""
+
+from pathlib import Path
+
+import click
+
+from .options import absolute
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--dataset", metavar="NAME|FOLDER", help="Where the dataset of the pre-training is now.")
+def reidentify(folder: Path, dataset: str | None) -> None:
+    """Ask of the model in DIR whose newer half of a history is whose: a measure of user vectors without labels.
+
+    The model has to come from adaptssr pretrain --history older, so that it has seen nothing of the newer halves.
+    Each newer half's vector looks for the same user's older half among those of all users, by cosine: HR@1, HR@10 and
+    MRR, beside chance, the cosines of TF-IDF and LSA, and the encoder from random weights.
+
+    \b
+    adaptssr pretrain --dataset ml-100k --output older-run --history older
+    adaptssr reidentify older-run
+    """  # noqa: D301
+    from ..experiments.reidentification import reidentify_users
+
+    done = reidentify_users(folder, None if dataset is None else absolute(dataset))
+    click.echo(done.table.text())
+    click.echo("\nFiles:")
+    for path in done.files:
+        click.echo(f"  {path}")

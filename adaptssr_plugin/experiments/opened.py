@@ -1,0 +1,65 @@
+"""A finished pre-training with the histories that it was made from."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..corpus import BehaviourCorpus
+from ..errors import InputError
+from ..methods import Recipe, recipe
+from ..recbole import Config
+from ..recbole.compat.user_sequences import load_user_sequences
+from ..recbole.user_model.finetune import check_same_items
+from ..recbole.user_model.pretrain import PretrainedModel, Source, load_pretrained
+from ..training import load_artefact
+from ..training.artefacts import Artefact
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model and its data.
+
+    Attributes:
+        model: the encoder and how training went.
+        artefact: its files as loaded.
+        recipe: that it was made with, options of the caller over it.
+        source: where its behaviours come from.
+        config: of the dataset.
+        corpus: all training histories, whole, in the model's item ids.
+    """
+
+    model: PretrainedModel
+    artefact: Artefact
+    recipe: Recipe
+    source: Source
+    config: Config
+    corpus: BehaviourCorpus
+
+
+def open_pretrained(folder: Path, options: Mapping[str, Any], dataset: str | None = None) -> Opened:
+    """Load the model in ``folder`` and its dataset.
+
+    Args:
+        folder: of a finished pre-training.
+        options: over those that the model was made with.
+        dataset: where the dataset of the pre-training is now; None: where it was.
+
+    Raises:
+        MissingDatasetError: there is no dataset.
+        InputError: a folder without a model, or a dataset with other items.
+    """
+    artefact, model = load_artefact(folder), load_pretrained(folder)
+    card = artefact.card
+    try:
+        plan = recipe(card["recipe"]["method"], card["recipe"]["preset"], {**card["recipe"], **options})
+    except (KeyError, TypeError):
+        raise InputError(f"model: expected one from adaptssr pretrain, got another model.json in {folder}") from None
+    source = Source.of_model(folder, card, advice="--dataset says where it is now")
+    if dataset is not None:
+        source = dataclasses.replace(source, dataset=dataset, advice="")
+    config = source.config(plan.max_len)
+    corpus = load_user_sequences(config).corpus
+    check_same_items(model, artefact.item_tokens.tolist(), corpus)
+    return Opened(model, artefact, plan, source, config, corpus)

@@ -1,0 +1,92 @@
+"""``adaptssr reidentify``: whose newer half of a history is it, asked of a model that has seen older halves alone."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..corpus import BehaviourCorpus
+from ..downstream.reidentification import CHANCE, LSA_COSINE, TFIDF_COSINE, plain_reidentification, reidentify
+from ..errors import InputError
+from ..methods import Recipe
+from ..recbole.user_model.pretrain import fresh_encoder, versions
+from ..recbole.user_model.warm_start import check_older
+from ..training.checkpoints import write_text
+from .opened import open_pretrained
+from .records import Record, paper_name, write_records
+from .tables import Table2, table_2
+
+TASK = "re-identification"
+RANDOM = "Random encoder"
+PLAIN = (CHANCE, TFIDF_COSINE, LSA_COSINE)
+
+
+@dataclass(frozen=True)
+class Reidentified:
+    """A table and the files written."""
+
+    table: Table2
+    files: list[Path]
+
+
+def reidentify_users(folder: Path, dataset: str | None = None) -> Reidentified:
+    """Ask of the model in ``folder`` whose newer half each is, beside chance, TF-IDF, LSA and random weights.
+
+    Args:
+        folder: of a finished pre-training with ``history: older``; gets ``reidentification.csv`` and ``.md``.
+        dataset: where the dataset of the pre-training is now; None: where it was.
+
+    Raises:
+        MissingDatasetError: there is no dataset.
+        InputError: a folder without a model, a model that has seen the newer halves, a dataset whose older halves are
+            not those that it was trained on, or one without a history of two behaviours.
+    """
+    opened = open_pretrained(folder, {}, dataset)
+    check_older(opened.artefact, "model", folder)
+    plan, corpus, device = opened.recipe, opened.corpus, opened.config["device"]
+    older, newer = corpus.halves()
+    if opened.artefact.card.get("histories_crc32") != older.checksum():
+        raise InputError(f"dataset: its older halves are not those that the model in {folder} was pre-trained on")
+    started = time.perf_counter()
+    plain = plain_reidentification(older, newer, plan.max_len, plan.dim)
+    records = records_of(opened.source.name, None, plain, None, time.perf_counter() - started)
+    encoders = {RANDOM: fresh_encoder(plan, corpus.n_items, plan.dropout, plan.seed)}
+    if plan.method != "none":
+        encoders[paper_name(plan.method)] = opened.model.encoder
+    for name, encoder in encoders.items():
+        started = time.perf_counter()
+        found = {name: reidentify(encoder, older, newer, plan.max_len, device=device)}
+        records += records_of(opened.source.name, plan, found, plan.seed, time.perf_counter() - started)
+    footer = [*conditions(opened.source.name, corpus, plan), f"Impr against {RANDOM}."]
+    table = table_2(records, (*PLAIN, *encoders), footer, RANDOM)
+    files = [write_records(folder / "reidentification.csv", records, versions()), folder / "reidentification.md"]
+    write_text(files[1], table.markdown() + "\n")
+    return Reidentified(table, files)
+
+
+def records_of(
+    dataset: str,
+    recipe: Recipe | None,
+    found: Mapping[str, Mapping[str, float]],
+    seed: int | None,
+    seconds: float,
+) -> list[Record]:
+    """Make a record for every row and metric; ``recipe`` and ``seed`` are None for what needs no encoder."""
+    preset, warm_start = (None, None) if recipe is None else (recipe.preset, recipe.warm_start)
+    return [
+        Record(dataset, TASK, name, preset, warm_start, None, None, seed, metric, "test", value, seconds=seconds)
+        for name, values in found.items()
+        for metric, value in values.items()
+    ]
+
+
+def conditions(dataset: str, corpus: BehaviourCorpus, recipe: Recipe, runs: str = "") -> list[str]:
+    """Say what the numbers were measured on: the halves of a corpus."""
+    users = int((corpus.lengths > 1).sum())
+    left_out = len(corpus) - users
+    without = f" ({left_out} with a single behaviour left out)" if left_out else ""
+    return [
+        f"{dataset}: the newer halves of {users} users' training histories{without} ask for their older halves, newest "
+        f"{recipe.max_len} items of each, by cosine, ties pessimistic; {runs}x 100.",
+        "Everything fitted has seen the older halves alone.",
+    ]
