@@ -69,9 +69,9 @@ def recipe_options(groups: tuple[str, ...]) -> Callable[[Callable[..., Any]], Ca
                     flag,
                     *_ALSO.get(name, ()),
                     name,
-                    type=_TYPES[name],
+                    type=_TYPES[name] if isinstance(_TYPES[name], type) else str,
                     default=None,
-                    metavar={int: "N", float: "X", bool: "true|false"}.get(_TYPES[name], "TEXT"),
+                    metavar={int: "N", float: "X", bool: "true|false", str | float: "TEXT|X"}.get(_TYPES[name], "TEXT"),
                     hidden=name not in _COMMON,
                     help=f"[{group}] {meaning(field)}",
                 )(command)

@@ -13,6 +13,7 @@ from .ranking import (
     order_hits,
 )
 from .similarity import stacked_unit_vectors, unit_vectors
+from .soft_negative import soft_negative
 
 __all__ = [
     "OrderHits",
@@ -29,6 +30,7 @@ __all__ = [
     "order_hits",
     "sampled_cross_entropy",
     "score_targets",
+    "soft_negative",
     "stacked_unit_vectors",
     "unit_vectors",
 ]

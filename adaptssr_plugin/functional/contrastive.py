@@ -3,67 +3,24 @@
 For the 2B encodings of two views, anchor i and its partner p(i) in the other view:
 
 * Eq. 9: ``-log [exp(s(i, p)/τ) / Σ_{k ≠ i} exp(s(i, k)/τ)] = -log σ(s(i, p)/τ - log Σ_w exp(s(i, w)/τ))``;
-* Eq. 8: the sum over w replaced by its largest term, ``-log σ((s(i, p) - max_w s(i, w))/τ)``,
+* Eq. 8: the sum over w replaced by its largest term, ``-log σ((s(i, p) - max_w s(i, w))/τ)``; ours besides, with
+  ``t log mean_w exp(s(i, w)/t)`` in place of the maximum,
 
 where w runs over the 2(B - 1) encodings of other users. s is the dot product of the vectors that are passed in,
 stacked as ``(B, 2, d)``: the cosine of unit vectors in the paper, of any vectors in the originals of CL4SRec and
 DuoRec.
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .hardest_negative import hardest_negative
 from .search import Implementation
-from .similarity import exclude_own_, full_precision, rows_of, similarity_chunks
+from .similarity import rows_of
+from .soft_negative import log_sum_exp, soft_negative
 
 _STRIDE = 1  # both views are anchors
-
-
-class _LogSumExpOverNegatives(torch.autograd.Function):
-    """log Σ_w exp(s(i, w)/τ); w is streamed, the backward recomputes each chunk's softmax."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        vectors: Tensor,
-        temperature: float,
-        user_ids: Tensor | None,
-        chunk_size: int | None,
-        rows: slice | None,
-    ) -> Tensor:
-        total = vectors.new_empty(rows_of(vectors, rows).shape[:2])  # (n, 2)
-        with full_precision(vectors):
-            for users, scores in similarity_chunks(vectors, _STRIDE, chunk_size, rows):
-                scores /= temperature
-                total[users] = exclude_own_(scores, users, user_ids, -torch.inf, rows).logsumexp((2, 3))
-        ctx.save_for_backward(vectors, total, user_ids)
-        ctx.temperature, ctx.chunk_size, ctx.rows = temperature, chunk_size, rows
-        return total
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        vectors, total, user_ids = ctx.saved_tensors
-        grad_vectors = torch.zeros_like(vectors)
-        flat, grad_flat = vectors.flatten(0, 1), grad_vectors.view(-1, vectors.shape[-1])
-        anchors, grad_anchors = rows_of(vectors, ctx.rows), rows_of(grad_vectors, ctx.rows)
-        # A row without negatives has total = -inf; any finite number in its place makes its weights 0.
-        total = torch.where(total == -torch.inf, 0, total)
-        grad = grad / ctx.temperature
-        with full_precision(vectors):
-            for users, scores in similarity_chunks(vectors, _STRIDE, ctx.chunk_size, ctx.rows):
-                scores /= ctx.temperature
-                exclude_own_(scores, users, user_ids, -torch.inf, ctx.rows)
-                scores.sub_(total[users, :, None, None]).exp_().mul_(grad[users, :, None, None])
-                weights = scores.flatten(0, 1).flatten(1)  # (anchors, 2B)
-                grad_anchors[users] += (weights @ flat).view_as(anchors[users])
-                grad_flat.addmm_(weights.t(), anchors[users].flatten(0, 1))
-        return grad_vectors, None, None, None, None
 
 
 def _against_partner(negative: Tensor, vectors: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
@@ -94,9 +51,8 @@ def info_nce(
     Returns:
         The loss ``(n, 2)`` and which rows have a negative, bool ``(n,)``.
     """
-    arguments = (vectors, temperature, user_ids, chunk_size, rows)
-    total: Tensor = _LogSumExpOverNegatives.apply(*arguments)  # type: ignore[no-untyped-call]
-    return _against_partner(total, rows_of(vectors, rows), temperature)
+    total = log_sum_exp(vectors, _STRIDE, temperature, user_ids, chunk_size, rows)
+    return _against_partner(total / temperature, rows_of(vectors, rows), temperature)
 
 
 def hardest_info_nce(
@@ -106,10 +62,14 @@ def hardest_info_nce(
     chunk_size: int | None = None,
     implementation: Implementation = "auto",
     rows: slice | None = None,
+    softness: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Eq. 8 for both anchors of every row.
 
-    Arguments and result as :func:`info_nce`; ``implementation`` of the search as :func:`choose_search`.
+    Arguments and result as :func:`info_nce`; ``implementation`` and ``softness`` as :func:`hardest_pair_ranking`.
     """
-    hardest = hardest_negative(vectors, _STRIDE, user_ids, chunk_size, implementation, rows)
-    return _against_partner(hardest / temperature, rows_of(vectors, rows), temperature)
+    if softness:
+        negative = soft_negative(vectors, _STRIDE, softness, user_ids, chunk_size, rows)
+    else:
+        negative = hardest_negative(vectors, _STRIDE, user_ids, chunk_size, implementation, rows)
+    return _against_partner(negative / temperature, rows_of(vectors, rows), temperature)

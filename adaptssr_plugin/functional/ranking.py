@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 from .hardest_negative import hardest_negative, scatter_to_winners_
 from .search import Implementation, find_winners
 from .similarity import exclude_own_, full_precision, rows_of, similarity_chunks, valid_negatives
+from .soft_negative import find_soft_negatives, log_of_count, spread_over_negatives_
 
 _STRIDE = 2  # of a, a⁺, b, b⁺ every second is an anchor
 
@@ -97,6 +98,7 @@ class _HardestPairRanking(torch.autograd.Function):
     longer than the products. With x the bracket and g = ∂L/∂x = -κ σ(-κx), the gradients are gλ for P, -gλ
     for max V, g(1 - λ) for min V and -g(1 - λ) for max W; those of a user's own similarities form a (4, 4)
     matrix G, whose rows of a⁺ and b⁺ are 0, and the encodings of that user get (G + Gᵀ) times themselves.
+    A soft negative in place of max W shares its gradient out among all w by their softmax.
     """
 
     @staticmethod
@@ -110,11 +112,17 @@ class _HardestPairRanking(torch.autograd.Function):
         chunk_size: int | None,
         implementation: Implementation,
         rows: slice | None,
+        softness: float,
     ) -> tuple[Tensor, ...]:
         positive, augmented = _implicit_and_augmented(own)
-        hardest, winners = find_winners(units, _STRIDE, user_ids, chunk_size, implementation, rows)
+        if softness:
+            found, hardest = find_soft_negatives(units, _STRIDE, softness, user_ids, chunk_size, rows)
+            negative = found - softness * log_of_count(units, user_ids, rows)
+        else:
+            hardest, found = find_winners(units, _STRIDE, user_ids, chunk_size, implementation, rows)
+            negative = hardest
         smallest, largest = augmented.aminmax(dim=2)
-        first, second = positive - largest, smallest - hardest  # (B, 2)
+        first, second = positive - largest, smallest - negative  # (B, 2)
         if user_ids is not None:
             # A row whose user fills the batch has max W = -inf. As +inf the bracket makes loss and slope 0.
             valid = hardest != -torch.inf
@@ -122,15 +130,15 @@ class _HardestPairRanking(torch.autograd.Function):
             bracket = torch.where(valid, torch.lerp(second, first, coefficient), torch.inf)
         else:
             bracket = torch.lerp(second, first, coefficient)  # λ · first + (1 - λ) · second
-        ctx.save_for_backward(units, augmented, coefficient, first - second, bracket, winners)
-        ctx.scale, ctx.rows = scale, rows
+        ctx.save_for_backward(units, augmented, coefficient, first - second, bracket, found, user_ids)
+        ctx.scale, ctx.rows, ctx.chunk_size, ctx.softness = scale, rows, chunk_size, softness
         ctx.mark_non_differentiable(positive, augmented, hardest)
         return -F.logsigmoid(scale * bracket), positive, augmented, hardest
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        units, augmented, coefficient, difference, bracket, winners = ctx.saved_tensors
+        units, augmented, coefficient, difference, bracket, found, user_ids = ctx.saved_tensors
         slope = torch.sigmoid(-ctx.scale * bracket) * grad * -ctx.scale  # g
         for_positive = coefficient * slope  # (B, 2)
         for_smallest = slope - for_positive
@@ -146,8 +154,12 @@ class _HardestPairRanking(torch.autograd.Function):
         if ctx.rows is not None:
             grad_own, grad_units = grad_units, torch.zeros_like(units)
             grad_units[ctx.rows] = grad_own
-        scatter_to_winners_(grad_units, -for_smallest, units, _STRIDE, winners, ctx.rows)
-        return grad_units, None, slope * difference, None, None, None, None, None
+        searched = (grad_units, -for_smallest, units, _STRIDE)
+        if ctx.softness:
+            spread_over_negatives_(*searched, ctx.softness, found, user_ids, ctx.chunk_size, ctx.rows)
+        else:
+            scatter_to_winners_(*searched, found, ctx.rows)
+        return grad_units, None, slope * difference, None, None, None, None, None, None
 
 
 def hardest_pair_ranking(
@@ -159,6 +171,7 @@ def hardest_pair_ranking(
     chunk_size: int | None = None,
     implementation: Implementation = "auto",
     rows: slice | None = None,
+    softness: float = 0.0,
 ) -> RankedPairs:
     """Eq. 6: L̂ᵢ = -log σ(λᵢ (P - max V) + (1 - λᵢ)(min V - max W)), and L̃ᵢ from the other view.
 
@@ -170,14 +183,17 @@ def hardest_pair_ranking(
         user_ids: integers ``(B,)`` or ``(B, k)``; rows with the same id in any column (say the user and the
             target item) are never negatives of each other. None: all rows are negatives of each other.
         chunk_size: rows of the similarity matrix held at once; None chooses for the device.
-        implementation: of the search for max W, as :func:`choose_search`.
+        implementation: of the search for max W, as :func:`choose_search`; a soft negative has torch's alone.
         rows: users whose encodings are anchors (in a gathered batch, those of this process), n of them; None: all B.
+        softness: 0: max W. τ > 0: τ log mean exp(w/τ) over w ∈ W in its place, which is ours and not the paper's: the
+            mean of W for τ → ∞, max W for τ → 0. Then every w carries gradient, by its share of the softmax.
 
     Returns:
-        For n rows. Only ``loss`` is differentiable, once, with respect to ``units`` and ``coefficient``.
+        For n rows, ``hardest`` max W whatever the softness. Only ``loss`` is differentiable, once, with respect to
+        ``units`` and ``coefficient``.
     """
     weight = _as_coefficient(coefficient, own)
-    arguments = (units, own.detach(), weight, scale, user_ids, chunk_size, implementation, rows)
+    arguments = (units, own.detach(), weight, scale, user_ids, chunk_size, implementation, rows, softness)
     return RankedPairs(*_HardestPairRanking.apply(*arguments))  # type: ignore[no-untyped-call]
 
 

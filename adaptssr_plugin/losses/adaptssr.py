@@ -1,6 +1,6 @@
 """The self-supervised ranking objective (Eq. 5 and Eq. 6)."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from ..errors import InputError, check_choice
 from ..functional import RankedPairs, all_pairs_ranking, hardest_pair_ranking, intra_user_similarities
 from ..functional.linear_cross_entropy import Reduction
 from ..functional.search import Implementation
-from .arguments import check_positive
+from .arguments import Negatives, check_positive
 from .base import BatchLoss
 from .fusion import AugmentationAdaptiveFusion
 
@@ -58,7 +58,11 @@ class AdaptSSRLoss(BatchLoss):
     Args:
         fusion: how λ is set. None: Eq. 7 as the paper has it; a number in [0, 1]: constant; or an
             :class:`AugmentationAdaptiveFusion`.
-        negatives: "hardest": Eq. 6; "all": Eq. 5, the mean over all 8(B - 1) pairs of V and W, streamed as well.
+        negatives: "hardest": Eq. 6; "all": Eq. 5, the mean over all 8(B - 1) pairs of V and W; or a number τ > 0:
+            Eq. 6 with the soft negative τ log mean exp(w/τ) over w ∈ W in place of max W; all are streamed. The soft
+            negative is ours, not the paper's. It is max W for τ → 0 and the mean of W for τ → ∞. With λ = 0 and
+            κ = 1/τ the loss is InfoNCE at temperature τ, with the mean over negatives in place of their sum. It pushes
+            all other users away; the hardest alone can draw all users into one direction.
         scale: κ > 0, multiplies the bracket before the sigmoid; the paper has none (1).
         reduction: "mean" over rows that have a negative, "sum", or "none" for ``(B,)``.
         gather: negatives from every process of torch's default process group, gradients included; every process
@@ -70,8 +74,9 @@ class AdaptSSRLoss(BatchLoss):
             number besides. Without a process group, or in a group of one, it changes nothing.
         chunk_size: rows of the similarity matrix held at once; None chooses for the device.
         implementation: of the search for the hardest negative: "torch", on any device; "triton", a CUDA kernel that
-            keeps none of the similarity matrix in memory, and not with ``gather``; "auto": the kernel where it was
-            measured to be faster (compute capability 9, no float64, Triton installed), "torch" everywhere else.
+            keeps none of the similarity matrix in memory, and not with ``gather`` or a soft negative; "auto": the
+            kernel where it was measured to be faster (compute capability 9, no float64, Triton installed), "torch"
+            everywhere else.
 
     Raises:
         InputError: an argument outside of the above.
@@ -86,7 +91,7 @@ class AdaptSSRLoss(BatchLoss):
     def __init__(
         self,
         fusion: AugmentationAdaptiveFusion | float | None = None,
-        negatives: Literal["hardest", "all"] = "hardest",
+        negatives: Negatives = "hardest",
         scale: float = 1.0,
         reduction: Reduction = "mean",
         gather: bool = False,
@@ -168,15 +173,18 @@ class AdaptSSRLoss(BatchLoss):
     def _rank(self, u1: Tensor, u1_pos: Tensor, u2: Tensor, u2_pos: Tensor, user_ids: Tensor | None) -> "_Ranked":
         units, user_ids, rows = self._compared(user_ids, True, u1=u1, u1_pos=u1_pos, u2=u2, u2_pos=u2_pos)  # (N, 4, d)
         # Eq. 6 needs no gradient of its own similarities; it has a closed form.
-        without_gradient = self.negatives == "hardest" and (isinstance(self.fusion, float) or self.fusion.detach)
+        without_gradient = self.negatives != "all" and (isinstance(self.fusion, float) or self.fusion.detach)
         own = intra_user_similarities(units.detach() if without_gradient else units)  # (N, 4, 4)
         coefficient = self._coefficient(own, units)
         if rows is not None:
             # λ is of the whole batch as far as a batch scalar, or a subclass, makes it so; what follows is of its rows.
             own = own[rows]
             coefficient = coefficient[rows] if isinstance(coefficient, Tensor) else coefficient
-        ranking = hardest_pair_ranking if self.negatives == "hardest" else all_pairs_ranking
-        pairs = ranking(units, own, coefficient, self.scale, user_ids, self.chunk_size, self.implementation, rows)
+        arguments = (units, own, coefficient, self.scale, user_ids, self.chunk_size, self.implementation, rows)
+        if self.negatives == "all":
+            pairs = all_pairs_ranking(*arguments)
+        else:
+            pairs = hardest_pair_ranking(*arguments, self._softness)
         return _Ranked(pairs, coefficient, len(units))
 
     def _coefficient(self, own: Tensor, units: Tensor) -> Tensor | float:

@@ -1,9 +1,13 @@
 """What every loss checks before it computes: one line names the argument, what was expected and what came."""
 
+from typing import Literal, TypeAlias
+
 import torch
 from torch import Tensor
 
 from ..errors import InputError
+
+Negatives: TypeAlias = Literal["hardest", "all"] | float
 
 
 def check_positive(name: str, value: object) -> float:
@@ -11,6 +15,16 @@ def check_positive(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
         raise InputError(f"{name}: expected a positive number, got {value!r}")
     return float(value)
+
+
+def check_negatives(value: object) -> Negatives:
+    """Return "hardest", "all" or a positive number; raise InputError on anything else."""
+    if value == "hardest" or value == "all":
+        return value
+    try:
+        return check_positive("negatives", value)
+    except InputError:
+        raise InputError(f"negatives: expected 'hardest' or 'all' or a positive number, got {value!r}") from None
 
 
 def check_encodings(user_ids: Tensor | None = None, minimum: int = 2, **encodings: Tensor) -> None:

@@ -1,6 +1,6 @@
 """What the losses share: which rows are compared with one another, and how a loss per row becomes one."""
 
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -11,33 +11,33 @@ from ..functional import stacked_unit_vectors, unit_vectors
 from ..functional.linear_cross_entropy import Reduction
 from ..functional.search import Implementation, check_implementation
 from ..functional.similarity import stacked_vectors
-from .arguments import check_encodings
+from .arguments import Negatives, check_encodings, check_negatives
 
 
 class BatchLoss(nn.Module):
     """A loss that compares the rows of a batch with one another.
 
     Args:
-        negatives: "hardest" or "all".
+        negatives: "hardest", "all" or the temperature of a soft negative.
         reduction: "mean" over rows that have a negative, "sum", or "none" for ``(B,)``.
         gather: whether rows are compared with those of every process.
         chunk_size: rows of the similarity matrix held at once; None chooses for the device.
         implementation: of the search for the hardest negative, "auto", "torch" or "triton".
 
     Raises:
-        InputError: an argument outside of the above; "triton" with ``gather``.
+        InputError: an argument outside of the above; "triton" with ``gather`` or a soft negative.
     """
 
     def __init__(
         self,
-        negatives: Literal["hardest", "all"],
+        negatives: Negatives,
         reduction: Reduction,
         gather: bool,
         chunk_size: int | None,
         implementation: Implementation,
     ) -> None:
         super().__init__()
-        check_choice("negatives", negatives, ("hardest", "all"))
+        negatives = check_negatives(negatives)
         check_choice("reduction", reduction, get_args(Reduction))
         check_count("chunk_size", chunk_size, optional=True)
         check_implementation(implementation)
@@ -45,11 +45,17 @@ class BatchLoss(nn.Module):
             raise InputError(f"gather: expected True or False, got {gather!r}")
         if gather and implementation == "triton":
             raise InputError("implementation: expected 'auto' or 'torch' with gather=True, got 'triton'")
-        self.negatives = negatives
+        if not isinstance(negatives, str) and implementation == "triton":
+            raise InputError(f"implementation: expected 'auto' or 'torch' with negatives={negatives}, got 'triton'")
+        self.negatives: Negatives = negatives
         self.reduction = reduction
         self.gather = gather
         self.chunk_size = chunk_size
         self.implementation = implementation
+
+    @property
+    def _softness(self) -> float:
+        return 0.0 if isinstance(self.negatives, str) else self.negatives
 
     def _compared(self, user_ids: Tensor | None, unit: bool, **encodings: Tensor) -> GatheredRows:
         """Check encodings, m of ``(B, d)``, and stack them for all rows that are compared with one another.

@@ -8,7 +8,7 @@ from ..errors import InputError, check_choice
 from ..functional import hardest_info_nce, info_nce
 from ..functional.linear_cross_entropy import Reduction
 from ..functional.search import Implementation
-from .arguments import check_positive
+from .arguments import Negatives, check_positive
 from .base import BatchLoss
 
 
@@ -24,7 +24,9 @@ class InfoNCELoss(BatchLoss):
 
     Args:
         temperature: τ > 0. The paper has none (1), which is a weak contrast for a cosine.
-        negatives: "all": Eq. 9; "hardest": Eq. 8, the nearest negative alone in place of their sum.
+        negatives: "all": Eq. 9; "hardest": Eq. 8, the nearest negative alone in place of their sum; or a number
+            t > 0: Eq. 8 with the soft negative t log mean exp(s/t) in place of the nearest, as :class:`AdaptSSRLoss`;
+            for t = τ that is Eq. 9 with the mean over negatives in place of their sum.
         reduction: "mean" over rows that have a negative, "sum", or "none" for ``(B,)``; the loss of a row is
             the mean over its two anchors.
         gather: negatives from every process, gradients included, as :class:`AdaptSSRLoss`.
@@ -32,7 +34,7 @@ class InfoNCELoss(BatchLoss):
         similarity: "cosine": Eq. 9; "dot": the dot product of the encodings as they are, which the code of
             CL4SRec and DuoRec takes with τ = 1.
         implementation: of the search for the hardest negative, "auto", "torch" or "triton": see
-            :class:`AdaptSSRLoss`. The sum over all negatives has torch's alone.
+            :class:`AdaptSSRLoss`. Sum and soft negative have torch's alone.
 
     Raises:
         InputError: an argument outside of the above.
@@ -41,7 +43,7 @@ class InfoNCELoss(BatchLoss):
     def __init__(
         self,
         temperature: float = 1.0,
-        negatives: Literal["all", "hardest"] = "all",
+        negatives: Negatives = "all",
         reduction: Reduction = "mean",
         gather: bool = False,
         chunk_size: int | None = None,
@@ -77,7 +79,7 @@ class InfoNCELoss(BatchLoss):
         if self.negatives == "all":
             per_anchor, valid = info_nce(*arguments, rows)
         else:
-            per_anchor, valid = hardest_info_nce(*arguments, self.implementation, rows)
+            per_anchor, valid = hardest_info_nce(*arguments, self.implementation, rows, self._softness)
         return self._reduce(per_anchor, None if user_ids is None else valid, len(vectors))
 
     def extra_repr(self) -> str:

@@ -1,10 +1,10 @@
 """How two views of a sequence are made and compared: the options, and the loss that they describe."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from ..losses import AdaptSSRLoss, AugmentationAdaptiveFusion, InfoNCELoss
-from .options import choice, option, positive, share
+from .options import choice, choice_or_positive, option, positive, share
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,11 @@ class ComparisonOptions:
     scale: float = positive(
         1.0, "Multiplies the bracket of Eq. 6 before the sigmoid.", "the paper, Eq. 6, which has no factor"
     )
-    negatives: str = choice(
+    negatives: str | float = choice_or_positive(
         "auto",
         ("auto", "hardest", "all"),
-        "In-batch negatives: the hardest (Eq. 6, Eq. 8) or all (Eq. 5, Eq. 9); auto: Eq. 6 and Eq. 9.",
+        "In-batch negatives: the hardest (Eq. 6, Eq. 8), all (Eq. 5, Eq. 9), auto (Eq. 6 and Eq. 9), or, which is ours, "
+        "a number τ: τ log mean exp(·/τ) over all in place of the hardest.",
         "the paper, Eq. 6 and 9",
     )
     temperature: float = positive(1.0, "Temperature τ of InfoNCE.", "the paper, Eq. 9, which has none")
@@ -56,8 +57,9 @@ class ComparisonOptions:
 
 def pairwise_loss(loss: str, options: ComparisonOptions) -> AdaptSSRLoss | InfoNCELoss:
     """Make the loss on two views: "adaptssr", Eq. 5-7, or "infonce" (Eq. 8-9) in its place."""
-    hardest = options.negatives == "hardest" or (options.negatives == "auto" and loss == "adaptssr")
-    negatives: Literal["hardest", "all"] = "hardest" if hardest else "all"
+    negatives: Any = options.negatives
+    if negatives == "auto":
+        negatives = "hardest" if loss == "adaptssr" else "all"
     if loss == "infonce":
         similarity: Literal["dot", "cosine"] = "dot" if options.similarity == "dot" else "cosine"
         return InfoNCELoss(options.temperature, negatives, similarity=similarity)

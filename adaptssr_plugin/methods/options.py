@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from ..errors import InputError
 
@@ -69,6 +69,17 @@ def choice(default: str, choices: Iterable[str] | Callable[[], Iterable[str]], t
     return option(default, text, origin, lambda value: value in words, " or ".join(words))
 
 
+def choice_or_positive(default: str, words: tuple[str, ...], text: str, origin: str) -> Any:
+    """Declare one of several words or a positive finite number; the type is ``str | float``."""
+    return option(
+        default,
+        text,
+        origin,
+        lambda value: value in words if isinstance(value, str) else 0 < value < float("inf"),
+        f"{' or '.join(words)} or a positive number",
+    )
+
+
 def check_options(options: Any, prefix: str = "") -> None:
     """Check every field of a frozen dataclass of options, and give numbers their type.
 
@@ -117,14 +128,18 @@ def read_yaml(source: Any) -> dict[str, Any]:
     return content or {}
 
 
-def typed(name: str, value: Any, kind: type) -> Any:
-    """Return ``value`` as ``kind``: an integer may stand for a number, and text such as 2e-4 is read as one."""
-    if kind is float and not isinstance(value, bool):
+def typed(name: str, value: Any, kind: Any) -> Any:
+    """Return ``value`` as ``kind``: an integer may stand for a number, and text such as 2e-4 is read as one.
+
+    ``str | float`` takes text that is no number, and numbers.
+    """
+    if float in (kind, *get_args(kind)) and not isinstance(value, bool):
         try:
             return float(value)
         except (TypeError, ValueError):
             pass
-    elif isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+    if kind is not float and isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
         return value
-    word = {int: "an integer", float: "a number", bool: "true or false", str: "text"}[kind]
+    words = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
+    word = words.get(kind, "text or a number")
     raise InputError(f"{name}: expected {word}, got {value!r}")

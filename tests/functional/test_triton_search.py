@@ -303,6 +303,10 @@ def test_the_losses_pass_it_on(make):
 
 
 @needs_triton
-def test_the_sum_over_all_negatives_has_no_kernel():
-    with pytest.raises(InputError, match=r"^implementation: expected 'auto' or 'torch' with negatives='all', got"):
-        InfoNCELoss(implementation="triton")
+@pytest.mark.parametrize(
+    ("module", "negatives"), [(InfoNCELoss, "all"), (InfoNCELoss, 0.1), (AdaptSSRLoss, 0.1)], ids=str
+)
+def test_what_is_no_search_has_no_kernel(module, negatives):
+    refusal = rf"^implementation: expected 'auto' or 'torch' with negatives={negatives!r}, got"
+    with pytest.raises(InputError, match=refusal):
+        module(negatives=negatives, implementation="triton")

@@ -45,7 +45,7 @@ SOME_VARIANTS: dict[str, Variant | float] = {
 USERS = ["one-each", "repeats", "one-only"]
 COLUMNS = ["one-column", "two-columns", "three-columns"]  # ids (B, k)
 REDUCTIONS = ["mean", "sum", "none"]
-NEGATIVES = ["hardest", "all"]
+NEGATIVES = ["hardest", "all", 0.1]
 every_loss = pytest.mark.parametrize(
     ("module", "count", "literal"),
     [(AdaptSSRLoss, 4, literal_adaptssr), (InfoNCELoss, 2, literal_info_nce)],
@@ -140,7 +140,7 @@ def user_ids_of(kind: str, n_rows: int) -> Tensor | None:
 @cache
 def ranking_truth(
     variant: Variant | float = PAPER,
-    negatives: str = "hardest",
+    negatives: str | float = "hardest",
     users: str = "one-each",
     n_rows: int = 4,
     dim: int = 3,
@@ -154,7 +154,7 @@ def ranking_truth(
 
 @cache
 def info_nce_truth(
-    negatives: str = "all",
+    negatives: str | float = "all",
     users: str = "one-each",
     n_rows: int = 4,
     dim: int = 3,

@@ -67,6 +67,13 @@ def minus_log_sigmoid(x: Tensor) -> Tensor:
     return torch.log1p(torch.exp(-x))
 
 
+def literal_negative(similarities: list[Tensor], negatives: str | float) -> Tensor:
+    """The largest for ``"hardest"``; for a number τ, the soft negative τ log (mean of exp(w/τ))."""
+    if negatives == "hardest":
+        return max(similarities)
+    return negatives * torch.log(sum(torch.exp(w / negatives) for w in similarities) / len(similarities))
+
+
 def literal_coefficients(
     anchor: Tensor, anchor_pos: Tensor, view: Tensor, view_pos: Tensor, variant: Variant = PAPER
 ) -> list[Tensor]:
@@ -97,10 +104,10 @@ def literal_terms(
     user_ids: Tensor | None = None,
     *,
     fusion: Variant | float = PAPER,
-    negatives: str = "hardest",
+    negatives: str | float = "hardest",
     scale: float = 1.0,
 ) -> LiteralTerms:
-    """Eq. 5 (``negatives="all"``) or Eq. 6 (``"hardest"``), row by row and side by side."""
+    """Eq. 5 (``negatives="all"``), Eq. 6 (``"hardest"``) or Eq. 6 with a soft negative, row by row and side by side."""
     views = [[unit(row) for row in u] for u in (u1, u1_pos, u2, u2_pos)]
     a, a_pos, b, b_pos = views
     n_rows = len(u1)
@@ -130,8 +137,9 @@ def literal_terms(
             else:
                 assert len(w_set) == 4 * len(others)
                 hardest.append(max(w_set))
-                if negatives == "hardest":
-                    bracket = lam * (p - max(v_set)) + (1 - lam) * (min(v_set) - max(w_set))
+                if negatives != "all":
+                    negative = literal_negative(w_set, negatives)
+                    bracket = lam * (p - max(v_set)) + (1 - lam) * (min(v_set) - negative)
                     losses.append(minus_log_sigmoid(scale * bracket))
                 else:
                     quadruples = []
@@ -165,7 +173,7 @@ def literal_adaptssr(
     user_ids: Tensor | None = None,
     *,
     fusion: Variant | float = PAPER,
-    negatives: str = "hardest",
+    negatives: str | float = "hardest",
     scale: float = 1.0,
     reduction: str = "mean",
 ) -> Tensor:
@@ -180,10 +188,10 @@ def literal_info_nce_rows(
     user_ids: Tensor | None = None,
     *,
     temperature: float = 1.0,
-    negatives: str = "all",
+    negatives: str | float = "all",
     similarity: str = "cosine",
 ) -> tuple[Tensor, Tensor]:
-    """Eq. 9 (``"all"``) or Eq. 8 (``"hardest"``) for every row, and which rows have a negative."""
+    """Eq. 9 (``"all"``), Eq. 8 (``"hardest"``) or Eq. 8 with a soft negative, and which rows have a negative."""
     n_rows = len(z1)
     z = [*z1, *z2] if similarity == "dot" else [unit(row) for row in (*z1, *z2)]
     zero = (z1 * 0).sum() + (z2 * 0).sum()
@@ -193,14 +201,15 @@ def literal_info_nce_rows(
         anchors = []
         for anchor, partner in ((i, i + n_rows), (i + n_rows, i)):
             positive = z[anchor].dot(z[partner]) / temperature
-            negative = [z[anchor].dot(z[k]) / temperature for j in others for k in (j, j + n_rows)]
+            negative = [z[anchor].dot(z[k]) for j in others for k in (j, j + n_rows)]
             if not negative:
                 anchors.append(zero)
             elif negatives == "all":
                 assert len(negative) == 2 * len(others)
-                anchors.append(-positive + torch.log(sum(torch.exp(s) for s in [positive, *negative])))
+                logits = [positive, *(s / temperature for s in negative)]
+                anchors.append(-positive + torch.log(sum(torch.exp(s) for s in logits)))
             else:
-                anchors.append(minus_log_sigmoid(positive - max(negative)))
+                anchors.append(minus_log_sigmoid(positive - literal_negative(negative, negatives) / temperature))
         rows.append(sum(anchors) / 2)
         valid.append(bool(others))
     return torch.stack(rows), torch.tensor(valid)
@@ -212,7 +221,7 @@ def literal_info_nce(
     user_ids: Tensor | None = None,
     *,
     temperature: float = 1.0,
-    negatives: str = "all",
+    negatives: str | float = "all",
     reduction: str = "mean",
     similarity: str = "cosine",
 ) -> Tensor:
@@ -254,6 +263,14 @@ def no_negatives(user_ids: Tensor | None, n_rows: int, device: torch.device) -> 
     return same | (columns[:, None] == columns[None, :]).any(dim=2)
 
 
+def straightforward_negative(similarities: Tensor, negatives: str | float) -> Tensor:
+    """One negative per row of a matrix that holds -inf where there is none."""
+    if negatives == "hardest":
+        return similarities.max(dim=1).values
+    counts = similarities.isfinite().sum(dim=1, dtype=similarities.dtype)
+    return negatives * (torch.logsumexp(similarities / negatives, dim=1) - counts.log())
+
+
 def reduce_straightforward(loss: Tensor, valid: Tensor, reduction: str) -> Tensor:
     loss = torch.where(valid, loss, 0)
     if reduction == "none":
@@ -269,7 +286,7 @@ def straightforward_adaptssr(
     user_ids: Tensor | None = None,
     *,
     fusion: Variant | float = PAPER,
-    negatives: str = "hardest",
+    negatives: str | float = "hardest",
     scale: float = 1.0,
     reduction: str = "mean",
 ) -> Tensor:
@@ -295,8 +312,8 @@ def straightforward_adaptssr(
     excluded = no_negatives(user_ids, n_rows, u1.device)
     valid = ~excluded.all(dim=1)  # (B,)
     excluded = excluded.repeat(2, 4)  # (2B, 4B)
-    if negatives == "hardest":
-        hardest = similarities.masked_fill(excluded, -torch.inf).max(dim=1).values  # (2B,)
+    if negatives != "all":
+        hardest = straightforward_negative(similarities.masked_fill(excluded, -torch.inf), negatives)  # (2B,)
         hardest = torch.where(valid.repeat(2), hardest, 0)
         easy = coefficient * (positive - augmented.max(dim=1).values)
         hard = (1 - coefficient) * (augmented.min(dim=1).values - hardest)
@@ -316,7 +333,7 @@ def straightforward_info_nce(
     user_ids: Tensor | None = None,
     *,
     temperature: float = 1.0,
-    negatives: str = "all",
+    negatives: str | float = "all",
     reduction: str = "mean",
     similarity: str = "cosine",
 ) -> Tensor:
@@ -325,17 +342,17 @@ def straightforward_info_nce(
     z = torch.cat([z1, z2])  # (2B, d)
     if similarity == "cosine":
         z = F.normalize(z, dim=-1)
-    logits = z @ z.T / temperature  # (2B, 2B)
+    logits = z @ z.T  # (2B, 2B)
     partner = torch.arange(2 * n_rows, device=z.device).roll(n_rows)  # (2B,)
     excluded = no_negatives(user_ids, n_rows, z.device)
     valid = ~excluded.all(dim=1)  # (B,)
     excluded = excluded.repeat(2, 2)  # (2B, 2B); the partner is the same row
     positive = logits.gather(1, partner[:, None]).squeeze(1)  # (2B,)
     masked = logits.masked_fill(excluded, -torch.inf)
-    if negatives == "hardest":
-        hardest = torch.where(valid.repeat(2), masked.max(dim=1).values, 0)
-        loss = softplus(hardest - positive)
+    if negatives != "all":
+        hardest = torch.where(valid.repeat(2), straightforward_negative(masked, negatives), 0)
+        loss = softplus((hardest - positive) / temperature)
     else:
         masked = masked.scatter(1, partner[:, None], positive[:, None])
-        loss = F.cross_entropy(masked, partner, reduction="none")
+        loss = F.cross_entropy(masked / temperature, partner, reduction="none")
     return reduce_straightforward((loss[:n_rows] + loss[n_rows:]) / 2, valid, reduction)

@@ -20,6 +20,9 @@ CONSTRUCTIONS = [
     (AdaptSSRLoss, "fusion", "paper"),
     (AdaptSSRLoss, "negatives", "x"),
     (AdaptSSRLoss, "negatives", None),
+    (AdaptSSRLoss, "negatives", 0),
+    (AdaptSSRLoss, "negatives", float("inf")),
+    (AdaptSSRLoss, "negatives", True),
     (AdaptSSRLoss, "scale", 0),
     (AdaptSSRLoss, "scale", -1.0),
     (AdaptSSRLoss, "scale", float("nan")),
@@ -33,6 +36,7 @@ CONSTRUCTIONS = [
     (InfoNCELoss, "temperature", -0.1),
     (InfoNCELoss, "temperature", float("nan")),
     (InfoNCELoss, "negatives", "x"),
+    (InfoNCELoss, "negatives", -0.1),
     (InfoNCELoss, "similarity", "x"),
     (InfoNCELoss, "similarity", None),
     (InfoNCELoss, "similarity", True),
@@ -53,7 +57,7 @@ def test_wrong_constructor_arguments(module, argument, value):
 
 
 def test_choices_are_listed():
-    assert "'hardest' or 'all'" in refusal_of(lambda: AdaptSSRLoss(negatives="x"))
+    assert "'hardest' or 'all' or a positive number" in refusal_of(lambda: AdaptSSRLoss(negatives="x"))
     assert all(r in refusal_of(lambda: InfoNCELoss(reduction="x")) for r in ("'mean'", "'sum'", "'none'"))
     assert "[0, 1]" in refusal_of(lambda: AdaptSSRLoss(fusion=2.0))
 

@@ -17,6 +17,7 @@ from adaptssr_plugin import AdaptSSRLoss, AugmentationAdaptiveFusion, InfoNCELos
 CASES = {
     "adaptssr-hardest": (AdaptSSRLoss, 4, {"negatives": "hardest"}),
     "adaptssr-all": (AdaptSSRLoss, 4, {"negatives": "all"}),
+    "adaptssr-soft": (AdaptSSRLoss, 4, {"negatives": 0.1}),
     "adaptssr-constant": (AdaptSSRLoss, 4, {"fusion": 0.4}),
     "adaptssr-undetached": (
         AdaptSSRLoss,
@@ -25,6 +26,7 @@ CASES = {
     ),
     "info-nce-hardest": (InfoNCELoss, 2, {"negatives": "hardest", "temperature": 0.2}),
     "info-nce-all": (InfoNCELoss, 2, {"negatives": "all", "temperature": 0.2}),
+    "info-nce-soft": (InfoNCELoss, 2, {"negatives": 0.1, "temperature": 0.2}),
     "info-nce-dot-hardest": (InfoNCELoss, 2, {"negatives": "hardest", "similarity": "dot"}),
     "info-nce-dot-all": (InfoNCELoss, 2, {"negatives": "all", "similarity": "dot"}),
 }
@@ -118,7 +120,8 @@ COLUMNS = torch.tensor([[1, 4], [2, 4], [1, 5]])
 
 @compiling
 @pytest.mark.parametrize(
-    ("case", "ids"), [("adaptssr-hardest", IDS), ("info-nce-all", None), ("adaptssr-all", COLUMNS)]
+    ("case", "ids"),
+    [("adaptssr-hardest", IDS), ("info-nce-all", None), ("adaptssr-all", COLUMNS), ("adaptssr-soft", COLUMNS)],
 )
 def test_compile_without_graph_breaks(case, ids):
     compiled_agrees(*CASES[case], ids, backend="aot_eager")
@@ -166,6 +169,7 @@ print(peak() - before)
         ("AdaptSSRLoss()", 4, 16_384, 700),
         ("AdaptSSRLoss(chunk_size=64)", 4, 16_384, 700),
         ("AdaptSSRLoss(negatives='all')", 4, 2_048, 300),
+        ("AdaptSSRLoss(negatives=0.1)", 4, 16_384, 700),
         ("InfoNCELoss()", 2, 16_384, 700),
         ("InfoNCELoss(negatives='hardest')", 2, 16_384, 700),
     ],

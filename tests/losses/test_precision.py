@@ -14,8 +14,10 @@ HALF = [torch.float16, torch.bfloat16]
 CASES = {
     "adaptssr-hardest": (AdaptSSRLoss, straightforward_adaptssr, literal_adaptssr, 4, {"negatives": "hardest"}),
     "adaptssr-all": (AdaptSSRLoss, straightforward_adaptssr, literal_adaptssr, 4, {"negatives": "all"}),
+    "adaptssr-soft": (AdaptSSRLoss, straightforward_adaptssr, literal_adaptssr, 4, {"negatives": 0.1}),
     "info-nce-hardest": (InfoNCELoss, straightforward_info_nce, literal_info_nce, 2, {"negatives": "hardest"}),
     "info-nce-all": (InfoNCELoss, straightforward_info_nce, literal_info_nce, 2, {"negatives": "all"}),
+    "info-nce-soft": (InfoNCELoss, straightforward_info_nce, literal_info_nce, 2, {"negatives": 0.1}),
     "info-nce-sharp": (InfoNCELoss, straightforward_info_nce, literal_info_nce, 2, {"temperature": 0.05}),
     "info-nce-dot": (InfoNCELoss, straightforward_info_nce, literal_info_nce, 2, {"similarity": "dot"}),
 }

@@ -1,6 +1,7 @@
 """What must hold for the losses whatever the encodings: bounds, symmetries, and how the equations relate."""
 
-from math import exp, log1p
+from itertools import pairwise
+from math import exp, log, log1p
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from oracle import OFFICIAL_CODE, PAPER, Variant
 from torch.testing import assert_close
 
 from adaptssr_plugin import AdaptSSRLoss, AugmentationAdaptiveFusion, InfoNCELoss
+from adaptssr_plugin.functional import intra_user_similarities, unit_vectors
 
 SEEDS = range(4)
 CLAMPED = {n: r for n, r in EVERY_VARIANT.items() if isinstance(r, Variant) and r.clamp}
@@ -46,10 +48,11 @@ def test_coefficients_at_the_ends():
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("scale", [1.0, 8.0])
-def test_coefficient_zero_with_a_single_pass_is_eq8(scale, seed):
+@pytest.mark.parametrize("negatives", ["hardest", 0.2])
+def test_coefficient_zero_with_a_single_pass_is_eq8(negatives, scale, seed):
     u1, u2 = encodings(6, 3, count=2, seed=seed)
-    ranking = AdaptSSRLoss(fusion=0.0, scale=scale, chunk_size=4)(u1, u1, u2, u2)
-    eq8 = InfoNCELoss(temperature=1 / scale, negatives="hardest")(u1, u2)
+    ranking = AdaptSSRLoss(0.0, negatives, scale, chunk_size=4)(u1, u1, u2, u2)
+    eq8 = InfoNCELoss(temperature=1 / scale, negatives=negatives)(u1, u2)
     assert_close(ranking, eq8, rtol=1e-12, atol=0)
     for mine, right in zip(torch.autograd.grad(ranking, (u1, u2)), torch.autograd.grad(eq8, (u1, u2)), strict=True):
         assert_close(mine, right, rtol=1e-10, atol=1e-13)
@@ -63,6 +66,26 @@ def test_eq6_is_never_below_eq5(variant, seed):
     every = AdaptSSRLoss(fusion_of(variant), negatives="all", reduction="none")(*inputs)
     assert (hardest >= every - 1e-12).all()
     assert (hardest > every + 1e-6).any()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_soft_negative_lies_between_the_mean_and_the_hardest(seed):
+    inputs = encodings(6, 3, seed=seed)
+    hardest, *softer = (
+        AdaptSSRLoss(0.4, negatives, reduction="none")(*inputs) for negatives in ("hardest", 1e-3, 0.1, 1.0, 1e6)
+    )
+    assert_close(softer[0], hardest, rtol=0, atol=0.6 * 1e-3 * log(20))  # (1 - λ) τ log |W|
+    for sharp, soft in pairwise([hardest, *softer]):
+        assert (sharp > soft).all()
+    units = unit_vectors(torch.stack(inputs, 1))
+    own = intra_user_similarities(units)
+    similarities = torch.einsum("iad,jbd->iajb", units[:, ::2], units)
+    similarities[torch.arange(6), :, torch.arange(6)] = 0
+    mean = similarities.sum((2, 3)) / 20
+    views = torch.stack((own[:, 0, 2:], own[:, 2, :2]), 1)
+    implicit = torch.stack((own[:, 0, 1], own[:, 2, 3]), 1)
+    bracket = 0.4 * (implicit - views.amax(2)) + 0.6 * (views.amin(2) - mean)
+    assert_close(softer[-1], -torch.nn.functional.logsigmoid(bracket).mean(1), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -234,7 +234,10 @@ class TestWrongOptions:
             ),
             ("loss", "bpr", "loss: expected adaptssr or infonce, got 'bpr'"),
             ("loss", 3, "loss: expected text, got 3"),
-            ("negatives", "Hardest", "negatives: expected auto or hardest or all, got 'Hardest'"),
+            ("negatives", "Hardest", "negatives: expected auto or hardest or all or a positive number, got 'Hardest'"),
+            ("negatives", 0, "negatives: expected auto or hardest or all or a positive number, got 0.0"),
+            ("negatives", "nan", "negatives: expected auto or hardest or all or a positive number, got nan"),
+            ("negatives", True, "negatives: expected text or a number, got True"),
             ("warm_start", " ", "warm_start: expected mlm, none or the folder of a finished pre-training, got ' '"),
             ("curriculum", "linear", "curriculum: expected none or ratio_linear or scored, got 'linear'"),
             ("curriculum_candidates", 0, "curriculum_candidates: expected an integer of at least 1, got 0"),
@@ -344,6 +347,7 @@ class TestPlans:
         [
             ({}, AdaptSSRLoss()),
             ({"negatives": "all"}, AdaptSSRLoss(negatives="all")),
+            ({"negatives": "1e-1"}, AdaptSSRLoss(negatives=0.1)),
             ({"scale": 3}, AdaptSSRLoss(scale=3.0)),
             ({"lambda_mode": "const", "lambda_value": 0.2}, AdaptSSRLoss(0.2)),
             ({"lambda_mode": "batch"}, AdaptSSRLoss(AugmentationAdaptiveFusion("batch"))),
@@ -352,6 +356,7 @@ class TestPlans:
             ({"lambda_detach": False}, AdaptSSRLoss(AugmentationAdaptiveFusion(detach=False))),
             ({"loss": "infonce"}, InfoNCELoss()),
             ({"loss": "infonce", "temperature": 0.2, "negatives": "hardest"}, InfoNCELoss(0.2, "hardest")),
+            ({"loss": "infonce", "negatives": 2}, InfoNCELoss(negatives=2.0)),
         ],
     )
     def test_losses(self, options, expected):

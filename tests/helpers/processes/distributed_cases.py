@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
-from loss_cases import encodings, fusion_of, user_ids_of
+from loss_cases import NEGATIVES, encodings, fusion_of, user_ids_of
 from oracle import OFFICIAL_CODE, PAPER, Variant
 from torch import _dynamo, nn  # noqa: F401 -- DistributedDataParallel imports it, for seconds: once, before the fork
 from torch.nn.parallel import DistributedDataParallel
@@ -48,7 +48,7 @@ class Case(NamedTuple):
 
 def _cases():
     users = ["one-each", "repeats", "one-only", "blocks", "lonely", "three-columns"]
-    for negatives in ("hardest", "all"):
+    for negatives in NEGATIVES:
         for variant in VARIANTS:
             options = {"variant": variant, "negatives": negatives, "scale": 1.0 if variant == "paper" else 3.0}
             yield from ((f"{variant}-{negatives}-{u}", Case("adaptssr", u, options)) for u in kept(users, variant))

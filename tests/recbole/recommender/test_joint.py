@@ -56,7 +56,7 @@ CASES = [
     (ADAPTSSR, 3),
     (ADAPTSSR | {"ssl_rows": "all"}, 3),
     (ADAPTSSR | {"ssl_rows": "all", "ssl_mask_same_target": True}, 3),
-    (ADAPTSSR | {"ssl_mask_same_target": True, "ssl_weight": 0.7}, 1),
+    (ADAPTSSR | {"ssl_mask_same_target": True, "ssl_weight": 0.7, "ssl_negatives": 0.1}, 1),
     (ADAPTSSR | {"ssl_negatives": "all", "ssl_scale": 2.0, "ssl_weight": 0.0}, 2),
     (INFONCE, 2),
     (INFONCE | {"ssl_rows": "all", "ssl_temperature": 0.5, "ssl_similarity": "dot"}, 2),
