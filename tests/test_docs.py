@@ -45,10 +45,8 @@ IN_SHELL = [words for page in PAGES for words in commands_of(page.read_text("utf
 def test_commands_parse(words):
     arguments = adaptssr_arguments(words)
     if arguments is None:
-        others = {"pip", "sphinx-build", "ruff", "mypy", "pytest"}
-        assert words[0] in others or (
-            words[:-1] == ["python", "-m", "benchmarks"] and words[-1] in {*BENCHMARKS, "all"}
-        )
+        benchmark = words[:-1] == ["python", "-m", "benchmarks"] and words[-1] in {*BENCHMARKS, "all"}
+        assert benchmark or words[0] in {"pip", "sphinx-build", "ruff", "mypy", "pytest"}
         assert all((ROOT / word).exists() for word in words if "/" in word)
     else:
         assert refusal(arguments) is None
