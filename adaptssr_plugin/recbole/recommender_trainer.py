@@ -99,7 +99,7 @@ class RecommenderTrainer(Trainer):
         """Write RecBole's line of an epoch, with how many there are and the time to go."""
         line = super()._generate_train_loss_output(epoch_idx, s_time, e_time, losses)
         self._epochs.update(1)
-        return f"{line}, epoch {epoch_idx + 1}/{self.epochs}, {self._epochs.to_go()} to go"
+        return f"{line}, {self.epochs - epoch_idx - 1} of {self.epochs} epochs and {self._epochs.to_go()} to go"
 
     def _pretrain(self, term: SelfSupervisedTerm, train_data: Any, show_progress: bool) -> None:
         """Warm the model up on its own loss, then train it on pairs of views of whole users.
