@@ -13,7 +13,7 @@ from ..downstream import ColdRecommendationTask, ProfileTask, Task, majority, po
 from ..downstream.ranking import Ties
 from ..encoders import UserEncoder
 from ..methods import Recipe
-from ..progress import progress_bar
+from ..progress import Progress, Show
 from ..recbole import Config
 from ..recbole.user_model.finetune import fine_tune
 from .records import MAJORITY, POPULARITY, TFIDF, Record, tuned_name
@@ -83,7 +83,7 @@ def fine_tuning_records(
     tasks: Sequence[Task],
     starts: Sequence[Start],
     seeds: Sequence[int],
-    show_progress: bool = True,
+    show_progress: Show = True,
 ) -> Iterator[Record]:
     """Yield every validation and test value of every task, start and seed, run in the order of the rows within a seed.
 
@@ -94,12 +94,13 @@ def fine_tuning_records(
         tasks: what to predict.
         starts: rows of the table.
         seeds: of initialisation, dropout and order; the split is the recipe's.
-        show_progress: one progress bar over all runs.
+        show_progress: True: a bar over all runs on a terminal, elsewhere one line per run; ``"last"``: only the last
+            line; False: nothing.
     """
     cells = [(task, start, seed) for seed in seeds for task in tasks for start in starts]
-    with progress_bar(len(cells), "fine-tuning", show_progress, unit="run") as bar:
-        for task, start, seed in cells:
-            bar.set_postfix_str(f"{task.name}, {start.method}, seed {seed}")
+    with Progress(len(cells), "fine-tuning", show_progress, unit="run", reports=True) as bar:
+        for number, (task, start, seed) in enumerate(cells, start=1):
+            bar.note(name := f"{task.name}, {start.method}, seed {seed}")
             result = fine_tune(config, corpus, task, start.recipe, seed, start.encoder)
             method = start.method
             if start.recipe.ft_tune != "all":
@@ -110,6 +111,7 @@ def fine_tuning_records(
             )  # fmt: skip
             yield from _of_metrics(blank, result.valid_metrics, result.test_metrics)
             bar.update(1)
+            bar.line(f"run {number}/{len(cells)}, {name}, {result.seconds:.1f} s, {bar.to_go()} to go")
 
 
 def test_counts(tasks: Sequence[ProfileTask], split_seed: int) -> dict[str, Sequence[int]]:

@@ -12,6 +12,7 @@ from ..downstream import ProfileTask, Task, cold_task, conversion_task, read_col
 from ..downstream.tasks.inputs import renumbered
 from ..errors import InputError
 from ..methods import Recipe, recipe
+from ..progress import Show
 from ..recbole import Config
 from ..recbole.compat.user_sequences import load_user_sequences
 from ..recbole.user_model.finetune import check_same_items, profile_task, whole_histories
@@ -43,7 +44,7 @@ def finetune(
     scratch: bool,
     baselines: bool,
     options: Mapping[str, Any],
-    show_progress: bool = True,
+    show_progress: Show = True,
     dataset: str | None = None,
 ) -> TaskResults:
     """Fine-tune the model in ``folder`` on tasks over its dataset.
@@ -56,7 +57,7 @@ def finetune(
         scratch: also from a random initialisation, the row None.
         baselines: also what needs no encoder, see :func:`baseline_records`.
         options: ``ft_`` options over those that the model was made with.
-        show_progress: a progress bar over all runs.
+        show_progress: as for :func:`~.task_runs.fine_tuning_records`.
         dataset: where the dataset of the pre-training is now; None: where it was.
 
     Raises:
