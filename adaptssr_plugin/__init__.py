@@ -1,6 +1,7 @@
 """Augmentation-adaptive self-supervised ranking (AdaptSSR, NeurIPS 2023) for sequential recommenders.
 
-The core needs torch and numpy alone. RecBole and the commands: ``pip install "adaptssr-plugin[recbole]"``.
+The core needs torch and numpy alone. RecBole and the commands need the extra ``recbole``, and RecBole 1.2.1 itself,
+installed without its requirements.
 """
 
 from .augment import (

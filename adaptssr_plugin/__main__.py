@@ -3,6 +3,7 @@
 import sys
 
 from .cli.memory import TRAINING, give_freed_memory_back
+from .errors import INSTALL
 
 
 def main() -> None:
@@ -15,7 +16,7 @@ def main() -> None:
     except ImportError as error:
         if error.name not in ("click", "yaml"):
             raise
-        sys.exit(f'adaptssr: the commands need {error.name}: pip install "adaptssr-plugin[recbole]"')
+        sys.exit(f"adaptssr: the commands need {error.name}, which is not installed; {INSTALL}")
     run()
 
 

@@ -2,6 +2,9 @@
 
 import operator
 
+INSTALL = 'in a clone of adaptssr-plugin, type `pip install -e ".[recbole]" && pip install --no-deps recbole==1.2.1`'
+"""What a message says where something of the extra ``recbole``, or RecBole, is missing: one way for every Python."""
+
 _LONGEST = 2000  # characters of a message: what came may be a file of a single line
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ..errors import InputError
-from .options import recbole_options
+from .options import QUIET, recbole_options, shown
 
 _PATH = click.Path(path_type=Path)
 
@@ -34,7 +34,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes; cores are shared out.")
 @click.option("--part", default="1/1", show_default=True, metavar="I/N", help="This machine's share of the cells.")
 @click.option("--report-only", is_flag=True, help="Tables and figures of what is finished; nothing is computed.")
-@click.option("--quiet", is_flag=True, help="No progress line.")
+@click.option("--quiet", is_flag=True, help=QUIET)
 def compare(
     plan: str | None,
     smoke: bool,
@@ -94,7 +94,7 @@ def compare(
     numbers = (3, 4, 5, 7) if smoke and not figures else tuple(int(number) for number in figures)
     done = run(
         chosen, output, names, numbers, jobs, part_of(part),
-        show_progress=not quiet, variants=variants or smoke, report_only=report_only,
+        show_progress=shown(quiet), variants=variants or smoke, report_only=report_only,
     )  # fmt: skip
     for name, text in done.tables.items():
         click.echo(f"{name}\n\n{text}")

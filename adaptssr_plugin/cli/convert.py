@@ -47,7 +47,7 @@ _ONE_INPUT = ("recbole", "two-domains")
     help="two-domains: what is recommended from; the other is pre-trained on.",
 )  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace a dataset of that name in the folder.")
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@click.option("--quiet", is_flag=True, help="Do not show progress.")
 @click.pass_context
 def convert(
     context: click.Context, /, kind: str, inputs: Sequence[Path], output: Path, name: str | None, **options: Any

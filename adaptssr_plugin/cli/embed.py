@@ -37,7 +37,7 @@ _OF_PARQUET = ("user_column", "items_column")
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Dataset: RecBole option.")
 @click.option("--batch-size", type=click.IntRange(1), default=512, show_default=True, help="Users encoded at once.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 …; auto: cuda where there is one.")
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@click.option("--quiet", is_flag=True, help="Do not show progress.")
 @click.pass_context
 def embed(
     context: click.Context,

@@ -16,7 +16,7 @@ from .convert import convert
 from .describe import describe
 from .embed import embed, export
 from .memory import give_freed_memory_back
-from .options import FINE_TUNING, PRETRAINING, absolute, given, recbole_options, recipe_options
+from .options import FINE_TUNING, PRETRAINING, QUIET, absolute, given, recbole_options, recipe_options, shown
 from .reidentify import reidentify
 
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -45,7 +45,7 @@ def cli() -> None:
     "--output", type=_PATH, default=Path("adaptssr-quickstart"), show_default=True, help="Folder for results."
 )
 @click.option("--seeds", type=click.IntRange(2), default=3, show_default=True, help="Runs of fine-tuning per row.")
-@click.option("--quiet", is_flag=True, help="No progress bars.")
+@click.option("--quiet", is_flag=True, help=QUIET)
 @recipe_options(PRETRAINING + FINE_TUNING)
 def quickstart(output: Path, seeds: int, quiet: bool, **options: Any) -> None:
     """Pre-train on ml-100k, fine-tune gender, age and occupation, and show what the pre-training bought.
@@ -57,7 +57,7 @@ def quickstart(output: Path, seeds: int, quiet: bool, **options: Any) -> None:
     """
     from ..experiments.quickstart import quickstart as run
 
-    done = run(output, tuple(range(seeds)), given(options), show_progress=not quiet, say=click.echo)
+    done = run(output, tuple(range(seeds)), given(options), show_progress=shown(quiet), say=click.echo)
     click.echo("\n" + done.table.text())
     click.echo("\n" + "\n".join(f"* {sentence}" for sentence in done.conclusions))
     click.echo(f"\n{done.seconds:.0f} seconds. Files:")
@@ -89,7 +89,7 @@ def quickstart(output: Path, seeds: int, quiet: bool, **options: Any) -> None:
     show_default=True,
     help="Processes on this machine that train together, as torchrun would start them.",
 )
-@click.option("--quiet", is_flag=True, help="No progress bars.")
+@click.option("--quiet", is_flag=True, help=QUIET)
 @recipe_options(PRETRAINING)
 def pretrain(
     dataset: str,
@@ -128,10 +128,10 @@ def pretrain(
 
     plan = recipe(method, preset, given(options), configs)
     source = Source(absolute(dataset), recbole_options(pairs), [str(path.resolve()) for path in recbole_config])
-    _train(nproc, _pretrain, source, plan, output, not quiet, checkpoint_minutes)
+    _train(nproc, _pretrain, source, plan, output, shown(quiet), checkpoint_minutes)
 
 
-def _pretrain(source: Any, plan: Any, output: Path, show_progress: bool, checkpoint_minutes: float) -> None:
+def _pretrain(source: Any, plan: Any, output: Path, show_progress: Any, checkpoint_minutes: float) -> None:
     from ..recbole.user_model.pretrain import pretrain as run
     from ..training import collapse_note
 
@@ -167,7 +167,7 @@ def _pretrain(source: Any, plan: Any, output: Path, show_progress: bool, checkpo
 @click.option("--labels", metavar="N,…,all", help="Also a curve over so many training labels, e.g. 50,100,200,all.")
 @click.option("--scratch/--no-scratch", default=True, show_default=True, help="Also from a random initialisation.")
 @click.option("--baselines/--no-baselines", default=True, show_default=True, help="Also what needs no encoder.")
-@click.option("--quiet", is_flag=True, help="No progress bars.")
+@click.option("--quiet", is_flag=True, help=QUIET)
 @recipe_options(FINE_TUNING)
 def finetune(
     folder: Path,
@@ -207,7 +207,7 @@ def finetune(
 
     place = None if dataset is None else absolute(dataset)
     done = run(
-        folder, tasks, _numbers(bins), tuple(range(seeds)), scratch, baselines, given(options), not quiet, place,
+        folder, tasks, _numbers(bins), tuple(range(seeds)), scratch, baselines, given(options), shown(quiet), place,
         splits, _label_counts(labels),
     )  # fmt: skip
     click.echo(done.table.text())

@@ -10,6 +10,7 @@ import click
 from ..errors import InputError
 from ..methods import Recipe
 from ..methods.options import meaning
+from ..progress import Show
 
 _GROUPS = {
     "encoder": (
@@ -47,6 +48,7 @@ _COMMON = frozenset(
     )
 )  # fmt: skip
 """What ``--help`` shows; ``--help-all`` shows the rest too."""
+QUIET = "Only the last line of each stage; otherwise bars on a terminal, elsewhere a line per epoch or run."
 _ALSO = {"ft_tune": ("--tune",)}  # shorter words for an option
 PRETRAINING = tuple(group for group in _GROUPS if group != "fine-tuning")
 FINE_TUNING = ("fine-tuning",)
@@ -101,6 +103,11 @@ def help_of_all_options(context: click.Context) -> str:
 def given(options: Mapping[str, Any]) -> dict[str, Any]:
     """Keep the options that were given."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def shown(quiet: bool) -> Show:
+    """Give what ``--quiet`` leaves of the progress."""
+    return "last" if quiet else True
 
 
 def recbole_options(pairs: tuple[str, ...]) -> dict[str, Any]:

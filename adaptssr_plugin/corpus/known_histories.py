@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from ..progress import progress_bar
+from ..progress import Progress
 from .behaviours import BehaviourCorpus, StrArray
 from .formats.converters import _one_line, _parquet_columns
 from .formats.dataset_writer import file_sizes, numbered_lines
@@ -43,7 +43,7 @@ def known_lines(
     Args:
         paths: UTF-8 text files, one after the other; blank lines are passed over.
         item_tokens: ``(n_items,)``, the model's items, the padding first.
-        show_progress: a progress bar on standard error.
+        show_progress: a progress bar on standard error, in a log a line every ten seconds.
 
     Yields:
         Users in the order of the files.
@@ -58,8 +58,7 @@ def known_lines(
     users: list[str] = []
     lengths: list[int] = []
     ids: list[int] = []
-    with progress_bar(file_sizes(files), "embed", show_progress, "B") as bar:
-        bar.unit_scale = True
+    with Progress(file_sizes(files), "embed", show_progress, "B") as bar:
         for path in files:
             with path.open("rb") as file:
                 for _, line in numbered_lines(file, path, bar):
@@ -89,7 +88,7 @@ def known_parquet(
         item_tokens: ``(n_items,)``, the model's items, the padding first.
         user_column: integers or strings.
         items_column: lists of integers or strings.
-        show_progress: a progress bar on standard error.
+        show_progress: a progress bar on standard error, in a log a line every ten seconds.
 
     Yields:
         Users in the order of the files.
@@ -104,7 +103,7 @@ def known_parquet(
     file_sizes(files)
     total = sum(_parquet_columns(path, user_column, items_column, ())[0] for path in files)
     known_items = pa.array(item_tokens[1:].tolist(), pa.string())
-    with progress_bar(total, "embed", show_progress, "user") as bar:
+    with Progress(total, "embed", show_progress, "user") as bar:
         for path in files:
             row = 0
             try:
@@ -129,7 +128,7 @@ def known_corpus(
     Args:
         corpus: the users.
         item_tokens: ``(n_items,)``, the model's items, the padding first.
-        show_progress: a progress bar on standard error.
+        show_progress: a progress bar on standard error, in a log a line every ten seconds.
 
     Yields:
         Users in the order of the corpus.
@@ -138,7 +137,7 @@ def known_corpus(
 
     numbers = _numbers(item_tokens)
     ids = np.array([0, *(numbers.get(token, 0) for token in corpus.item_tokens[1:].tolist())], dtype=np.int64)
-    with progress_bar(len(corpus), "embed", show_progress, "user") as bar:
+    with Progress(len(corpus), "embed", show_progress, "user") as bar:
         for start in range(0, len(corpus), _CHUNK):
             offsets = corpus.offsets[start : start + _CHUNK + 1]
             users = pa.array(corpus.user_tokens[start : start + _CHUNK].tolist(), pa.string())

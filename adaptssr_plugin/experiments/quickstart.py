@@ -11,6 +11,7 @@ import torch
 
 from ..corpus import BehaviourCorpus
 from ..methods import Recipe, recipe
+from ..progress import Show
 from ..recbole.compat.user_sequences import load_user_sequences
 from ..recbole.user_model.finetune import profile_task
 from ..recbole.user_model.pretrain import PretrainedModel, Source, fresh_encoder, pretrain, versions
@@ -47,7 +48,7 @@ def quickstart(
     folder: str | Path,
     seeds: Sequence[int] = (0, 1, 2),
     options: dict[str, object] | None = None,
-    show_progress: bool = True,
+    show_progress: Show = True,
     say: Callable[[str], None] = print,
 ) -> Quickstart:
     """Masked items, then AdaptSSR, then gender, age and occupation from the model and from scratch.
@@ -56,7 +57,8 @@ def quickstart(
         folder: where all files go. A finished or interrupted pre-training in it is taken up again.
         seeds: of fine-tuning.
         options: of the recipe, over the preset ``quickstart``.
-        show_progress: progress bars on standard error.
+        show_progress: on standard error. True: bars on a terminal, elsewhere one line per epoch or run; ``"last"``:
+            only the last line of each stage; False: nothing.
         say: takes lines of text.
 
     Raises:

@@ -28,7 +28,7 @@ from ..downstream.linear import Features
 from ..downstream.ranking import Ties
 from ..encoders import UserEncoder
 from ..methods import Recipe
-from ..progress import progress_bar
+from ..progress import Progress, Show
 from ..recbole import Config
 from ..recbole.user_model.finetune import fine_tune, frozen_vectors
 from .records import LSA, MAJORITY, POPULARITY, TFIDF, Record, tuned_name
@@ -140,7 +140,7 @@ def fine_tuning_records(
     tasks: Sequence[Task],
     starts: Sequence[Start],
     seeds: Sequence[int],
-    show_progress: bool = True,
+    show_progress: Show = True,
     splits: Sequence[int] | None = None,
     labels: Sequence[int | None] = (None,),
 ) -> Iterator[Record]:
@@ -155,7 +155,8 @@ def fine_tuning_records(
         tasks: what to predict.
         starts: rows of the table.
         seeds: of initialisation, dropout and order.
-        show_progress: one progress bar over all runs.
+        show_progress: True: a bar over all runs on a terminal, elsewhere one line per run; ``"last"``: only the last
+            line; False: nothing.
         splits: seeds of the splits; None: the recipe's.
         labels: as for :func:`baseline_records`.
     """
@@ -167,9 +168,11 @@ def fine_tuning_records(
         if seed == seeds[0] or start.encoder is None or start.recipe.ft_tune != "linear"
     ]
     within = [(one, n_labels) for one in splits or (None,) for n_labels in labels]
-    with progress_bar(len(cells) * len(within), "fine-tuning", show_progress, unit="run") as bar:
+    total = len(cells) * len(within)
+    number = 0
+    with Progress(total, "fine-tuning", show_progress, unit="run", reports=True) as bar:
         for task, start, seed in cells:
-            bar.set_postfix_str(f"{task.name}, {start.method}, seed {seed}")
+            bar.note(name := f"{task.name}, {start.method}, seed {seed}")
             frozen = None
             if start.recipe.ft_tune == "linear":
                 frozen = frozen_vectors(config, corpus, task, start.recipe, seed, start.encoder)
@@ -184,6 +187,7 @@ def fine_tuning_records(
                 )  # fmt: skip
                 yield from _of_metrics(blank, result.valid_metrics, result.test_metrics)
                 bar.update(1)
+                bar.line(f"run {(number := number + 1)}/{total}, {name}, {result.seconds:.1f} s, {bar.to_go()} to go")
 
 
 def test_counts(tasks: Sequence[ProfileTask], split_seed: int) -> dict[str, Sequence[int]]:

@@ -12,6 +12,7 @@ from ..downstream.splits import split_seeds
 from ..downstream.tasks.inputs import renumbered
 from ..errors import InputError
 from ..methods import Recipe
+from ..progress import Show
 from ..recbole import Config
 from ..recbole.user_model.finetune import profile_task, whole_histories
 from ..recbole.user_model.pretrain import versions
@@ -44,7 +45,7 @@ def finetune(
     scratch: bool,
     baselines: bool,
     options: Mapping[str, Any],
-    show_progress: bool = True,
+    show_progress: Show = True,
     dataset: str | None = None,
     n_splits: int = 1,
     labels: Sequence[int | None] = (),
@@ -59,7 +60,7 @@ def finetune(
         scratch: also from a random initialisation, the row None.
         baselines: also what needs no encoder, see :func:`baseline_records`.
         options: ``ft_`` options over those that the model was made with.
-        show_progress: a progress bar over all runs.
+        show_progress: as for :func:`~.task_runs.fine_tuning_records`.
         dataset: where the dataset of the pre-training is now; None: where it was.
         n_splits: random splits of each task's rows; the first is that of the model's ``split_seed``.
         labels: numbers of training labels for a curve, None for all of them; empty: no curve.

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any, get_args, get_type_hints
 
-from ..errors import InputError
+from ..errors import INSTALL, InputError
 
 _LONGEST = 1 << 16  # characters of a yaml file: PyYAML reads a megabyte in seconds
 
@@ -111,7 +111,7 @@ def read_yaml(source: Any) -> dict[str, Any]:
     try:
         import yaml
     except ModuleNotFoundError:
-        needs = 'recipes are YAML and need PyYAML: pip install "adaptssr-plugin[recbole]"'
+        needs = f"recipes are YAML and need PyYAML, which is not installed; {INSTALL}"
         raise ModuleNotFoundError(needs, name="yaml") from None
 
     try:

@@ -2,16 +2,15 @@
 
 import importlib
 import importlib.metadata
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
+from ..errors import INSTALL
+
 RECBOLE_VERSION = "1.2.1"
-_EXTRA = 'pip install "adaptssr-plugin[recbole]"'
-_RECBOLE_ALONE = f"pip install --no-deps recbole=={RECBOLE_VERSION}"
 
 # Everything of RecBole that this room builds on. The sequential models stand here because of
 # recbole/model/sequential_recommender/sine.py:25, which switches autograd's anomaly mode on when it is imported,
@@ -24,16 +23,6 @@ _MODULES = (
     "recbole.model.sequential_recommender",
     "recbole.trainer",
 )
-
-
-def install_command(python: tuple[int, int] | None = None) -> str:
-    """Say what to type to install RecBole for a Python version (this one if None).
-
-    RecBole 1.2.1 requires a ray release that has no wheel for Python 3.12 and newer, where pip cannot resolve it.
-    """
-    if (python or sys.version_info[:2]) < (3, 12):
-        return f"`{_EXTRA}`"
-    return f"`{_EXTRA}` and then `{_RECBOLE_ALONE}`"
 
 
 def require_recbole() -> None:
@@ -79,4 +68,4 @@ def _check_versions() -> None:
 
 
 def _message(complaint: str) -> str:
-    return f"adaptssr_plugin.recbole: {complaint}; to install what it needs, type {install_command()}"
+    return f"adaptssr_plugin.recbole: {complaint}; {INSTALL}"

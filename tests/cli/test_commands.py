@@ -65,6 +65,11 @@ def pretrain(call, *words, dataset="small", output="new"):
     return call("pretrain", "--dataset", dataset, "--output", output, *SMALL, *ON_CPU, *words)
 
 
+def stages_of(err):
+    """What ``--quiet`` leaves: a line per stage, here by name."""
+    return [line.partition(": ")[0] for line in err.splitlines()]
+
+
 def assert_one_line(result, expected, status=2):
     code, out, err = result
     assert code == status
@@ -345,7 +350,7 @@ def files_named(out):
 class TestPretrain:
     def test_prints_the_selected_epochs_and_names_files_that_exist(self, call):
         status, out, err = pretrain(call)
-        assert (status, err) == (0, "")
+        assert (status, stages_of(err)) == (0, ["mlm", "adaptssr"])
         lines = out.splitlines()
         assert lines[0].startswith("mlm: epoch ")
         assert "of 2 selected (valid_accuracy 0." in lines[0]
@@ -392,19 +397,21 @@ class TestPretrain:
     def test_a_warm_start_says_what_it_knows_of_other_items(self, call):
         write_profiled_dataset(call.folder / "more", n_items=14)
         status, out, err = pretrain(call, "--warm-start", "run", dataset="more")
-        assert (status, err) == (0, "")
+        assert (status, stages_of(err)) == (0, ["adaptssr"])
         assert re.match(
             r"warm start: 9 of 1\d items taken by token, [1-5] keep their initialisation\nadaptssr: epoch", out
         )
         assert pretrain(call, "--warm-start", "run", output="same")[1].startswith("adaptssr: epoch ")
 
-    def test_progress_goes_to_standard_error(self, call):
-        words = ["--set", "use_gpu=False", "--mlm-epochs", "1", "--epochs", "0"]
+    @pytest.mark.parametrize(("quiet", "shown"), [([], (1, 2, 3)), (["--quiet"], (3,))])
+    def test_a_log_has_a_line_per_epoch(self, call, quiet, shown):
+        """On standard error; with --quiet only the last one."""
+        words = ["--set", "use_gpu=False", "--mlm-epochs", "3", "--epochs", "0", *quiet]
         status, out, err = call("pretrain", "--dataset", "small", "--output", "new", *SMALL, *words)
         assert status == 0
-        assert "mlm: 100%" in err
-        assert "mlm: 100%" not in out
-        assert "loss " in err
+        assert " to go" not in out
+        rest = r"loss \d+\.\d{4}, valid_accuracy \d\.\d{4}, \d+\.\d s, 0:00:0\d to go\n"
+        assert re.fullmatch("".join(f"mlm: epoch {epoch}/3, {rest}" for epoch in shown), err), err
 
 
 class TestFinetune:
@@ -412,7 +419,8 @@ class TestFinetune:
         elsewhere = call.folder.parent
         monkeypatch.chdir(elsewhere)  # the model knows where its dataset is
         status, out, err = call("finetune", "place/run", "--task", "gender", "--task", "job", *FINE)
-        assert (status, err) == (0, "")
+        assert status == 0
+        assert re.fullmatch(r"fine-tuning: run 8/8, job, adaptssr, seed 1, \d+\.\d s, 0:00:00 to go\n", err)
         header, _, *rows = out.splitlines()
         assert header.split()[:2] == ["Method", "gender"]
         names = [row[:15].strip() for row in rows[:5]]
@@ -538,7 +546,7 @@ def test_quickstart_end_to_end(call):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of scikit-learn, by version
         status, out, err = call("quickstart", "--output", "quick", "--seeds", "2", "--quiet", *sizes)
-    assert (status, err) == (0, "")
+    assert (status, stages_of(err)) == (0, ["mlm", "adaptssr", "fine-tuning"])
     first = out.splitlines()[0]
     assert first.startswith("Recipe of the quickstart, where it departs from the paper: dim 16 (paper 64)")
     assert "mlm_epochs 1 (paper 20)" in first

@@ -81,6 +81,17 @@ class TestTraining:
         assert checkpoint.split() == ["checkpoint", f"saved/{written.name}"]
         assert written.name.startswith(f"{model}-")
 
+    def test_a_log_has_whole_lines_and_the_time_to_go(self, call, data):
+        """Bars are for terminals; the stage before RecBole's own training has a line per epoch too."""
+        words = [word for word in QUICK if not word.startswith(("--epochs", "--show_progress"))]
+        words += ["--epochs=2", "--ssl_loss=infonce", "--ssl_mode=pretrain", "--ssl_epochs=1", "--ssl_warmup_epochs=0"]
+        status, _, err = call("SASRec", data, *words)
+        assert status == 0, err
+        assert "\r" not in err
+        assert re.search(r"^ssl: epoch 1/1, loss \d+\.\d{4}, valid_\w+ -?\d+\.\d{4}, .* to go$", err, re.MULTILINE), err
+        left = re.findall(r"training.* \[.*train loss.*\], (\d of 2) epochs and 0:00:\d\d to go$", err, re.MULTILINE)
+        assert left == ["1 of 2", "0 of 2"], err
+
     def test_is_the_same_as_the_function(self, call, data, monkeypatch):
         """The command line comes before the yaml, and a later yaml before an earlier one."""
         from adaptssr_plugin.recbole import run_recbole

@@ -6,6 +6,7 @@ import doctest
 import functools
 import graphlib
 import importlib
+import importlib.metadata
 import inspect
 import pkgutil
 import re
@@ -18,9 +19,13 @@ import pytest
 import torch
 from core_only import EXTRA, ROOT, run_python, run_with_core_only
 from document_cases import ROOMS
+from packaging.requirements import Requirement
+from packaging.version import Version
 from wheel_cases import build_wheel
 
 import adaptssr_plugin
+from adaptssr_plugin.cli.main import cli
+from adaptssr_plugin.errors import INSTALL
 
 PACKAGE = ROOT / "adaptssr_plugin"
 DOCS = PACKAGE / "docs"  # pages, and what builds them: no part of the package
@@ -169,16 +174,40 @@ def test_the_core_needs_torch_and_numpy_alone():
     assert done.stdout.splitlines() == [*core, "No module named 'scipy'"], done.stderr
 
 
+def requirement_lines(text):
+    return [line for line in text.split("\n") if line and not line.startswith("#")]
+
+
 def test_the_blocker_covers_the_extra():
-    lines = SETUP["options.extras_require"]["recbole"].split("\n")
-    named = {re.split(r"[<>=;\s]", line, maxsplit=1)[0] for line in lines if line and not line.startswith("#")}
-    assert named - {"setuptools"} == EXTRA.keys()
+    named = {Requirement(line).name for line in requirement_lines(SETUP["options.extras_require"]["recbole"])}
+    assert (named - {"setuptools"}) | {"recbole"} == EXTRA.keys()
+
+
+def test_the_extra_has_what_recbole_requires_but_ray():
+    """With RecBole's own bounds, or narrower ones: pip sees to neither after ``--no-deps``."""
+    options = [SETUP["options.extras_require"]["recbole"], SETUP["options"]["install_requires"]]
+    ours = {one.name: one.specifier for text in options for one in map(Requirement, requirement_lines(text))}
+    theirs = [one for one in map(Requirement, importlib.metadata.requires("recbole")) if not one.marker]
+    assert {one.name for one in theirs} - ours.keys() == {"ray"}
+    for one in theirs:
+        if one.name != "ray":
+            lowest = min((bound.version for bound in ours[one.name] if bound.operator in (">=", "==")), key=Version)
+            assert lowest in one.specifier, one
+
+
+def test_classifiers_name_the_tested_pythons():
+    named = re.findall(r"Python :: (3\.\d+)$", SETUP["metadata"]["classifiers"], re.MULTILINE)
+    assert named == [f"3.{minor}" for minor in range(10, 15)]
+    assert SETUP["options"]["python_requires"] == f">={named[0]}"
+    for page in (ROOT / "README.md", DOCS / "guide.md"):
+        text = " ".join(page.read_text(encoding="utf-8").split())
+        assert f"Python from {named[0]} to {named[-1]}" in text
 
 
 def test_the_command_says_what_to_install():
     done = run_with_core_only("from adaptssr_plugin.__main__ import main; main()")
     assert done.returncode == 1
-    assert done.stderr == 'adaptssr: the commands need click: pip install "adaptssr-plugin[recbole]"\n'
+    assert done.stderr == f"adaptssr: the commands need click, which is not installed; {INSTALL}\n"
 
 
 def test_the_import_takes_no_time_beside_that_of_torch():
@@ -272,6 +301,16 @@ def test_the_version_is_written_once():
     """Read by the build from the source text, without importing torch."""
     assert SETUP["metadata"]["version"] == "attr: adaptssr_plugin.__version__"
     assert re.fullmatch(r"\d+\.\d+\.\d+", adaptssr_plugin.__version__)
+
+
+def test_the_changelog_has_the_version_and_every_command():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    first, *others = re.findall(r"^## \[(.+?)\]", text, re.MULTILINE)
+    assert first == "Unreleased"
+    newest = text.partition("## [Unreleased]")[2].partition("\n## ")[0]
+    assert adaptssr_plugin.__version__ in (others[0] if others else newest)
+    (listed,) = re.findall(r"^- The command `adaptssr`: (.+)\.$", text, re.MULTILINE)
+    assert set(listed.replace("`", "").split(", ")) == cli.commands.keys()
 
 
 FROM_THE_WHEEL = """

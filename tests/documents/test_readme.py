@@ -5,12 +5,14 @@ import logging
 import re
 import subprocess
 import sys
+from pathlib import PurePosixPath
 
 import pytest
 import torch
 import yaml
 from core_only import ROOT
 from document_cases import (
+    GUIDE,
     NOT_RUN,
     README,
     SHORT_RUN,
@@ -26,6 +28,8 @@ from document_cases import (
 )
 
 from adaptssr_plugin.cli.main import cli, main
+from adaptssr_plugin.errors import INSTALL
+from adaptssr_plugin.recbole.requirements import RECBOLE_VERSION
 
 TOP_LEVEL = ("adaptssr_plugin", "examples", "benchmarks", "tests", ".ci")
 
@@ -106,8 +110,21 @@ def test_ci_runs_the_line_that_tests_as_it_is_printed():
     words = ["bash", "-c", f'{found}; printf %s "$readme"']
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout in blocks("bash", README)
-    assert [words[0] for words in shell_commands(done.stdout)] == ["python3", ".venv/bin/pip", ".venv/bin/pytest"]
+    pip = ".venv/bin/pip"
+    assert [words[0] for words in shell_commands(done.stdout)] == ["python3", pip, pip, ".venv/bin/pytest"]
     assert 'bash -c "$readme"' in script.splitlines()
+
+
+def test_every_place_installs_recbole_in_the_same_way():
+    """In the README's lines, in the guide, and in what an error says."""
+    in_clone, alone = [list(shell_commands(INSTALL.split("`")[1]))[step] for step in (0, 1)]
+    assert (in_clone, alone[-1]) == (["pip", "install", "-e", ".[recbole]"], f"recbole=={RECBOLE_VERSION}")
+    for page in (README, GUIDE):
+        commands = [[PurePosixPath(words[0]).name, *words[1:]] for words in commands_of(page)]
+        assert in_clone in commands
+        for place, words in enumerate(commands):
+            if words[:3] == in_clone[:3]:
+                assert commands[place + 1] == alone
 
 
 def test_extras_exist():

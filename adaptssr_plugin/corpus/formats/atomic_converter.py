@@ -1,10 +1,9 @@
 """From RecBole's atomic files to a corpus, whatever the order and the number of their lines."""
 
 from pathlib import Path
-from typing import Any
 
 from ...errors import InputError
-from ...progress import progress_bar
+from ...progress import Progress
 from .atomic import AtomicFile, TokenIds
 from .corpus_writer import InteractionsWriter, source_of
 from .dataset_writer import Converted, file_sizes
@@ -36,7 +35,7 @@ def convert_interactions(
         time_column: the column of times, as numbers.
         name: of the files of labels; None: the folder's.
         overwrite: replace a corpus that is there.
-        show_progress: a progress bar on standard error.
+        show_progress: a progress bar on standard error, in a log a line every ten seconds.
 
     Raises:
         InputError: a file that cannot be read, a missing column, an odd line, or a corpus that is there already.
@@ -48,9 +47,8 @@ def convert_interactions(
     source_files = source_of([path], kind="recbole", columns=columns)
     with (
         InteractionsWriter(Path(folder), name, overwrite, source=source_files) as writer,
-        progress_bar(total, "convert", show_progress, "B") as bar,
+        Progress(total, "convert", show_progress, "B") as bar,
     ):
-        bar.unit_scale = True
         _write_behaviours(AtomicFile(path), columns, writer, bar)
         if user_file.exists():
             _write_profiles(AtomicFile(user_file), user_column, writer)
@@ -67,7 +65,7 @@ def _inter_file(source: Path) -> Path:
     return found[0]
 
 
-def _write_behaviours(file: AtomicFile, columns: list[str], writer: InteractionsWriter, bar: Any) -> None:
+def _write_behaviours(file: AtomicFile, columns: list[str], writer: InteractionsWriter, bar: Progress) -> None:
     for column, kind in zip(columns, ("token", "token", "float"), strict=True):
         file.check(column, kind)
     user_column, item_column, time_column = columns

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...errors import InputError
-from ...progress import progress_bar
+from ...progress import Progress
 from .corpus_writer import CorpusWriter, make_writer
 from .dataset_writer import Converted, DatasetWriter, Users, file_sizes, numbered_lines
 
@@ -42,7 +42,7 @@ def convert_lines(
         overwrite: replace files of that name.
         corpus: write a corpus for :func:`~adaptssr_plugin.corpus.open_corpus` in place of RecBole's files; started
             again after it was broken off, it goes on where it was.
-        show_progress: a progress bar on standard error.
+        show_progress: a progress bar on standard error, in a log a line every ten seconds.
 
     Raises:
         InputError: a file that cannot be read, a user without items or with two lines, a name that a file cannot
@@ -82,7 +82,7 @@ def convert_parquet(
         overwrite: replace files of that name.
         corpus: write a corpus for :func:`~adaptssr_plugin.corpus.open_corpus` in place of RecBole's files; started
             again after it was broken off, it goes on where it was.
-        show_progress: a progress bar on standard error.
+        show_progress: a progress bar on standard error, in a log a line every ten seconds.
 
     Raises:
         InputError: as :func:`convert_lines`, a missing column or one of another type.
@@ -146,8 +146,7 @@ def _write_users(rows: Callable[[int], Iterator[_Row | Users]], writer: DatasetW
 
 
 def _line_rows(paths: Sequence[Path], total: int, show_progress: bool, skip: int) -> Iterator[_Row]:
-    with progress_bar(total, "convert", show_progress, "B") as bar:
-        bar.unit_scale = True
+    with Progress(total, "convert", show_progress, "B") as bar:
         for path in paths:
             with path.open("rb") as file:
                 for number, line in numbered_lines(file, path, bar):
@@ -203,7 +202,7 @@ def _parquet_columns(
 def _parquet_rows(
     paths: Sequence[Path], columns: tuple[str, str], n_users: int, show_progress: bool, skip: int
 ) -> Iterator[Users]:
-    with progress_bar(n_users, "convert", show_progress, "user") as bar:
+    with Progress(n_users, "convert", show_progress, "user") as bar:
         for path, number, batch in _parquet_batches(paths, columns):
             passed = min(skip, len(batch))
             skip -= passed

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import InputError
+from ...progress import Progress
 from .atomic import UnusableTokenError, is_usable
 
 _HEADER = "user_id:token\titem_id:token\ttimestamp:float\n"
@@ -275,7 +276,7 @@ def _glob_escaped(name: str) -> str:
     return re.sub(r"([*?\[])", r"[\1]", name)
 
 
-def numbered_lines(file: BinaryIO, path: str | Path, bar: Any) -> Iterator[tuple[int, str]]:
+def numbered_lines(file: BinaryIO, path: str | Path, bar: Progress) -> Iterator[tuple[int, str]]:
     """Give each line of UTF-8 text with its number, without its end and a byte-order mark; the bar counts bytes.
 
     Raises:

@@ -20,13 +20,12 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ...errors import InputError
-from ...progress import progress_bar
+from ...progress import Progress
 from .converters import fingerprint
 from .corpus_writer import make_writer
 from .dataset_writer import Converted, DatasetWriter, file_sizes, numbered_lines
@@ -60,7 +59,7 @@ def convert_ttl(
         name: of the dataset; None: the folder's.
         overwrite: replace files of that name.
         corpus: as for :func:`~adaptssr_plugin.corpus.formats.converters.convert_lines`.
-        show_progress: a progress bar on standard error.
+        show_progress: a progress bar on standard error, in a log a line every ten seconds.
 
     Returns:
         What was written; ``notes`` say how many rows of labels were left out since no sequence is left for them.
@@ -75,13 +74,14 @@ def convert_ttl(
     histories, labelled = _sorted_out(paths)
     if histories in labelled.values():  # gone through twice
         total *= 2
-    with progress_bar(total, "convert", show_progress, "B") as bar:
-        bar.unit_scale = True
-        with make_writer(folder, name, overwrite, corpus, [histories], kind="ttl") as writer:
-            marks, lines = _write_histories(histories, histories in labelled.values(), writer, bar)
-            columns = {column: _read_labels(path, bar) for column, path in labelled.items()}
-            if columns:
-                _write_labels(writer, marks, lines, columns, histories)
+    with (
+        Progress(total, "convert", show_progress, "B") as bar,
+        make_writer(folder, name, overwrite, corpus, [histories], kind="ttl") as writer,
+    ):
+        marks, lines = _write_histories(histories, histories in labelled.values(), writer, bar)
+        columns = {column: _read_labels(path, bar) for column, path in labelled.items()}
+        if columns:
+            _write_labels(writer, marks, lines, columns, histories)
     return writer.converted()
 
 
@@ -137,7 +137,7 @@ def _first_line(path: Path) -> str:
     raise InputError(f"{path}: expected sequences of item numbers, got an empty file")
 
 
-def _rows(path: Path, bar: Any) -> Iterator[tuple[int, list[str], str | None]]:
+def _rows(path: Path, bar: Progress) -> Iterator[tuple[int, list[str], str | None]]:
     """Give each line's number, its items without the padding, and what stands behind ",,", or None."""
     with path.open("rb") as file:
         for number, line in numbered_lines(file, path, bar):
@@ -165,7 +165,7 @@ def _integers(text: str, place: str, what: str) -> list[int]:
 
 
 def _write_histories(
-    path: Path, labelled: bool, writer: DatasetWriter, bar: Any
+    path: Path, labelled: bool, writer: DatasetWriter, bar: Progress
 ) -> tuple[npt.NDArray[np.uint64], "array[int]"]:
     """Write the .inter file; give the fingerprint of every sequence, and the number of its line."""
     marks, lines = array("Q"), array("q")
@@ -178,7 +178,7 @@ def _write_histories(
     return np.frombuffer(marks, dtype=np.uint64), lines
 
 
-def _read_labels(path: Path, bar: Any) -> _Labels:
+def _read_labels(path: Path, bar: Progress) -> _Labels:
     marks, values, ends, lines = array("Q"), array("q"), array("q", [0]), array("q")
     for number, items, rest in _rows(path, bar):
         place = f"{path}, line {number}"

@@ -11,6 +11,7 @@ import numpy as np
 from ...downstream import ProfileTask, paired
 from ...errors import InputError
 from ...methods import Recipe
+from ...progress import Show
 from ...training.checkpoints import write_text
 from ..efficiency import Efficiency, table_3
 from ..figures.ablation import Bar, draw_ablation
@@ -60,7 +61,7 @@ def compare(
     figures: Sequence[int] = (),
     jobs: int = 1,
     part: Part | None = None,
-    show_progress: bool = True,
+    show_progress: Show = True,
     variants: bool = False,
     report_only: bool = False,
 ) -> Comparison:
@@ -73,7 +74,7 @@ def compare(
         figures: of :data:`FIGURES`: the paper's numbers. 3 is for the plan's first task, 7 for the others.
         jobs: processes.
         part: this machine's share of the cells.
-        show_progress: one line with the cells left and the time to go.
+        show_progress: the cells left and the time to go, as :class:`~adaptssr_plugin.progress.Progress` shows them.
         variants: whether to compare the plan's variants of AdaptSSR, too.
         report_only: compute nothing; write what is finished.
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ...errors import InputError, TrainingDivergedError
-from ...progress import progress_bar
+from ...progress import Progress, Show
 from .cells import Cell, Pretraining, conditions
 from .plan import ComparePlan
 from .store import Store
@@ -65,7 +65,7 @@ def run_cells(
     wanted: Wanted,
     jobs: int = 1,
     part: Part | None = None,
-    show_progress: bool = True,
+    show_progress: Show = True,
 ) -> int:
     """Compute what is wanted and not finished; results are written as they come.
 
@@ -75,7 +75,7 @@ def run_cells(
         wanted: asked again whenever a cell is finished, since what is tuned decides what comes next.
         jobs: processes. Each gets an equal share of the cores.
         part: this machine's share; None: all.
-        show_progress: one line with the cells left and the time to go.
+        show_progress: the cells left and the time to go, as :class:`~adaptssr_plugin.progress.Progress` shows them.
 
     Returns:
         How many cells were computed.
@@ -86,7 +86,7 @@ def run_cells(
     """
     part = part or Part()
     pace, computed = _Pace(), 0
-    with progress_bar(0, "cells", show_progress, unit="cell") as bar, _workers(plan, store, jobs) as submit:
+    with Progress(0, "cells", show_progress, unit="cell", reports=True) as bar, _workers(plan, store, jobs) as submit:
         running: dict[Future[Any], Cell] = {}
         while True:
             cells, later = wanted()
@@ -97,7 +97,7 @@ def run_cells(
             for cell in ready[: max(0, jobs - len(running))]:
                 running[submit(cell)] = cell
             bar.total = computed + len(missing) + later
-            bar.set_postfix_str(f"{len(missing) + later} left, {pace.to_go(missing, later, jobs)} to go")
+            bar.line(f"{len(missing) + later} left, {pace.to_go(missing, later, jobs)} to go")
             if not running:
                 return computed  # nothing left, or what is left waits for other machines
             for future in wait(running, return_when=FIRST_COMPLETED).done:

@@ -18,7 +18,7 @@ from recbole.trainer import Trainer
 from torch import Tensor, nn
 
 from ...errors import InputError, TrainingDivergedError
-from ...progress import progress_bar
+from ...progress import Progress, on_terminal
 from ...training.processes import Processes
 from ..compat.data_parallel import alone, check_alike, check_shared_out, mean_over, with_shared_norms
 from ..compat.layers import mask_whole_batches
@@ -92,7 +92,14 @@ class RecommenderTrainer(Trainer):
                 self._pretrain(self.term, train_data, show_progress)
             if self._resumed_states is not None:
                 self._restore_random_states(self._resumed_states)
+            self._epochs = Progress(self.epochs, "epochs", show=False, done=self.start_epoch)
             return super().fit(train_data, valid_data, verbose, saved, show_progress, callback_fn)
+
+    def _generate_train_loss_output(self, epoch_idx: int, s_time: float, e_time: float, losses: Any) -> str:
+        """Write RecBole's line of an epoch, with how many there are and the time to go."""
+        line = super()._generate_train_loss_output(epoch_idx, s_time, e_time, losses)
+        self._epochs.update(1)
+        return f"{line}, {self.epochs - epoch_idx - 1} of {self.epochs} epochs and {self._epochs.to_go()} to go"
 
     def _pretrain(self, term: SelfSupervisedTerm, train_data: Any, show_progress: bool) -> None:
         """Warm the model up on its own loss, then train it on pairs of views of whole users.
@@ -102,7 +109,8 @@ class RecommenderTrainer(Trainer):
         """
         for epoch in range(term.settings.warmup_epochs):
             loss = self._train_epoch(train_data, epoch, show_progress=show_progress)
-            self.logger.info(f"warm-up epoch {epoch}: loss {loss if isinstance(loss, float) else sum(loss):.4f}")
+            loss = loss if isinstance(loss, float) else sum(loss)
+            self.logger.info(f"warm-up: epoch {epoch + 1}/{term.settings.warmup_epochs}, loss {loss:.4f}")
         pretrain_backbone(term, self.config, train_data._dataset, show_progress)
         path = Path(self.saved_model_file)
         self._save_checkpoint(-1, saved_model_file=str(path.with_name(f"{path.stem}-pretrained{path.suffix}")))
@@ -140,7 +148,7 @@ class RecommenderTrainer(Trainer):
         if self.processes.data_parallel and train_data.shuffle:
             train_data.sampler.set_epoch(epoch_idx)
         totals = _LossTotals(self.device)
-        with progress_bar(len(train_data), f"Train {epoch_idx:>5}", show_progress) as bar:
+        with Progress(len(train_data), f"Train {epoch_idx:>5}", show_progress and on_terminal()) as bar:
             for step, interaction in enumerate(train_data):
                 totals.add(step, self._step(loss_func, interaction))
                 if (step + 1) % _LOOK_EVERY == 0:
@@ -187,6 +195,7 @@ class RecommenderTrainer(Trainer):
         self, eval_data: Any, load_best_model: bool = True, model_file: Any = None, show_progress: bool = False
     ) -> Any:
         """Evaluate as RecBole does; of several processes, which all do, the first one's model and numbers count."""
+        show_progress = show_progress and on_terminal()  # a log has RecBole's lines
         if self.config["faster_layers"]:
             mask_whole_batches(eval_data, self.config, "evaluation")
         if not self.processes.data_parallel or not eval_data:

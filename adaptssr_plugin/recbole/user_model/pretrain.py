@@ -13,6 +13,7 @@ from ...corpus import BehaviourCorpus
 from ...encoders import UserEncoder
 from ...errors import InputError
 from ...methods import Recipe
+from ...progress import Show
 from ...seeding import stream_seed
 from ...training import load_artefact, save_artefact
 from ...training.artefacts import encoder_of, misfit
@@ -60,7 +61,7 @@ def pretrain(
     source: Source,
     recipe: Recipe,
     folder: str | Path,
-    show_progress: bool = True,
+    show_progress: Show = True,
     checkpoint_minutes: float = CHECKPOINT_MINUTES,
     say: Callable[[str], None] = lambda _: None,
 ) -> PretrainedModel:
@@ -80,7 +81,8 @@ def pretrain(
         source: where the behaviours come from.
         recipe: method and options; ``none`` gives the random initialisation.
         folder: where the files go; made if missing.
-        show_progress: a progress bar per stage, on standard error.
+        show_progress: on standard error. True: a progress bar per stage on a terminal, elsewhere one line per epoch;
+            ``"last"``: only the last line of each stage; False: nothing.
         checkpoint_minutes: of training between two checkpoints within an epoch; 0: after every step. The last two
             checkpoints are kept, and those of the epochs that are selected.
         say: is told, in one line, of items that a warm start does not know.

@@ -16,6 +16,7 @@ from ...errors import InputError
 from ...methods import Recipe
 from ...methods.plan import StagePlan, stage_plans
 from ...methods.views import UserHistories
+from ...progress import Show
 from ...seeding import stream_seed
 from ...training import MaskedItemFiller, MaskedItemStage, Stage, transfer
 from ...training.processes import Processes
@@ -60,7 +61,7 @@ class PretrainStages:
         folder: which gets a sub-folder per stage.
         manifest: what the run was asked for, kept in every checkpoint.
         checkpoint_minutes: of training between two checkpoints within an epoch.
-        show_progress: a progress bar per stage.
+        show_progress: as for :func:`~.pretrain.pretrain`.
     """
 
     config: Config
@@ -71,7 +72,7 @@ class PretrainStages:
     folder: Path
     manifest: Mapping[str, Any]
     checkpoint_minutes: float
-    show_progress: bool
+    show_progress: Show
 
     def run(self) -> tuple[UserEncoder, UserEncoder | None, tuple[StageResult, ...]]:
         """Run all stages, or go on where an interrupted run stopped; errors as for :func:`~.pretrain.pretrain`.

@@ -24,7 +24,7 @@ from ...corpus import Batch, BatchLoader
 from ...encoders import item_table
 from ...errors import InputError, TrainingStoppedError
 from ...methods.plan import StagePlan
-from ...progress import progress_bar
+from ...progress import Progress, Show
 from ...training import (
     EpochState,
     LastTwo,
@@ -140,12 +140,14 @@ class StageTrainer(CheckpointingTrainer):
         self._best_state: dict[str, Tensor] = {}
         self._epoch_state: EpochState | None = None
         self._stop = StopRequest(listens=False)
-        self._bar = progress_bar(0, plan.name, show=False)
+        self._bar = Progress(0, plan.name, show=False)
 
     # --- the crank -------------------------------------------------------------------------------------------
 
-    def run(self, train_data: BatchLoader, valid_data: BatchLoader, show_progress: bool = True) -> None:
+    def run(self, train_data: BatchLoader, valid_data: BatchLoader, show_progress: Show = True) -> None:
         """Train to the end, from the last checkpoint if there is one, and leave the selected weights in the stage.
+
+        ``show_progress`` is that of :func:`~.pretrain.pretrain`.
 
         Raises:
             TrainingDivergedError: NaN or infinity in a step.
@@ -162,9 +164,9 @@ class StageTrainer(CheckpointingTrainer):
         }
         # Without a folder it is part of a run that has checkpoints of its own, and its own word on lost processes.
         with self.processes.none_lost() if self.directory is not None else nullcontext():
-            self._run(train_data, valid_data, show_progress and self.processes.is_main_process)
+            self._run(train_data, valid_data, show_progress if self.processes.is_main_process else False)
 
-    def _run(self, train_data: BatchLoader, valid_data: BatchLoader, show_progress: bool) -> None:
+    def _run(self, train_data: BatchLoader, valid_data: BatchLoader, show_progress: Show) -> None:
         self._resume_from_last()
         if self.start_epoch < self.epochs and self.cur_step <= self.stopping_step:
             try:
@@ -177,10 +179,11 @@ class StageTrainer(CheckpointingTrainer):
                 raise
         self.stage.load_state_dict(self._selected_state())
 
-    def _fit(self, train_data: BatchLoader, valid_data: BatchLoader, show_progress: bool) -> None:
+    def _fit(self, train_data: BatchLoader, valid_data: BatchLoader, show_progress: Show) -> None:
         steps = len(train_data) * self.epochs
-        with compat_patches(), self._curves(), progress_bar(steps, self.plan.name, show_progress) as self._bar:
-            self._bar.update(len(train_data) * self.start_epoch + (self._epoch_state.steps if self._epoch_state else 0))
+        done = len(train_data) * self.start_epoch + (self._epoch_state.steps if self._epoch_state else 0)
+        self._bar = Progress(steps, self.plan.name, show_progress, done=done, reports=True)
+        with compat_patches(), self._curves(), self._bar:
             self._start_clock()
             self.fit(train_data, valid_data, verbose=False, saved=True, callback_fn=self._end_of_epoch)
 
@@ -248,7 +251,7 @@ class StageTrainer(CheckpointingTrainer):
             step, users = totals.first_bad + 1, _named(train_data, totals.first_bad)
             raise self._diverged(f"the loss was not finite at epoch {epoch}, step {step}, users {users}")
         means = totals.means()
-        self._bar.set_postfix_str(f"epoch {epoch}/{self.epochs}, loss {means.get('loss', 0.0):.4f}")
+        self._bar.note(f"epoch {epoch}/{self.epochs}, loss {means.get('loss', 0.0):.4f}")
         return means
 
     def _require_finite(self) -> None:
@@ -292,6 +295,11 @@ class StageTrainer(CheckpointingTrainer):
     def _end_of_epoch(self, epoch_idx: int, valid_score: float) -> None:
         """Write what a resumed run needs; RecBole calls it after its own book-keeping of the best epoch."""
         self._epoch_state = None
+        last, criterion = self.history[-1], f"valid_{self.stage.criterion}"
+        self._bar.line(
+            f"epoch {epoch_idx + 1}/{self.epochs}, loss {last.get('loss', 0.0):.4f}, "
+            f"{criterion} {last[criterion]:.4f}, {last['seconds']:.1f} s, {self._bar.to_go()} to go"
+        )
         if self.checkpoints is None:
             return
         self.tensorboard.flush()  # so that the curves of a killed run reach as far as its checkpoint

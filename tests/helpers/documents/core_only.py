@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
 
-# Import names of what the recbole extra of setup.cfg installs.
+# Import names of what the recbole extra of setup.cfg installs, and of RecBole, which follows it.
 EXTRA = {
     "recbole": "recbole",
     "pandas": "pandas",
