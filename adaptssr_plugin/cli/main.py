@@ -51,7 +51,7 @@ def quickstart(output: Path, seeds: int, quiet: bool, **options: Any) -> None:
     """Pre-train on ml-100k, fine-tune gender, age and occupation, and show what the pre-training bought.
 
     Masked-item warm-up, then self-supervised ranking, then fine-tuning from the pre-trained model and from
-    scratch, beside TF-IDF with logistic regression. ml-100k ships inside RecBole: nothing is downloaded. The
+    scratch, beside TF-IDF and LSA with logistic regression. ml-100k ships inside RecBole: nothing is downloaded. The
     settings differ from the paper's, since 943 users are few; the first line says where. An interrupted
     pre-training goes on when the command is given again.
     """

@@ -109,7 +109,7 @@ def write_label_curves(
 ) -> list[Path]:
     """Draw a panel for each task, and write ``STEM.png``, ``STEM.svg``, ``STEM.csv`` and ``STEM.md``.
 
-    Bands are ± one standard deviation over splits and seeds.
+    Bands, drawn for up to three encoders, are ± one standard deviation over splits and seeds.
 
     Args:
         curves: of :func:`label_curves`, at least one task.
@@ -131,13 +131,14 @@ def _figure(curves: Sequence[LabelCurves], conditions: str) -> "Figure":
 
     figure = Figure(figsize=(max(6.4, 1.2 + 3.6 * len(curves)), 4.8), layout="constrained")
     for ax, one in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves, strict=True):
+        banded = len(set(one.rows) - set(_PLAIN)) <= 3  # more bands hide each other
         looks = cycle(zip(_COLOURS, "osD^vP*<>h", strict=True))
         for name, row in one.rows.items():
             if name in _PLAIN:
                 colour, line, marker = _PLAIN[name]
             else:
                 (colour, marker), line = next(looks), "-"
-            alpha = 0.0 if name in _PLAIN else 0.1
+            alpha = 0.1 if name not in _PLAIN and banded else 0.0
             draw_band(ax, row, color=colour, alpha=alpha, linestyle=line, marker=marker, markersize=5, label=name)
         counts = sorted({int(n) for row in one.rows.values() for n in row})
         ax.set_xscale("log")

@@ -33,12 +33,8 @@ def paper_name(method: str) -> str:
 
 
 def tuned_name(method: str, tuned: str, trained: float) -> str:
-    """Name a row after its method and, where a part of the weights was trained, after which and how much of them."""
-    return (
-        paper_name(method)
-        if tuned in ("all", "linear")
-        else f"{paper_name(method)}, {tuned} ({100 * trained:.1f} % trained)"
-    )
+    """Name a row after its method and, where not all weights were trained, after what was and how much of them."""
+    return paper_name(method) if tuned == "all" else f"{paper_name(method)}, {tuned} ({100 * trained:.1f} % trained)"
 
 
 @dataclass(frozen=True)

@@ -179,7 +179,9 @@ def fine_tuning_records(
             for split_seed, n_labels in within:
                 recipe = start.recipe if split_seed is None else replace(start.recipe, split_seed=split_seed)
                 result = fine_tune(config, corpus, task, recipe, seed, start.encoder, n_labels, frozen)
-                method = tuned_name(start.method, recipe.ft_tune, result.trained)
+                method = start.method
+                if recipe.ft_tune not in ("all", "linear"):
+                    method = tuned_name(method, recipe.ft_tune, result.trained)
                 blank = Record(
                     dataset, task.name, method, recipe.preset, recipe.warm_start, None, None, seed, "", "", 0.0,
                     result.best_epoch, start.pretrain_epoch, result.seconds, peak_memory_mb(), recipe.split_seed,
