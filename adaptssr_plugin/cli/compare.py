@@ -21,7 +21,7 @@ _PATH = click.Path(path_type=Path)
     "--table",
     "tables",
     multiple=True,
-    type=click.Choice(["paper", "controlled", "reidentification", "none"]),
+    type=click.Choice(["paper", "controlled", "linear", "reidentification", "none"]),
     help="May be repeated. Default: paper and controlled.",
 )
 @click.option("--figure", "figures", multiple=True, type=click.Choice(["3", "4", "5", "7"]), help="May be repeated.")
@@ -63,6 +63,7 @@ def compare(
     temperature and strength of augmentation on validation rows. Several machines: --part 1/3, 2/3 and 3/3, then
     concatenate their cells.jsonl in one folder and give the command once more.
 
+    --table linear is the controlled comparison by logistic regression on frozen vectors, over eight random splits.
     --table reidentification needs no labels: every method is pre-trained on the older half of every history, and asked
     whose newer half is whose.
 

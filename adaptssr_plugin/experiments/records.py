@@ -25,6 +25,7 @@ PAPER_NAMES = {
 # Rows that the paper's table has not: what needs no encoder, and the start that the methods share.
 MAJORITY, TFIDF, LSA, POPULARITY = "Majority class", "TF-IDF + LR", "LSA + LR", "Popularity"
 WARM_UP = "MLM warm-up only"
+SVD_START = "SVD start"  # the untrained encoder over an item table of a truncated SVD
 
 
 def paper_name(method: str) -> str:

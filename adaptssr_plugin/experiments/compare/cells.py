@@ -173,8 +173,9 @@ def warm_up_of(recipe: Recipe) -> Recipe:
         for name in DEFAULTS
         if name.startswith("mlm_")
         or name in _ENCODER
-        or name in {"batch_size", "history", "valid_share", "stopping_step", "clip_grad_norm", "amp_dtype"}
-        or name in {"seed", "split_seed"}
+        or name
+        in {"item_init", "item_lr_share", "batch_size", "history", "valid_share", "stopping_step", "clip_grad_norm"}
+        or name in {"amp_dtype", "seed", "split_seed"}
     }
     return Recipe(method="adaptssr", warm_start="mlm", epochs=0, **kept)
 

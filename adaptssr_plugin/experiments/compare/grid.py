@@ -8,7 +8,7 @@ from typing import Any
 
 from ...downstream import ProfileTask
 from ...methods import Recipe
-from ..records import WARM_UP, paper_name
+from ..records import SVD_START, WARM_UP, paper_name
 from ..reidentification import RANDOM
 from .cells import (
     DEFAULTS,
@@ -66,12 +66,12 @@ class Row:
     @property
     def runs(self) -> int:
         """Runs on a split; linear reading of a pre-trained model has nothing random, so there it is one for each."""
-        linear = self.recipe.ft_tune == "linear" and self.recipe.method != "none"
+        linear = self.recipe.ft_tune == "linear" and self.start(0) is not None
         return min(self.seeds, self.pretrain_seeds) if linear else self.seeds
 
     def start(self, seed: int) -> Pretraining | None:
         """Give the model that a run of fine-tuning starts from."""
-        if self.recipe.method == "none":
+        if self.recipe.method == "none" and self.recipe.item_init == "random":
             return None
         fresh = {name: DEFAULTS[name] for name in _FINE_TUNING}
         return Pretraining(
@@ -138,7 +138,7 @@ class Grid:
             for one in plan.methods
         ]
         if controlled:
-            rows += self._warm_up()
+            rows += [*self._svd_start(), *self._warm_up()]
         for row in rows:
             self.ask(row.cells(plan.tasks))
         if not controlled:
@@ -153,6 +153,13 @@ class Grid:
         for row in rows:
             self.ask(row.cells(plan.tasks))
         return rows
+
+    def _svd_start(self, **options: Any) -> list[Row]:
+        """Make the row of the untrained encoder, where models begin with an SVD's item vectors."""
+        if self.plan.recipe("adaptssr", True).item_init == "random":
+            return []
+        recipe = self.plan.recipe("none", True, item_init="svd", **options)
+        return [Row(SVD_START, recipe, self.plan.seeds, self.plan.pretrain_seeds, splits=self.plan.splits)]
 
     def _warm_up(self, **options: Any) -> list[Row]:
         """Make the row of the common start itself: what a method does not improve upon has added nothing."""
@@ -312,7 +319,8 @@ class Grid:
         recipes = {paper_name(method): plan.recipe(method, True, history="older") for method in plan.methods}
         recipes.pop(paper_name("none"), None)
         rows = {RANDOM: cells(plan.recipe("none", True, history="older"))}
-        rows |= {row.name: cells(row.recipe) for row in self._warm_up(history="older")}
+        starts = [*self._svd_start(history="older"), *self._warm_up(history="older")]
+        rows |= {row.name: cells(row.recipe) for row in starts}
         rows |= {name: cells(recipe) for name, recipe in recipes.items()}
         for row in rows.values():
             self.ask(row)

@@ -46,10 +46,12 @@ class ComparePlan:
         recbole: RecBole's own options.
         tasks: what the models are fine-tuned on; re-identification alone needs none.
         methods: rows of the tables, by the names of :func:`~adaptssr_plugin.methods.available`.
-        options: options of every recipe, over the paper's: what the size of the corpus asks for.
+        preset: of every recipe, see :func:`~adaptssr_plugin.methods.presets`.
+        options: options of every recipe, over the preset's: what the size of the corpus asks for.
         controlled: options over those in the controlled comparison, the same for all methods: the warm-up, as a rule.
         seeds: runs of fine-tuning for a row.
         splits: random splits of every task's rows, each with all runs of fine-tuning; the first is that of one split.
+        linear_splits: the same for the table ``linear``, whose runs take seconds.
         label_curve: numbers of training labels, null for all, of a curve that reads frozen vectors linearly; none: no
             curve. In a file, true stands for 50, 100, 200, 500, 1,000 and all.
         pretrain_seeds: pre-trainings for a row; run s of fine-tuning starts from pre-training ``s % pretrain_seeds``.
@@ -70,10 +72,12 @@ class ComparePlan:
     tasks: tuple[TaskSpec, ...] = ()
     recbole: Mapping[str, Any] = field(default_factory=dict)
     methods: tuple[str, ...] = tuple(available())
+    preset: str = "paper"
     options: Mapping[str, Any] = field(default_factory=dict)
     controlled: Mapping[str, Any] = field(default_factory=lambda: {"warm_start": "mlm"})
     seeds: int = 5
     splits: int = 1
+    linear_splits: int = 8
     label_curve: tuple[int | None, ...] = ()
     pretrain_seeds: int = 1
     tuning_seeds: int = 2
@@ -93,7 +97,15 @@ class ComparePlan:
         Raises:
             InputError: a value of the wrong type or out of range.
         """
-        for name in ("seeds", "splits", "pretrain_seeds", "tuning_seeds", "figure_seeds", "ablation_seeds"):
+        for name in (
+            "seeds",
+            "splits",
+            "linear_splits",
+            "pretrain_seeds",
+            "tuning_seeds",
+            "figure_seeds",
+            "ablation_seeds",
+        ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"{name}: expected a positive integer, got {value!r}")
@@ -122,8 +134,14 @@ class ComparePlan:
 
     def recipe(self, method: str, controlled: bool, **options: Any) -> Recipe:
         """Make the recipe of a row; ``none`` and what comes before a controlled start stay what they are."""
-        merged = {**self.options, **(self.controlled if controlled and method != "none" else {}), **options}
-        return recipe(method, "paper", merged)
+        merged = {**self.options, **(self.controlled if controlled and method != "none" else {})}
+        if method == "none":
+            merged["item_init"] = "random"
+        return recipe(method, self.preset, {**merged, **options})
+
+    def linear(self) -> "ComparePlan":
+        """Give the plan whose tasks are read linearly from frozen vectors."""
+        return dataclasses.replace(self, options={**self.options, "ft_tune": "linear"}, splits=self.linear_splits)
 
 
 def packaged_plans() -> list[str]:

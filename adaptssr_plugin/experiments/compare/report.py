@@ -19,7 +19,7 @@ from ..figures.robustness import Curve, draw_robustness
 from ..figures.similarity import SimilarityDistributions
 from ..figures.similarity_plot import draw_similarity
 from ..label_curve import HOW, curves_text, label_curves, write_label_curves
-from ..records import LSA, MAJORITY, POPULARITY, TFIDF, WARM_UP, Record, write_records
+from ..records import LSA, MAJORITY, POPULARITY, SVD_START, TFIDF, WARM_UP, Record, write_records
 from ..reidentification import PLAIN, RANDOM, conditions, records_of
 from ..tables import PAPER_ROWS, best_baseline_footer, csv_text, rows_in_order, table_2
 from ..task_tables import LINEAR, splits_shown
@@ -31,10 +31,16 @@ from .running import Part, run_cells
 from .store import Store
 
 OF_TASKS = ("paper", "controlled")
-TABLES = (*OF_TASKS, "reidentification")
+TABLES = (*OF_TASKS, "linear", "reidentification")
 FIGURES = (3, 4, 5, 7)
 _PLAIN_ROWS = (MAJORITY, TFIDF, LSA, POPULARITY)
-_ENCODER_ROWS = (PAPER_ROWS[0], WARM_UP, *PAPER_ROWS[1:], TUNED)  # as the paper's, what it has not where it belongs
+_ENCODER_ROWS = (
+    PAPER_ROWS[0],
+    SVD_START,
+    WARM_UP,
+    *PAPER_ROWS[1:],
+    TUNED,
+)  # as the paper's, what it has not where it belongs
 
 
 @dataclass(frozen=True)
@@ -95,34 +101,50 @@ def compare(
     check_ready(plan)
     store = Store(Path(folder), load_data(plan).fingerprint)
 
+    linear = plan.linear() if "linear" in tables else None
+    if linear is not None:  # which has the curve
+        plan = replace(plan, label_curve=())
+
+    def asked() -> list[Grid]:
+        grids = [_asked(plan, store, tables, figures, variants)]
+        return grids if linear is None else [*grids, _asked(linear, store, ("controlled",), (), False)]
+
     def wanted() -> tuple[list[Any], int]:
-        grid = _asked(plan, store, tables, figures, variants)
-        return grid.cells, grid.later
+        cells = {cell.key(store.fingerprint): cell for grid in asked() for cell in grid.cells}
+        return list(cells.values()), sum(grid.later for grid in asked())
 
     computed = 0 if report_only else run_cells(plan, store, wanted, jobs, part, show_progress)
-    grid = _asked(plan, store, tables, figures, variants)
-    unfinished = sum(store.get(cell) is None for cell in grid.cells) + grid.later
+    cells, later = wanted()
+    unfinished = sum(store.get(cell) is None for cell in cells) + later
+    grid, *others = asked()
     report = _Report(grid, Path(folder))
     of_tasks = [name for name in tables if name in OF_TASKS]
-    texts = {name: report.table(name == "controlled") for name in of_tasks}
+    texts = {name: report.table(name == "controlled", name) for name in of_tasks}
     if of_tasks:
         texts["efficiency"] = report.efficiency(of_tasks)
     if "reidentification" in tables:
         texts["reidentification"] = report.reidentification()
     if variants:
         texts["variants"] = report.variants()
-    if curve := report.label_curves():
+    of_labels = report
+    for other in others:
+        of_labels = _Report(other, Path(folder))
+        texts["linear"] = of_labels.table(True, "linear")
+    if curve := of_labels.label_curves():
         texts["labels"] = curve
     for number in figures:
         report.figure(number)
-    report.write_all_records()
-    return Comparison({name: text for name, text in texts.items() if text}, report.files, computed, unfinished)
+    reports = dict.fromkeys((report, of_labels))
+    for one in reports:
+        one.write_all_records()
+    files = [path for one in reports for path in one.files]
+    return Comparison({name: text for name, text in texts.items() if text}, files, computed, unfinished)
 
 
 def _asked(plan: ComparePlan, store: Store, tables: Sequence[str], figures: Sequence[int], variants: bool) -> Grid:
     """Make the grid and ask for everything, in the order in which it should be computed."""
     grid = Grid(plan, store)
-    if set(tables) != {"reidentification"} or variants or figures:
+    if set(tables) - {"linear", "reidentification"} or variants or figures or plan.label_curve:
         grid.ask(_baseline_cells(plan))
     for name in tables:
         if name in OF_TASKS:
@@ -167,9 +189,8 @@ class _Report:
 
     # --- tables --------------------------------------------------------------------------------------------------
 
-    def table(self, controlled: bool) -> str:
+    def table(self, controlled: bool, name: str) -> str:
         """Write Table 2, as the paper's or controlled, in three formats; returns its text, empty without results."""
-        name = "controlled" if controlled else "paper"
         rows = self.grid.table(controlled)
         measured = [*self._baselines(), *(one for row in rows for one in self._of_row(row))]
         self._measured[name] = measured
