@@ -40,6 +40,11 @@ DEFAULTS: dict[str, Any] = {one.name: one.default for one in dataclasses.fields(
 # The options of the encoder, but for dropout.
 _ENCODER = {"encoder", "dim", "n_layers", "n_heads", "ff_dim", "max_len", "embed_norm", "embed_dropout", "interests"}
 
+_OF_STAGES = {
+    "item_init", "item_lr_share", "batch_size", "history", "valid_share", "stopping_step", "clip_grad_norm", "amp_dtype",
+    "seed", "split_seed",
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Data:
@@ -169,13 +174,7 @@ class Pretraining(Cell):
 def warm_up_of(recipe: Recipe) -> Recipe:
     """Give the recipe of the masked-item stage alone, without options that have no part in it."""
     kept = {
-        name: getattr(recipe, name)
-        for name in DEFAULTS
-        if name.startswith("mlm_")
-        or name in _ENCODER
-        or name
-        in {"item_init", "item_lr_share", "batch_size", "history", "valid_share", "stopping_step", "clip_grad_norm"}
-        or name in {"amp_dtype", "seed", "split_seed"}
+        name: getattr(recipe, name) for name in DEFAULTS if name.startswith("mlm_") or name in _ENCODER | _OF_STAGES
     }
     return Recipe(method="adaptssr", warm_start="mlm", epochs=0, **kept)
 
