@@ -41,8 +41,8 @@ DEFAULTS: dict[str, Any] = {one.name: one.default for one in dataclasses.fields(
 _ENCODER = {"encoder", "dim", "n_layers", "n_heads", "ff_dim", "max_len", "embed_norm", "embed_dropout", "interests"}
 
 _OF_STAGES = {
-    "item_init", "item_lr_share", "batch_size", "history", "valid_share", "stopping_step", "clip_grad_norm", "amp_dtype",
-    "seed", "split_seed",
+    "item_init", "item_lr_share", "batch_size", "history", "valid_share", "stopping_step", "clip_grad_norm",
+    "amp_dtype", "seed", "split_seed",
 }  # fmt: skip
 
 

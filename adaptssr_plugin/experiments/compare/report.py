@@ -508,8 +508,9 @@ class _Report:
                 self.files.append(write_records(self.folder / f"records-{name}.csv", records, where))
         if self.plan.tasks and (tried := list(self._tried())):
             lines = [("method", "option", "value", "strength", "valid", "runs"), *tried]
-            write_text(self.folder / "tuning.csv", csv_text(lines))
-            self.files.append(self.folder / "tuning.csv")
+            linear = "-linear" if self.plan.recipe("none", False).ft_tune == "linear" else ""
+            self.files.append(self.folder / f"tuning{linear}.csv")
+            write_text(self.files[-1], csv_text(lines))
 
     def _tried(self) -> Iterator[tuple[object, ...]]:
         """Validation values of everything that tuning looked at."""
