@@ -143,7 +143,8 @@ class Pretraining(Cell):
         fingerprint = load_data(plan).fingerprint
         recipe, warm_up = self.recipe, self.needs()
         if warm_up is not None:
-            recipe = dataclasses.replace(recipe, warm_start=str(models / warm_up.key(fingerprint)))
+            start = str(models / warm_up.key(fingerprint))
+            recipe = dataclasses.replace(recipe, warm_start=start, item_init="random")  # whose item table it brings
             if method_named(recipe.method).needs_filler:
                 # A finished model has no output bias: what fills views is the warm-up, trained on for a while.
                 recipe = dataclasses.replace(recipe, mlm_epochs=math.ceil(recipe.mlm_epochs / 10), mlm_select="last")
@@ -349,7 +350,7 @@ def _model_of(start: Pretraining | None, data: Data, models: Path) -> tuple[User
     if start is None:
         return None, None
     model = load_pretrained(models / start.key(data.fingerprint))
-    return model.encoder, model.stages[-1].selected_epoch
+    return model.encoder, model.stages[-1].selected_epoch if model.stages else None
 
 
 @dataclass(frozen=True)
