@@ -7,6 +7,7 @@ import argparse
 import importlib
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,7 +23,7 @@ BENCHMARKS = {
     "scale": ("scale", "run", "pre-training from corpora of ten thousand to 1.5 million users"),
     "corpus": ("corpus", "run", "converting, opening and reading a corpus of 1.5 million users on disk"),
     "loading": ("loading", "run", "loading a million interactions and ten by RecBole and by this package"),
-    "recbole": ("recbole_runs", "run", "steps of SASRec on ml-100k by RecBole as it comes and by this package"),
+    "recbole": ("recbole_runs", "run", "steps of SASRec by RecBole as it comes and by this package, one cause a row"),
     "recbole_metrics": ("recbole_runs", "metrics_over_seeds", "what faster_layers does to the metrics, over seeds"),
     "kills": ("kills", "run", "a pre-training that is killed for half an hour against one left in peace"),
     "methods": ("methods_table", "run", "every pre-training method under its losses on ml-100k"),
@@ -40,6 +41,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), help="what is measured; CUDA where there is any")
     parser.add_argument("--limit", type=float, metavar="SECONDS", help="of each benchmark: no case begins later")
     parser.add_argument("--minutes", type=float, help="kills: how long there are any; 30 by default")
+    parser.add_argument("--lines", type=Path, metavar="FILE", help="recbole: histories besides, user item item ...")
     parser.add_argument("--plot", action="store_true", help="measure nothing, draw again from the CSV files there are")
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
@@ -50,20 +52,20 @@ def main() -> None:
     output.mkdir(parents=True, exist_ok=True)
     for name in ALL if arguments.name == "all" else (arguments.name,):
         measure.limit_seconds(arguments.limit)
-        _one(name, output, arguments.quick, arguments.plot, arguments.minutes)
+        more = {"kills": {"minutes": arguments.minutes}, "recbole": {"lines": arguments.lines}}.get(name, {})
+        _one(name, output, arguments.quick, arguments.plot, {key: value for key, value in more.items() if value})
     if arguments.name == "all" and device == "cpu":  # what is asked for is asked of a processor
         from benchmarks.support import summary
 
         summary.run(output)
 
 
-def _one(name: str, output: Path, quick: bool, only_plot: bool, minutes: float | None) -> None:
+def _one(name: str, output: Path, quick: bool, only_plot: bool, more: dict[str, Any]) -> None:
     module_name, function, _ = BENCHMARKS[name]
     module = importlib.import_module(f"benchmarks.{module_name}")
     started = time.perf_counter()
     if not only_plot:
         print(f"== {name}, on {measure.default_device()}", flush=True)
-        more = {"minutes": minutes} if name == "kills" and minutes else {}
         getattr(module, function)(output, quick=quick, **more)
     if hasattr(module, "plot") and function == "run":
         module.plot(output)

@@ -5,8 +5,10 @@ paper's lengths (mean 55 of 100) this halves the work of a Transformer.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -52,6 +54,36 @@ def length_groups(item_seq_len: Tensor, max_groups: int | None = None) -> Iterat
         start = end
 
 
+def priced_groups(item_seq_len: Tensor, group_cost: float) -> list[LengthGroup]:
+    """Cut a batch into groups of similar length where one more costs less than the padding that it saves.
+
+    Args:
+        item_seq_len: int64 ``(B,)``, B at least 1.
+        group_cost: padded positions that cost as much time as one group more.
+
+    Returns:
+        The groups, shortest first. One read-back of the lengths.
+    """
+    return [LengthGroup(rows, width) for rows, width, _ in _priced(item_seq_len, group_cost)]
+
+
+def _priced(item_seq_len: Tensor, group_cost: float) -> Iterator[tuple[Tensor, int, bool]]:
+    """Give rows and width of a group, and whether all of its rows are as long: the cuts of least cost in all."""
+    ordered, rows = item_seq_len.sort()
+    lengths, counts = np.unique(ordered.tolist(), return_counts=True)
+    ends = np.append(0, counts.cumsum())
+    least, before = np.zeros(len(ends)), np.zeros(len(ends), dtype=int)  # of the rows up to each of the ends
+    for end in range(1, len(ends)):
+        costs = least[:end] + (ends[end] - ends[:end]) * lengths[end - 1]
+        before[end] = costs.argmin()
+        least[end] = costs[before[end]] + group_cost
+    cuts = [len(lengths)]
+    while cuts[-1]:
+        cuts.append(int(before[cuts[-1]]))
+    for start, end in pairwise(reversed(cuts)):
+        yield rows[ends[start] : ends[end]], int(lengths[end - 1]), end == start + 1
+
+
 class Block(NamedTuple):
     """Rows of a batch, padded to the longest of them, whose positions stand one behind the other."""
 
@@ -86,16 +118,7 @@ def length_blocks(item_seq_len: Tensor, max_groups: int | None = None) -> list[B
     """
     if max_groups is not None or item_seq_len.device.type != "cpu":
         return [_block(item_seq_len, *group, uniform=False) for group in length_groups(item_seq_len, max_groups)]
-    ordered, rows = item_seq_len.sort()
-    lengths: list[int] = ordered.tolist()
-    starts = [0]
-    for row in range(1, len(lengths)):
-        if (lengths[row] - lengths[row - 1]) * (row - starts[-1]) > _BLOCK_COST:
-            starts.append(row)
-    return [
-        _block(item_seq_len, rows[start:end], lengths[end - 1], uniform=lengths[start] == lengths[end - 1])
-        for start, end in zip(starts, [*starts[1:], len(lengths)], strict=True)
-    ]
+    return [_block(item_seq_len, *group) for group in _priced(item_seq_len, _BLOCK_COST)]
 
 
 def _block(item_seq_len: Tensor, rows: Tensor, width: int, uniform: bool) -> Block:

@@ -1,17 +1,21 @@
-"""One RecBole run in a process of its own: ``python -m benchmarks.support.recbole_process stock|ours run|steps JSON``.
+"""One RecBole run in a process of its own: ``python -m benchmarks.support.recbole_process WHICH run|steps JSON``.
 
-``stock`` is RecBole as pip installs it, with only the patches without which it does not start on today's numpy and
-torch; this package is not imported. ``run`` prints one line of JSON: seconds of every training epoch, losses and
-metrics. ``steps`` trains so many steps of the first epoch as each line of the standard input says, answers each with a
-line of JSON, and ends with the input.
+WHICH is ``ours``, or ``stock``: RecBole as pip installs it, with only the patches without which it does not start on
+today's numpy and torch; this package is not imported. ``stock_anomaly_off`` is the same without autograd's anomaly
+mode, which one of RecBole's models switches on when it is imported. ``run`` prints one line of JSON: seconds of every
+training epoch, losses and metrics. ``steps`` trains a step of the first epoch and then so many as each line of the
+standard input says, answers each line with what the latter took, in JSON, and ends with the input.
 """
 
+import contextlib
+import ctypes
 import importlib
 import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -42,6 +46,16 @@ def stock(options: dict[str, Any], watch: "Watch") -> Any:
     from recbole.trainer import Trainer
 
     return watch(Trainer, lambda: quick_start.run_recbole(config_dict=options))
+
+
+def stock_anomaly_off(options: dict[str, Any], watch: "Watch") -> Any:
+    """Run RecBole as in :func:`stock`, without autograd's anomaly mode."""
+    patch()
+    import torch
+
+    importlib.import_module("recbole.model.sequential_recommender.sine")
+    torch.autograd.set_detect_anomaly(False)
+    return stock(options, watch)
 
 
 def ours(options: dict[str, Any], watch: "Watch") -> Any:
@@ -107,14 +121,19 @@ class OnDemand:
     def __iter__(self) -> Iterator[Any]:
         _say({"steps_per_epoch": len(self._batches)})
         batches = iter(self._batches)
+        _forget_peak()
+        before = _memory_mb("VmRSS")
         for line in sys.stdin:
+            yield next(batches)  # after the other runs' turns, memory and caches are cold
             started = self._now()
             for _ in range(int(line)):
                 yield next(batches)
             # Asked for the next batch, the trainer is done with the last one.
             seconds = self._now() - started
-            _say({"seconds": seconds, "losses": [float(loss.detach()) for loss in self._losses]})
+            losses = [float(loss.detach()) for loss in self._losses]
+            _say({"seconds": seconds, "losses": losses, "step_mb": _memory_mb("VmHWM") - before})
             self._losses.clear()
+            _give_memory_back()
         os._exit(0)  # what is left of the run is not wanted
 
     def _now(self) -> float:
@@ -125,6 +144,26 @@ class OnDemand:
         return time.perf_counter()
 
 
+def _memory_mb(name: str) -> float:
+    """Read what the process holds (VmRSS) or held at most (VmHWM) on Linux; 0 elsewhere."""
+    status = Path("/proc/self/status")
+    lines = status.read_text(encoding="utf-8").splitlines() if status.exists() else []
+    return sum(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024 / 1e6
+
+
+def _forget_peak() -> None:
+    with contextlib.suppress(OSError):  # some kernels do not have it
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+
+
+def _give_memory_back() -> None:
+    """Let the other runs have what a step has freed."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
+        if trim is not None:
+            trim(0)
+
+
 def _say(answer: dict[str, Any]) -> None:
     print("RESULT " + json.dumps(answer), flush=True)
 
@@ -133,4 +172,5 @@ if __name__ == "__main__":
     which, how, text = sys.argv[1:]
     sys.argv = sys.argv[:1]  # RecBole reads the command line of whatever runs it
     watch: Watch = {"run": timed_epochs, "steps": steps_on_demand}[how]
-    _say({"stock": stock, "ours": ours}[which](json.loads(text), watch))
+    runs = {"stock": stock, "stock_anomaly_off": stock_anomaly_off, "ours": ours}
+    _say(runs[which](json.loads(text), watch))

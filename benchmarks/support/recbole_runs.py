@@ -1,4 +1,4 @@
-"""Training steps of SASRec on ml-100k: RecBole as it comes against this package, with the flag off and on."""
+"""Training steps of SASRec: RecBole as it comes against this package, with the flag off and on, one cause a row."""
 
 import importlib.util
 import json
@@ -16,44 +16,67 @@ from typing import Any
 
 import torch
 
+from adaptssr_plugin.corpus.formats.converters import convert_lines
 from benchmarks.support.measure import conditions, default_device, free_bytes, is_over, quantiles, write_csv
 
 SEED = 2020  # RecBole's own
 DATASET = "ml-100k-ranks"
 RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "RecBole": ("stock", {}),
-    "ssl_loss: none": ("ours", {"ssl_loss": "none"}),
-    "ssl_loss: none, faster_layers": ("ours", {"ssl_loss": "none", "faster_layers": True}),
-    "ssl_loss: adaptssr": ("ours", {"ssl_loss": "adaptssr"}),
-    "ssl_loss: infonce": ("ours", {"ssl_loss": "infonce"}),
+    "RecBole, anomaly mode off": ("stock_anomaly_off", {}),
+    **{
+        f"ssl_loss: {loss}{', faster_layers' if faster else ''}": ("ours", {"ssl_loss": loss, "faster_layers": faster})
+        for loss in ("none", "infonce", "adaptssr")
+        for faster in (False, True)
+    },
 }
-_BYTES_EACH = 2.8e9  # of a process; more than half of it is held between the steps
-_FEWEST_ROUNDS, _SECONDS = 5, 400.0  # no round but the fewest begins later
+_BYTES_AT_WORK, _BYTES_AT_REST = 2.8e9, 0.9e9  # of a process
+_FEWEST_ROUNDS, _SECONDS = 5, 600.0  # on a data set: no round but the fewest begins later
 _QUICK = {"MAX_ITEM_LIST_LENGTH": 5, "hidden_size": 8, "inner_size": 8, "train_batch_size": 8192}
 
 
-def run(output: Path, quick: bool) -> None:
-    """Measure, print and write ``recbole.csv``, as it goes.
+def run(output: Path, quick: bool, lines: Path | None = None) -> None:
+    """Measure, print and write ``recbole.csv``, as it goes: on ml-100k, and on ``lines``.
 
     An epoch of RecBole alone takes minutes on a processor. So every run has a process of its own, which trains its
-    first epoch a step at a time, when its turn comes: each round lets every run take one step, in another order, so
-    that a machine that slows down slows all of them. Seconds per epoch are not measured but computed, as the number of
-    its steps times the median seconds of a step; the last batch of an epoch, which is smaller, counts as a whole one.
+    first epoch a step at a time, when its turn comes: each round lets every run take two steps, of which the second
+    counts, in another order, so that a machine that slows down slows all of them. Seconds per epoch are not measured
+    but computed, as the number of its steps times the median seconds of a step; the last batch of an epoch, which is
+    smaller, counts as a whole one.
+
+    Args:
+        output: folder of the CSV file.
+        quick: a tiny model, two rounds.
+        lines: histories to measure on besides, a text file of lines ``user item item ...``.
     """
     if importlib.util.find_spec("recbole") is None:
         print("recbole: left out, RecBole is not installed")
         return
-    needed, free = _BYTES_EACH * len(RUNS), free_bytes(torch.device("cpu"))
+    needed, free = _BYTES_AT_WORK + _BYTES_AT_REST * len(RUNS), free_bytes(torch.device("cpu"))
     if not quick and needed > free:
         print(f"recbole: left out, its processes need some {needed / 1e9:.0f} GB together, {free / 1e9:.0f} are free")
         return
+    rows: list[dict[str, Any]] = []
+    for data in (None, lines) if lines else (None,):
+        rows += _measured(data, output / "recbole.csv", rows, quick)
+        for row in rows[-len(RUNS) :]:
+            print(
+                f"{row['data']:14s} {row['run']:32s} {row['median_ms']:8.0f} ms per step  {row['step_mb']:6.0f} MB  "
+                f"{row['computed_seconds_per_epoch']:7.1f} s per epoch  {row['times_as_fast_as_recbole']:5.2f} x as "
+                f"fast as RecBole  its losses: {row['losses_as_recbole']}"
+            )
+
+
+def _measured(lines: Path | None, path: Path, before: list[dict[str, Any]], quick: bool) -> list[dict[str, Any]]:
+    """Measure on one data set, and write its rows behind those before."""
     started = time.perf_counter()
     warm_up, rounds = (1, 2) if quick else (2, 15)
     sizes = _QUICK if quick else {}
+    rows: list[dict[str, Any]] = []
     with ExitStack() as stack:
         runs = {}
         for name, (which, options) in RUNS.items():
-            runs[name] = stack.enter_context(_stepwise(which, {**sizes, **options, "epochs": 1}))
+            runs[name] = stack.enter_context(_stepwise(which, {**sizes, **options, "epochs": 1}, lines))
             runs[name].take(warm_up)
             print(f"{name}: started, {warm_up} steps to warm up", flush=True)
         order = random.Random(SEED)
@@ -64,12 +87,12 @@ def run(output: Path, quick: bool) -> None:
                 break
             for name in order.sample(list(runs), len(runs)):
                 runs[name].take(1)
-            _write(output / "recbole.csv", runs, warm_up, number + 1)
-    for name, row in _rows(runs, warm_up, len(next(iter(runs.values())).seconds) - 1).items():
-        print(
-            f"{name:30s} {row['median_ms']:8.0f} ms per step  {row['computed_seconds_per_epoch']:7.1f} s per epoch  "
-            f"{row['times_as_fast_as_recbole']:5.2f} x as fast as RecBole  its losses: {row['losses_as_recbole']}"
-        )
+            rows = [
+                {"data": DATASET if lines is None else lines.stem, **row, **conditions(SEED, ("recbole",))}
+                for row in _rows(runs, warm_up, number + 1).values()
+            ]
+            write_csv(path, [*before, *rows])
+    return rows
 
 
 class _Steps:
@@ -80,15 +103,17 @@ class _Steps:
         self.steps_per_epoch: int = self._answer()["steps_per_epoch"]
         self.seconds: list[float] = []
         self.losses: list[float] = []
+        self.step_mb = 0.0
 
     def take(self, steps: int) -> None:
-        """Take steps, and note how long each took on the average."""
+        """Take a step that does not count, and then steps; note how long each of these took on the average."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{steps}\n")
         self._process.stdin.flush()
         answer = self._answer()
         self.seconds.append(answer["seconds"] / steps)
         self.losses += answer["losses"]
+        self.step_mb = answer["step_mb"]
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -101,10 +126,14 @@ class _Steps:
 
 
 @contextmanager
-def _stepwise(which: str, options: dict[str, Any]) -> Iterator[_Steps]:
+def _stepwise(which: str, options: dict[str, Any], lines: Path | None = None) -> Iterator[_Steps]:
     """Start a run in a process and a working directory of its own."""
     with tempfile.TemporaryDirectory() as directory:
-        write_ml_100k(Path(directory))
+        if lines is None:
+            write_ml_100k(Path(directory))
+        else:
+            convert_lines([lines], Path(directory) / DATASET, name=DATASET, show_progress=False)
+            options = {"load_col": {"inter": ["user_id", "item_id", "timestamp"]}, **options}
         errors = Path(directory) / "errors.txt"
         with errors.open("w", encoding="utf-8") as file:
             process = subprocess.Popen(
@@ -118,10 +147,6 @@ def _stepwise(which: str, options: dict[str, Any]) -> Iterator[_Steps]:
             process.communicate()
 
 
-def _write(path: Path, runs: dict[str, _Steps], warm_up: int, rounds: int) -> None:
-    write_csv(path, [{**row, **conditions(SEED)} for row in _rows(runs, warm_up, rounds).values()])
-
-
 def _rows(runs: dict[str, _Steps], warm_up: int, rounds: int) -> dict[str, dict[str, Any]]:
     measured = {name: quantiles(run.seconds[1:]) for name, run in runs.items()}  # the first are those to warm up
     stock = next(iter(runs))
@@ -129,13 +154,14 @@ def _rows(runs: dict[str, _Steps], warm_up: int, rounds: int) -> dict[str, dict[
         name: {
             "run": name,
             **measured[name],
+            "step_mb": round(run.step_mb),
             "steps": rounds,
             "warm_up": warm_up,
             "steps_per_epoch": run.steps_per_epoch,
             "computed_seconds_per_epoch": round(run.steps_per_epoch * measured[name]["median_ms"] / 1e3, 2),
             "times_as_fast_as_recbole": round(measured[stock]["median_ms"] / measured[name]["median_ms"], 3),
             "losses_as_recbole": "yes" if run.losses == runs[stock].losses else "no",
-            "note": "median_ms: of a step; seconds of an epoch computed from it",
+            "note": "median_ms: of a step; step_mb: most held in training less before; seconds of an epoch computed",
         }
         for name, run in runs.items()
     }

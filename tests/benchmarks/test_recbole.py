@@ -12,7 +12,7 @@ class Steps:
     """A run whose steps take as long as it says."""
 
     def __init__(self, seconds, losses):
-        self.seconds, self.losses, self.steps_per_epoch = seconds, losses, 10
+        self.seconds, self.losses, self.steps_per_epoch, self.step_mb = seconds, losses, 10, 700.4
 
 
 def test_epochs_are_computed_from_the_median_step():
@@ -33,20 +33,32 @@ def test_without_recbole_it_is_left_out(monkeypatch, tmp_path, capsys):
 
 def test_a_quick_run_against_recbole_itself(monkeypatch, tmp_path):
     pytest.importorskip("recbole")
-    names = ("RecBole", "ssl_loss: none")
+    names = ("RecBole", "RecBole, anomaly mode off", "ssl_loss: none")
     monkeypatch.setattr(recbole_runs, "RUNS", {name: recbole_runs.RUNS[name] for name in names})
     tiny = {"MAX_ITEM_LIST_LENGTH": 3, "hidden_size": 4, "inner_size": 4, "n_layers": 1, "train_batch_size": 2000}
     monkeypatch.setattr(recbole_runs, "_QUICK", tiny)
     recbole_runs.run(tmp_path, quick=True)
     with (tmp_path / "recbole.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert [row["run"] for row in rows] == list(names)
-    assert [row["losses_as_recbole"] for row in rows] == ["yes", "yes"]  # of every step that was taken
+    assert [(row["data"], row["run"]) for row in rows] == [("ml-100k-ranks", name) for name in names]
+    assert {row["losses_as_recbole"] for row in rows} == {"yes"}  # of every step that was taken
     for row in rows:
+        assert float(row["step_mb"]) > 0
         assert (row["steps"], row["warm_up"], row["steps_per_epoch"]) == ("2", "1", "49")
         assert 0 < float(row["q20_ms"]) <= float(row["median_ms"]) <= float(row["q80_ms"])
         computed = 49 * float(row["median_ms"]) / 1e3
         assert float(row["computed_seconds_per_epoch"]) == pytest.approx(computed, abs=0.006)
+
+
+def test_steps_on_a_file_of_lines(tmp_path):
+    pytest.importorskip("recbole")
+    lines = tmp_path / "shop.txt"
+    lines.write_text("".join(f"{user} {user + 3} 5 {user + 2} 4 {user + 1}\n" for user in range(40)), encoding="utf-8")
+    options = {"epochs": 1, "hidden_size": 4, "inner_size": 4, "train_batch_size": 20, "ssl_loss": "none"}
+    with recbole_runs._stepwise("ours", options, lines) as run:
+        run.take(1)
+    assert run.steps_per_epoch == 4  # of two training rows a user
+    assert len(run.losses) == 2
 
 
 def test_a_run_that_breaks_says_what_it_said():
@@ -60,7 +72,7 @@ def test_steps_are_asked_for_in_another_order_each_round(monkeypatch, tmp_path, 
     taken = []
 
     class Named:
-        steps_per_epoch = 3
+        steps_per_epoch, step_mb = 3, 1.0
 
         def __init__(self, name):
             self.name, self.seconds, self.losses = name, [], []
@@ -76,12 +88,12 @@ def test_steps_are_asked_for_in_another_order_each_round(monkeypatch, tmp_path, 
             self.seconds.append(1.0)
 
     monkeypatch.setattr(recbole_runs, "RUNS", {name: (name, {}) for name in "abc"})
-    monkeypatch.setattr(recbole_runs, "_stepwise", lambda which, options: Named(which))
+    monkeypatch.setattr(recbole_runs, "_stepwise", lambda which, options, lines: Named(which))
     monkeypatch.setattr(recbole_runs.importlib.util, "find_spec", lambda name: True)
     monkeypatch.setattr(recbole_runs, "free_bytes", lambda device: 1e9)
     recbole_runs.run(tmp_path, quick=False)
     assert taken == []
-    assert capsys.readouterr().out == "recbole: left out, its processes need some 8 GB together, 1 are free\n"
+    assert capsys.readouterr().out == "recbole: left out, its processes need some 6 GB together, 1 are free\n"
     monkeypatch.setattr(recbole_runs, "free_bytes", lambda device: 1e10)
     recbole_runs.run(tmp_path, quick=False)
     assert taken[:3] == [("a", 2), ("b", 2), ("c", 2)]

@@ -7,7 +7,7 @@ whatever else the model computes is its own.
 """
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -17,15 +17,16 @@ from recbole.model.layers import ContextSeqEmbAbstractLayer
 from recbole.utils import ModelType
 from torch import Tensor, nn
 
-from ...encoders.length_groups import length_groups, restore_order
+from ...encoders.length_groups import LengthGroup, length_groups, priced_groups, restore_order
 from ...errors import InputError
 from ...seeding import stream_generator
 
-_SEQUENCE = ("item_seq", "seq_item")
-_LENGTH = ("item_seq_len", "seq_item_len")
+SEQUENCE = ("item_seq", "seq_item")
+LENGTH = ("item_seq_len", "seq_item_len")
 _USER = ("user",)
 _MASK_STD = 0.02  # as every embedding of AdaptSSR's code
 PROBED_ROWS = 8
+_GROUP_COST = 256  # padded positions on a CPU that take as long as another pass through a backbone
 _SAME = 1e-4  # relative; float32's rounding in a backbone of a few layers stays a hundred times below
 
 
@@ -36,10 +37,10 @@ def refusal(model_class: type[Any]) -> str | None:
     if hasattr(model_class, "pretrain"):
         return "it brings a pre-training of its own, in two runs by train_stage"
     needed = _needed_arguments(model_class)
-    if not any(name in _SEQUENCE for name in needed):
+    if not any(name in SEQUENCE for name in needed):
         return "its forward takes no item sequence"
     for name in needed:
-        if name not in _SEQUENCE + _LENGTH + _USER:
+        if name not in SEQUENCE + LENGTH + _USER:
             return f"its forward needs {name} besides the item sequence, so that it gives no vector of a user alone"
     if any(name in _USER for name in needed):
         return "its user vector holds an embedding of the user's id, which both views would share"
@@ -91,7 +92,7 @@ class BackboneEncoder(nn.Module):
         with self._hooks():
             if not self.ignores_padding:
                 return self._encode(self._full_width(item_seq), item_seq_len)
-            groups = list(length_groups(item_seq_len, _few_groups(item_seq_len)))
+            groups = backbone_groups(item_seq_len)
             parts = [self._encode(item_seq[rows, :width], item_seq_len[rows]) for rows, width in groups]
             return restore_order(parts, groups)
 
@@ -103,9 +104,14 @@ class BackboneEncoder(nn.Module):
     def _encode(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         if hasattr(self.backbone, "reconstruct_test_data"):
             return self._at_appended_mask(item_seq, item_seq_len)
-        values = {**dict.fromkeys(_SEQUENCE, item_seq), **dict.fromkeys(_LENGTH, item_seq_len)}
-        vectors: Tensor = self.backbone.forward(**{name: values[name] for name in self._arguments})
+        values = {**dict.fromkeys(SEQUENCE, item_seq), **dict.fromkeys(LENGTH, item_seq_len)}
+        vectors: Tensor = self._forward(**{name: values[name] for name in self._arguments})
         return vectors
+
+    def _forward(self, *arguments: Tensor, **named: Tensor) -> Tensor:
+        """Call the backbone's own ``forward``, and not the one by groups that ``faster_layers`` puts around it."""
+        output: Tensor = inspect.unwrap(type(self.backbone).forward)(self.backbone, *arguments, **named)
+        return output
 
     def _at_appended_mask(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         """BERT4Rec's user vector: its output at a [MASK] behind the newest item, as in its own prediction.
@@ -113,7 +119,7 @@ class BackboneEncoder(nn.Module):
         The same as its ``reconstruct_test_data``, which goes through the rows in Python.
         """
         appended = F.pad(item_seq, (0, 1)).scatter(1, item_seq_len[:, None], self.n_items)[:, 1:]
-        hidden: Tensor = self.backbone.forward(appended)  # (B, L, d)
+        hidden: Tensor = self._forward(appended)  # (B, L, d)
         return hidden[torch.arange(len(hidden), device=hidden.device), item_seq_len - 1]
 
     # --- hooks, in self-supervised encodes only ------------------------------------------------------------------
@@ -174,22 +180,15 @@ class BackboneEncoder(nn.Module):
         """
         # Plain items: a backbone that is refused below may make anything of an id that it does not know.
         item_seq = self._full_width(item_seq.masked_fill(item_seq == self.n_items, 1))
-        training = {module: module.training for module in self.backbone.modules()}
-        buffers = {name: buffer.clone() for name, buffer in self.backbone.named_buffers()}
-        devices = [item_seq.device] if item_seq.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            try:
-                self.backbone.train()
-                once, again = self._twice(item_seq, item_seq_len)
-                self._check_vectors(once, len(item_seq))
-                self.backbone.eval()
-                self.ignores_padding = self._same_without_padding(item_seq, item_seq_len)
-                self.drops_out = not torch.equal(once, again)
-            finally:
-                for name, buffer in self.backbone.named_buffers():
-                    buffer.copy_(buffers[name])
-                for module, mode in training.items():
-                    module.training = mode
+        with untouched(self.backbone, item_seq.device):
+            self.backbone.train()
+            once, again = self._twice(item_seq, item_seq_len)
+            self._check_vectors(once, len(item_seq))
+            self.backbone.eval()
+            self.ignores_padding = ignores_padding(
+                self.backbone, lambda rows, lengths, _: self._encode(rows, lengths), item_seq, item_seq_len
+            )
+            self.drops_out = not torch.equal(once, again)
 
     def _twice(self, item_seq: Tensor, item_seq_len: Tensor) -> tuple[Tensor, Tensor]:
         try:
@@ -217,26 +216,58 @@ class BackboneEncoder(nn.Module):
                 f"ssl_loss: {name} cannot have one: its forward gives scores of all {self.n_items} items, not a vector"
             )
 
-    def _same_without_padding(self, item_seq: Tensor, item_seq_len: Tensor) -> bool:
-        """Whether rows of half the width are encoded alike with padding behind them and without."""
-        width = max(item_seq.shape[1] // 2, 1)
-        short = torch.zeros_like(item_seq)
-        short[:, :width] = item_seq[:, :width]
-        lengths = item_seq_len.clamp(max=width)
-        padded = self._encode(short, lengths)
+
+@contextmanager
+def untouched(backbone: nn.Module, device: torch.device) -> Iterator[None]:
+    """Leave modes, buffers and torch's random numbers as they were before this context."""
+    training = {module: module.training for module in backbone.modules()}
+    buffers = {name: buffer.clone() for name, buffer in backbone.named_buffers()}
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         try:
-            trimmed = self._encode(short[:, :width], lengths)
-        except (RuntimeError, IndexError, ValueError):  # a width that is built into the model
-            return False
-        # Relative to each vector: some backbones begin with vectors near 0.
-        if trimmed.shape != padded.shape:
-            return False
-        return bool(((trimmed - padded).norm(dim=1) <= _SAME * padded.norm(dim=1)).all())
+            yield
+        finally:
+            for name, buffer in backbone.named_buffers():
+                buffer.copy_(buffers[name])
+            for module, mode in training.items():
+                module.training = mode
 
 
-def _few_groups(item_seq_len: Tensor) -> int:
-    """How many groups of similar length: every group goes through the whole backbone, small operations and all."""
-    return max(1, min(4, len(item_seq_len) // 256))
+def ignores_padding(
+    backbone: nn.Module, encode: Callable[[Tensor, Tensor, Tensor], Tensor], item_seq: Tensor, item_seq_len: Tensor
+) -> bool:
+    """Try whether rows of half the width are encoded alike with padding behind them and without, and one by one.
+
+    Not so where a batch norm takes the mean over all rows and positions.
+
+    Args:
+        backbone: in evaluation mode.
+        encode: gives vectors ``(B, d)`` of sequences, their lengths, and which of the rows they are, int64 ``(B,)``.
+        item_seq: int64 ``(B, L)``.
+        item_seq_len: int64 ``(B,)``.
+    """
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in backbone.modules()):
+        return False
+    width = max(item_seq.shape[1] // 2, 1)
+    short = torch.zeros_like(item_seq)
+    short[:, :width] = item_seq[:, :width]
+    lengths = item_seq_len.clamp(max=width)
+    rows = torch.arange(len(item_seq), device=item_seq.device)
+    padded = encode(short, lengths, rows)
+    try:
+        trimmed = torch.cat([encode(short[row, :width], lengths[row], rows[row]) for row in rows[:, None]])
+    except (RuntimeError, IndexError, ValueError):  # a width that is built into the model
+        return False
+    # Relative to each vector: some backbones begin with vectors near 0.
+    if trimmed.shape != padded.shape:
+        return False
+    return bool(((trimmed - padded).norm(dim=1) <= _SAME * padded.norm(dim=1)).all())
+
+
+def backbone_groups(item_seq_len: Tensor) -> list[LengthGroup]:
+    """Cut a batch into few groups of similar length: each goes through the whole backbone, small operations and all."""
+    if item_seq_len.device.type == "cpu":
+        return priced_groups(item_seq_len, _GROUP_COST)
+    return list(length_groups(item_seq_len, max(1, min(4, len(item_seq_len) // 256))))
 
 
 @contextmanager

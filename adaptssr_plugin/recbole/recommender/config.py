@@ -33,8 +33,9 @@ RUN_OPTIONS: dict[str, tuple[type, Any, str]] = {
     "faster_layers": (
         bool,
         None,
-        "Cheaper dropout masks, fused GELU and Adam, BERT4Rec's masking by whole batches: the same distributions from "
-        "other random numbers. By default only where ssl_loss is set, so that nothing changes where it is not.",
+        "Rows in groups of similar length, cross-entropy without all scores in memory, cheaper dropout masks, fused "
+        "GELU and Adam, BERT4Rec's masking by whole batches: the same functions and distributions with other rounding "
+        "and random numbers. By default only where ssl_loss is set, so that nothing changes where it is not.",
     ),
     "pretrained": (str, "", "Weights to start from: a checkpoint, a .safetensors file or a folder of `pretrain`."),
     "resume": (str, "", "Checkpoint of the same model whose training goes on."),

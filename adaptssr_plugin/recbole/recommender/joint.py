@@ -17,6 +17,7 @@ from ...training import PairwiseStage, Streams
 from ...training.processes import Processes
 from ..compat.training_rows import ROW_FIELD, TrainingRows
 from .backbones import PROBED_ROWS, BackboneEncoder, mask_vector, refusal
+from .faster import faster_bases
 from .settings import SelfSupervision
 
 COMPARED_FIELD = "adaptssr_compared"
@@ -159,6 +160,9 @@ def class_of_model(model_class: type[Any], config: Any, settings: SelfSupervisio
     asked_for = model_class
     if model_class is FEARec and (settings.active or not config["contrast"]):
         model_class = _class(asked_for, _NextItemFEARec)
+    if config["faster_layers"]:
+        bases, members = faster_bases(model_class)
+        model_class = _class(asked_for, *bases, **members)
     if not settings.active:
         return model_class
     reason = refusal(asked_for)
@@ -204,6 +208,6 @@ def keep_modules_out_of_checkpoints(model: Any) -> None:
         model.other_parameter_name = [name for name in names if not isinstance(getattr(model, name), nn.Module)]
 
 
-def _class(asked_for: type[Any], *bases: type[Any]) -> type[Any]:
+def _class(asked_for: type[Any], *bases: type[Any], **members: Any) -> type[Any]:
     """Make a class of some bases under the name by which RecBole knows the model."""
-    return type(asked_for.__name__, bases, {"_asked_for": asked_for})
+    return type(asked_for.__name__, bases, {"_asked_for": asked_for, **members})

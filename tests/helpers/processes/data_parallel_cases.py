@@ -20,6 +20,7 @@ JOINT = {
     for loss in ("adaptssr", "infonce")
     for rows in ("user", "all")
 } | {"same target": {"ssl_loss": "infonce", "ssl_rows": "all", "ssl_mask_same_target": True, "ssl_weight": 2.0}}
+JOINT["infonce user faster"] = JOINT["infonce user"] | {"faster_layers": True}
 STAGE = {"ssl_loss": "infonce", "ssl_mode": "pretrain", "ssl_warmup_epochs": 0, "ssl_epochs": 2}
 STAGE |= {"ssl_batch_size": 26, "ssl_learning_rate": 0.5}  # 54 users: the last batch has two, one for each process
 
