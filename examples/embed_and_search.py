@@ -30,7 +30,7 @@ def pretrain_on_ml_100k(folder: Path, epochs: int) -> None:
     from adaptssr_plugin.recbole.user_model.pretrain import Source, pretrain
 
     options = {"mlm_epochs": epochs, "epochs": epochs, "max_len": 50}
-    pretrain(Source("ml-100k"), recipe("adaptssr", "quickstart", options), folder)
+    pretrain(Source("ml-100k"), recipe("adaptssr", "recommended", options), folder)
 
 
 def titles() -> dict[str, str]:

@@ -1,30 +1,43 @@
-"""The main job in one call: pre-train on ml-100k, fine-tune, and show what the pre-training bought."""
+"""The main job in one call: pre-train on ml-100k, and show what user vectors know before and after it."""
 
+import dataclasses
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from ..corpus import BehaviourCorpus
+from ..downstream import ProfileTask
+from ..downstream.reidentification import plain_reidentification, reidentify
+from ..downstream.splits import split_seeds
+from ..errors import check_count
 from ..methods import Recipe, recipe
 from ..progress import Show
+from ..recbole import Config
 from ..recbole.compat.user_sequences import load_user_sequences
 from ..recbole.user_model.finetune import profile_task
 from ..recbole.user_model.pretrain import PretrainedModel, Source, fresh_encoder, pretrain, versions
+from ..recbole.user_model.stages import untrained_encoder
 from ..training.checkpoints import write_text
 from .figures.similarity import similarity_distributions
 from .figures.similarity_plot import draw_similarity
-from .records import LSA, MAJORITY, TFIDF, WARM_UP, Record, write_records
-from .seed_uncertainty import seed_uncertainty
-from .tables import Table2, table_2
-from .task_runs import Start, baseline_records, fine_tuning_records, test_counts
+from .records import LSA, MAJORITY, SVD_START, TFIDF, WARM_UP, Record, write_records
+from .reidentification import PLAIN, RANDOM, conditions, records_of
+from .tables import Table2, best_baseline_footer, table_2
+from .task_runs import Start, baseline_records, fine_tuning_records
+from .task_tables import LINEAR, splits_shown
 
 _DATASET = "ml-100k"  # ships inside the RecBole wheel: no network
 _AGE_BINS = (18, 25, 35, 45, 50, 56)  # MovieLens' own age groups
+_SOURCE = {"eval_args": {"split": {"RS": [1.0, 0.0, 0.0]}, "group_by": "user", "order": "TO", "mode": "full"}}
+# What two minutes allow, over the preset: shorter histories and fewer epochs, in smaller batches.
+_QUICK = {"max_len": 50, "batch_size": 32, "mlm_epochs": 15, "epochs": 5, "ft_epochs": 5, "ft_learning_rate": 1e-3,
+          "ft_batch_size": 16}  # fmt: skip
+_ADAPTSSR = "AdaptSSR"
 
 
 @dataclass(frozen=True)
@@ -32,59 +45,65 @@ class Quickstart:
     """What the quickstart leaves behind.
 
     Attributes:
-        table: in the form of the paper's Table 2.
-        conclusions: what the seeds allow one to conclude, a sentence each.
-        files: results, figure and model.
+        linear: profile tasks by logistic regression on frozen user vectors.
+        reidentification: whose newer half of a history is whose, by models that have seen older halves alone.
+        fine_tuned: one task with all weights trained, from scratch and from the model.
+        files: results, figure and models.
         seconds: wall-clock time.
     """
 
-    table: Table2
-    conclusions: list[str]
+    linear: Table2
+    reidentification: Table2
+    fine_tuned: Table2
     files: list[Path]
     seconds: float
 
 
 def quickstart(
     folder: str | Path,
-    seeds: Sequence[int] = (0, 1, 2),
+    splits: int = 8,
     options: dict[str, object] | None = None,
     show_progress: Show = True,
     say: Callable[[str], None] = print,
 ) -> Quickstart:
-    """Masked items, then AdaptSSR, then gender, age and occupation from the model and from scratch.
+    """Pre-train by the preset ``recommended``, on whole histories and on their older halves, and measure both.
 
     Args:
         folder: where all files go. A finished or interrupted pre-training in it is taken up again.
-        seeds: of fine-tuning.
-        options: of the recipe, over the preset ``quickstart``.
-        show_progress: on standard error. True: bars on a terminal, elsewhere one line per epoch or run; ``"last"``:
-            only the last line of each stage; False: nothing.
+        splits: random splits of the users for linear reading.
+        options: of the recipe, over the preset and what keeps the run short.
+        show_progress: bars on a terminal, elsewhere lines; see :class:`~adaptssr_plugin.progress.Progress`.
         say: takes lines of text.
 
     Raises:
         InputError: an option out of range; a folder that holds another run.
     """
     started = time.perf_counter()
+    check_count("splits", splits)
     folder = Path(folder)
-    plan = recipe("adaptssr", "quickstart", options)
+    plan = recipe("adaptssr", "recommended", {**_QUICK, **(options or {})})
     say(_departures(plan))
-    source = Source(_DATASET)
+    source = Source(_DATASET, _SOURCE)
     config = source.config(plan.max_len)
     corpus = load_user_sequences(config).corpus
-    model = pretrain(source, plan, folder, show_progress)
     tasks = [
         profile_task(config, corpus, "gender"),
         profile_task(config, corpus, "age", _AGE_BINS),
         profile_task(config, corpus, "occupation"),
     ]
-    records = list(baseline_records(_DATASET, corpus, tasks, plan))
-    records += fine_tuning_records(_DATASET, config, corpus, tasks, _starts(model, plan), seeds, show_progress)
-    table = table_2(records, rows=(MAJORITY, TFIDF, LSA, "None", WARM_UP, "AdaptSSR"), footer=_conditions(plan, seeds))
-    conclusions = seed_uncertainty(records, test_counts(tasks, plan.split_seed))
-    seconds = time.perf_counter() - started
-    files = _write(folder, records, table, conclusions, seconds) + _figure_5(folder, plan, model, corpus)
+    model = pretrain(source, plan, folder, show_progress)
+    measured = {
+        "linear": _linear(config, corpus, tasks, plan, model, splits, show_progress),
+        "reidentification": _reidentified(source, corpus, plan, folder / "older-halves", show_progress),
+        "fine-tuned": _fine_tuned(config, corpus, tasks[0], plan, model, show_progress),
+    }
+    for _, table in measured.values():
+        say(f"\n{table.text()}")
+    files = _write(folder, measured, time.perf_counter() - started)
+    files += _figure_5(folder, plan, model, corpus)
     files += [folder / name for name in ("model.safetensors", "model.json", "items.json")]
-    return Quickstart(table, conclusions, files, time.perf_counter() - started)
+    linear, reidentification, fine_tuned = (table for _, table in measured.values())
+    return Quickstart(linear, reidentification, fine_tuned, files, time.perf_counter() - started)
 
 
 def _departures(plan: Recipe) -> str:
@@ -93,30 +112,78 @@ def _departures(plan: Recipe) -> str:
     return "Recipe of the quickstart, where it departs from the paper: " + ", ".join(changed) + "."
 
 
-def _starts(model: PretrainedModel, plan: Recipe) -> list[Start]:
-    """List the rows that are fine-tuned."""
-    rows = [Start("none", None, plan)]
+def _linear(
+    config: Config,
+    corpus: BehaviourCorpus,
+    tasks: Sequence[ProfileTask],
+    plan: Recipe,
+    model: PretrainedModel,
+    splits: int,
+    show_progress: Show,
+) -> tuple[list[Record], Table2]:
+    """Read profiles linearly from frozen vectors, beside word counts and LSA."""
+    reading, seeds = dataclasses.replace(plan, ft_tune="linear"), split_seeds(plan.split_seed, splits)
+    records = list(baseline_records(_DATASET, corpus, tasks, reading, seeds))
+    starts = [Start("none", None, reading), Start(SVD_START, untrained_encoder(plan, corpus), reading)]
     if model.warm_up is not None:
-        rows.append(Start(WARM_UP, model.warm_up, plan, model.stages[0].selected_epoch))
-    return [*rows, Start("adaptssr", model.encoder, plan, model.stages[-1].selected_epoch)]
-
-
-def _conditions(plan: Recipe, seeds: Sequence[int]) -> list[str]:
-    return [
-        f"ml-100k, 943 users split 6:2:2 (split seed {plan.split_seed}), last {plan.max_len} training items of each; "
-        "AUC for gender, accuracy for the others, x 100;",
-        f"mean±standard deviation over fine-tuning seeds {', '.join(map(str, seeds))}; one pre-training "
-        f"(seed {plan.seed}); Impr against None.",
+        starts.append(Start(WARM_UP, model.warm_up, reading))
+    starts.append(Start("adaptssr", model.encoder, reading))
+    records += fine_tuning_records(_DATASET, config, corpus, tasks, starts, (plan.seed,), show_progress, seeds)
+    footer = [
+        f"ml-100k, 943 users split 6:2:2 ({splits_shown(plan.split_seed, splits)}), newest {plan.max_len} items; AUC "
+        f"for gender, accuracy for the others, x 100; mean±standard deviation over splits; one pre-training (seed "
+        f"{plan.seed}); Impr against None, the encoder from random weights.",
+        LINEAR,
+        *best_baseline_footer(records, among=("None", SVD_START, WARM_UP, _ADAPTSSR)),
     ]
+    return records, table_2(records, (MAJORITY, TFIDF, LSA, "None", SVD_START, WARM_UP, _ADAPTSSR), footer)
 
 
-def _write(folder: Path, records: list[Record], table: Table2, conclusions: list[str], seconds: float) -> list[Path]:
+def _reidentified(
+    source: Source, corpus: BehaviourCorpus, plan: Recipe, folder: Path, show_progress: Show
+) -> tuple[list[Record], Table2]:
+    """Ask models of the older halves of histories whose newer half each is."""
+    of_older = dataclasses.replace(plan, history="older")
+    model = pretrain(source, of_older, folder, show_progress)
+    older, newer = corpus.halves()
+    found = plain_reidentification(older, newer, plan.max_len, plan.dim)
+    encoders = {
+        RANDOM: fresh_encoder(plan, corpus.n_items, plan.dropout, plan.seed),
+        SVD_START: untrained_encoder(of_older, older),
+        WARM_UP: model.warm_up,
+        _ADAPTSSR: model.encoder,
+    }
+    rows = {name: encoder for name, encoder in encoders.items() if encoder is not None}
+    found |= {name: reidentify(encoder, older, newer, plan.max_len) for name, encoder in rows.items()}
+    records = records_of(_DATASET, plan, found, plan.seed, 0.0)
+    footer = [*conditions(_DATASET, corpus, plan), f"Impr against {RANDOM}."]
+    return records, table_2(records, (*PLAIN, *rows), footer, RANDOM)
+
+
+def _fine_tuned(
+    config: Config,
+    corpus: BehaviourCorpus,
+    task: ProfileTask,
+    plan: Recipe,
+    model: PretrainedModel,
+    show_progress: Show,
+) -> tuple[list[Record], Table2]:
+    """Train all weights on one task, from scratch and from the model."""
+    starts = [Start("none", None, plan), Start("adaptssr", model.encoder, plan)]
+    records = list(fine_tuning_records(_DATASET, config, corpus, [task], starts, (0, 1), show_progress))
+    footer = [f"All weights fine-tuned, {plan.ft_epochs} epochs; first split, two seeds; x 100; Impr against None."]
+    return records, table_2(records, ("None", _ADAPTSSR), footer)
+
+
+def _write(folder: Path, measured: Mapping[str, tuple[list[Record], Table2]], seconds: float) -> list[Path]:
     constants = {**versions(), "machine": f"{platform.machine()}, {os.cpu_count()} cores", "device": _device()}
-    report = [table.markdown(), "", *(f"- {sentence}" for sentence in conclusions), "", f"{seconds:.0f} seconds"]
-    texts = {"table.csv": table.csv(), "table.md": "\n".join(report) + "\n"}
-    for name, text in texts.items():
-        write_text(folder / name, text)
-    return [write_records(folder / "records.csv", records, constants), *(folder / name for name in texts)]
+    files = []
+    for name, (records, table) in measured.items():
+        files += [write_records(folder / f"records-{name}.csv", records, constants), folder / f"{name}.csv"]
+        write_text(files[-1], table.csv())
+    pages = "\n\n".join(table.markdown() for _, table in measured.values())
+    write_text(folder / "tables.md", f"{pages}\n\n{seconds:.0f} seconds\n")
+    return [*files, folder / "tables.md"]
 
 
 def _device() -> str:

@@ -170,7 +170,7 @@ class TestWrongCalls:
                 ["--method", "clue", "--preset", "original"],
                 "preset: expected another one for clue, got original, which is",
             ),
-            (["--preset", "fast"], "preset: expected one of official_code, original, paper, quickstart, got 'fast'"),
+            (["--preset", "fast"], "preset: expected one of official_code, original, paper, recommended, got 'fast'"),
             (["--loss", "bpr"], "loss: expected adaptssr or infonce, got 'bpr'"),
             (["--mask-ratio", "1.5"], "mask_ratio: expected a number in (0, 1], got 1.5"),
             (["--crop-ratio", "nan"], "crop_ratio: expected a number in (0, 1], got nan"),
@@ -545,30 +545,34 @@ def test_quickstart_end_to_end(call):
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of scikit-learn, by version
-        status, out, err = call("quickstart", "--output", "quick", "--seeds", "2", "--quiet", *sizes)
-    assert (status, stages_of(err)) == (0, ["mlm", "adaptssr", "fine-tuning"])
+        status, out, err = call("quickstart", "--output", "quick", "--splits", "2", "--quiet", *sizes)
+    stages = ["mlm", "adaptssr", "fine-tuning", "mlm", "adaptssr", "fine-tuning"]  # whole histories, then older halves
+    assert (status, stages_of(err)) == (0, stages)
     first = out.splitlines()[0]
-    assert first.startswith("Recipe of the quickstart, where it departs from the paper: dim 16 (paper 64)")
+    assert first.startswith("Recipe of the quickstart, where it departs from the paper: ")
+    assert "dim 16 (paper 64)" in first
     assert "mlm_epochs 1 (paper 20)" in first
-    for word in ("gender (AUC)", "age (accuracy)", "occupation (accuracy)", "Impr %", "ml-100k, 943 users split 6:2:2"):
+    for word in ("gender (AUC)", "age (accuracy)", "occupation (accuracy)", "re-identification (HR@10)", "Impr %"):
         assert word in out
-    rows = [
-        line[:17].strip() for line in out.splitlines() if line.startswith(("Maj", "TF-", "None", "MLM", "AdaptSSR"))
-    ]
-    assert rows == ["Majority class", "TF-IDF + LR", "LSA + LR", "None", "MLM warm-up only", "AdaptSSR"]
-    assert "not distinguishable from no effect" in out  # after one epoch
+    known = ("Maj", "TF-", "LSA", "None", "SVD", "MLM", "AdaptSSR  ", "Chance", "Random")
+    starts = ["SVD start", "MLM warm-up only", "AdaptSSR"]
+    rows = [line[:17].strip() for line in out.splitlines() if line.startswith(known)]
+    assert rows == [
+        "Majority class", "TF-IDF + LR", "LSA + LR", "None", *starts, "Chance", "TF-IDF cosine", "LSA cosine",
+        "Random encoder", *starts, "None", "AdaptSSR",
+    ]  # fmt: skip
     names = files_named(out)
     assert all((call.folder / name).stat().st_size > 0 for name in names)
     endings = {name.removeprefix("quick/") for name in names}
-    assert {"records.csv", "table.csv", "table.md", "similarity.png", "similarity.svg", "model.safetensors"} <= endings
+    assert {"linear.csv", "tables.md", "similarity.png", "similarity.svg", "model.safetensors"} <= endings
     assert {path.name for path in call.folder.iterdir()} == {"small", "run", "quick"}
     assert (call.folder / "quick" / "similarity.png").read_bytes().startswith(b"\x89PNG")
     model = load_pretrained(call.folder / "quick")
     assert (model.encoder.dim, model.encoder.max_len) == (16, 10)
-    with (call.folder / "quick" / "records.csv").open(encoding="utf-8") as file:
+    with (call.folder / "quick" / "records-linear.csv").open(encoding="utf-8") as file:
         records = list(csv.DictReader(file))
     assert {one["torch"] for one in records} == {torch.__version__}
-    found = {(one["method"], one["task"], one["seed"], one["split"]) for one in records}
-    for method in ("none", "MLM warm-up only", "adaptssr"):
+    found = {(one["method"], one["task"], one["split_seed"], one["split"]) for one in records}
+    for method in ("None", "SVD start", "MLM warm-up only", "AdaptSSR"):
         for task in ("gender", "age", "occupation"):
-            assert {(method, task, seed, split) for seed in "01" for split in ("valid", "test")} <= found
+            assert {(method, task, seed, split) for seed in ("2023", "2024") for split in ("valid", "test")} <= found

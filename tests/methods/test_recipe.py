@@ -140,11 +140,11 @@ class TestDefaults:
 
     def test_names(self):
         assert {"adaptssr", "cl4srec", "clue", "coserec", "duorec", "none", "peterrec"} <= set(available())
-        assert presets() == ["official_code", "original", "paper", "quickstart"]
+        assert presets() == ["official_code", "original", "paper", "recommended"]
         assert recipe("peterrec", "official_code").method == "peterrec"
 
     @pytest.mark.parametrize("method", available())
-    @pytest.mark.parametrize("preset", ["official_code", "paper", "quickstart"])
+    @pytest.mark.parametrize("preset", ["official_code", "paper", "recommended"])
     def test_every_method_goes_with_every_preset_for_all(self, method, preset):
         made = recipe(method, preset)
         assert (made.method, made.preset) == (method, preset)
@@ -182,7 +182,7 @@ class TestPrecedence:
 
     def test_a_preset_over_a_method(self):
         assert recipe("none").epochs == 0
-        assert recipe("none", "quickstart").epochs == recipe("adaptssr", "quickstart").epochs > 0
+        assert recipe("none", "recommended").epochs == recipe("adaptssr", "recommended").epochs > 0
 
     def test_an_empty_file_changes_nothing(self, tmp_path):
         (tmp_path / "empty.yaml").write_text("# nothing\n")
@@ -262,7 +262,7 @@ class TestWrongOptions:
 
     def test_an_unknown_method_or_preset_names_the_known_ones(self):
         assert refusal("CCL") == f"method: expected one of {', '.join(available())}, got 'CCL'"
-        known = "official_code, original, paper, quickstart"
+        known = "official_code, original, paper, recommended"
         assert refusal(preset="fast") == f"preset: expected one of {known}, got 'fast'"
         assert refusal("../presets/paper").endswith(", got '../presets/paper'")
 

@@ -14,7 +14,6 @@ from ...encoders import UserEncoder
 from ...errors import InputError
 from ...methods import Recipe
 from ...progress import Show
-from ...seeding import stream_seed
 from ...training import load_artefact, save_artefact
 from ...training.artefacts import encoder_of, misfit
 from ...training.processes import Processes
@@ -24,8 +23,7 @@ from ..versions import versions
 from .checkpoints import CHECKPOINT_MINUTES
 from .manifest import as_json, claim, manifest_of
 from .source import Source
-from .stages import PretrainStages, StageResult, fresh_encoder
-from .user_split import UserSplit
+from .stages import PretrainStages, StageResult, fresh_encoder, users_of
 from .warm_start import WarmStart, warm_start
 
 # What users look for here, wherever it is defined.
@@ -105,11 +103,10 @@ def pretrain(
         manifest = processes.by_first(lambda: claim(folder, asked))
         if start is not None and start.items is not None and processes.is_main_process:
             say(f"warm start: {start.items}")
-        split_seed = stream_seed(recipe.split_seed, "pretrain split")
         stages = PretrainStages(
             config=config,
             recipe=recipe,
-            users=UserSplit.draw(corpus, split_seed, recipe.valid_share, "valid_share"),
+            users=users_of(recipe, corpus),
             start=start,
             processes=processes,
             folder=folder,

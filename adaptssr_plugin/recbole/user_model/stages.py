@@ -10,7 +10,7 @@ import torch
 from recbole.config import Config
 from torch import Tensor
 
-from ...corpus import put_item_vectors, svd_item_vectors
+from ...corpus import BehaviourCorpus, put_item_vectors, svd_item_vectors
 from ...encoders import UserEncoder, item_table, make_encoder
 from ...errors import InputError
 from ...methods import Recipe
@@ -46,6 +46,25 @@ def fresh_encoder(recipe: Recipe, n_items: int, dropout: float, seed: int) -> Us
         torch.default_generator.manual_seed(stream_seed(seed, "init"))
         encoder: UserEncoder = make_encoder(dropout=dropout, **recipe.encoder_arguments(n_items))
         return encoder
+
+
+def users_of(recipe: Recipe, corpus: BehaviourCorpus) -> UserSplit:
+    """Split the users of a pre-training into those that it trains on and those that choose its epochs."""
+    return UserSplit.draw(corpus, stream_seed(recipe.split_seed, "pretrain split"), recipe.valid_share, "valid_share")
+
+
+def item_vectors(recipe: Recipe, users: UserSplit) -> Tensor:
+    """Compute SVD vectors of the items of training users, from what a stage sees of them."""
+    seed = stream_seed(recipe.seed, "item_init")
+    return svd_item_vectors(users.corpus, recipe.dim, users.train, recipe.max_len, seed)
+
+
+def untrained_encoder(recipe: Recipe, corpus: BehaviourCorpus) -> UserEncoder:
+    """Make the encoder that the stages of a recipe begin with, in evaluation mode."""
+    encoder = fresh_encoder(recipe, corpus.n_items, recipe.dropout, recipe.seed)
+    if recipe.item_init == "svd":
+        put_item_vectors(item_table(encoder, "item_init"), item_vectors(recipe, users_of(recipe, corpus)))
+    return encoder.eval()
 
 
 @dataclass(frozen=True)
@@ -108,12 +127,8 @@ class PretrainStages:
 
     @cached_property
     def _item_vectors(self) -> Tensor:
-        """Vectors of the items of training users, from what a stage sees of them; the first process computes them."""
-        recipe, users = self.recipe, self.users
-        seed = stream_seed(recipe.seed, "item_init")
-        return self.processes.by_first(
-            lambda: svd_item_vectors(users.corpus, recipe.dim, users.train, recipe.max_len, seed)
-        )
+        """Vectors of :func:`item_vectors`; the first process computes them."""
+        return self.processes.by_first(lambda: item_vectors(self.recipe, self.users))
 
     def _train(self, plan: StagePlan, encoder: UserEncoder, histories: UserHistories) -> tuple[Stage, StageResult]:
         """Train one stage, which then has the weights of its selected epoch."""
