@@ -1,6 +1,6 @@
 """The commands of the README and the guide, one after the other in one folder, with as little work as they allow.
 
-Left to other tests: quickstart, the comparisons and the yaml (test_commands, test_compare, test_compare_losses, test_run).
+Left to other tests: quickstart, the comparisons and the yaml (test_commands, test_compare*, test_run).
 """
 
 import pytest
