@@ -12,6 +12,7 @@ from .. import __version__
 from ..errors import InputError, ProcessLostError, TrainingDivergedError
 from ..methods import available, presets
 from .compare import compare
+from .compare_losses import compare_losses
 from .convert import convert
 from .describe import describe
 from .embed import embed, export
@@ -35,6 +36,7 @@ def cli() -> None:
     adaptssr reidentify DIR                    what its vectors are worth without labels: users across time
     adaptssr run SASRec ml-100k --ssl_loss=adaptssr   a RecBole model with the self-supervised loss beside its own
     adaptssr compare --smoke                   methods x tasks x seeds: the paper's tables and figures
+    adaptssr compare-losses --dataset DIR      RecBole models with and without ssl_loss: does it help on your data?
     adaptssr convert KIND FILE --output DIR    other forms of data to RecBole's files; describe: what is in them
     adaptssr embed DIR --output FILE.parquet   vectors of any users; export: the encoder for torch alone
     """  # noqa: D301 - \b keeps click from wrapping the lines
@@ -252,6 +254,7 @@ def run(words: tuple[str, ...], config_files: str | None, show_config: bool) -> 
 
 
 cli.add_command(compare)
+cli.add_command(compare_losses)
 cli.add_command(convert)
 cli.add_command(describe)
 cli.add_command(embed)

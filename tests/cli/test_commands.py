@@ -146,7 +146,7 @@ class TestWrongCalls:
                 "Invalid value for '--seeds': 0 is not in the range",
             ),
             (["finetune", "run", "--task", "gender", "--ft-epochs", "few"], "Invalid value for '--ft-epochs'"),
-            (["quickstart", "--seeds", "1"], "Invalid value for '--seeds': 1 is not in the range"),
+            (["quickstart", "--splits", "1"], "Invalid value for '--splits': 1 is not in the range"),
             (["quickstart", "--ft-dropout", "1"], "ft_dropout: expected a number in [0, 1), got 1.0"),
         ],
     )
@@ -556,7 +556,7 @@ def test_quickstart_end_to_end(call):
         assert word in out
     known = ("Maj", "TF-", "LSA", "None", "SVD", "MLM", "AdaptSSR  ", "Chance", "Random")
     starts = ["SVD start", "MLM warm-up only", "AdaptSSR"]
-    rows = [line[:17].strip() for line in out.splitlines() if line.startswith(known)]
+    rows = [line[:18].partition("  ")[0] for line in out.splitlines() if line.startswith(known)]
     assert rows == [
         "Majority class", "TF-IDF + LR", "LSA + LR", "None", *starts, "Chance", "TF-IDF cosine", "LSA cosine",
         "Random encoder", *starts, "None", "AdaptSSR",

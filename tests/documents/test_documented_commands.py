@@ -1,6 +1,6 @@
 """The commands of the README and the guide, one after the other in one folder, with as little work as they allow.
 
-Left to other tests: quickstart, compare and the yaml (test_cli, test_experiments_compare, test_examples).
+Left to other tests: quickstart, the comparisons and the yaml (test_commands, test_compare*, test_run).
 """
 
 import pytest
@@ -10,7 +10,7 @@ from pyarrow import parquet
 
 from adaptssr_plugin.cli.main import main
 
-ELSEWHERE = {"quickstart", "compare", "--config_files=examples/recbole_flag.yaml"}
+ELSEWHERE = {"quickstart", "compare", "compare-losses", "--config_files=examples/recbole_flag.yaml"}
 COMMANDS = [words for words in documented_commands() if ELSEWHERE.isdisjoint(words)]
 
 

@@ -132,6 +132,7 @@ def test_an_example_ends_with_what_it_lacks(core, place, name):
 
 LISTS = """
 from adaptssr_plugin.experiments.compare.plan import packaged_plans, read_plan
+from adaptssr_plugin.experiments.compare_losses import packaged_loss_plans, read_loss_plan
 from adaptssr_plugin.methods import available, presets, recipe
 print(available(), presets(), packaged_plans())
 for method in available():
@@ -140,6 +141,8 @@ for preset in presets():
     recipe("cl4srec", preset)
 for plan in packaged_plans():
     read_plan(plan)
+for plan in packaged_loss_plans():
+    read_loss_plan(plan)
 """
 
 

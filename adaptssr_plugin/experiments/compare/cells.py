@@ -106,9 +106,13 @@ class Cell:
         """Give the model that has to be there before."""
         return None
 
-    def compute(self, plan: ComparePlan, models: Path) -> dict[str, Any]:
+    def compute(self, plan: Any, models: Path) -> dict[str, Any]:
         """Compute the result, as plain values; models are in folders under ``models``."""
         raise NotImplementedError
+
+    def device(self, plan: Any) -> torch.device:
+        """Tell where it is computed."""
+        return torch.device(load_data(plan).config["device"])
 
     def key(self, fingerprint: str) -> str:
         """Hash what the result depends on."""
@@ -447,9 +451,8 @@ def task_of(plan: ComparePlan, spec: TaskSpec, recipe: Recipe) -> Task:
     return _tasks[key]
 
 
-def conditions(plan: ComparePlan) -> Mapping[str, Any]:
+def conditions(device: torch.device) -> Mapping[str, Any]:
     """Where and with what a result is computed."""
-    device = torch.device(load_data(plan).config["device"])
     return {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",

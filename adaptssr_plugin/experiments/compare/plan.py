@@ -146,7 +146,7 @@ class ComparePlan:
 
 def packaged_plans() -> list[str]:
     """Names of the plans that come with the package."""
-    return sorted(path.name.removesuffix(".yaml") for path in _PACKAGED.iterdir() if path.name.endswith(".yaml"))
+    return names_within(_PACKAGED)
 
 
 def read_plan(
@@ -162,25 +162,14 @@ def read_plan(
     Raises:
         InputError: no such plan, an unreadable file, an unknown field, or a value out of range.
     """
-    if name_or_file in packaged_plans():
-        values = read_yaml(_PACKAGED / f"{name_or_file}.yaml")
-    elif Path(name_or_file).is_file():
-        values = read_yaml(Path(name_or_file))
-    else:
-        raise InputError(f"plan: expected one of {', '.join(packaged_plans())} or a YAML file, got {name_or_file!r}")
-    values |= {name: value for name, value in (changes or {}).items() if value is not None}
-    known = {one.name for one in dataclasses.fields(ComparePlan)}
-    if unknown := sorted(set(values) - known):
-        raise InputError(f"{unknown[0]}: expected a field of a plan ({', '.join(sorted(known))}), got an unknown name")
-    for required in ("name", "dataset"):
-        if required not in values:
-            raise InputError(f"{required}: expected in the plan, got none")
-    values["tasks"] = tuple(_task(one) for one in _sequence("tasks", values.get("tasks", ())))
+    values = plan_values(_PACKAGED, name_or_file, changes)
+    check_fields(ComparePlan, values)
+    values["tasks"] = tuple(_task(one) for one in as_sequence("tasks", values.get("tasks", ())))
     curve = values.get("label_curve", ())
     values["label_curve"] = CURVE if curve is True else () if curve is False else curve
     for name in ("methods", "label_curve", "temperatures", "strengths", "scales", "figure_strengths", "lambdas"):
         if name in values:
-            values[name] = tuple(_sequence(name, values[name]))
+            values[name] = tuple(as_sequence(name, values[name]))
     for name in ("recbole", "options", "controlled", "variants"):
         if not isinstance(values.get(name, {}), Mapping):
             raise InputError(f"{name}: expected options by name, got {values[name]!r}")
@@ -188,7 +177,36 @@ def read_plan(
     return ComparePlan(**values)
 
 
-def _sequence(name: str, value: Any) -> Sequence[Any]:
+def names_within(packaged: Any) -> list[str]:
+    """Names of the plans in a folder of the package."""
+    return sorted(path.name.removesuffix(".yaml") for path in packaged.iterdir() if path.name.endswith(".yaml"))
+
+
+def plan_values(packaged: Any, name_or_file: str, changes: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Read the fields of a plan, packaged or of a file, with changes as :func:`read_plan` takes them."""
+    if name_or_file in names_within(packaged):
+        values = read_yaml(packaged / f"{name_or_file}.yaml")
+    elif Path(name_or_file).is_file():
+        values = read_yaml(Path(name_or_file))
+    else:
+        known = ", ".join(names_within(packaged))
+        raise InputError(f"plan: expected one of {known} or a YAML file, got {name_or_file!r}")
+    return values | {name: value for name, value in (changes or {}).items() if value is not None}
+
+
+def check_fields(plan: type[Any], values: Mapping[str, Any]) -> None:
+    """Raise InputError for a field that a plan does not have, or one without a default that is missing."""
+    fields = dataclasses.fields(plan)
+    known = {one.name for one in fields}
+    if unknown := sorted(set(values) - known):
+        raise InputError(f"{unknown[0]}: expected a field of a plan ({', '.join(sorted(known))}), got an unknown name")
+    for one in fields:
+        if one.default is one.default_factory is dataclasses.MISSING and one.name not in values:
+            raise InputError(f"{one.name}: expected in the plan, got none")
+
+
+def as_sequence(name: str, value: Any) -> Sequence[Any]:
+    """Return a list of a plan; raises InputError for anything else."""
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise InputError(f"{name}: expected a list, got {value!r}")
     return value

@@ -338,7 +338,7 @@ class _Report:
                     result["users_trained_on"] * own["epochs"] / own["seconds"],
                     own["selected_epoch"],
                     result["peak_memory_mb"],
-                    _place(result["conditions"]),
+                    place(result["conditions"]),
                     filler / 3600 if filler else None,
                 )
             )
@@ -417,7 +417,7 @@ class _Report:
                     result = None if one is None else self.store.get(one)
                     if result is not None:
                         where = result["conditions"]
-                        seen[f"{_place(where)}, torch {where['versions']['torch']}"] = None
+                        seen[f"{place(where)}, torch {where['versions']['torch']}"] = None
         return list(seen)
 
     # --- figures -------------------------------------------------------------------------------------------------
@@ -572,10 +572,10 @@ _Measured = tuple[Record, Mapping[str, Any]]  # a value, and the conditions that
 
 def _columns(where: Mapping[str, Any]) -> dict[str, str]:
     """Give what a line of the long form says of the machine."""
-    return {**where["versions"], "computed_on": _place(where)}
+    return {**where["versions"], "computed_on": place(where)}
 
 
-def _place(where: Mapping[str, Any]) -> str:
+def place(where: Mapping[str, Any]) -> str:
     """Say where a cell was computed, and how many others beside it: what its seconds depend on."""
     threads = "one thread" if where["threads"] == 1 else f"{where['threads']} threads"
     beside = f", {where['jobs']} cells side by side" if where["jobs"] > 1 else ""

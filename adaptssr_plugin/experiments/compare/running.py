@@ -17,7 +17,6 @@ import torch
 from ...errors import InputError, TrainingDivergedError
 from ...progress import Progress, Show
 from .cells import Cell, Pretraining, conditions
-from .plan import ComparePlan
 from .store import Store
 
 # The cells that results so far allow to name, and how many more will follow from them.
@@ -60,7 +59,7 @@ class _Pace:
 
 
 def run_cells(
-    plan: ComparePlan,
+    plan: Any,
     store: Store,
     wanted: Wanted,
     jobs: int = 1,
@@ -70,7 +69,7 @@ def run_cells(
     """Compute what is wanted and not finished; results are written as they come.
 
     Args:
-        plan: what is compared.
+        plan: what the cells' ``compute`` takes.
         store: where results are and go.
         wanted: asked again whenever a cell is finished, since what is tuned decides what comes next.
         jobs: processes. Each gets an equal share of the cores.
@@ -155,7 +154,7 @@ _Submit = Callable[[Cell], "Future[Any]"]
 class _workers:  # noqa: N801 - used as a context manager, like a function
     """Give what runs a cell: here and now with one job, else in a pool of fresh processes."""
 
-    def __init__(self, plan: ComparePlan, store: Store, jobs: int) -> None:
+    def __init__(self, plan: Any, store: Store, jobs: int) -> None:
         self._plan, self._models, self._jobs = plan, store.models, jobs
         self._pool: ProcessPoolExecutor | None = None
 
@@ -195,8 +194,8 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _compute(plan: ComparePlan, models: Path, cell: Cell) -> tuple[dict[str, Any], Mapping[str, Any]]:
-    return cell.compute(plan, models), conditions(plan)
+def _compute(plan: Any, models: Path, cell: Cell) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    return cell.compute(plan, models), conditions(cell.device(plan))
 
 
 def part_of(text: str) -> Part:

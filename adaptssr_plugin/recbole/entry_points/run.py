@@ -49,7 +49,7 @@ def run_recbole(
         TrainingDivergedError: a loss that is not a number.
         ProcessLostError: another one of several processes ended, or no longer answers.
     """
-    with installed(), _process_kept(), Processes(together=True).none_lost(GO_ON_BY_RESUME):
+    with installed(), process_kept(), Processes(together=True).none_lost(GO_ON_BY_RESUME):
         result: dict[str, Any] = _quick_start().run_recbole(
             model, dataset, config_file_list, config_dict, saved=saved, queue=queue
         )
@@ -80,7 +80,7 @@ def load_data_and_model(
         InputError: a file that is missing, damaged, or would execute code; a model that is not found by name; data
             that are not there, or have other items than the model was trained on.
     """
-    with installed(), _process_kept():
+    with installed(), process_kept():
         return _quick_start().load_data_and_model(model_file, trusted, model, data_path)
 
 
@@ -89,7 +89,7 @@ def _quick_start() -> Any:
 
 
 @contextmanager
-def _process_kept() -> Iterator[None]:
+def process_kept() -> Iterator[None]:
     """Put back what RecBole's ``init_logger`` and ``init_seed`` change of the process.
 
     Taken out again, and closed: the handlers that the root logger gets. Put back: the standard streams, which

@@ -336,7 +336,7 @@ export nowhere --output e.pt2
 export model --output e.txt
 export model --output e.pt2 --device meta
 compare nowhere
-quickstart --seeds 1
+quickstart --splits 1
 quickstart --mask-ratio 2
 """
 

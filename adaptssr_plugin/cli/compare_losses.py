@@ -1,0 +1,78 @@
+"""``adaptssr compare-losses``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import InputError
+from .options import recbole_options
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command("compare-losses")
+@click.argument("plan", required=False, metavar="[PLAN]")
+@click.option("--output", type=_PATH, default=Path("adaptssr-losses"), show_default=True, help="Folder for results.")
+@click.option("--dataset", metavar="NAME|FOLDER", help="Where the data are, in place of the plan's.")
+@click.option("--models", metavar="NAME,NAME", help="Models, in place of the plan's; SASRec without a plan.")
+@click.option("--shares", metavar="X,X", help="Shares of the training users, e.g. 0.1,1, in place of the plan's.")
+@click.option("--seeds", type=click.IntRange(1), help="Runs of each row, in place of the plan's.")
+@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="RecBole option, e.g. epochs=20.")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes; cores are shared out.")
+@click.option("--part", default="1/1", show_default=True, metavar="I/N", help="This machine's share of the runs.")
+@click.option("--report-only", is_flag=True, help="Tables and figure of what is finished; nothing is computed.")
+@click.option("--quiet", is_flag=True, help="No progress line.")
+def compare_losses(
+    plan: str | None,
+    output: Path,
+    dataset: str | None,
+    models: str | None,
+    shares: str | None,
+    seeds: int | None,
+    pairs: tuple[str, ...],
+    jobs: int,
+    part: str,
+    report_only: bool,
+    quiet: bool,
+) -> None:
+    """Does ssl_loss help a recommender, on your data? RecBole models with and without it, tested over users.
+
+    PLAN is a packaged plan (ml-100k, beauty) or a YAML file: dataset, models, losses, values to choose from, shares of
+    the users, seeds. Without one, --dataset is compared with the defaults. Weight, temperature and scale are chosen on
+    validation rows; each model is then trained under every loss with the same seeds, and NDCG@10 of the same test users
+    is compared. Every run is a line in cells.jsonl of the output folder: what is interrupted goes on from there.
+
+    \b
+    adaptssr compare-losses --dataset path/to/dataset --models SASRec,GRU4Rec --output results
+    adaptssr compare-losses ml-100k --output results --jobs 2
+    """  # noqa: D301
+    from ..experiments.compare.running import part_of
+    from ..experiments.compare_losses import compare_losses as run
+    from ..experiments.compare_losses import read_loss_plan
+
+    changes: dict[str, Any] = {
+        "dataset": dataset,
+        "models": None if models is None else models.split(","),
+        "shares": None if shares is None else _numbers(shares),
+        "seeds": seeds,
+    }
+    if plan is None and dataset is None:
+        raise InputError("plan: expected a plan or --dataset, got none")
+    chosen = read_loss_plan(plan, changes, recbole_options(pairs))
+    done = run(chosen, output, jobs, part_of(part), show_progress=not quiet, report_only=report_only)
+    for name, text in done.tables.items():
+        click.echo(f"{name}\n\n{text}")
+    if done.unfinished:
+        click.echo(f"{done.unfinished} runs are left for other machines or a later call.")
+    click.echo(f"{done.computed} runs computed. Files:")
+    for path in done.files:
+        click.echo(f"  {path}")
+
+
+def _numbers(text: str) -> Sequence[float]:
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError:
+        raise InputError(f"shares: expected numbers such as 0.1,1, got {text!r}") from None

@@ -1,0 +1,62 @@
+"""The cells of the comparison: one run of RecBole each."""
+
+import base64
+import dataclasses
+import json
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...recbole.entry_points.measured import device_of_run, measured_run
+from ..compare.cells import Cell
+from ..compare.memory import PeakMemory
+
+_NOT_IN_KEYS = {"use_gpu", "gpu_id", "data_path"}  # where it runs, and where the data are
+
+
+@dataclass(frozen=True)
+class RecommenderRun(Cell):
+    """A model trained and tested.
+
+    Attributes:
+        dataset: where the data are, which is not part of the key: the data themselves are.
+        model: its name.
+        options: of the run, as JSON with sorted keys.
+        share: of the training users.
+    """
+
+    dataset: str
+    model: str
+    options: str
+    share: float
+    kind = "recommender"
+
+    def spec(self) -> dict[str, Any]:
+        """Model, options and share."""
+        options = {name: value for name, value in json.loads(self.options).items() if name not in _NOT_IN_KEYS}
+        return {"model": self.model, "options": options, "share": self.share}
+
+    def device(self, plan: Any) -> torch.device:  # noqa: ARG002 - as every cell's
+        """Tell where it is computed."""
+        return device_of_run(self.model, self.dataset, json.loads(self.options))
+
+    def compute(self, plan: Any, models: Path) -> dict[str, Any]:  # noqa: ARG002
+        """Train and test; the ranks are packed."""
+        with PeakMemory(self.device(plan)) as memory:
+            run = measured_run(self.model, self.dataset, json.loads(self.options), self.share)
+        numbers = {one.name: getattr(run, one.name) for one in dataclasses.fields(run)}
+        return {**numbers, "ranks": pack(run.ranks), "peak_memory_mb": memory.megabytes}
+
+
+def pack(numbers: np.ndarray) -> str:
+    """Turn int32 (R,) into text: zlib in base64, about two bytes a number."""
+    return base64.b64encode(zlib.compress(numbers.astype("<i4").tobytes(), 9)).decode("ascii")
+
+
+def unpack(text: str) -> np.ndarray:
+    """Turn the text of :func:`pack` back into int32 (R,)."""
+    return np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype="<i4")

@@ -1,0 +1,122 @@
+"""Rows of the table, and the cells that each needs; one point of a row's grid is chosen on validation rows."""
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...recbole.recommender.settings import self_supervision
+from ..compare.store import Store
+from .cells import RecommenderRun
+from .plan import LossPlan, has_own_loss
+
+Point = Mapping[str, float]  # values of options that a row chooses
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model under a loss.
+
+    Attributes:
+        share: of the training users.
+        model: its name.
+        loss: ``none``, ``infonce``, ``adaptssr``, or ``own`` for a model's published one.
+        mode: ``joint`` or ``pretrain``; empty where there is no loss to add.
+    """
+
+    share: float
+    model: str
+    loss: str
+    mode: str = ""
+
+    @property
+    def label(self) -> str:
+        """The loss as tables name it."""
+        return f"{self.loss} ({self.mode})" if self.mode else {"own": "its own"}.get(self.loss, self.loss)
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether the other rows of the model are tested against this one."""
+        return self.loss in ("none", "own")
+
+    def options(self, point: Point) -> dict[str, Any]:
+        """Give the options that the row differs in from others."""
+        loss = {} if self.loss == "own" else {"ssl_loss": self.loss}
+        return {**loss, **({"ssl_mode": self.mode} if self.mode else {}), **point}
+
+    def points(self, plan: LossPlan) -> list[dict[str, float]]:
+        """List what is tried out. For a model's own loss, its published values are among them."""
+        if self.loss == "none":
+            return [{}]
+        scales = self.loss == "adaptssr"
+        values = {"ssl_scale": plan.scales} if scales else {"ssl_temperature": plan.temperatures}
+        if self.mode != "pretrain":
+            values = {"ssl_weight": plan.weights, **values}
+        points = [dict(zip(values, one, strict=True)) for one in itertools.product(*values.values())]
+        if self.loss == "own":
+            published = self_supervision(self.model, {}).as_options()
+            first = {name: published[name] for name in values}
+            points = [first, *(one for one in points if one != first)]
+        return points
+
+
+def rows_of(plan: LossPlan) -> Iterator[Row]:
+    """List the rows from top to bottom, of every model its reference first."""
+    for share, model in itertools.product(plan.shares, plan.models):
+        own = has_own_loss(model)
+        yield Row(share, model, "own" if own else "none")
+        for loss in plan.losses:
+            if loss == "adaptssr" or (loss == "infonce" and not own):
+                yield from (Row(share, model, loss, mode) for mode in plan.modes)
+
+
+class Grid:
+    """What the results so far allow to name.
+
+    Args:
+        plan: what is compared.
+        store: of the results.
+    """
+
+    def __init__(self, plan: LossPlan, store: Store) -> None:
+        self.plan, self.store = plan, store
+        self.rows = list(rows_of(plan))
+
+    def wanted(self) -> tuple[list[RecommenderRun], int]:
+        """Give all cells that can be named, and how many follow from them: what is searched for comes first."""
+        search = [cell for row in self.rows for cell in self._search(row)]
+        chosen = {row: self.chosen(row) for row in self.rows}
+        runs = [cell for row, point in chosen.items() if point is not None for cell in self.cells(row, point)]
+        later = sum(self.plan.seeds - 1 for point in chosen.values() if point is None)
+        return list(dict.fromkeys([*search, *runs])), later
+
+    def chosen(self, row: Row) -> Point | None:
+        """Give the point with the best validation value of the first seed, the first of equals; None: not yet known."""
+        points = row.points(self.plan)
+        if len(points) == 1:
+            return points[0]
+        scores = [score for _, score in self.tried(row)]
+        return None if len(scores) < len(points) else points[max(range(len(points)), key=scores.__getitem__)]
+
+    def tried(self, row: Row) -> list[tuple[Point, float]]:
+        """Give the points whose search is finished, with their validation values."""
+        found = zip(row.points(self.plan), map(self.store.get, self._search(row)), strict=True)
+        return [(point, result["valid_score"]) for point, result in found if result is not None]
+
+    def results(self, row: Row) -> list[Mapping[str, Any]]:
+        """Give the results of the chosen point, by seed; empty until all are finished."""
+        point = self.chosen(row)
+        found = [] if point is None else list(map(self.store.get, self.cells(row, point)))
+        return [result for result in found if result is not None] if None not in found else []
+
+    def cells(self, row: Row, point: Point) -> list[RecommenderRun]:
+        """Give the runs of a point, seed by seed."""
+        return [self._cell(row, point, seed) for seed in range(self.plan.seeds)]
+
+    def _search(self, row: Row) -> list[RecommenderRun]:
+        return [self._cell(row, point, 0) for point in row.points(self.plan)]
+
+    def _cell(self, row: Row, point: Point, seed: int) -> RecommenderRun:
+        options = json.dumps(self.plan.options(row.options(point), seed), sort_keys=True)
+        return RecommenderRun(self.plan.dataset, row.model, options, row.share)
