@@ -20,6 +20,7 @@ from .correlation_sources import blocks
 NORM = 0.8  # of every vector; large enough beside positions of norm .16 for users to differ, small enough to move
 _DEPTH = 8  # blocks of the Krylov space, and passes over the histories
 _BEHAVIOURS = 1 << 22  # in a sparse block of users
+_QR_ROWS = 1 << 13
 _NOISE = 1e-6  # float32's, relative to the largest
 
 _Matrix = npt.NDArray[np.float32]
@@ -161,7 +162,7 @@ def _largest_eigenpairs(
     width, depth = (len(support), 1) if whole else (dim, _DEPTH)
     start = np.zeros((size, width), dtype=np.float32)
     start[support] = np.random.default_rng(seed).standard_normal((len(support), width), dtype=np.float32)
-    basis = [np.linalg.qr(start)[0]]
+    basis = [_orthonormal(start, [])]
     projected = np.zeros((depth * width, depth * width))
     for step in range(depth):
         image = product(basis[-1])
@@ -178,14 +179,20 @@ def _largest_eigenpairs(
 
 
 def _orthonormal(image: _Matrix, basis: list[_Matrix]) -> _Matrix:
-    """Give orthonormal columns that span an image beside a basis.
+    """Give orthonormal columns that span an image beside a basis, in place.
 
     Twice: where the image lies in the basis what is left is rounding, of any direction.
     """
     for _ in range(2):
         for block in basis:
             image -= block @ (block.T @ image)
-        image = np.linalg.qr(image)[0]
+        # QR of parts that stay in the cache, and of their triangles: a third of the time of QR of the whole.
+        parts = [np.linalg.qr(part) for part in _cut(image, _QR_ROWS)]
+        top = np.linalg.qr(np.concatenate([triangle for _, triangle in parts]))[0]
+        start = 0
+        for part, (columns, triangle) in zip(_cut(image, _QR_ROWS), parts, strict=True):
+            np.matmul(columns, top[start : start + len(triangle)], out=part)
+            start += len(triangle)
     return image
 
 

@@ -37,9 +37,10 @@ def test_what_is_printed(converted, tmp_path, capsys, monkeypatch):
     folder, _ = converted
     begun = str(time.time())
     benchmark.read(str(folder / "all"), begun)
+    benchmark.item_vectors(str(folder / "all"), begun)
     monkeypatch.setattr(PairwiseStage, "step", PairwiseStage.step)  # which the next call replaces
     benchmark.start(str(folder / "all"), str(tmp_path / "run"), "2", begun)
-    read, start = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    read, vectors, start = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert 0 < read["open_seconds"] < start["start_seconds"]
     assert read["epoch_growth_mb"] <= read["epoch_own_mb"] < 100
     assert len(start["step_seconds"]) == 1
@@ -47,4 +48,5 @@ def test_what_is_printed(converted, tmp_path, capsys, monkeypatch):
     assert 0 <= start["own_growth_mb"] < 100
     n_items = open_corpus(folder / "all").n_items
     assert start["model_mb"] > 4 * 64 * 4 * n_items / 1e6  # the item table, its gradient and Adam's moments
-    assert set(benchmark.LIMITS) <= {"convert_seconds", "convert_peak_mb", "relative_speed", *read, *start}
+    assert set(benchmark.LIMITS) <= {"convert_seconds", "convert_peak_mb", "relative_speed", *read, *vectors, *start}
+    assert min(vectors.values()) > 0

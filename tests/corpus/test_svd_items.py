@@ -49,6 +49,7 @@ def oracle(lists, n_items, dim):
 @pytest.mark.parametrize("behaviours", [1 << 22, 40], ids=["one block", "blocks"])
 def test_equals_the_oracle(monkeypatch, dim, behaviours):
     monkeypatch.setattr(svd_items, "_BEHAVIOURS", behaviours)
+    monkeypatch.setattr(svd_items, "_QR_ROWS", behaviours)
     lists = histories()
     rows = np.arange(0, len(lists), 2)
     vectors = svd_item_vectors(corpus_of(lists), dim, rows, max_len=12)
