@@ -45,7 +45,7 @@ class ComparisonOptions:
     negatives: str | float = choice_or_positive(
         "auto",
         ("auto", "hardest", "all"),
-        "In-batch negatives: the hardest (Eq. 6, Eq. 8), all (Eq. 5, Eq. 9), auto (Eq. 6 and Eq. 9), or, ours, "
+        "In-batch negatives: the hardest (Eq. 6, 8), all (Eq. 5, 9), auto (Eq. 6 and 9), or, which is ours, "
         "a number τ: τ log mean exp(·/τ) over all in place of the hardest.",
         "the paper, Eq. 6 and 9",
     )

@@ -18,6 +18,6 @@ def collapse_note(numbers: Mapping[str, float]) -> str:
         return ""
     return (
         f"user vectors have collapsed: the nearest other user of a batch is at a cosine of {other:.3f}, and the same "
-        f"user under another dropout mask at {same:.3f}; the hardest negatives alone (Eq. 6) can lead there, all of "
-        "them (Eq. 5) keep users apart: --negatives all --scale 10"
+        f"user under another dropout mask at {same:.3f}; the hardest negatives alone (Eq. 6) can lead there; all of "
+        "them keep users apart, by a soft negative (--negatives 0.1 --scale 10) or Eq. 5 (--negatives all --scale 10)"
     )
