@@ -19,7 +19,7 @@ def check_positive(name: str, value: object) -> float:
 
 def check_negatives(value: object) -> Negatives:
     """Return "hardest", "all" or a positive number; raise InputError on anything else."""
-    if value == "hardest" or value == "all":
+    if isinstance(value, str) and (value == "hardest" or value == "all"):
         return value
     try:
         return check_positive("negatives", value)
