@@ -1,6 +1,6 @@
 """What every loss checks before it computes: one line names the argument, what was expected and what came."""
 
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -19,8 +19,8 @@ def check_positive(name: str, value: object) -> float:
 
 def check_negatives(value: object) -> Negatives:
     """Return "hardest", "all" or a positive number; raise InputError on anything else."""
-    if isinstance(value, str) and (value == "hardest" or value == "all"):
-        return value
+    if isinstance(value, str) and value in ("hardest", "all"):
+        return cast(Negatives, value)
     try:
         return check_positive("negatives", value)
     except InputError:
