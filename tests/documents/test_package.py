@@ -40,7 +40,7 @@ THIRD_PARTIES = {
     "distributed": {"torch"},
     "losses": {"torch"},
     "augment": {"torch", "numpy"},
-    "encoders": {"torch"},
+    "encoders": {"torch", "numpy"},
     "corpus": {"torch", "numpy", "pyarrow", "scipy", "safetensors"},
     "training": {"torch", "numpy", "safetensors"},
     "methods": {"torch", "numpy", "yaml"},

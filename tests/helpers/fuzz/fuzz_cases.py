@@ -336,6 +336,10 @@ export nowhere --output e.pt2
 export model --output e.txt
 export model --output e.pt2 --device meta
 compare nowhere
+compare-losses nowhere
+compare-losses --models SASRec
+reidentify nowhere
+reidentify model
 quickstart --splits 1
 quickstart --mask-ratio 2
 """
