@@ -390,7 +390,8 @@ def one_epoch_trainer(options, monkeypatch):
     [{}, SSL, {**SSL, "ssl_rows": "all"}, {**SSL, "ssl_method": "clue"}, {**SSL, "ssl_loss": "infonce"}],
     ids=str,
 )
-def test_a_step_reads_at_most_one_value_back(monkeypatch, flag):
+def test_a_step_reads_lengths_back_once_for_each_forward(monkeypatch, flag):
+    """Which are two with the flag, whose faster layers compute the model's own forward by length, too."""
     # SGD, since Adam's step counter, which lies on the CPU wherever the model is, is read in every step.
     options = {"learner": "sgd", "clip_grad_norm": {"max_norm": 1.0}, **flag}
     trainer, train_data = one_epoch_trainer(options, monkeypatch)
@@ -403,7 +404,7 @@ def test_a_step_reads_at_most_one_value_back(monkeypatch, flag):
             monkeypatch.setattr(trainer.term, "compared_rows", lambda _: rows)
         with count_readbacks() as reads:
             trainer._step(trainer.model.calculate_loss, batches[1])
-    assert len(reads) <= (1 if flag else 0), reads
+    assert len(reads) <= (2 if flag else 0), reads
 
 
 def test_losses_are_looked_at_once_in_fifty_steps(monkeypatch):
