@@ -40,7 +40,7 @@ def choose_search(implementation: Implementation, device: torch.device, dtype: t
         device: where the encodings are. The kernel needs a CUDA device or Triton's interpreter.
         dtype: of the encodings.
 
-        Raises:
+    Raises:
         InputError: an unknown implementation; "triton" where Triton is not installed, or on a device that it does
             not support.
     """
