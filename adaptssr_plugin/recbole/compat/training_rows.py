@@ -61,7 +61,7 @@ def item_tokens(dataset: Any) -> list[str]:
 
 
 def item_fingerprint(dataset: Any) -> str:
-    """Hash the tokens of all items in the order of their ids: with equal hashes, rows of tables are for the same items."""
+    """Hash the tokens of all items in the order of their ids: equal hashes: equal items by id."""
     digest = hashlib.blake2b(digest_size=16)
     for token in item_tokens(dataset):
         digest.update(token.encode())
