@@ -74,7 +74,7 @@ def stage_plans(recipe: Recipe) -> list[StagePlan]:
         )
     if has_own:
         if method.views and recipe.loss == "adaptssr" and not recipe.dropout:
-            raise InputError("dropout: expected a number above 0, by which the implicit view lives, got 0.0")
+            raise InputError("dropout: expected a number above 0, which the implicit view needs, got 0.0")
         plans.append(
             StagePlan(
                 name=recipe.method,
