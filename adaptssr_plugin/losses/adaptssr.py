@@ -21,7 +21,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
 
 
 class RankingTerms(NamedTuple):
-    """What the loss compared, per row ``(B,)``: means over the two anchors û and ũ. Detached but for ``loss``."""
+    """What the loss compares, per row ``(B,)``: means over the anchors û and ũ. All but ``loss`` are detached."""
 
     loss: Tensor
     """(L̂ᵢ + L̃ᵢ)/2, with its gradient; 0 where a row has no negative."""
