@@ -30,8 +30,7 @@ def run_recbole(
 
     If torch's default process group has several processes, all of them call this with the same arguments and train one
     model: they share every batch, ``ssl_loss`` compares the rows of all, and the first one prints and writes files.
-        Each
-    gets the result.
+    Each gets the result.
 
     Args:
         model: name of a RecBole model, CL4SRec, CoSeRec or DuoRec; or a class.
