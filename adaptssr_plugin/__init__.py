@@ -1,7 +1,7 @@
 """Augmentation-adaptive self-supervised ranking (AdaptSSR, NeurIPS 2023) for sequential recommenders.
 
-The core needs torch and numpy alone. RecBole and the commands need the extra ``recbole``, and RecBole 1.2.1 itself,
-installed without its requirements.
+The core needs only torch and numpy. The package ``recbole`` and the commands need the extra ``recbole`` and RecBole
+1.2.1, which is installed without its dependencies.
 """
 
 from .augment import (

@@ -7,9 +7,9 @@ from .errors import INSTALL
 
 
 def main() -> None:
-    """Run the command line, or say what to install for it."""
+    """Run the command line. Without its dependencies, say what to install."""
     if sys.argv[1:2] and sys.argv[1] in TRAINING:
-        # Here, and not in what the command calls: this process is the command's own, and has no tensors yet.
+        # Called here and not by the commands: this process belongs to the command and holds no tensors yet.
         give_freed_memory_back()
     try:
         from .cli.main import main as run

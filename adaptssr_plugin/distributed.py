@@ -1,8 +1,8 @@
-"""What processes that train together exchange: rows with their gradients, sizes, agreement.
+"""Exchange between processes that train together: rows with their gradients, sizes, agreement.
 
-Everything goes through torch's default process group, on any backend that serves the device. Where no group is
-initialised, or a group of one, each function is the identity and nothing travels. All are collective calls: every
-process makes the same ones in the same order, or the others wait for it.
+Everything uses torch's default process group, with any backend that serves the device. Without a process group, or
+in a group of one, each function is the identity and sends nothing. All functions are collective: every process must
+make the same calls in the same order, or the others wait for it.
 """
 
 from typing import Any, NamedTuple
@@ -26,50 +26,50 @@ __all__ = [
     "world_size",
 ]
 
-# What a process says of its gradients.
+# What a process tells the others about its gradients.
 _NO_GRAPH, _WITHOUT, _WITH = range(3)
-_REFUSED = -1  # in place of the number of rows: this process raises for its own arguments
-# In this order it travels; the names appear in messages.
+_REFUSED = -1  # sent in place of the number of rows: this process raises because of its arguments
+# The order in which the numbers are sent; the names appear in messages.
 _HEADER = ("rows", "encodings per row", "dimension", "dtype", "columns of user_ids", "gradient")
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class GatheredRows(NamedTuple):
-    """The rows of all processes, in the order of their ranks, and which of them are this process's own."""
+    """The rows of all processes, in the order of their ranks, and which of them belong to this process."""
 
     vectors: Tensor
-    """``(N, m, d)``; its gradient reaches the process that each row comes from."""
+    """``(N, m, d)``; the gradient of a row reaches the process that sent it."""
     user_ids: Tensor | None
     """int64 ``(N, k)``."""
     rows: slice | None
-    """This process's rows among the N; None where there is one process alone."""
+    """This process's rows among the N; None if there is only one process."""
 
 
 def world_size() -> int:
-    """Count the processes that train together; 1 without a process group."""
+    """Return the number of processes that train together; 1 without a process group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Give this process's number among them, from 0."""
+    """Return the rank of this process, from 0."""
     return dist.get_rank() if world_size() > 1 else 0
 
 
 def total(number: int) -> int:
-    """Add up an integer over all processes (say the rows of a batch); the result is the same everywhere.
+    """Add up an integer over all processes, such as the rows of a batch; the result is the same everywhere.
 
-    One all-gather of one integer, on the CPU where the group has a backend for it (``"cpu:gloo,cuda:nccl"``).
+    One all-gather of one integer, on the CPU if the group has a backend for it (``"cpu:gloo,cuda:nccl"``).
     """
     return number if world_size() == 1 else sum(values[0] for values in _integers_of_all([number]))
 
 
 def all_agree(here: bool) -> bool:
-    """Tell whether ``here`` holds on every process; travels as :func:`total`."""
+    """Tell whether ``here`` holds on every process; communicates as :func:`total`."""
     return total(int(not here)) == 0
 
 
 def sum_over_processes(number: Tensor) -> Tensor:
-    """Add up a tensor over all processes, without gradient and without reading it back: one all-reduce."""
+    """Add up a tensor over all processes in one all-reduce, without gradient and without reading it back."""
     summed = number.detach()
     if world_size() > 1:
         summed = summed.clone()
@@ -78,9 +78,9 @@ def sum_over_processes(number: Tensor) -> Tensor:
 
 
 def announce_refusal() -> None:
-    """Take part in the next :func:`gather_rows` of the other processes, to tell them that this one is about to raise.
+    """Tell the other processes, in their next :func:`gather_rows`, that this one is about to raise.
 
-    So they raise as well, instead of waiting for it.
+    They then raise as well instead of waiting.
     """
     if world_size() > 1:
         _integers_of_all([_REFUSED] * len(_HEADER))
@@ -89,23 +89,23 @@ def announce_refusal() -> None:
 def gather_rows(vectors: Tensor, user_ids: Tensor | None = None, minimum: int = 1) -> GatheredRows:
     """Gather the rows of every process, with gradients.
 
-    A row's gradient is the sum of what every process's loss says of it, neither scaled nor averaged: as if one
-    process had added up the losses of all.
+    The gradient of a row is the sum of its gradients from the losses of all processes, neither scaled nor averaged, as
+    if one process had added up all losses.
 
-    What travels: six integers per process (sizes, and what processes have to agree on); then, in one all-gather,
-    the rows in their own dtype with their ids packed behind them; in the backward, in one reduce-scatter, the
-    gradient of all N rows in the dtype of the result. Processes with fewer rows send padding.
+    Communication: six integers per process (sizes, and what the processes have to agree on). Then one all-gather of
+    the rows in their own dtype, with their ids packed behind them. In the backward, one reduce-scatter of the gradient
+    of all N rows in the dtype of the result. Processes with fewer rows send padding.
 
     Args:
         vectors: this process's rows, floating ``(n, m, d)``; n may differ between processes and be 0.
         user_ids: integers ``(n,)`` or ``(n, k)``, on the same device, on every process or on none.
-        minimum: the smallest number of rows of all processes together, at least 1.
+        minimum: the smallest total number of rows over all processes, at least 1.
 
     Returns:
-        All rows in at least float32, and where this process's stand. A single process gets back what it gave.
+        All rows in at least float32, and the place of this process's rows. A single process gets its input back.
 
     Raises:
-        InputError: on every process: too few rows, or processes that disagree in anything but how many they have.
+        InputError: on every process: too few rows, or processes that differ in anything other than their row counts.
     """
     if world_size() == 1:
         _check_rows(len(vectors), minimum)
@@ -140,7 +140,7 @@ def _width(user_ids: Tensor) -> int:
 
 
 def _header(vectors: Tensor, columns: Tensor | None) -> list[int]:
-    """What is told to the other processes, in the order of ``_HEADER``."""
+    """What this process tells the others, in the order of ``_HEADER``."""
     gradient = _NO_GRAPH
     if torch.is_grad_enabled():
         gradient = _WITH if vectors.requires_grad else _WITHOUT
@@ -149,7 +149,7 @@ def _header(vectors: Tensor, columns: Tensor | None) -> list[int]:
 
 
 def _check_agreement(headers: list[list[int]]) -> None:
-    """Raise, on every process alike, where one refuses or two differ."""
+    """Raise on every process if one refuses or two differ."""
     for number, header in enumerate(headers):
         if header[0] == _REFUSED:
             raise InputError(f"gather: expected encodings from every process, got a refusal from rank {number}")
@@ -166,24 +166,24 @@ def _check_agreement(headers: list[list[int]]) -> None:
 
 
 def exchange_device() -> torch.device:
-    """The device of exchanges of CPU tensors: the CPU if the group serves it, else a device that it does."""
+    """The device for exchanging CPU tensors: the CPU if the group serves it, otherwise a device that it serves."""
     served = _served_devices()
     return torch.device("cpu" if "cpu" in served else served[0])
 
 
 def _served_devices() -> list[str]:
-    """Types of device that the group has a backend for, such as ``["cpu", "cuda"]``."""
+    """The device types for which the group has a backend, such as ``["cpu", "cuda"]``."""
     return [part.partition(":")[0] for part in str(dist.get_backend_config()).split(",")]
 
 
 def _integers_of_all(numbers: list[int]) -> list[list[int]]:
-    """Exchange as many integers per process; on the CPU if the group serves it, so that no device is waited for."""
+    """Exchange a list of integers, equally long on every process; on the CPU if possible, to wait for no device."""
     own = torch.tensor(numbers, dtype=torch.int64, device=exchange_device())
     return _all_gather(own).view(world_size(), -1).tolist()
 
 
 def _all_gather(own: Tensor) -> Tensor:
-    """Stack a tensor of every process, of one size, along its first dimension."""
+    """Concatenate the tensors of all processes, which have one size, along the first dimension."""
     gathered = own.new_empty(world_size() * len(own), *own.shape[1:])
     all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # its name before torch 2.13
     all_gather(gathered, own)

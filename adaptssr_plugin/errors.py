@@ -1,25 +1,25 @@
-"""The exceptions whose message is one line for the user."""
+"""The exceptions of this package, and the checks of arguments that raise them. A message is one line for the user."""
 
 import operator
 
 INSTALL = 'in a clone of adaptssr-plugin, type `pip install -e ".[recbole]" && pip install --no-deps recbole==1.2.1`'
-"""What a message says where something of the extra ``recbole``, or RecBole, is missing: one way for every Python."""
+"""What a message says where RecBole or a package of the extra ``recbole`` is missing; the same for every Python."""
 
-_LONGEST = 2000  # characters of a message: what came may be a file of a single line
+_LONGEST = 2000  # characters of a message: it may quote a file of a single line
 
 
 class InputError(ValueError):
     """A wrong argument, option, column or file.
 
-    The message is one line that names what is wrong, what was expected and what came. Commands print
-    it and exit with 2, without a traceback; any other exception is a fault of this package.
+    The message is one line that names what is wrong, what was expected and what came. Commands print it and exit
+    with status 2, without a traceback. Any other exception is a bug in this package.
     """
 
     def __str__(self) -> str:
         text = super().__str__()
         if len(text) > _LONGEST:
             text = f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 4 :]}"
-        # What came may be any bytes: no terminal is to obey them.
+        # A message may quote arbitrary bytes; they must not control the terminal.
         return text if text.isprintable() else "".join(map(_printable, text))
 
 
@@ -28,19 +28,19 @@ def _printable(character: str) -> str:
 
 
 def check_kind(name: str, value: object, kind: type | tuple[type, ...], expected: str) -> None:
-    """Raise InputError unless the argument called ``name`` is of a class; ``expected`` says so in words."""
+    """Raise InputError unless ``value`` is an instance of ``kind``; the message describes it as ``expected``."""
     if not isinstance(value, kind):
         raise InputError(f"{name}: expected {expected}, got {type(value).__name__}")
 
 
 def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
-    """Raise InputError unless the argument called ``name`` is one of ``choices``, names or integers."""
+    """Raise InputError unless ``value`` is one of ``choices``, which are names or integers."""
     if not isinstance(value, str | int) or isinstance(value, bool) or value not in choices:
         raise InputError(f"{name}: expected {' or '.join(map(repr, choices))}, got {value!r}")
 
 
 def check_count(name: str, value: object, least: int = 1, most: int | None = None, optional: bool = False) -> None:
-    """Raise InputError unless the argument called ``name`` is an integer in ``least .. most``, or an optional None."""
+    """Raise InputError unless ``value`` is an integer in ``least .. most``, or None if ``optional``."""
     if optional and value is None:
         return
     try:
@@ -55,11 +55,11 @@ def check_count(name: str, value: object, least: int = 1, most: int | None = Non
 
 
 class DamagedCheckpointError(InputError):
-    """A checkpoint that is half there, or was written by something else. The one before it may be whole."""
+    """A checkpoint that is incomplete, or that something else wrote. The one before it may be intact."""
 
 
 class MissingDatasetError(InputError):
-    """A dataset that is not where it was looked for. It may have moved."""
+    """A dataset was not found where it was expected. It may have moved."""
 
 
 class TrainingDivergedError(RuntimeError):
@@ -67,14 +67,14 @@ class TrainingDivergedError(RuntimeError):
 
 
 class ProcessLostError(RuntimeError):
-    """Of several processes that train together another one ended, or no longer answers; this one cannot go on alone."""
+    """Another of the processes that train together ended or stopped answering; this one cannot go on alone."""
 
 
 class TrainingStoppedError(SystemExit):
-    """SIGTERM ended a training that can go on: it has written a checkpoint first, and said so in one line.
+    """SIGTERM ended a training that can be resumed. It wrote a checkpoint first; the message says so in one line.
 
-    A SystemExit, so that nobody takes it for one failed run among many and begins the next: a process in which
-    nobody catches it ends with status 143, as one does that SIGTERM has killed.
+    It is a SystemExit, so that no caller takes it for one failed run among many and starts the next. If nothing
+    catches it, the process exits with status 143, as a process killed by SIGTERM does.
     """
 
     def __init__(self, message: str) -> None:

@@ -9,19 +9,19 @@ from typing import Any, Literal
 Show = bool | Literal["last"]
 """True: a bar on a terminal, elsewhere lines as the work goes on; ``"last"``: only the last line; False: nothing."""
 
-_SECONDS = 10.0  # between two lines of work that reports none by itself
+_SECONDS = 10.0  # between two lines, for work that does not report by itself
 
 
 class Progress:
-    """How far long work has come, on standard error. A context manager; at its end the last line is written.
+    """The progress of long work, on standard error. A context manager that writes the last line when it ends.
 
     Args:
-        total: how many units there are to do.
-        what: name of the work, which every line begins with.
+        total: the number of units to do.
+        what: the name of the work, with which every line begins.
         show: what is shown.
         unit: what is counted.
-        done: units that were done before.
-        reports: the work calls :meth:`line` by itself; otherwise a log gets a line every ten seconds.
+        done: units done earlier.
+        reports: True: the work calls :meth:`line` itself; False: a log gets a line every ten seconds.
 
     Attributes:
         total: may be changed.
@@ -65,13 +65,13 @@ class Progress:
             self._write()
 
     def note(self, text: str) -> None:
-        """Show a text beside the bar; a log does not get it."""
+        """Show a text beside the bar. A log does not get it."""
         if self._bar is not None:
             self._bar.total = self.total
             self._bar.set_postfix_str(text)
 
     def line(self, text: str) -> None:
-        """Report something that a log keeps: the end of an epoch, say. On a terminal it stands beside the bar."""
+        """Report something for the log, such as the end of an epoch. On a terminal it is shown beside the bar."""
         self.note(text)
         self._unwritten = text
         if self._bar is None and self._show is True:
@@ -100,9 +100,10 @@ def on_terminal() -> bool:
 
 
 def lock_threads_only() -> None:
-    """Let bars of this process wait for one another alone.
+    """Make the progress bars of this process use a lock between threads only.
 
-    The lock of all processes that tqdm makes otherwise is reported on standard error, as leaked, when one is killed.
+    By default tqdm also makes a lock between processes. When a process is killed, that one is reported as leaked on
+    standard error.
     """
     from tqdm import tqdm
 

@@ -1,7 +1,7 @@
-"""Random streams keyed by what they are for, so that none depends on what was drawn before it.
+"""Random streams that are keyed by their purpose, so that no stream depends on what another has drawn.
 
-A stream's key is, for example, ``(seed, "views", epoch, step, rank)``. A run that is resumed at epoch 7
-therefore draws the very numbers that an uninterrupted run draws there, with no generator state to keep.
+A key is, for example, ``(seed, "views", epoch, step, rank)``. A run resumed at epoch 7 therefore draws the same
+numbers there as an uninterrupted run. No generator state has to be saved.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ def stream_seed(*key: int | str) -> int:
 
 
 def stream_generator(device: torch.device | str, *key: int | str) -> torch.Generator:
-    """Make a generator on ``device`` seeded by :func:`stream_seed` of ``key``; InputError for a device that is none."""
+    """Make a generator on ``device``, seeded by :func:`stream_seed` of ``key``; InputError for an unknown device."""
     try:
         generator = torch.Generator(device=device)
     except (RuntimeError, TypeError, ValueError, AssertionError) as error:

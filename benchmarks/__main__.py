@@ -1,6 +1,6 @@
 """``python -m benchmarks NAME``: measure on this machine, and write CSV and pictures to ``benchmarks/results/``.
 
-Where there is a CUDA device it is measured instead of the processor, and the files go to ``benchmarks/results/cuda/``.
+If there is a CUDA device it is measured instead of the processor, and the files go to ``benchmarks/results/cuda/``.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import torch
 from benchmarks.support import measure
 
 RESULTS = Path(__file__).parent / "results"
-# Name, module, function, and what it measures. Those of ALL run one after the other as `all`.
+# Name, module, function, and what it measures. `all` runs those of ALL one after another.
 BENCHMARKS = {
     "loss": ("loss", "run", "forward, backward and memory of the losses, against other forms and packages"),
     "augment": ("augment", "run", "views of a whole batch at once against user by user"),
@@ -23,9 +23,9 @@ BENCHMARKS = {
     "scale": ("scale", "run", "pre-training from corpora of ten thousand to 1.5 million users"),
     "corpus": ("corpus", "run", "converting, opening and reading a corpus of 1.5 million users on disk"),
     "loading": ("loading", "run", "loading a million interactions and ten by RecBole and by this package"),
-    "recbole": ("recbole_runs", "run", "steps of SASRec by RecBole as it comes and by this package, one cause a row"),
+    "recbole": ("recbole_runs", "run", "steps of SASRec by unmodified RecBole and by this package, one cause a row"),
     "recbole_metrics": ("recbole_runs", "metrics_over_seeds", "what faster_layers does to the metrics, over seeds"),
-    "kills": ("kills", "run", "a pre-training that is killed for half an hour against one left in peace"),
+    "kills": ("kills", "run", "a pre-training that is killed for half an hour against an undisturbed one"),
     "methods": ("methods_table", "run", "every pre-training method under its losses on ml-100k"),
 }
 ALL = ("loss", "augment", "masked_items", "step", "scale", "recbole")
@@ -38,11 +38,11 @@ def main() -> None:
     parser.add_argument("name", choices=(*BENCHMARKS, "all"), help=f"{listed}; all: {', '.join(ALL)}")
     parser.add_argument("--quick", action="store_true", help="small sizes, few repeats: shows that it runs")
     parser.add_argument("--output", type=Path, help="folder for CSV and pictures")
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="what is measured; CUDA where there is any")
-    parser.add_argument("--limit", type=float, metavar="SECONDS", help="of each benchmark: no case begins later")
-    parser.add_argument("--minutes", type=float, help="kills: how long there are any; 30 by default")
-    parser.add_argument("--lines", type=Path, metavar="FILE", help="recbole: histories besides, user item item ...")
-    parser.add_argument("--plot", action="store_true", help="measure nothing, draw again from the CSV files there are")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="what is measured; by default CUDA if there is any")
+    parser.add_argument("--limit", type=float, metavar="SECONDS", help="per benchmark: no case starts later")
+    parser.add_argument("--minutes", type=float, help="kills: how long to kill; 30 by default")
+    parser.add_argument("--lines", type=Path, metavar="FILE", help="recbole: also these histories, user item item ...")
+    parser.add_argument("--plot", action="store_true", help="measure nothing; draw the existing CSV files again")
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device: there is no CUDA device here")

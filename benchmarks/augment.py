@@ -1,7 +1,7 @@
 """Augmentation of whole batches against augmentation user by user, and the memory of a pair of views.
 
-Asked of it: faster than well-written per-user Python (``per_user``) from 128 users on, and, of a pair of views in
-:mod:`benchmarks.step`, at most 2 % of the training step. More speed would buy nothing that a training could notice.
+Targets: faster than well-written per-user Python (``per_user``) from 128 users on, and at most 2 % of the training step
+for a pair of views in :mod:`benchmarks.step`. More speed would not be noticeable in training.
 """
 
 import importlib.util
@@ -50,7 +50,7 @@ _FEWEST, _MOST = 3, 60
 
 
 class Data(NamedTuple):
-    """Histories as tensors, and for every item the one most correlated with it."""
+    """Histories as tensors, and the most correlated item of every item."""
 
     item_seq: Tensor
     item_seq_len: Tensor
@@ -80,10 +80,10 @@ def operators(neighbours: Tensor) -> dict[str, torch.nn.Module]:
 
 
 def make_call(candidate: str, what: str, given: Data, device: torch.device | None = None) -> Callable[[], object]:
-    """Give the call that is measured.
+    """Return the call that is measured.
 
     It starts from the form in which the candidate keeps histories and ends with padded tensors on the device: views
-    that are made user by user are copied there.
+    made user by user are copied there.
 
     Args:
         candidate: of ``CANDIDATES``.

@@ -1,10 +1,9 @@
 """A corpus of 1.5 million users on disk: converting it from Parquet, reading, an SVD, pre-training.
 
-Everything goes the way of a user: ``adaptssr convert parquet --corpus``, then ``pretrain``, which is stopped after some
-steps. Every measurement has a process of its own, set up as the command does it (``adaptssr_plugin.cli.memory``); what
-is called ``_library`` is the function ``pretrain`` in a process that nobody has set up. What a process holds is told
-apart into what is its own (anonymous memory) and what is the operating system's to give back (pages of files mapped
-into memory).
+Everything is done as a user would: ``adaptssr convert parquet --corpus``, then ``pretrain``, which is stopped after
+some steps. Every measurement has a separate process, set up as the command does it (``adaptssr_plugin.cli.memory``);
+``_library`` means the function ``pretrain`` in a process without that set-up. Memory is divided into the process's own
+(anonymous memory) and what the operating system can reclaim (pages of files mapped into memory).
 """
 
 import json
@@ -25,7 +24,7 @@ from benchmarks.support.lengths import TTL_MEAN_LENGTH
 from benchmarks.support.measure import ROOT, conditions, default_device, write_csv
 
 USERS, FEW_USERS = 1_500_000, 10_000
-# What the figures were promised to stay below, or above.
+# Upper or lower bounds of the results.
 LIMITS = {
     "convert_seconds": 600, "convert_peak_mb": 2000, "start_seconds": 30, "own_mb": 500,
     "item_vectors_seconds": 600, "item_vectors_peak_mb": 4000,
@@ -49,7 +48,7 @@ def run(output: Path, quick: bool) -> None:
         found |= _child("item_vectors", folder / "all", as_command=True)
         ends = {"few": f"_{few}_users", "all": "", "library": "_library"}
         speeds: dict[str, list[float]] = {name: [] for name in ends}
-        for number in range(rounds):  # in turn, so that a machine that slows down slows all
+        for number in range(rounds):  # in turn, so that a slowdown of the machine affects all
             for name in list(ends)[:: 1 if number % 2 else -1]:
                 corpus = folder / ("few" if name == "few" else "all")
                 result = _child("start", corpus, folder / "run", steps, as_command=name != "library")
@@ -100,7 +99,7 @@ def _histories(n_users: int, n_items: int) -> Iterator[tuple[int, Any, Any]]:
 
 
 def keep_first_users(source: Path, folder: Path, n_users: int) -> None:
-    """Write the corpus of some users of another one, with all of its items: of the same model, that is."""
+    """Write the corpus of some users of another one, with all of its items, so that the model is the same."""
     from adaptssr_plugin.corpus import on_disk
 
     whole = on_disk.open_corpus(source)
@@ -116,9 +115,9 @@ def keep_first_users(source: Path, folder: Path, n_users: int) -> None:
 
 
 def _child(function: str, *arguments: object, as_command: bool = False) -> dict[str, Any]:
-    """Call a function of this module in a fresh process; gives what it prints as JSON.
+    """Call a function of this module in a new process; returns what it prints as JSON.
 
-    ``as_command``: in one that is set up as that of a command that trains.
+    ``as_command``: in a process set up like that of a command that trains.
     """
     words = ", ".join(repr(str(argument)) for argument in (*arguments, time.time()))
     set_up = "from adaptssr_plugin.cli.memory import give_freed_memory_back as set_up; set_up(); "

@@ -1,8 +1,8 @@
-"""A pre-training that is killed again and again for half an hour, against the same one left in peace.
+"""A pre-training that is killed again and again for half an hour, against an undisturbed one.
 
-Both are commands on one thread each. The one in peace takes about a fifth of the time. The other one is killed by
-SIGKILL after a random time, by turns at any moment and in the writing of a checkpoint, and now and then stopped by
-SIGTERM, and started again until it ends; then the next begins, while there is time. The last is left to end.
+Both are commands on one thread each. The undisturbed one takes about a fifth of the time. The other one is killed by
+SIGKILL after a random time, alternately at any moment and while it writes a checkpoint, and sometimes stopped by
+SIGTERM, and started again until it ends; then the next begins, while there is time. The last is allowed to end.
 """
 
 import json
@@ -30,7 +30,7 @@ _STAGES = {"mlm": "mlm_epochs", "adaptssr": "epochs"}
 
 @dataclass
 class Fates:
-    """How often it was started and what ended it."""
+    """How often it was started, and how it ended."""
 
     runs: int = 0
     kills: int = 0
@@ -56,7 +56,7 @@ def run(output: Path, quick: bool, minutes: float = MINUTES) -> None:
                 print(f"after {time.perf_counter() - started:.0f} s: {fates}", flush=True)
             ended = time.perf_counter() - started
             if in_peace.wait():
-                raise RuntimeError(f"the run that was left in peace ended with status {in_peace.returncode}")
+                raise RuntimeError(f"the undisturbed run ended with status {in_peace.returncode}")
         equal = all(_equal(folder, peace) for folder in killed)
         sizes = {"dataset": DATASET, **epochs, "checkpoint_minutes": CHECKPOINT_MINUTES}
         row = {**sizes, **vars(fates), "seconds": round(ended), "equal": equal}
@@ -79,7 +79,7 @@ def _environment() -> dict[str, str]:
 
 
 def _epochs(folder: Path, seconds: float) -> tuple[dict[str, int], float]:
-    """Say how many epochs take so many seconds here, a quarter of them of masked items, and how long a start takes."""
+    """Return how many epochs take the given seconds here, a quarter of masked items, and the time of a start."""
     started = time.perf_counter()
     short = _command(folder, dict.fromkeys(_STAGES.values(), 2))
     subprocess.run(short, env=_environment(), check=True, **_SILENT)
@@ -93,7 +93,7 @@ def _epochs(folder: Path, seconds: float) -> tuple[dict[str, int], float]:
 
 
 def _kill(folder: Path, epochs: dict[str, int], until: float, after: tuple[float, float], fates: Fates) -> None:
-    """Run to the end, through all kills, of which there are none any more from a time of the clock on."""
+    """Run to the end, with kills up to a given time."""
     source = random.Random(SEED + fates.runs)
     fates.runs += 1
     while True:

@@ -1,9 +1,9 @@
-"""Loading interactions for a sequential model: RecBole as it comes against this package's reader within it.
+"""Loading interactions for a sequential model: unmodified RecBole against this package's reader within it.
 
-What is timed is all that comes before a model: RecBole's ``create_dataset`` (reading, filtering, numbering) and
-``data_preparation`` (prefixes, split, loaders). Users have as many behaviours on the average as in Amazon Beauty, items
-are drawn by a power law, times are Unix seconds; no public file of this size comes with the project. Every measurement
-has a process of its own, the two loaders in turn.
+Timed is everything before a model: RecBole's ``create_dataset`` (reading, filtering, numbering) and
+``data_preparation`` (prefixes, split, loaders). Users have on average as many behaviours as in Amazon Beauty, items are
+drawn by a power law, times are Unix seconds; no public file of this size comes with the project. Every measurement has
+a separate process; the two loaders take turns.
 """
 
 import importlib.util
@@ -24,7 +24,7 @@ SEED = 2020
 SIZES = {1_000_000: 3, 10_000_000: 1}  # interactions: rounds
 MEAN_LENGTH = 8.9
 LOADERS = ("RecBole", "this package")
-_BYTES_A_ROW = 1800  # that RecBole holds at its peak: lists of 50 items and times, twice
+_BYTES_A_ROW = 1800  # RecBole's peak: lists of 50 items and times, twice
 
 
 def run(output: Path, quick: bool) -> None:
@@ -73,7 +73,7 @@ def run(output: Path, quick: bool) -> None:
 
 
 def write_interactions(folder: Path, size: int) -> None:
-    """Write a dataset of so many interactions, in no order, whose files bear the folder's name."""
+    """Write a dataset with the given number of interactions, unordered, whose files have the folder's name."""
     random = np.random.default_rng(SEED)
     users = random.integers(0, round(size / MEAN_LENGTH), size)
     items = (random.pareto(1.2, size) * 1000).astype(np.int64) % max(size // 20, 100)
@@ -101,7 +101,7 @@ def _load(loader: str, folder: Path) -> dict[str, float]:
 
 
 def _measured(loader: str, folder: Path) -> dict[str, float]:
-    """Load in this process: seconds, and the most memory that it has held, imports included."""
+    """Load in this process; returns seconds and peak memory, imports included."""
     options = {"data_path": str(folder.parent), "train_neg_sample_args": None, "log_wandb": False,
                "load_col": {"inter": ["user_id", "item_id", "timestamp"]}}  # fmt: skip
     if loader == "RecBole":

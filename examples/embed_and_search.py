@@ -1,6 +1,6 @@
-"""Users of ml-100k as vectors in a search index, and who is found beside whom, told by the films that they saw last.
+"""Users of ml-100k as vectors in a search index, with their nearest neighbours and the films that these saw last.
 
-python examples/embed_and_search.py                  pre-trains first, in the folder adaptssr-search, if nobody has
+python examples/embed_and_search.py                  pre-trains first, in the folder adaptssr-search, if needed
 python examples/embed_and_search.py adaptssr-run     a folder of `adaptssr pretrain --dataset ml-100k`
 
 Needs RecBole, whose wheel holds ml-100k. The index is faiss where faiss is installed (pip install faiss-cpu), else an
@@ -25,7 +25,7 @@ DATA = Path(recbole.__file__).parent / "dataset_example" / "ml-100k"
 
 
 def pretrain_on_ml_100k(folder: Path, epochs: int) -> None:
-    """Pre-train as `adaptssr quickstart` does, which says where it departs from the paper for so few users."""
+    """Pre-train as `adaptssr quickstart` does, which prints where it differs from the paper for so few users."""
     from adaptssr_plugin.methods import recipe
     from adaptssr_plugin.recbole.user_model.pretrain import Source, pretrain
 
@@ -60,25 +60,25 @@ def nearest(vectors: np.ndarray, queries: np.ndarray, k: int, use_faiss: bool) -
 
 
 def shared_films(corpus: BehaviourCorpus, users: np.ndarray, others: np.ndarray) -> float:
-    """Mean over pairs of users of the films that both saw, as a share of those that either did (Jaccard)."""
+    """Mean over pairs of users: films that both saw as a share of those that either saw (Jaccard)."""
     seen = [set(corpus.history(row).tolist()) for row in range(len(corpus))]
     return float(np.mean([len(seen[a] & seen[b]) / len(seen[a] | seen[b]) for a, b in zip(users, others, strict=True)]))
 
 
 def main() -> None:
-    """Pre-train if need be, embed everybody, search, and show what was found."""
+    """Pre-train if needed, embed all users, search, and show the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", default=Path("adaptssr-search"))
-    parser.add_argument("--epochs", type=int, default=8, help="of each stage, where pre-training is to be done")
-    parser.add_argument("--users", type=int, default=3, help="how many users to show")
-    parser.add_argument("--neighbours", type=int, default=3, help="how many neighbours of each")
-    parser.add_argument("--films", type=int, default=4, help="how many of their newest films")
+    parser.add_argument("--epochs", type=int, default=8, help="of each stage, if pre-training is needed")
+    parser.add_argument("--users", type=int, default=3, help="number of users to show")
+    parser.add_argument("--neighbours", type=int, default=3, help="number of neighbours of each")
+    parser.add_argument("--films", type=int, default=4, help="number of their newest films")
     args = parser.parse_args()
     try:
         if not (args.folder / "model.json").exists():
             pretrain_on_ml_100k(args.folder, args.epochs)
         model = load_user_model(args.folder)
-        corpus = read_interactions(DATA / "ml-100k.inter")  # everything that they saw, users whom it never met alike
+        corpus = read_interactions(DATA / "ml-100k.inter")  # all behaviours, including users that were not in training
         written = args.folder / "users.parquet"
         done = embed_users(model, known_corpus(corpus, model.artefact.item_tokens), written)
     except InputError as error:
@@ -87,7 +87,7 @@ def main() -> None:
     use_faiss = importlib.util.find_spec("faiss") is not None
     print(f"{done.rows} users, {done.dim} numbers each, in {written}; searched by {'faiss' if use_faiss else 'torch'}")
 
-    # A user is found beside herself, at 1; she is passed over.
+    # A user's nearest neighbour is herself, at 1; she is skipped.
     products, places = nearest(vectors, vectors, args.neighbours + 1, use_faiss)
     row_of = {user: row for row, user in enumerate(corpus.user_tokens.tolist())}
     rows = np.array([row_of[name] for name in names])

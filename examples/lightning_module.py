@@ -1,4 +1,4 @@
-"""AdaptSSR in somebody else's trainer: a LightningModule, its views and its loss; everything else is Lightning's.
+"""AdaptSSR in another trainer: a LightningModule with its views and its loss; everything else is Lightning's.
 
 pip install lightning
 python examples/lightning_module.py               ml-100k, where RecBole is installed (its wheel holds the file)
@@ -29,7 +29,7 @@ class AdaptSSR(lightning.LightningModule):
 
     Args:
         n_items: items, the padding id 0 included.
-        max_len: newest behaviours of a user that it reads.
+        max_len: the number of newest behaviours of a user that it reads.
         scale: multiplies the similarities that are compared; 1 in the paper, for far more users.
         learning_rate: Adam's.
         seed: of the views.
@@ -55,13 +55,13 @@ class AdaptSSR(lightning.LightningModule):
         return [*self.encoder.encode_twice(*first), *self.encoder.encode_twice(*second)]
 
     def on_train_epoch_start(self) -> None:
-        """Tell the loader which order the epoch has, as Lightning tells a sampler."""
+        """Tell the loader the epoch's order, as Lightning tells a sampler."""
         self.trainer.train_dataloader.set_epoch(self.current_epoch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """Compute the loss of a batch."""
         if len(batch) < 2:
-            return None  # a single user has nobody to be compared with
+            return None  # a single user has no one to be compared with
         loss: Tensor = self.criterion(*self.encode_views(batch, "views", self.current_epoch, batch_idx))
         self.log("loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch))
         return loss
@@ -70,7 +70,7 @@ class AdaptSSR(lightning.LightningModule):
         """Count how often the two inequalities hold; the same views and dropout masks in every epoch."""
         if len(batch) < 2:
             return
-        self.encoder.train()  # Lightning has switched dropout off, and the second view lives by it
+        self.encoder.train()  # Lightning has switched dropout off, but the implicit view needs it
         with torch.random.fork_rng():
             torch.manual_seed(stream_seed(self.seed, "validation dropout", batch_idx))
             encodings = self.encode_views(batch, "validation views", batch_idx)
@@ -85,7 +85,7 @@ class AdaptSSR(lightning.LightningModule):
 
 
 def read(path: Path | None) -> BehaviourCorpus:
-    """Read the behaviour of all users; without a path, ml-100k out of RecBole's wheel (RecBole is not imported)."""
+    """Read the behaviour of all users; without a path, ml-100k from RecBole's wheel (RecBole is not imported)."""
     if path is None:
         recbole = importlib.util.find_spec("recbole")
         if recbole is None or not recbole.submodule_search_locations:

@@ -2,9 +2,9 @@
 
 python examples/own_method.py --epochs 3      registers the method and pre-trains ml-100k with it
 
-A method that compares views is a function that makes their provider: from the options of the recipe and from the
-training data, of which nothing is computed unless asked for. It runs under both losses, with every warm start and
-preset, and its folder is fine-tuned as any other. This one compares the older part of a history with the newer one.
+A method that compares views is a function that makes their provider from the options of the recipe and the training
+data; no part of the data is computed unless it is used. It works with both losses and every warm start and preset, and
+its folder can be fine-tuned like any other. This one compares the older part of a history with the newer one.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from adaptssr_plugin.methods.views import ViewSource
 
 
 class OlderAndNewer(nn.Module):
-    """The oldest and the newest share of every history; they overlap where the share is more than a half."""
+    """The oldest and the newest share of every history; they overlap if the share is more than a half."""
 
     def __init__(self, share: float) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ METHOD = register(
 
 
 def main() -> None:
-    """Pre-train ml-100k, which RecBole brings."""
+    """Pre-train ml-100k, which ships with RecBole."""
     from adaptssr_plugin.recbole.user_model.pretrain import Source, pretrain
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

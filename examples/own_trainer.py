@@ -1,10 +1,10 @@
-"""AdaptSSR in a training loop of your own: torch, numpy and adaptssr_plugin, nothing else.
+"""AdaptSSR in your own training loop: torch, numpy and adaptssr_plugin, nothing else.
 
 python examples/own_trainer.py               ml-100k, where RecBole is installed (its wheel holds the file)
 python examples/own_trainer.py users.txt     one line per user: the user, then the items, oldest first
 python examples/own_trainer.py data.inter    RecBole's atomic file: user_id, item_id, timestamp
 
-The user model is trained without labels. What it learnt is shown on users held out: how often the same input under
+The user model is trained without labels. The result is measured on held-out users: how often the same input under
 another dropout mask is nearer than another augmented view, and how often that view is nearer than other users.
 """
 
@@ -23,7 +23,7 @@ from adaptssr_plugin.seeding import stream_generator, stream_seed
 
 
 def read(path: Path | None) -> BehaviourCorpus:
-    """Read the behaviour of all users; without a path, ml-100k out of RecBole's wheel (RecBole is not imported)."""
+    """Read the behaviour of all users; without a path, ml-100k from RecBole's wheel (RecBole is not imported)."""
     if path is None:
         recbole = importlib.util.find_spec("recbole")
         if recbole is None or not recbole.submodule_search_locations:
@@ -37,7 +37,7 @@ def encode(
 ) -> tuple[torch.Tensor, ...]:
     """Draw two views of every user and encode each twice: û, û⁺, ũ, ũ⁺, each (B, d).
 
-    One stacked forward pass: every row has dropout of its own, so the twin of a row is its implicit view.
+    One stacked forward pass: every row has a separate dropout mask, so the copy of a row is its implicit view.
     """
     first, second, _ = views(batch.item_seq, batch.item_seq_len, generator)
     item_seq = torch.cat((first.item_seq, first.item_seq, second.item_seq, second.item_seq))
@@ -48,7 +48,7 @@ def encode(
 
 @torch.no_grad()
 def order_accuracies(encoder: UserEncoder, views: RandomPair, loader: BatchLoader, args: argparse.Namespace) -> str:
-    """Say how often the two inequalities hold; the same views and dropout masks whenever it is asked."""
+    """Return how often the two inequalities hold, as text; every call uses the same views and dropout masks."""
     torch.manual_seed(stream_seed(args.seed, "validation dropout"))
     generator = stream_generator(args.device, args.seed, "validation views")
     counts = torch.zeros(4, dtype=torch.int64, device=args.device)
@@ -70,8 +70,8 @@ def train(corpus: BehaviourCorpus, args: argparse.Namespace) -> UserEncoder:
     torch.manual_seed(stream_seed(args.seed, "initialisation"))
     encoder = UserEncoder(corpus.n_items, max_len=args.max_len, dropout=0.1).to(args.device)  # in train mode
     views = RandomPair([ItemMask(0.6, mask_id=corpus.n_items), ItemCrop(0.4), ItemReorder(0.6)])
-    # The paper has no scale (1). From random weights, with few users, 1 is too flat to hold the users apart: all
-    # encodings fall onto two opposite points, masked views on one and the rest on the other. Try --scale 1.
+    # The paper has no scale (1). From random weights and with few users, 1 is too flat to separate users: all encodings
+    # collapse onto two opposite points, masked views on one and the rest on the other. Try --scale 1.
     criterion = AdaptSSRLoss(scale=args.scale)
     optimizer = torch.optim.Adam(encoder.parameters(), lr=args.learning_rate)
 
@@ -82,10 +82,10 @@ def train(corpus: BehaviourCorpus, args: argparse.Namespace) -> UserEncoder:
         torch.manual_seed(stream_seed(args.seed, "dropout", epoch))
         for step, batch in enumerate(batches):
             if len(batch) < 2:
-                continue  # a single user has nobody to be compared with
+                continue  # a single user has no one to be compared with
             generator = stream_generator(args.device, args.seed, "views", epoch, step)
             u1, u1_pos, u2, u2_pos = encode(encoder, views, batch.to(args.device), generator)
-            terms = criterion.terms(u1, u1_pos, u2, u2_pos)  # or criterion(...), where the loss is all you want
+            terms = criterion.terms(u1, u1_pos, u2, u2_pos)  # or criterion(...) for the loss alone
             loss = criterion.reduce(terms)
             optimizer.zero_grad()
             loss.backward()

@@ -1,11 +1,11 @@
-"""The loss of CL4SRec swapped: SASRec alone, CL4SRec with its InfoNCE, and the same views under AdaptSSR's ranking.
+"""Another loss for CL4SRec: SASRec alone, CL4SRec with its InfoNCE, and the same views with AdaptSSR's ranking.
 
 python examples/recbole_swap_cl.py                          ml-100k, which ships in RecBole's wheel
 python examples/recbole_swap_cl.py --sequences beauty.txt   one line per user: the user, then the items, oldest first
-python examples/recbole_swap_cl.py --users 300 --epochs 5   a look that takes minutes
+python examples/recbole_swap_cl.py --users 300 --epochs 5   a short version that takes minutes
 
 Every row is trained from the same seeds and stops early by NDCG@10 on each user's last item but one; the last item is
-the test. Everything that RecBole writes goes to a temporary folder. Nine runs take their time without a GPU.
+the test. Everything that RecBole writes goes to a temporary folder. Nine runs take long without a GPU.
 """
 
 import argparse
@@ -38,7 +38,7 @@ RESULT_NAMES = {"valid": "best_valid_result", "test": "test_result"}
 
 
 def read(path: Path | None, users: int | None) -> BehaviourCorpus:
-    """Read everybody's behaviour, or the first users'; without a path, ml-100k."""
+    """Read the behaviour of all users, or of the first ones; without a path, ml-100k."""
     if path is None:
         corpus = read_interactions(Path(recbole.__file__).parent / "dataset_example" / "ml-100k" / "ml-100k.inter")
     else:

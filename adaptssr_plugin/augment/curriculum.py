@@ -1,4 +1,4 @@
-"""Views from easy to hard, by how far a frozen model sees them move from the row (CCL, our reconstruction)."""
+"""Views from easy to hard, by how far a frozen model sees them from the original sequence (CCL, our reconstruction)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -22,7 +22,7 @@ class Evaluator(Protocol):
 
 
 class Candidates(NamedTuple):
-    """The candidates for V views of B rows, C of each.
+    """The candidates for V views of B rows, C per view and row.
 
     Attributes:
         item_seq: (V, C, B, L) int64, candidate c of ratio ρ·(c + 1)/C.
@@ -36,23 +36,23 @@ class Candidates(NamedTuple):
 class ScoredFillPair(nn.Module):
     """Two views of every row, each the c-th easiest of C candidates that are masked and filled (CCL).
 
-    For a row S the C candidates Ŝ are drawn at the ratios ρ·c/C, c = 1 .. C, and sorted by their difficulty
-    ``1 - cos(mean-pooled G(S), mean-pooled G(Ŝ))``, with the frozen masked-item model G that fills them; of equal
-    ones that of the smaller ratio comes first. Each view has its own candidates. Those of a whole batch are filled in
-    one pass, and scored, together with their rows, in another.
+    For a row S, C candidates Ŝ are drawn at the ratios ρ·c/C, c = 1 .. C, and sorted by their difficulty
+    ``1 - cos(mean-pooled G(S), mean-pooled G(Ŝ))``, where G is the frozen masked-item model that fills them. Of equally
+    difficult candidates the one of the smaller ratio comes first. Each view has separate candidates. The candidates of
+    a whole batch are filled in one pass and scored, together with their rows, in another.
 
-    Our reconstruction: of CCL's text, which we could not read, the abstract has a learnable evaluator, its code none.
-    Nothing is kept from batch to batch: every epoch draws and scores anew, since the
-    difficulty of fixed candidates never changes under a frozen model, and fixed ones would repeat for a whole stage.
+    This is our reconstruction: we could not read CCL's text. Its abstract mentions a learnable evaluator, its code has
+    none. Every epoch draws and scores new candidates: under a frozen model the difficulty of fixed ones never changes,
+    and their views would repeat for a whole stage.
 
     Args:
         fill: the operator, of ratio ρ, whose filler has ``mean_states``.
         candidates: C, at least 1.
-        ranks: c by epoch, each in 1 .. C, the last one holding from there on; none: always C.
+        ranks: c by epoch, each in 1 .. C; the last one holds from there on. Empty: always C.
         one_side: the first view is the row as it is.
 
     Raises:
-        InputError: an argument out of range, something that is no MaskAndFill, or one whose filler cannot encode rows.
+        InputError: an argument out of range, a ``fill`` that is not a MaskAndFill, or a filler that cannot encode rows.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class ScoredFillPair(nn.Module):
             raise InputError(f"fill: expected a filler with mean_states, got {type(fill.filler).__name__}")
         self.fill = fill
         self.evaluator: Evaluator
-        object.__setattr__(self, "evaluator", fill.filler)  # past nn.Module, as the operator has it
+        object.__setattr__(self, "evaluator", fill.filler)  # not as a submodule; the operator does the same
         check_count("candidates", candidates)
         for rank in ranks:
             check_count("ranks", rank, most=candidates)
@@ -75,7 +75,7 @@ class ScoredFillPair(nn.Module):
         self.rank = self.candidates
 
     def set_epoch(self, epoch: int | None, _encoder: object = None) -> None:
-        """Take the rank of an epoch, counted from 0; None: the hardest, for validation."""
+        """Set the rank for an epoch, counted from 0; None: the hardest, for validation."""
         scheduled = self.ranks and epoch is not None
         self.rank = self.ranks[min(epoch or 0, len(self.ranks) - 1)] if scheduled else self.candidates
 
@@ -101,7 +101,7 @@ class ScoredFillPair(nn.Module):
         filled = self.fill.fill_blocks(rows, lengths, ratios * views, generator).item_seq
         states = self.evaluator.mean_states(torch.cat([item_seq, filled]), torch.cat([item_seq_len, lengths]))
         units = F.normalize(states, dim=-1).view(1 + copies, len(item_seq), states.shape[-1])  # (1 + V·C, B, d)
-        # Of unit vectors 1 - cos is half the squared distance, in which small differences do not cancel.
+        # For unit vectors 1 - cos is half the squared distance, in which small differences do not cancel.
         difficulty = (units[1:] - units[:1]).square().sum(-1) / 2  # (V·C, B)
         parts = (views, self.candidates, len(item_seq))
         return Candidates(filled.view(*parts, item_seq.shape[1]), difficulty.view(parts))
@@ -112,10 +112,10 @@ class ScoredFillPair(nn.Module):
 
 
 def equal_stages(epochs: int, candidates: int, stages: int | None = None) -> tuple[int, ...]:
-    """Give every epoch the rank of its stage: stages of equal length, or one epoch apart where they do not divide.
+    """Return the rank for every epoch: stages of equal length, or of lengths that differ by one epoch.
 
-    Epoch e of E belongs to stage ``s = ⌊e · S / E⌋ + 1`` of S, which takes the ``⌈s · C / S⌉``-th easiest of C:
-    stage c the c-th for as many stages as candidates, and the last stage the hardest in any case.
+    Epoch e of E belongs to stage ``s = ⌊e · S / E⌋ + 1`` of S, which takes the ``⌈s · C / S⌉``-th easiest of C. With as
+    many stages as candidates, stage c takes the c-th. The last stage always takes the hardest.
 
     Args:
         epochs: E, at least S.
@@ -123,7 +123,7 @@ def equal_stages(epochs: int, candidates: int, stages: int | None = None) -> tup
         stages: S, in 1 .. C; None: C.
 
     Returns:
-        E ranks in 1 .. C, none smaller than the one before it.
+        E ranks in 1 .. C, in ascending order.
 
     Raises:
         InputError: a number out of range.

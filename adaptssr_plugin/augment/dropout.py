@@ -1,4 +1,4 @@
-"""Two views that differ by the encoder's dropout alone (CLUE, our reconstruction)."""
+"""Two views that differ only by the encoder's dropout (CLUE, our reconstruction)."""
 
 import torch
 from torch import Tensor, nn
@@ -7,24 +7,24 @@ from adaptssr_plugin.augment.operators.base import Sequences, ViewPair, check_se
 
 
 class DropoutPair(nn.Module):
-    """Gives every row twice as it is: only the dropout of the encoder makes two views of it (CLUE).
+    """Returns every row twice, unchanged: only the dropout of the encoder makes two views of it (CLUE).
 
-    An encoder without active dropout would encode both views alike; that is for who encodes them to refuse.
+    An encoder without active dropout would give equal encodings; the caller that encodes the views has to refuse it.
 
     Example:
         >>> first, second, _ = DropoutPair()(item_seq, item_seq_len)
     """
 
     def forward(self, item_seq: Tensor, item_seq_len: Tensor, generator: torch.Generator | None = None) -> ViewPair:
-        """Give both views.
+        """Return both views.
 
         Args:
             item_seq: (B, L) int64, right-padded with 0; never written to.
             item_seq_len: (B,) int64, each at least 1, on the device of ``item_seq``.
-            generator: nothing is drawn from it.
+            generator: not used.
 
         Returns:
-            Two copies of the input, so that what is written to one reaches neither; ``operators`` is None.
+            Two copies of the input, so that writing to one does not change the other; ``operators`` is None.
 
         Raises:
             InputError: a shape, dtype or device other than these.

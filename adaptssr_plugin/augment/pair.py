@@ -11,18 +11,18 @@ from adaptssr_plugin.errors import InputError, check_kind
 
 
 class RandomPair(nn.Module):
-    """Makes two views of a batch, each row of each view by an operator drawn for it alone.
+    """Makes two views of a batch. For each row of each view one operator is drawn independently.
 
-    By default the two draws are independent, so a row may get the same operator twice, with other random
-    numbers (AdaptSSR). With ``distinct`` it never does (CL4SRec): a row to which only one operator is offered
-    gets it in the first view, and its second view is the row as it is (``operators`` says -1).
+    By default a row may get the same operator twice, with other random numbers (AdaptSSR). With ``distinct`` it never
+    does (CL4SRec): a row to which only one operator is offered gets it in the first view, and its second view is the
+    unchanged row (``operators`` says -1).
 
     Args:
         operators: the operators to draw from, at least one; at least two with ``distinct``.
         distinct: never the same operator twice for a row.
 
     Raises:
-        InputError: an empty list, something in it that is no operator, or one operator with ``distinct``.
+        InputError: an empty list, an item that is not an operator, or one operator with ``distinct``.
 
     Example:
         >>> pair = RandomPair([ItemMask(0.6, mask_id=n_items), ItemCrop(0.4), ItemReorder(0.6)])
@@ -43,7 +43,7 @@ class RandomPair(nn.Module):
         Args:
             item_seq: (B, L) int64, right-padded with 0; never written to.
             item_seq_len: (B,) int64, each at least 1, on the device of ``item_seq``.
-            generator: where the random numbers come from, on the device of ``item_seq``; None takes torch's own.
+            generator: source of the random numbers, on the device of ``item_seq``; None: torch's default generator.
 
         Returns:
             Both views with the shapes, dtypes and device of the input, and the index of the operator

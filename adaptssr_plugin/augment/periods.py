@@ -15,19 +15,19 @@ from adaptssr_plugin.errors import check_choice
 class PeriodPair(nn.Module):
     """Cuts two windows of ``l = max(1, ceil(ratio · n))`` consecutive items out of every history of n.
 
-    Where two such windows fit side by side (2 l ≤ n) they are disjoint: every place that leaves them so is
-    equally likely, and so is which of the two is the first view. Elsewhere both are drawn independently, as
-    :class:`ItemCrop` does. A row of one item is its own two views; of two items each view gets one.
+    If two such windows fit side by side (2 l ≤ n) they are disjoint: every placement is equally likely, and so is which
+    of the two is the first view. Otherwise both are drawn independently, as :class:`ItemCrop` does. A row of one item
+    is its own two views; of a row of two items each view gets one.
 
-    "Different time periods" is all that is published of IDICL's sampling; the rest is this package's
-    reconstruction. Periods cut by wall-clock time would need the times of behaviours, which a corpus does not hold.
+    The published text says only "different time periods"; the rest is our reconstruction. Periods cut by wall-clock
+    time would need the times of behaviours, which a corpus does not hold.
 
     Args:
         ratio: the share of items in each window, in (0, 1].
-        period: "disjoint" as above; "independent": the two windows may overlap wherever they fit.
+        period: "disjoint": as above; "independent": the two windows may overlap.
 
     Raises:
-        InputError: a ratio out of range or another period.
+        InputError: a ratio out of range or an unknown period.
 
     Example:
         >>> first, second, _ = PeriodPair(0.4)(item_seq, item_seq_len, generator)
@@ -45,7 +45,7 @@ class PeriodPair(nn.Module):
         Args:
             item_seq: (B, L) int64, right-padded with 0; never written to.
             item_seq_len: (B,) int64, each at least 1, on the device of ``item_seq``.
-            generator: where the random numbers come from, on the device of ``item_seq``; None takes torch's own.
+            generator: source of the random numbers, on the device of ``item_seq``; None: torch's default generator.
 
         Returns:
             Both views with the shapes, dtypes and device of the input; ``operators`` is None.
@@ -59,13 +59,13 @@ class PeriodPair(nn.Module):
         return ViewPair(cut_window(item_seq, first, length), cut_window(item_seq, second, length.clone()), None)
 
     def _draw_starts(self, n: Tensor, length: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """Draw where the windows of the first and of the second view start, each (B,) int64."""
-        room = n - length + 1  # places of one window
+        """Draw the start of the windows of the first and the second view, each (B,) int64."""
+        room = n - length + 1  # possible starts of one window
         if self.period == "independent":
             return uniform_below(room, generator), uniform_below(room, generator)
-        # With s = n - 2l items to spare, the older window starts at a and the newer at l + b, for 0 <= a <= b <= s.
-        # Such pairs are the pairs i < j of s + 2 places, by a = i and b = j - 1. So two different places are drawn,
-        # and as they come in either order with the same chance, their order is also that of the views.
+        # With s = n - 2l spare items, the older window starts at a and the newer at l + b, for 0 <= a <= b <= s. Such
+        # pairs are the pairs i < j of s + 2 places, with a = i and b = j - 1. So two different places are drawn. Either
+        # order is equally likely, so their order is also that of the views.
         disjoint = 2 * length <= n
         n_places = torch.where(disjoint, room - length + 1, room)  # s + 2
         i = uniform_below(n_places, generator)

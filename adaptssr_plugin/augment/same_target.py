@@ -1,4 +1,4 @@
-"""Another history that ends in the same item as the second view (DuoRec, by the authors' code)."""
+"""The second view is another history that ends in the same item (DuoRec, after the authors' code)."""
 
 import torch
 from torch import Tensor, nn
@@ -12,22 +12,22 @@ from adaptssr_plugin.errors import InputError, check_kind
 class SameTargetPair(nn.Module):
     """Pairs every row with a random other row of the same key item.
 
-    The first view is the row itself, the second one drawn uniformly from the rows with its key but for the row
-    itself. Where there is none, the second view is the row again and the encoder's dropout tells them apart.
-    The drawn row gives its newest L items, L the width of the batch.
+    The first view is the row itself. The second is drawn uniformly from the other rows with its key. If there is none,
+    the second view is the row again, and only the encoder's dropout tells the views apart. A drawn row contributes its
+    newest L items, where L is the width of the batch.
 
-    It needs to know which rows the batch is made of (``needs_rows``), and holds all sequences as buffers, so
-    that ``.to(device)`` takes them along; they belong to the data and are not part of its state.
+    The call needs the row numbers of the batch (``needs_rows``). All sequences are held as buffers, which
+    ``.to(device)`` moves; they are data and not part of the ``state_dict``.
 
     Args:
         items: (total,) int64 or int32, the items of all rows, each row's oldest first.
-        starts: (N,) int64, where each row's items start.
-        lengths: (N,) int64, how many they are, at least 1 each.
+        starts: (N,) int64, where the items of each row start.
+        lengths: (N,) int64, the number of items of each row, at least 1.
         keys: (N,) int64, each row's key item, at least 0.
-        drop_last: the key is the last item of its row and hidden from both views, as the next-item target is
-            in DuoRec. A row of one item has no other to show: it stays as it is and is drawn by none.
-        skip_identical: no row that holds the same items in the same order is drawn.
-        candidates: (N,) bool, the rows that may be drawn (those of the training split); None: all of them.
+        drop_last: the key is the last item of its row and is hidden from both views, as DuoRec's code hides the
+            next-item target. A row of one item has nothing else to show: it stays unchanged and is never drawn.
+        skip_identical: never draw a row with the same items in the same order.
+        candidates: (N,) bool, the rows that may be drawn (those of the training split); None: all.
 
     Raises:
         InputError: arrays that do not fit together, or keys that are not the last items with ``drop_last``.
@@ -87,14 +87,14 @@ class SameTargetPair(nn.Module):
         Args:
             item_seq: (B, L) int64, right-padded with 0; never written to.
             item_seq_len: (B,) int64, each at least 1, on the device of ``item_seq``.
-            generator: where the random numbers come from, on the device of ``item_seq``; None takes torch's own.
-            rows: (B,) int64, which of the N rows each row of the batch is, on the device of ``item_seq``.
+            generator: source of the random numbers, on the device of ``item_seq``; None: torch's default generator.
+            rows: (B,) int64, the row numbers (of N) of the batch, on the device of ``item_seq``.
 
         Returns:
             Both views with the shapes, dtypes and device of the input; ``operators`` is None.
 
         Raises:
-            InputError: a shape, dtype or device other than these, or sequences that lie on another device.
+            InputError: a shape, dtype or device other than these, or stored sequences on another device.
         """
         check_sequences(item_seq, item_seq_len, generator)
         _check_rows(rows, item_seq, self.items)
@@ -110,9 +110,9 @@ class SameTargetPair(nn.Module):
         return ViewPair(first, second, None)
 
     def draw(self, rows: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Draw the row that each of ``rows`` (B,) int64 is paired with: (B,) int64, itself if there is no other."""
+        """Draw the row that each of ``rows`` (B,) int64 is paired with: (B,) int64, the row itself if alone."""
         place = self.first_place[rows] + uniform_below(self.n_others[rows], generator)  # (B,)
-        # The own places are left out by stepping over them.
+        # Skip the row itself and rows identical to it.
         place = place + torch.where(place >= self.own_place[rows], self.n_own[rows], 0)
         drawn = self.order[place.clamp_(max=len(self.order) - 1)]
         return torch.where(self.n_others[rows] > 0, drawn, rows)
@@ -120,17 +120,17 @@ class SameTargetPair(nn.Module):
     def keys_of(self, rows: Tensor) -> Tensor:
         """Give the key items (B,) int64 of ``rows`` (B,) int64.
 
-        Stacked beside the users as ``user_ids`` (B, 2) of a loss they keep rows of one key from being negatives
-        of each other (``mask_same_key``, which DuoRec's code does not have).
+        As a second column beside the users in the ``user_ids`` (B, 2) of a loss, they keep rows of one key from being
+        negatives of each other (``mask_same_key``, which DuoRec's code does not have).
         """
         return self.keys[rows]
 
     def _shown(self, length: Tensor) -> Tensor:
-        """How many items of rows of ``length`` (B,) a view shows: (B,)."""
+        """The number of items that a view shows of rows of ``length`` (B,): (B,)."""
         return length - (length > 1).long() if self.drop_last else length.clone()
 
     def _newest(self, rows: Tensor, width: int) -> Sequences:
-        """Give the newest ``width`` items that a view of each of ``rows`` (B,) shows, right-padded with 0."""
+        """Return the newest ``width`` items that a view of each of ``rows`` (B,) shows, right-padded with 0."""
         shown = self._shown(self.lengths[rows])
         length = shown.clamp(max=width)
         place = torch.arange(width, device=rows.device)  # (L,)
@@ -144,7 +144,7 @@ class SameTargetPair(nn.Module):
 
 
 def _check_data(items: Tensor, starts: Tensor, lengths: Tensor, keys: Tensor, candidates: Tensor | None) -> None:
-    """Raise InputError unless the arrays are what :class:`SameTargetPair` asks for."""
+    """Raise InputError unless the arrays are valid for :class:`SameTargetPair`."""
     _check_array("items", items, (torch.int64, torch.int32))
     for name, array in (("starts", starts), ("lengths", lengths), ("keys", keys)):
         _check_array(name, array, (torch.int64,))

@@ -1,1 +1,1 @@
-"""The command ``adaptssr``: parses, calls, prints."""
+"""The command ``adaptssr``: parsing, calling the package, printing."""

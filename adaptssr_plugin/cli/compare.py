@@ -14,7 +14,7 @@ _PATH = click.Path(path_type=Path)
 
 @click.command()
 @click.argument("plan", required=False, metavar="PLAN")
-@click.option("--smoke", is_flag=True, help="The packaged plan smoke, with every table and figure: minutes.")
+@click.option("--smoke", is_flag=True, help="The packaged plan smoke with every table and figure; takes minutes.")
 @click.option("--output", type=_PATH, default=Path("adaptssr-compare"), show_default=True, help="Folder for results.")
 @click.option("--dataset", metavar="NAME|FOLDER", help="Where the plan's dataset is.")
 @click.option(
@@ -26,14 +26,14 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option("--figure", "figures", multiple=True, type=click.Choice(["3", "4", "5", "7"]), help="May be repeated.")
 @click.option("--variants", is_flag=True, help="A table of the plan's variants of AdaptSSR, on validation rows.")
-@click.option("--method", "methods", multiple=True, help="Rows, in place of the plan's; may be repeated.")
-@click.option("--seeds", type=click.IntRange(1), help="Runs of fine-tuning for a row, in place of the plan's.")
-@click.option("--splits", type=click.IntRange(1), help="Random splits of a task's rows, in place of the plan's.")
-@click.option("--pretrain-seeds", type=click.IntRange(1), help="Pre-trainings for a row, in place of the plan's.")
+@click.option("--method", "methods", multiple=True, help="Rows, instead of the plan's; may be repeated.")
+@click.option("--seeds", type=click.IntRange(1), help="Fine-tuning runs per row, instead of the plan's.")
+@click.option("--splits", type=click.IntRange(1), help="Random splits of a task's rows, instead of the plan's.")
+@click.option("--pretrain-seeds", type=click.IntRange(1), help="Pre-training runs per row, instead of the plan's.")
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="RecBole option, e.g. use_gpu=False.")
-@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes; cores are shared out.")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes; they share the cores.")
 @click.option("--part", default="1/1", show_default=True, metavar="I/N", help="This machine's share of the cells.")
-@click.option("--report-only", is_flag=True, help="Tables and figures of what is finished; nothing is computed.")
+@click.option("--report-only", is_flag=True, help="Write tables and figures of finished cells; compute nothing.")
 @click.option("--quiet", is_flag=True, help=QUIET)
 def compare(
     plan: str | None,
@@ -56,16 +56,16 @@ def compare(
     """Compare pre-training methods: the paper's Tables 2 and 3, Table 2 controlled, and Figures 3, 4, 5 and 7.
 
     PLAN is a packaged plan (ml-100k, tenrec-qba, ...) or a YAML file: corpus, tasks, methods, options and seeds. Every
-    pre-training and every run of fine-tuning is a cell, a line in cells.jsonl of the output folder. A run that is
-    interrupted goes on from there, and what is changed in the plan computes anew only the cells that it touches.
+    pre-training and every run of fine-tuning is a cell, a line in cells.jsonl of the output folder. An interrupted run
+    resumes from there. After a change of the plan only the affected cells are computed again.
 
-    In the controlled comparison all methods have the same start and the same epochs, and contrastive methods choose
-    temperature and strength of augmentation on validation rows. Several machines: --part 1/3, 2/3 and 3/3, then
+    In the controlled comparison all methods have the same start and the same epochs. Temperature and augmentation
+    strength of contrastive methods are chosen on validation rows. On several machines: --part 1/3, 2/3 and 3/3, then
     concatenate their cells.jsonl in one folder and give the command once more.
 
     --table linear is the controlled comparison by logistic regression on frozen vectors, over eight random splits.
-    --table reidentification needs no labels: every method is pre-trained on the older half of every history, and asked
-    whose newer half is whose.
+    --table reidentification needs no labels: every method is pre-trained on the older half of every history, and its
+    vector of each newer half has to find the older half of the same user.
 
     \b
     adaptssr compare --smoke

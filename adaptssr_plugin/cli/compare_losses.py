@@ -15,14 +15,14 @@ _PATH = click.Path(path_type=Path)
 @click.command("compare-losses")
 @click.argument("plan", required=False, metavar="[PLAN]")
 @click.option("--output", type=_PATH, default=Path("adaptssr-losses"), show_default=True, help="Folder for results.")
-@click.option("--dataset", metavar="NAME|FOLDER", help="Where the data are, in place of the plan's.")
-@click.option("--models", metavar="NAME,NAME", help="Models, in place of the plan's; SASRec without a plan.")
-@click.option("--shares", metavar="X,X", help="Shares of the training users, e.g. 0.1,1, in place of the plan's.")
-@click.option("--seeds", type=click.IntRange(1), help="Runs of each row, in place of the plan's.")
+@click.option("--dataset", metavar="NAME|FOLDER", help="Where the data are, instead of the plan's.")
+@click.option("--models", metavar="NAME,NAME", help="Models, instead of the plan's; SASRec without a plan.")
+@click.option("--shares", metavar="X,X", help="Shares of the training users, e.g. 0.1,1, instead of the plan's.")
+@click.option("--seeds", type=click.IntRange(1), help="Runs per row, instead of the plan's.")
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="RecBole option, e.g. epochs=20.")
-@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes; cores are shared out.")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes; they share the cores.")
 @click.option("--part", default="1/1", show_default=True, metavar="I/N", help="This machine's share of the runs.")
-@click.option("--report-only", is_flag=True, help="Tables and figure of what is finished; nothing is computed.")
+@click.option("--report-only", is_flag=True, help="Write tables and figure of finished runs; compute nothing.")
 @click.option("--quiet", is_flag=True, help="No progress line.")
 def compare_losses(
     plan: str | None,
@@ -40,9 +40,10 @@ def compare_losses(
     """Does ssl_loss help a recommender, on your data? RecBole models with and without it, tested over users.
 
     PLAN is a packaged plan (ml-100k, beauty) or a YAML file: dataset, models, losses, values to choose from, shares of
-    the users, seeds. Without one, --dataset is compared with the defaults. Weight, temperature and scale are chosen on
-    validation rows; each model is then trained under every loss with the same seeds, and NDCG@10 of the same test users
-    is compared. Every run is a line in cells.jsonl of the output folder: what is interrupted goes on from there.
+    the users, seeds. Without a plan, --dataset is compared with the defaults. Weight, temperature and scale are chosen
+    on validation rows. Each model is then trained under every loss with the same seeds, and NDCG@10 of the same test
+    users is compared. Every run is a line in cells.jsonl of the output folder; an interrupted command resumes from
+    there.
 
     \b
     adaptssr compare-losses --dataset path/to/dataset --models SASRec,GRU4Rec --output results

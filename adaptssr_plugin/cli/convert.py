@@ -16,7 +16,7 @@ from ..errors import InputError
 
 _PATH = click.Path(path_type=Path)
 _KINDS = ("lines", "ttl", "parquet", "recbole", "two-domains")
-# Options that some kinds of data alone have.
+# Options for some kinds of data only.
 _OPTIONS_OF = {
     "user_column": ("parquet", "recbole"),
     "items_column": ("parquet",),
@@ -34,8 +34,8 @@ _ONE_INPUT = ("recbole", "two-domains")
 @click.argument("kind", metavar="|".join(_KINDS), type=click.Choice(_KINDS))
 @click.argument("inputs", metavar="INPUT...", nargs=-1, type=_PATH)
 @click.option("--output", type=_PATH, required=True, help="Folder for the dataset.")
-@click.option("--name", help="What its files begin with; by default the folder's name.")
-@click.option("--corpus", is_flag=True, help="Write a corpus of any size in place of RecBole's files.")
+@click.option("--name", help="Prefix of its files; by default the folder's name.")
+@click.option("--corpus", is_flag=True, help="Write a corpus of any size instead of RecBole's files.")
 @click.option("--user-column", default="user_id", show_default=True, help="parquet, recbole: column of users.")
 @click.option("--items-column", default="item_id", show_default=True, help="parquet: column of lists of items.")
 @click.option("--label-column", multiple=True, help="parquet: column for the .user file; may be repeated.")
@@ -44,7 +44,7 @@ _ONE_INPUT = ("recbole", "two-domains")
 @click.option("--boundary", type=int, help="two-domains: the last item of the low domain.")
 @click.option(
     "--target", type=click.Choice(["low", "high"]), default="low", show_default=True,
-    help="two-domains: what is recommended from; the other is pre-trained on.",
+    help="two-domains: the domain to recommend from; the other is for pre-training.",
 )  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace a dataset of that name in the folder.")
 @click.option("--quiet", is_flag=True, help="Do not show progress.")
@@ -52,21 +52,21 @@ _ONE_INPUT = ("recbole", "two-domains")
 def convert(
     context: click.Context, /, kind: str, inputs: Sequence[Path], output: Path, name: str | None, **options: Any
 ) -> None:
-    """Convert behaviours to what pretrain and finetune read: RecBole's atomic files, or a corpus of any size.
+    """Convert behaviours to the input of pretrain and finetune: RecBole's atomic files, or a corpus of any size.
 
     \b
     lines        one line per user: user item item ..., oldest first, separated by blanks
     ttl          Tencent Transfer Learning: original_desen_pretrain.csv and files of labels (_age.csv, ...)
     parquet      one row per user, with a list of items
-    recbole      a .inter file, or the folder that holds it; to a corpus alone
-    two-domains  lines of integers with the items of two domains: what is pre-trained on, and pairs for cold:FILE
+    recbole      a .inter file, or its folder; only to a corpus
+    two-domains  lines of integers with the items of two domains: one for pre-training, and pairs for cold:FILE
 
-    The folder gets NAME.inter, NAME.user where there are labels, and NAME.click.cold with the targets of TTL's
-    files of clicks (likewise likes), for finetune --task cold:FILE: all of them whole, or nothing.
+    The folder gets NAME.inter, NAME.user if there are labels, and NAME.click.cold with the targets of TTL's files of
+    clicks (NAME.like.cold for likes), for finetune --task cold:FILE. Either all files are written, or none.
 
-    With --corpus, corpus.json and arrays that are mapped into memory stand in place of NAME.inter: memory does not
-    grow with the users, loading takes no time, and RecBole's filters and splits have no say. A conversion that was
-    killed goes on where it was when the same command is given again.
+    With --corpus, corpus.json and memory-mapped arrays replace NAME.inter: memory does not grow with the number of
+    users, loading takes no time, and RecBole's filters and splits do not apply. An interrupted conversion resumes when
+    the same command is given again.
 
     \b
     adaptssr convert lines beauty.txt --output beauty
@@ -101,7 +101,7 @@ def _convert(
 
 
 def _check_options(context: click.Context, kind: str, inputs: Sequence[Path]) -> None:
-    """Refuse options that the kind of data does not have, and ask for those that it needs."""
+    """Refuse options that do not apply to the kind of data, and ask for those that it needs."""
     for option, kinds in _OPTIONS_OF.items():
         given = context.get_parameter_source(option) is not click.core.ParameterSource.DEFAULT
         name = f"--{option.replace('_', '-')}"

@@ -15,13 +15,13 @@ _PATH = click.Path(path_type=Path)
 
 @click.command()
 @click.argument("dataset", metavar="NAME|FOLDER")
-@click.option("--users", type=click.IntRange(0), default=0, show_default=True, help="Sample users to show.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the users and their views.")
+@click.option("--users", type=click.IntRange(0), default=0, show_default=True, help="Number of sample users to show.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="For the users and their views.")
 @click.option(
     "--rho", type=float, default=0.6, show_default=True, help="Strength of the operators; crop keeps 1 - rho."
 )
 @click.option("--max-len", type=click.IntRange(1), help="Newest behaviours of a sample user; 100, or the model's.")
-@click.option("--model", type=_PATH, metavar="DIR", help="A finished pre-training, for λ of the sample users.")
+@click.option("--model", type=_PATH, metavar="DIR", help="A finished pre-training: shows λ of the sample users.")
 @click.option("--recbole-config", type=_PATH, multiple=True, help="RecBole YAML file (columns, filters …).")
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="RecBole option, e.g. USER_ID_FIELD=uid.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -36,10 +36,10 @@ def describe(
     pairs: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Show what a corpus is like: sequences, items, lengths, and the labels of the .user file.
+    """Describe a corpus: sequences, items, lengths, and the labels of the .user file.
 
-    With --users, also that many users with two views of each operator: mask, crop, reorder, and substitute and
-    insert with the items most correlated (ItemCF-IUF). With --model, λ of the two views besides.
+    With --users, also show that many users with two views of each operator: mask, crop, reorder, and substitute and
+    insert with the most correlated items (ItemCF-IUF). With --model, also λ of the two views.
 
     \b
     adaptssr describe ml-100k

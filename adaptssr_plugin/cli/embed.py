@@ -1,4 +1,4 @@
-"""``adaptssr embed`` and ``adaptssr export``: what a finished pre-training gives to other systems."""
+"""``adaptssr embed`` and ``adaptssr export``: the output of a finished pre-training for other systems."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -23,20 +23,20 @@ _OF_PARQUET = ("user_column", "items_column")
 @click.command()
 @click.argument("folder", metavar="DIR", type=_PATH)
 @click.option("--output", type=_PATH, required=True, metavar="FILE", help="Parquet file of user vectors.")
-@click.option("--items", type=_PATH, metavar="FILE", help="Also the item vectors, in this Parquet file.")
+@click.option("--items", type=_PATH, metavar="FILE", help="Also write the item vectors, to this Parquet file.")
 @click.option(
     "--dataset",
     metavar="NAME|FOLDER",
-    help="RecBole dataset, with the options given here; by default that of the pre-training, with its own besides.",
+    help="RecBole dataset, with the options given here; by default that of the pre-training, with its options too.",
 )
 @click.option("--input", "inputs", type=_PATH, multiple=True, metavar="FILE", help="Parquet or text; may be repeated.")
 @click.option("--user-column", default="user_id", show_default=True, help="Parquet: column of users.")
 @click.option("--items-column", default="item_id", show_default=True, help="Parquet: column of lists of items.")
-@click.option("--whole", is_flag=True, help="Dataset: all that the .inter file holds, not the training part alone.")
+@click.option("--whole", is_flag=True, help="Dataset: all of the .inter file, not only the training part.")
 @click.option("--recbole-config", type=_PATH, multiple=True, help="Dataset: RecBole YAML file (columns, filters …).")
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Dataset: RecBole option.")
 @click.option("--batch-size", type=click.IntRange(1), default=512, show_default=True, help="Users encoded at once.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 …; auto: cuda where there is one.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 …; auto: cuda if there is one.")
 @click.option("--quiet", is_flag=True, help="Do not show progress.")
 @click.pass_context
 def embed(
@@ -52,14 +52,14 @@ def embed(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Write the vectors of users, those of a pre-training or new ones, by the model in DIR.
+    """Write the vectors of users, known or new, by the model in DIR.
 
     --input takes Parquet with one row per user and a list of items, or text with one line per user (user item item
-    ...), oldest first; users need not have been there in training. Without --input, the users of a RecBole dataset.
-    Items that the model does not know are left out, and so are users without any other; both are counted.
+    ...), oldest first; users need not be those of the training. Without --input, the users of a RecBole dataset. Items
+    that the model does not know are left out, and so are users who have no known item; both are counted.
 
-    The Parquet file has the columns user_id, as the source calls the user, and vector, a list of numbers; that of
-    --items has item_id and vector.
+    The Parquet file has the columns user_id, as in the source, and vector, a list of numbers. That of --items has
+    item_id and vector.
 
     \b
     adaptssr embed adaptssr-run --output users.parquet --items items.parquet
@@ -93,8 +93,8 @@ def export(folder: Path, output: Path, device: str) -> None:
     """Write the encoder in DIR as a graph (torch.export) that torch runs without this package.
 
     It takes item_seq, int64 (B, L), right-padded with 0, and item_seq_len, int64 (B,), for any B and any L up to the
-    model's, and gives the user vectors, zeros where a length is 0. Item ids are places in the list items.json, which
-    is in the file too.
+    model's. It returns the user vectors, zeros for a length of 0. Item ids are positions in the list items.json, which
+    the file contains too.
 
     \b
     adaptssr export adaptssr-run --output encoder.pt2
@@ -105,7 +105,7 @@ def export(folder: Path, output: Path, device: str) -> None:
 
 
 def _check_options(context: click.Context, dataset: str | None, inputs: Sequence[Path]) -> None:
-    """Refuse options that the source of the histories does not have."""
+    """Refuse options that do not apply to the source of the histories."""
     if inputs and dataset is not None:
         raise InputError("--dataset: expected without --input, got both")
     atomic = [path for path in inputs if path.suffix == ".inter"]

@@ -1,4 +1,4 @@
-"""The commands. Whatever a user can get wrong ends with one line on standard error and exit status 2."""
+"""The commands. A user's mistake ends with one line on standard error and exit status 2."""
 
 import os
 import sys
@@ -33,11 +33,11 @@ def cli() -> None:
     adaptssr quickstart                        the whole procedure on ml-100k, in minutes, without a network
     adaptssr pretrain --dataset ml-100k        the first half, on any RecBole dataset
     adaptssr finetune DIR --task gender        the second half, for any column of the dataset's .user file
-    adaptssr reidentify DIR                    what its vectors are worth without labels: users across time
+    adaptssr reidentify DIR                    measure its vectors without labels: find users again across time
     adaptssr run SASRec ml-100k --ssl_loss=adaptssr   a RecBole model with the self-supervised loss beside its own
     adaptssr compare --smoke                   methods x tasks x seeds: the paper's tables and figures
     adaptssr compare-losses --dataset DIR      RecBole models with and without ssl_loss: does it help on your data?
-    adaptssr convert KIND FILE --output DIR    other forms of data to RecBole's files; describe: what is in them
+    adaptssr convert KIND FILE --output DIR    other forms of data to RecBole's files; describe: show what is in them
     adaptssr embed DIR --output FILE.parquet   vectors of any users; export: the encoder for torch alone
     """  # noqa: D301 - \b keeps click from wrapping the lines
 
@@ -50,13 +50,13 @@ def cli() -> None:
 @click.option("--quiet", is_flag=True, help=QUIET)
 @recipe_options(PRETRAINING + FINE_TUNING)
 def quickstart(output: Path, splits: int, quiet: bool, **options: Any) -> None:
-    """Pre-train on ml-100k, and show what user vectors know of gender, age, occupation and of their users.
+    """Pre-train on ml-100k and show what user vectors tell about gender, age, occupation and the users themselves.
 
-    Item vectors of an SVD, masked items, then self-supervised ranking: the preset recommended. Logistic regression
-    reads profiles from the frozen vectors, beside TF-IDF and LSA; a second model, of older halves of histories, is
-    asked whose newer half is whose; one task is fine-tuned. ml-100k ships inside RecBole: nothing is downloaded. The
-    first line says where the settings differ from the paper's. An interrupted pre-training goes on when the command
-    is given again.
+    It uses the preset recommended: item vectors of an SVD, masked items, then self-supervised ranking. Logistic
+    regression predicts profiles from the frozen vectors, beside TF-IDF and LSA. A second model, trained on the older
+    halves of histories, has to find each user's older half by the newer one. One task is fine-tuned. ml-100k ships with
+    RecBole: nothing is downloaded. The first line says where the settings differ from the paper's. An interrupted
+    pre-training resumes when the command is given again.
     """
     from ..experiments.quickstart import quickstart as run
 
@@ -71,7 +71,7 @@ def quickstart(output: Path, splits: int, quiet: bool, **options: Any) -> None:
 )
 @click.option("--method", type=str, default="adaptssr", show_default=True, help=f"One of {', '.join(available())}.")
 @click.option("--preset", type=str, default="paper", show_default=True, help=f"One of {', '.join(presets())}.")
-@click.option("--output", type=_PATH, required=True, help="Folder for the model; an interrupted run in it goes on.")
+@click.option("--output", type=_PATH, required=True, help="Folder for the model; resumes an interrupted run in it.")
 @click.option("--config", "configs", type=_PATH, multiple=True, help="YAML file of the options below; may be repeated.")
 @click.option("--recbole-config", type=_PATH, multiple=True, help="RecBole YAML file (columns, filters, device …).")
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="RecBole option, e.g. enable_amp=True.")
@@ -81,14 +81,14 @@ def quickstart(output: Path, splits: int, quiet: bool, **options: Any) -> None:
     metavar="X",
     default=5.0,
     show_default=True,
-    help="Minutes of training between two checkpoints within an epoch; 0: one after every step.",
+    help="Minutes of training between two checkpoints within an epoch; 0: after every step.",
 )
 @click.option(
     "--nproc",
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="Processes on this machine that train together, as torchrun would start them.",
+    help="Processes on this machine that train together, as under torchrun.",
 )
 @click.option("--quiet", is_flag=True, help=QUIET)
 @recipe_options(PRETRAINING)
@@ -107,16 +107,15 @@ def pretrain(
 ) -> None:
     """Pre-train a user model on the training histories of a RecBole dataset.
 
-    Items that RecBole's split (eval_args) keeps for validation and test are not seen; of a corpus that adaptssr
-    convert --corpus has written, everything is. Of the users, 90 % train
-    and 10 % choose the epoch. The folder gets checkpoints, TensorBoard curves and the model as safetensors. A run
-    that was killed, or that SIGTERM stopped (exit status 143), goes on where it was when the command is given again.
+    Items that RecBole's split (eval_args) holds out for validation and test are not seen; a corpus written by adaptssr
+    convert --corpus is used whole. 90 % of the users are trained on, 10 % choose the epoch. The folder gets
+    checkpoints, TensorBoard curves and the model as safetensors. A run that was killed or stopped by SIGTERM (exit
+    status 143) resumes when the command is given again.
 
-    The defaults below are those of --method adaptssr --preset paper; the file of another method or preset may have
-    others.
+    The defaults below are those of --method adaptssr --preset paper; other methods and presets may have other defaults.
 
-    Several processes share every batch out among themselves; negatives come from all of them. torchrun starts them
-    too, on several machines as well; the first one writes and speaks.
+    Several processes share every batch, and negatives come from all of them. They can also be started by torchrun, on
+    several machines too; the first one prints and writes files.
 
     \b
     adaptssr pretrain --dataset ml-100k --output adaptssr-run --epochs 5
@@ -157,7 +156,7 @@ def _pretrain(source: Any, plan: Any, output: Path, show_progress: Any, checkpoi
     required=True,
     multiple=True,
     metavar="COLUMN|cold:FILE|convert:ITEM",
-    help="Column of the .user file, pairs of users and items to recommend, or an item to come to; may be repeated.",
+    help="Column of the .user file, pairs of users and items, or an item that users may come to; may be repeated.",
 )
 @click.option(
     "--dataset", metavar="NAME|FOLDER", help="Where the dataset of the pre-training is now; its RecBole options stay."
@@ -165,9 +164,9 @@ def _pretrain(source: Any, plan: Any, output: Path, show_progress: Any, checkpoi
 @click.option("--bins", metavar="A,B,…", help="Lower bounds that turn a column of numbers into classes, e.g. 18,25,35.")
 @click.option("--seeds", type=click.IntRange(1), default=5, show_default=True, help="Runs per row.")
 @click.option("--splits", type=click.IntRange(1), default=1, show_default=True, help="Random splits of a task's rows.")
-@click.option("--labels", metavar="N,…,all", help="Also a curve over so many training labels, e.g. 50,100,200,all.")
+@click.option("--labels", metavar="N,…,all", help="Also a curve over numbers of training labels, e.g. 50,100,200,all.")
 @click.option("--scratch/--no-scratch", default=True, show_default=True, help="Also from a random initialisation.")
-@click.option("--baselines/--no-baselines", default=True, show_default=True, help="Also what needs no encoder.")
+@click.option("--baselines/--no-baselines", default=True, show_default=True, help="Also baselines without an encoder.")
 @click.option("--quiet", is_flag=True, help=QUIET)
 @recipe_options(FINE_TUNING)
 def finetune(
@@ -185,17 +184,17 @@ def finetune(
 ) -> None:
     """Fine-tune the model in DIR on tasks over its dataset: all weights, a two-layer head, rows split 6:2:2.
 
-    The epoch is chosen on validation rows, and the test rows are looked at once. A COLUMN of the .user file of two
-    classes is measured by AUC, of more by accuracy.
+    The epoch is chosen on validation rows; the test rows are used once. A COLUMN of the .user file with two classes is
+    measured by AUC, one with more by accuracy.
 
-    cold:FILE recommends items that are not among the dataset's own. FILE has tab-separated columns user_id:token,
-    target_id:token and, where inputs end at some moment, input_length:float: how many of the user's oldest
-    behaviours in the .inter file stand before the target. The table shows NDCG@10, the CSV file MRR and HR too.
+    cold:FILE recommends items outside the dataset. FILE has tab-separated columns user_id:token, target_id:token and
+    optionally input_length:float: the number of the user's oldest behaviours in the .inter file that come before the
+    target. The table shows NDCG@10; the CSV file also has MRR and HR.
 
-    convert:ITEM asks whether a user comes to an item, from what stands before it; measured by AUC.
+    convert:ITEM predicts whether a user comes to an item from the behaviours before it; measured by AUC.
 
-    --tune linear trains nothing: a logistic regression reads the vectors as they are, in seconds. With --splits the
-    rows are split several times, and tests are paired by split.
+    --tune linear trains nothing: a logistic regression reads the frozen vectors, in seconds. With --splits the rows are
+    split several times, and tests are paired by split.
 
     \b
     adaptssr finetune adaptssr-run --task gender
@@ -218,24 +217,24 @@ def finetune(
     _list(done.files)
 
 
-# Without -h, which click would find in -epochs=5 too.
+# Without -h, which click would also find in -epochs=5.
 @cli.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
 @click.argument("words", metavar="MODEL DATASET [--KEY=VALUE]...", nargs=-1, type=click.UNPROCESSED)
 @click.option("--config_files", metavar='"A.YAML B.YAML"', help="YAML files, separated by blanks; later ones win.")
 @click.option("--show-config", is_flag=True, help="Print the options of the run as YAML, and do not train.")
 def run(words: tuple[str, ...], config_files: str | None, show_config: bool) -> None:
-    """Train and test a RecBole model, with a self-supervised loss where ssl_loss says so.
+    """Train and test a RecBole model, with a self-supervised loss if ssl_loss asks for one.
 
-    MODEL is one of RecBole's, CL4SRec, CoSeRec or DuoRec. DATASET is a RecBole dataset by name or a folder of
-    atomic files. Every --KEY=VALUE is an option of RecBole's or one that begins with ssl_, and goes before the YAML
-    files. The results are printed; RecBole keeps log/, log_tensorboard/ and the checkpoint in saved/. With --nproc=2
-    two processes of this machine share every batch out among themselves; torchrun starts them too.
+    MODEL is one of RecBole's, CL4SRec, CoSeRec or DuoRec. DATASET is a RecBole dataset by name or a folder of atomic
+    files. Every --KEY=VALUE is an option of RecBole's or one that begins with ssl_, and overrides the YAML files. The
+    results are printed; RecBole writes log/, log_tensorboard/ and the checkpoint in saved/. With --nproc=2 two
+    processes of this machine share every batch; torchrun can start them too.
 
     \b
     adaptssr run SASRec ml-100k --ssl_loss=adaptssr --epochs=5
     adaptssr run GRU4Rec path/to/folder --config_files="common.yaml ssl.yaml" --ssl_weight=0.2
 
-    What can be set, what it means, and the value it would have:
+    To show what can be set, what it means, and its value:
 
     \b
     adaptssr run SASRec ml-100k --ssl_loss=adaptssr --show-config
@@ -263,7 +262,7 @@ cli.add_command(reidentify)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; exits with 2 and one line for anything a user can put right."""
+    """Run the command line; a user's mistake exits with status 2 and one line."""
     try:
         words = list(sys.argv[1:] if arguments is None else arguments)
         cli.main(args=words or ["--help"], prog_name="adaptssr", standalone_mode=False)
@@ -286,7 +285,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _train(nproc: int, function: Callable[..., None], *arguments: Any, **options: str) -> None:
-    """Call a function here, as one of the processes of torchrun if it started this one, or in several processes."""
+    """Call a function here, as one of torchrun's processes if it started this one, or in several new processes."""
     from ..training.launch import launch
     from ..training.processes import process_group
 
@@ -300,7 +299,7 @@ def _train(nproc: int, function: Callable[..., None], *arguments: Any, **options
 
 
 def _train_in_process(function: Callable[..., None], *arguments: Any) -> None:
-    """Be one of several processes, of which the one that started them says what is wrong."""
+    """Run as one of several processes; the process that started them reports errors."""
     give_freed_memory_back()
     try:
         _train(1, function, *arguments)
@@ -309,7 +308,7 @@ def _train_in_process(function: Callable[..., None], *arguments: Any) -> None:
 
 
 def _line_of(error: OSError | UnicodeEncodeError | ImportError) -> str:
-    if isinstance(error, UnicodeEncodeError):  # which the system allows in names of files, and pyarrow does not
+    if isinstance(error, UnicodeEncodeError):  # the system allows such file names, pyarrow does not
         return f"expected names of files in UTF-8, got {error.object!r}"
     return f"{error.filename or 'files'}: {error.strerror or error}" if isinstance(error, OSError) else str(error)
 
@@ -320,12 +319,12 @@ def _not_under_torchrun(nproc: int) -> None:
 
 
 def _speaks() -> bool:
-    """Whether this is the first of the processes that torchrun has started, or the only one."""
+    """Whether this is the first of the processes started by torchrun, or the only one."""
     return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
 
 
 def _fail(message: str, status: int, alone: bool = False) -> None:
-    """End with one line; of several processes, which fail alike, the first one says it, and any that fails alone."""
+    """Exit with one line. If all processes fail the same way, the first one prints it; otherwise each that fails."""
     if not (alone or _speaks()):
         sys.exit(status)
     click.echo(f"adaptssr: {' '.join(message.split())}", err=True)

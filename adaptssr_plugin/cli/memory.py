@@ -1,4 +1,4 @@
-"""Freed memory goes back to the operating system at once: how a command that trains sets up its own process."""
+"""Return freed memory to the operating system at once: how a command that trains sets up its own process."""
 
 import ctypes
 import os
@@ -6,31 +6,31 @@ import sys
 from pathlib import Path
 
 TRAINING = ("pretrain", "finetune", "run", "compare", "quickstart")  # the commands
-# Bytes. A training step's large tensors lie above it, and hold a huge page or two. Half of it leaves less in the heap
-# (40 MB for 200, with the paper's model and batches), and makes a step a tenth longer; twice as much gains little.
+# Bytes. The large tensors of a training step are above it and fill one or two huge pages. Half of it leaves less in the
+# heap (40 MB instead of 200, with the paper's model and batches) but makes a step a tenth longer; twice gains little.
 MAPPED_FROM = 4 << 20
-# What may lie free at the end of the heap: as much as glibc would come to by itself. Setting the other threshold ends
-# its own adjustment of both, after which this one would be 128 KiB, and every other tensor a call of the system.
+# How much may lie free at the end of the heap: as much as glibc itself would allow. Setting the other threshold stops
+# glibc's own adjustment of both; then this one would be 128 KiB, and every other tensor would need a system call.
 FREE_AT_END = 64 << 20
 
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-_TORCH_ASKS = "THP_MEM_ALLOC_ENABLE"  # torch's variable, which it looks at when it makes its first tensor
+_TORCH_ASKS = "THP_MEM_ALLOC_ENABLE"  # torch reads it when it makes its first tensor
 _SET_BY_USER = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 def give_freed_memory_back() -> bool:
-    """Have large blocks mapped on their own, in huge pages, so that they go back as soon as they are freed.
+    """Map large blocks separately, in huge pages, so that they are returned as soon as they are freed.
 
-    Left alone, glibc raises its threshold for that to 32 MiB, and carves smaller blocks out of one heap. A training
-    step's tensors have other sizes in every step, since the lengths of views do: holes stay between them that the
-    next ones do not fit in, and the heap grows on. Mapped blocks cost a fault for every page in its place, half a
-    step's time in pages of 4 KiB; in those of 2 MiB, which torch asks for when it is told to, nothing to speak of. So
-    it is both or neither.
+    By default glibc raises its threshold for this to 32 MiB and takes smaller blocks from one heap. The tensors of a
+    training step differ in size from step to step, with the lengths of views. They leave holes that the next ones do
+    not fit into, and the heap grows. Mapped blocks instead cost a page fault for every page: half of a step's time
+    with pages of 4 KiB, almost nothing with pages of 2 MiB, which torch requests if told to. So both are set, or
+    neither.
 
-    It holds for the whole process, for good: a matter of whoever owns the process, never of a library. To be called
-    before torch makes a tensor. Nothing happens where the user has set malloc up by an environment variable, or
-    switched torch's huge pages off (``THP_MEM_ALLOC_ENABLE=0``), where the system has none, and without glibc.
+    It holds for the whole process and cannot be undone. So the owner of the process decides, never a library. Call it
+    before torch makes a tensor. Nothing happens if the user has configured malloc by an environment variable or
+    switched torch's huge pages off (``THP_MEM_ALLOC_ENABLE=0``), if the system has none, or without glibc.
 
     Returns:
         Whether anything was set.

@@ -1,4 +1,4 @@
-"""Command-line options made from the recipe, so that each is described in one place."""
+"""Command-line options generated from the recipe, so that each is described in one place."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -47,9 +47,9 @@ _COMMON = frozenset(
         "dropout", "batch_size", "seed", "ft_epochs", "ft_learning_rate", "ft_batch_size", "ft_dropout", "ft_tune",
     )
 )  # fmt: skip
-"""What ``--help`` shows; ``--help-all`` shows the rest too."""
-QUIET = "Only the last line of each stage; otherwise bars on a terminal, elsewhere a line per epoch or run."
-_ALSO = {"ft_tune": ("--tune",)}  # shorter words for an option
+"""The options in ``--help``; ``--help-all`` shows all."""
+QUIET = "Only the last line of each stage. Default: bars on a terminal, otherwise a line per epoch or run."
+_ALSO = {"ft_tune": ("--tune",)}  # shorter names for an option
 PRETRAINING = tuple(group for group in _GROUPS if group != "fine-tuning")
 FINE_TUNING = ("fine-tuning",)
 _TYPES = get_type_hints(Recipe)
@@ -57,12 +57,12 @@ _FIELDS = {field.name: field for field in dataclasses.fields(Recipe)}
 
 
 def recipe_options(groups: tuple[str, ...]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add the options of some groups to a command, and ``--help-all``; those not given come as None."""
+    """Add the options of some groups to a command, and ``--help-all``; options that are not given are None."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         command = click.option(
             "--help-all", is_flag=True, is_eager=True, expose_value=False, callback=_help_all,
-            help="Show every option, those of single methods too, and exit.",
+            help="Show every option, including those of single methods, and exit.",
         )(command)  # fmt: skip
         for group in reversed(groups):
             for name in reversed(_GROUPS[group]):
@@ -89,7 +89,7 @@ def _help_all(context: click.Context, _option: click.Parameter, wanted: bool) ->
 
 
 def help_of_all_options(context: click.Context) -> str:
-    """Give a command's help with the options that ``--help`` leaves out."""
+    """Show a command's help with the options that ``--help`` leaves out."""
     hidden = [option for option in context.command.params if isinstance(option, click.Option) and option.hidden]
     for option in hidden:
         option.hidden = False
@@ -101,12 +101,12 @@ def help_of_all_options(context: click.Context) -> str:
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep the options that were given."""
+    """Keep only the options that were given."""
     return {name: value for name, value in options.items() if value is not None}
 
 
 def shown(quiet: bool) -> Show:
-    """Give what ``--quiet`` leaves of the progress."""
+    """Return how much progress is shown with or without ``--quiet``."""
     return "last" if quiet else True
 
 
@@ -126,6 +126,6 @@ def recbole_options(pairs: tuple[str, ...]) -> dict[str, Any]:
 
 
 def absolute(dataset: str) -> str:
-    """Make a folder's path absolute, so that a model knows its dataset wherever it is fine-tuned; a name stays."""
-    # ml-100k stays a name even beside a folder that is called so, such as the --output of the first run.
+    """Make a folder's path absolute, so that a model finds its dataset from any working directory; a name stays."""
+    # ml-100k stays a name even beside a folder of that name, such as the --output of the first run.
     return str(Path(dataset).resolve()) if dataset != "ml-100k" and Path(dataset).is_dir() else dataset

@@ -11,11 +11,11 @@ from .options import absolute
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--dataset", metavar="NAME|FOLDER", help="Where the dataset of the pre-training is now.")
 def reidentify(folder: Path, dataset: str | None) -> None:
-    """Ask of the model in DIR whose newer half of a history is whose: a measure of user vectors without labels.
+    """Measure the user vectors of the model in DIR without labels: find users again across time.
 
-    The model has to come from adaptssr pretrain --history older, so that it has seen nothing of the newer halves.
-    Each newer half's vector looks for the same user's older half among those of all users, by cosine: HR@1, HR@10 and
-    MRR, beside chance, the cosines of TF-IDF and LSA, and the encoder from random weights.
+    The model has to come from adaptssr pretrain --history older, so that it has not seen the newer halves. The vector
+    of each newer half is compared with the older halves of all users, by cosine, to find the same user: HR@1, HR@10 and
+    MRR, beside chance, the cosines of TF-IDF and LSA, and the encoder with random weights.
 
     \b
     adaptssr pretrain --dataset ml-100k --output older-run --history older

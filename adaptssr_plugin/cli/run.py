@@ -1,4 +1,4 @@
-"""What ``adaptssr run`` does: RecBole's own syntax in, its results out, and one line for what a user can put right."""
+"""The command ``adaptssr run``: RecBole's own syntax, its results, and one line for a user's mistake."""
 
 import dataclasses
 import difflib
@@ -18,12 +18,12 @@ import click
 
 from ..errors import InputError, ProcessLostError
 
-# RecBole's words for processes on several machines, and for the number of one, beside nproc.
+# RecBole's options for processes on several machines, and for the process number of one.
 _ELSEWHERE = ("world_size", "ip", "port", "group_offset", "local_rank")
-# What RecBole's checks of a value raise. A RuntimeError or AttributeError only means that while a config is made.
+# What RecBole's checks of a value raise. RuntimeError and AttributeError only while a config is made.
 _REFUSALS = (ValueError, TypeError, NotImplementedError, KeyError)
 _CONFIG_REFUSALS = (*_REFUSALS, RuntimeError, AttributeError)
-# Entries of a config that RecBole derives from others, and would not take back.
+# Entries of a config that RecBole derives from others and would not accept as input.
 _DERIVED = {
     "model", "dataset", "device", "local_rank", "single_spec", "MODEL_TYPE", "MODEL_INPUT_TYPE", "eval_type",
     "valid_metric_bigger", "valid_neg_sample_args", "test_neg_sample_args",
@@ -38,7 +38,7 @@ class Call:
         model: name of the model.
         dataset: name or folder of the dataset.
         pairs: the words ``--key=value``.
-        files: yaml files, later ones before earlier ones.
+        files: YAML files; later ones override earlier ones.
         nproc: processes on this machine that train together.
     """
 
@@ -50,10 +50,10 @@ class Call:
 
 
 def parse(words: Sequence[str], config_files: str | None) -> Call:
-    """Read the words of a command line as RecBole does, but for refusing what it would pass over.
+    """Read the words of a command line as RecBole does, but refuse what RecBole ignores.
 
     Raises:
-        InputError: a missing name, a word that is no ``--key=value``, a key given twice, processes elsewhere.
+        InputError: a missing name, a word other than ``--key=value``, a key given twice, processes on other machines.
     """
     pairs: dict[str, str] = {}
     for word in words:
@@ -95,23 +95,23 @@ def show(call: Call) -> None:
     """Print the options of a run.
 
     Raises:
-        InputError: whatever a user can put right.
+        InputError: a user's mistake.
     """
     with _command_line(call.pairs):
         click.echo(config_text(call, _config(call)), nl=False)
 
 
 def check(call: Call) -> None:
-    """Raise InputError for what can be seen before processes are started, each of which would see it."""
+    """Raise InputError for mistakes that can be found before processes are started; each of them would report it."""
     with _command_line(call.pairs):
         _checked_config(call)
 
 
 def run(call: Call) -> None:
-    """Train and test a model by RecBole and print the results; of several processes the first one does.
+    """Train and test a model by RecBole and print the results; of several processes only the first prints.
 
     Raises:
-        InputError: whatever a user can put right.
+        InputError: a user's mistake.
     """
     from ..recbole import run_recbole
     from ..training.processes import Processes
@@ -136,7 +136,7 @@ def run(call: Call) -> None:
 
 @contextmanager
 def _command_line(pairs: Iterable[str]) -> Iterator[None]:
-    """Let RecBole read some options from ``sys.argv``; puts back the streams too, which its logger wraps."""
+    """Let RecBole read options from ``sys.argv``; restores it, and the streams, which RecBole's logger wraps."""
     before = sys.argv, sys.stdout, sys.stderr
     sys.argv = ["adaptssr run", *pairs]
     try:
@@ -170,7 +170,7 @@ def _config(call: Call) -> Any:
 
 
 def _model_names() -> list[str]:
-    """Name the models that have defaults, RecBole's and ours."""
+    """Return the names of the models that have defaults, RecBole's and ours."""
     ours = Path(__file__).parents[1] / "recbole" / "recommender" / "defaults" / "models"
     folders = (_recbole() / "properties" / "model", ours)
     return sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
@@ -183,7 +183,7 @@ def _recbole() -> Path:
 
 
 def _check(config: Any) -> None:
-    """Refuse what can be seen before RecBole loads anything, and so before its log begins.
+    """Refuse mistakes that can be found before RecBole loads anything and opens its log.
 
     Raises:
         InputError: a model that cannot have the self-supervised loss, a missing dataset, column or file.
@@ -202,7 +202,7 @@ def _check(config: Any) -> None:
         return
     known = (_recbole() / "properties" / "dataset" / "url.yaml").read_text(encoding="utf-8")
     downloads = [line.partition(":")[0] for line in known.splitlines()]
-    if config.dataset not in downloads:  # which RecBole would fetch
+    if config.dataset not in downloads:  # RecBole would download these
         raise InputError(
             f"dataset: expected a folder of atomic files, one under data_path, or a name that RecBole knows, got "
             f"{config.dataset!r}{_suggestion(config.dataset, ['ml-100k', *downloads])}"
@@ -237,7 +237,7 @@ def _check_columns(config: Any, folder: Path) -> None:
 
 
 def _unknown_options(config: Any) -> list[str]:
-    """Say which options look like slips of the pen: RecBole takes any name, and asks for those that it knows."""
+    """Report options that look misspelt: RecBole accepts any name but reads only those that it knows."""
     from ..recbole.recommender.config import RUN_OPTIONS
 
     known = {*config.internal_config_dict, *RUN_OPTIONS, *itertools.chain(*config.parameters.values())}
@@ -250,14 +250,14 @@ def _unknown_options(config: Any) -> list[str]:
 
 
 def _suggestion(name: str, known: Iterable[str]) -> str:
-    """Ask whether a name close to this one was meant; case does not count."""
+    """Suggest known names close to this one; case is ignored."""
     spelt = {one.lower(): one for one in known}
     close = difflib.get_close_matches(str(name).lower(), spelt, n=3)
     return f"; did you mean {' or '.join(spelt[one] for one in close)}?" if close else ""
 
 
 def _in_training(error: BaseException) -> bool:
-    """Tell whether a trainer's ``fit`` or ``evaluate`` raised it: what comes before concerns options and data."""
+    """Tell whether a trainer's ``fit`` or ``evaluate`` raised it; earlier errors are about options and data."""
     traceback = error.__traceback__
     while traceback is not None:
         if traceback.tb_frame.f_code.co_name in ("fit", "evaluate"):
@@ -279,11 +279,11 @@ def results_text(config: Any, result: Mapping[str, Any], before: Iterable[Path] 
     Args:
         config: of the run.
         result: what ``run_recbole`` returned.
-        before: checkpoints that lay in the folder before the run.
+        before: checkpoints that were in the folder before the run.
     """
     lines = []
     for title, name in (("best valid", "best_valid_result"), ("test", "test_result")):
-        if result[name]:  # without validation there is no best
+        if result[name]:  # without validation there is no best result
             places = int(config["metric_decimal_place"] or 4)
             lines.append(f"{title:<12}" + ", ".join(f"{key} {value:.{places}f}" for key, value in result[name].items()))
     written = sorted(set(_checkpoints(config)) - set(before), key=lambda path: path.stat().st_mtime)
@@ -300,19 +300,19 @@ def _checkpoints(config: Any) -> list[Path]:
 
 
 def config_text(call: Call, config: Any) -> str:
-    """Write the options of a run as yaml that ``--config_files`` takes: ours with their meaning, then RecBole's."""
+    """Write the options of a run as YAML that ``--config_files`` accepts: ours with their meaning, then RecBole's."""
     from ..methods.options import meaning
     from ..recbole.recommender.config import RUN_OPTIONS, plain
 
     values = {name: value for name, value in plain(config).items() if name not in _DERIVED}
     values["data_path"] = {**config.internal_config_dict, **config.external_config_dict}["data_path"]
     if values["train_neg_sample_args"]["distribution"] == "none":
-        values["train_neg_sample_args"] = None  # as it has to be written
+        values["train_neg_sample_args"] = None  # the form in which it has to be written
     meanings = {f"ssl_{field.name}": meaning(field) for field in dataclasses.fields(config.ssl)}
     values.update(config.ssl.as_options())
     meanings.update({name: meaning for name, (_, _, meaning) in RUN_OPTIONS.items()})
 
-    first = [f"ssl_{name}" for name in vars(type(config.ssl))["__annotations__"]]  # the rest is of views and losses
+    first = [f"ssl_{name}" for name in vars(type(config.ssl))["__annotations__"]]  # the rest: views and losses
     groups = {
         "Self-supervision": first + [name for name in meanings if name.startswith("ssl_") and name not in first],
         "The run": list(RUN_OPTIONS),
@@ -324,7 +324,7 @@ def config_text(call: Call, config: Any) -> str:
     for title, names in groups.items():
         lines += ["", f"# --- {title}"]
         for name in names:
-            if name in values:  # taken out: RecBole lists some names twice
+            if name in values:  # already removed: RecBole lists some names twice
                 value = values.pop(name)
                 lines += textwrap.wrap(meanings.get(name, ""), 110, initial_indent="# ", subsequent_indent="# ")
                 lines.append(f"{name}: {yaml_value(value)}")
@@ -332,7 +332,7 @@ def config_text(call: Call, config: Any) -> str:
 
 
 def yaml_value(value: Any) -> str:
-    """Write a plain value in yaml's flow style."""
+    """Write a plain value in YAML's flow style."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{yaml_value(key)}: {yaml_value(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
@@ -341,6 +341,6 @@ def yaml_value(value: Any) -> str:
         if not math.isfinite(value):
             return ".nan" if math.isnan(value) else f"{'-' if value < 0 else ''}.inf"
         mantissa, exponent, power = repr(value).partition("e")
-        # yaml takes 1e-08 for text.
+        # YAML reads 1e-08 as text.
         return f"{mantissa}{'' if '.' in mantissa else '.0'}{exponent}{power}"
     return json.dumps(value, ensure_ascii=False)

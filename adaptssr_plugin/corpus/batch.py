@@ -1,4 +1,4 @@
-"""What a training step is handed."""
+"""The input of a training step."""
 
 from dataclasses import dataclass
 
@@ -8,11 +8,11 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class WholeBatch:
-    """The batch that several processes have shared out among themselves.
+    """The whole batch, of which several processes have one part each.
 
     Attributes:
         lengths: (N,) int64, on the CPU: of the rows of all processes, as ``Batch.lengths``.
-        parts: how many processes there are.
+        parts: the number of processes.
     """
 
     lengths: Tensor
@@ -27,14 +27,13 @@ class Batch:
         item_seq: (B, L) int64, items ``1 .. n_items - 1``, right-padded with 0.
         item_seq_len: (B,) int64, at least 1.
         user_ids: (B,) int64, the row of each user in the corpus.
-        lengths: (B,) int64, the numbers of ``item_seq_len``, always on the CPU: CPU code that needs them
-            never has to wait for the device.
-        labels: (B,), or None where there are none.
-        keys: (B,) int64, or None: rows with the same key, say the same target item, are no negatives of each
+        lengths: (B,) int64, the numbers of ``item_seq_len``, always on the CPU, so that CPU code that needs them does
+            not wait for the device.
+        labels: (B,), or None.
+        keys: (B,) int64, or None: rows with the same key, such as the same target item, are not negatives of each
             other either.
-        rows: (B,) int64, or None: the number of each row in the data that a view provider was made of, where
-            that is not ``user_ids``.
-        whole: what this is one process's part of, which may have no row at all; None: nothing else.
+        rows: (B,) int64, or None: the row numbers in the data of a view provider, if they differ from ``user_ids``.
+        whole: the whole batch if this is one process's part, which may have no rows; otherwise None.
     """
 
     item_seq: Tensor
@@ -48,11 +47,11 @@ class Batch:
 
     @property
     def all_lengths(self) -> Tensor:
-        """``lengths`` of the whole batch, those on other processes among them."""
+        """``lengths`` of the whole batch, including the parts of other processes."""
         return self.lengths if self.whole is None else self.whole.lengths
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
-        """Copy everything but ``lengths`` to ``device``."""
+        """Copy everything except ``lengths`` to ``device``."""
 
         def moved(tensor: Tensor) -> Tensor:
             return tensor.to(device, non_blocking=non_blocking)

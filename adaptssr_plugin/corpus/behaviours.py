@@ -12,7 +12,7 @@ from torch import Tensor
 from adaptssr_plugin.errors import InputError
 
 PAD_TOKEN = "[PAD]"
-_ROWS = 1 << 14  # users whose behaviours are gathered at a time
+_ROWS = 1 << 14  # users whose behaviours are gathered at once
 
 IntArray = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 StrArray = npt.NDArray[np.str_]
@@ -20,14 +20,14 @@ StrArray = npt.NDArray[np.str_]
 
 @dataclass(frozen=True, eq=False)
 class BehaviourCorpus:
-    """The histories of all users, one after the other; a user is named by its row.
+    """The histories of all users, concatenated; a user is identified by the row number.
 
     Attributes:
         items: (n_behaviours,) int32 or int64, ids ``1 .. n_items - 1``, each user's oldest behaviour first.
         offsets: (n_users + 1,) int64; the history of row r is ``items[offsets[r]:offsets[r + 1]]``.
-        n_items: the number of items, the padding id 0 included.
-        user_tokens: (n_users,) str, what the source calls each user.
-        item_tokens: (n_items,) str, what the source calls each item; ``"[PAD]"`` for id 0.
+        n_items: the number of items, including the padding id 0.
+        user_tokens: (n_users,) str, the names of the users in the source.
+        item_tokens: (n_items,) str, the names of the items in the source; ``"[PAD]"`` for id 0.
 
     Raises:
         InputError: ids outside ``1 .. n_items - 1``, a user without behaviour, or arrays that do not fit together.
@@ -88,7 +88,7 @@ class BehaviourCorpus:
         return np.diff(self.offsets)
 
     def history(self, row: int) -> IntArray:
-        """Give the ids of one user's behaviours, oldest first, as a view of ``items``."""
+        """Return the ids of one user's behaviours, oldest first, as a view of ``items``."""
         if not isinstance(row, int | np.integer) or not 0 <= row < len(self):
             raise InputError(f"row: expected one of 0 to {len(self) - 1}, got {row}")
         return self.items[self.offsets[row] : self.offsets[row + 1]]
@@ -98,10 +98,10 @@ class BehaviourCorpus:
 
         Args:
             rows: (B,) integers, rows of the corpus, at least one.
-            max_len: how many of the newest behaviours are kept.
+            max_len: the number of newest behaviours to keep.
 
         Returns:
-            item_seq (B, L) int64, oldest first, right-padded with 0, L the longest of the rows kept; and
+            item_seq (B, L) int64, oldest first, right-padded with 0, where L is the length of the longest row; and
             item_seq_len (B,) int64. Both own their memory.
 
         Raises:
@@ -119,7 +119,7 @@ class BehaviourCorpus:
         return torch.from_numpy(item_seq), torch.from_numpy(length)
 
     def select(self, rows: npt.NDArray[np.int64]) -> "BehaviourCorpus":
-        """Make a corpus of some users, in the order of ``rows``; items keep their ids, all of them."""
+        """Make a corpus of some users, in the order of ``rows``; all items keep their ids."""
         rows = self.check_rows(rows)
         return self._parts(self.offsets[rows + 1], self.lengths[rows], self.user_tokens[rows])
 
@@ -128,7 +128,7 @@ class BehaviourCorpus:
 
         Returns:
             The older and the newer halves, copied, of the users with two behaviours or more, in their order: row r
-            is the same user in both. Items keep their ids, all of them.
+            is the same user in both. All items keep their ids.
         """
         rows = np.flatnonzero(self.lengths > 1)
         older, tokens = self.lengths[rows] // 2, self.user_tokens[rows]
@@ -136,11 +136,11 @@ class BehaviourCorpus:
         return self._parts(middle, older, tokens), self._parts(end, end - middle, tokens)
 
     def checksum(self) -> int:
-        """Give the CRC-32 of all histories."""
+        """Return the CRC-32 of all histories."""
         return zlib.crc32(self.offsets.data, zlib.crc32(self.items.data))
 
     def check_rows(self, rows: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        """Give ``rows`` back as (B,) int64; raise InputError unless they are rows of this corpus."""
+        """Return ``rows`` as (B,) int64; raise InputError unless they are rows of this corpus."""
         array = np.asarray(rows)
         if array.size == 0:
             array = array.astype(np.int64)
@@ -158,14 +158,14 @@ class BehaviourCorpus:
         offsets = np.zeros(len(end) + 1, dtype=np.int64)
         np.cumsum(length, out=offsets[1:])
         items = np.empty(offsets[-1], dtype=self.items.dtype)
-        for start in range(0, len(end), _ROWS):  # so that the places to copy from take no more than the copy
+        for start in range(0, len(end), _ROWS):  # in blocks, so that the indices take no more memory than the copy
             part = slice(start, start + _ROWS)
             items[offsets[start] : offsets[min(start + _ROWS, len(end))]] = self._before(end[part], length[part])
         return BehaviourCorpus(items, offsets, self.n_items, user_tokens, self.item_tokens)
 
     def _before(self, end: npt.NDArray[np.int64], length: npt.NDArray[np.int64]) -> IntArray:
-        """Give the ``length[i]`` behaviours before each place ``end[i]`` of items, one user after the other."""
-        ahead = end - np.cumsum(length)  # from a place in the result to the place in items
+        """Return the ``length[i]`` behaviours before each place ``end[i]`` of items, user after user."""
+        ahead = end - np.cumsum(length)  # offset from a place in the result to the place in items
         found: IntArray = self.items[np.arange(length.sum()) + np.repeat(ahead, length)]
         return found
 

@@ -1,4 +1,4 @@
-"""The items that are most correlated with each item, which CoSeRec substitutes and inserts."""
+"""The most correlated items of each item, which CoSeRec substitutes and inserts."""
 
 import os
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ from .correlation_sources import item_cf, nearest_by_product
 class ItemCorrelation:
     """The k most correlated items of every item.
 
-    Make one by :meth:`from_histories` (memory-based), :meth:`from_item_weight` (model-based) or :meth:`hybrid`, or
-    of arrays from any other source. ``torch.from_numpy(correlation.neighbours)`` is what the operators take.
+    Make one by :meth:`from_histories` (memory-based), :meth:`from_item_weight` (model-based) or :meth:`hybrid`, or from
+    arrays of any other source. The operators take ``torch.from_numpy(correlation.neighbours)``.
 
     Attributes:
-        neighbours: (n_items, k) int64, the most correlated item first, of equals the smaller id; 0 where an item
-            has no more (an operator then draws one). Never the item itself, the padding or [MASK].
+        neighbours: (n_items, k) int64, the most correlated item first, among equal ones the smaller id; 0 if an item
+            has fewer neighbours (an operator then draws one). Never the item itself, the padding or [MASK].
         scores: (n_items, k) float32, their correlations; 0 where there is no neighbour.
-        lowest: the smallest score of all pairs before they were cut to k, from where :meth:`hybrid` counts;
-            None takes that of the pairs kept.
+        lowest: the smallest score of all pairs before the cut to k, the zero point of :meth:`hybrid`; None: the
+            smallest score of the kept pairs.
 
     Raises:
         InputError: shapes, dtypes or values other than these.
@@ -57,9 +57,9 @@ class ItemCorrelation:
         """Correlate items by the users who have both, the default of CoSeRec; needs scipy.
 
         Args:
-            corpus: the training histories and no others: held-out behaviours would leak into the views.
-            k: how many items are kept for each, at least 1.
-            iuf: ItemCF-IUF, in which a user counts the less, the more items the user has; False: ItemCF.
+            corpus: only the training histories: held-out behaviours would leak into the views.
+            k: the number of items to keep for each, at least 1.
+            iuf: ItemCF-IUF, in which a user counts less the more items the user has; False: ItemCF.
 
         Returns:
             The correlation; an item that shares no user with another has no neighbours.
@@ -76,7 +76,7 @@ class ItemCorrelation:
 
         Args:
             item_weight: (n_items, d) floating on any device, row 0 the padding: ``encoder.item_weight``.
-            k: how many items are kept for each, at least 1.
+            k: the number of items to keep for each, at least 1.
 
         Raises:
             InputError: another shape or dtype, products that are not finite, or a ``k`` below 1.
@@ -88,8 +88,8 @@ class ItemCorrelation:
     def hybrid(memory: "ItemCorrelation", item_weight: Tensor) -> "ItemCorrelation":
         """Take for each item the stronger of its first neighbours in ``memory`` and in the model.
 
-        Both are scaled to [0, 1] by their smallest and largest score over all items. An item without neighbour
-        has score 0, and so has every item of a source whose scores are all the same. Of equals ``memory`` is taken.
+        Both are scaled to [0, 1] by their smallest and largest score over all items. An item without neighbour has
+        score 0, and so have all items of a source whose scores are all equal. On a tie ``memory`` is taken.
 
         Args:
             memory: of the histories.
@@ -114,7 +114,7 @@ class ItemCorrelation:
         )
 
     def save(self, path: Path) -> None:
-        """Write a safetensors file, whole or not at all."""
+        """Write a safetensors file, completely or not at all."""
         from safetensors.numpy import save
 
         lowest = np.array([self._range()[0]], dtype=np.float32)
@@ -135,7 +135,7 @@ class ItemCorrelation:
         """Read what :meth:`save` wrote.
 
         Raises:
-            InputError: a file that is missing, damaged or something else.
+            InputError: a file that is missing, damaged or of another kind.
         """
         from safetensors import SafetensorError
         from safetensors.numpy import load
@@ -151,7 +151,7 @@ class ItemCorrelation:
             raise InputError(f"correlation: cannot read {path}: {' '.join(str(error).split())}") from None
 
     def _range(self) -> tuple[float, float]:
-        """Give the smallest and the largest score of all pairs; zeros where there is no pair."""
+        """Return the smallest and the largest score of all pairs; zeros if there is no pair."""
         scores = self.scores[self.neighbours > 0]
         if len(scores) == 0:
             return 0.0, 0.0
@@ -161,7 +161,7 @@ class ItemCorrelation:
 def _scaled(
     neighbours: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], lowest: float, highest: float
 ) -> npt.NDArray[np.float32]:
-    """Scale scores from [lowest, highest] to [0, 1]; 0 without neighbour or where there is nothing to tell apart."""
+    """Scale scores from [lowest, highest] to [0, 1]; 0 without neighbour or if both bounds are equal."""
     if highest <= lowest:
         return np.zeros_like(scores)
     scaled = np.where(neighbours > 0, (scores.astype(np.float64) - lowest) / (highest - lowest), 0)

@@ -1,4 +1,4 @@
-"""How strongly items are correlated, as in CoSeRec's code: by the users they share, and by their vectors in a model."""
+"""The correlation of items as in CoSeRec's code: by common users, and by item vectors of a model."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -11,22 +11,22 @@ from torch import Tensor
 from ..errors import InputError
 from .behaviours import BehaviourCorpus
 
-# Pairs of items held at once. One takes some 40 bytes in a sparse block, and 4 in a block of products.
+# Pairs of items held at once. A pair takes some 40 bytes in a sparse block, and 4 in a block of products.
 _SPARSE_PAIRS = 2**22
 _CPU_PAIRS, _DEVICE_PAIRS = 2**22, 2**27
-_MIN_ROWS = 64  # a block of fewer rows would spend its time on reading the whole table
+_MIN_ROWS = 64  # a block of fewer rows would spend its time reading the whole table
 _LOW_BITS = (1 << 32) - 1
 
 
 class NearestItems(NamedTuple):
-    """The k most correlated items of every item, the most correlated first, of equals the smaller id first."""
+    """The k most correlated items of every item, the most correlated first, among equal ones the smaller id first."""
 
     neighbours: npt.NDArray[np.int64]
     """(n_items, k): ids ``1 .. n_items - 1``, 0 where an item has no more."""
     scores: npt.NDArray[np.float32]
     """(n_items, k): 0 where there is no neighbour."""
     lowest: float
-    """The smallest score of all pairs, also of those that are not among the k."""
+    """The smallest score of all pairs, including those that are not among the k."""
     highest: float
     """The largest score of all pairs."""
 
@@ -38,16 +38,16 @@ def item_cf(corpus: BehaviourCorpus, k: int = 1, iuf: bool = True, block_pairs: 
 
         c(i, j) = Σ_{u ∈ U_i ∩ U_j} 1 / ln(1 + |H_u|)  /  sqrt(|U_i| · |U_j|)
 
-    and Σ 1 in its place without ``iuf``. Scores are compared as they are returned, in float32.
+    or Σ 1 in place of the numerator without ``iuf``. Scores are compared as returned, in float32.
 
     Args:
-        corpus: the training histories and no others.
-        k: how many items are kept for each.
-        iuf: let a user count the less, the more items the user has.
-        block_pairs: pairs of items held at once, beside those of one item, which may be ``n_items``.
+        corpus: only the training histories.
+        k: the number of items to keep for each.
+        iuf: let a user count less the more items the user has.
+        block_pairs: pairs of items held at once; a single item may have up to ``n_items``.
 
     Returns:
-        The nearest items; all pairs that share a user count for ``lowest`` and ``highest`` (0 without any).
+        The nearest items. ``lowest`` and ``highest`` are over all pairs with a common user (0 if there is none).
     """
     histories = _distinct_items(corpus)  # (n_users, n_items), sparse
     size = np.diff(histories.indptr).astype(np.int64)  # |H_u|
@@ -56,7 +56,7 @@ def item_cf(corpus: BehaviourCorpus, k: int = 1, iuf: bool = True, block_pairs: 
     histories.data = np.repeat(1 / np.log1p(size) if iuf else np.ones(len(size)), size)
     best = np.zeros((corpus.n_items, k), dtype=np.int64)
     lowest, highest = np.inf, 0.0
-    # Item i meets at most Σ_{u ∈ U_i} |H_u| others, and never more than there are.
+    # Item i meets at most Σ_{u ∈ U_i} |H_u| others, and never more than all items.
     for start, stop in blocks(np.minimum(users @ size, corpus.n_items), block_pairs):
         block = users[start:stop] @ histories  # (stop - start, n_items), sparse
         item, other_item = np.repeat(np.arange(start, stop), np.diff(block.indptr)), block.indices.astype(np.int64)
@@ -64,7 +64,7 @@ def item_cf(corpus: BehaviourCorpus, k: int = 1, iuf: bool = True, block_pairs: 
         other = item != other_item
         lowest = min(lowest, float(scores[other].min(initial=np.inf)))
         highest = max(highest, float(scores[other].max(initial=0)))
-        # Positive floats are ordered as their bits are. With the id below them, no two keys of an item are equal.
+        # Positive floats have the order of their bits. With the id in the low bits, all keys of an item differ.
         keys = scores.view(np.int32).astype(np.int64) << 32 | (_LOW_BITS - other_item)
         _largest(np.where(other, keys, 0), block.indptr, best[start:stop])
     neighbours = np.where(best > 0, _LOW_BITS - (best & _LOW_BITS), 0)
@@ -73,8 +73,8 @@ def item_cf(corpus: BehaviourCorpus, k: int = 1, iuf: bool = True, block_pairs: 
 
 
 def _distinct_items(corpus: BehaviourCorpus) -> Any:
-    """Make the (n_users, n_items) CSR matrix of who has which item; an item counts once, however often it came."""
-    from scipy import sparse  # of the recbole extra: the core needs torch and numpy alone
+    """Make the (n_users, n_items) CSR matrix of who has which item; repeated items count once."""
+    from scipy import sparse  # in the extra recbole: the core needs only torch and numpy
 
     ones = np.ones(len(corpus.items), dtype=np.int8)
     # Copies, since sorting and merging write to the arrays, which may be mapped from a file.
@@ -86,7 +86,7 @@ def _distinct_items(corpus: BehaviourCorpus) -> Any:
 
 
 def blocks(sizes: npt.NDArray[Any], limit: int) -> Iterator[tuple[int, int]]:
-    """Cut a list into runs whose sizes add up to at most ``limit``, or of one entry."""
+    """Cut a list into runs whose sizes add up to at most ``limit``, or that have a single entry."""
     total = np.cumsum(sizes, dtype=np.int64)
     start, before = 0, 0
     while start < len(total):
@@ -96,7 +96,7 @@ def blocks(sizes: npt.NDArray[Any], limit: int) -> Iterator[tuple[int, int]]:
 
 
 def _largest(keys: npt.NDArray[np.int64], indptr: npt.NDArray[Any], out: npt.NDArray[np.int64]) -> None:
-    """Write the largest keys of each row of a CSR block to ``out`` (rows, k), largest first; ``keys`` is used up."""
+    """Write the largest keys of each row of a CSR block to ``out`` (rows, k), largest first; overwrites ``keys``."""
     size = np.diff(indptr)
     filled = np.flatnonzero(size)
     if len(filled) == 0:
@@ -111,16 +111,16 @@ def _largest(keys: npt.NDArray[np.int64], indptr: npt.NDArray[Any], out: npt.NDA
 
 @torch.no_grad()
 def nearest_by_product(item_weight: Tensor, k: int = 1, block_rows: int | None = None) -> NearestItems:
-    """Correlate items by the dot products of their vectors: c(i, j) = e_i · e_j, i ≠ j, the padding left out.
+    """Correlate items by the dot products of their vectors: c(i, j) = e_i · e_j, i ≠ j, without the padding.
 
     Args:
-        item_weight: (n_items, d) floating, n_items >= 2, on any device; row 0 is the padding. It works there, in
-            float32, on ``block_rows`` rows of the matrix of products at a time.
-        k: how many items are kept for each.
-        block_rows: by default as many as suit the device.
+        item_weight: (n_items, d) floating, n_items >= 2, on any device; row 0 is the padding. The computation is on
+            that device, in float32, with ``block_rows`` rows of the matrix of products at a time.
+        k: the number of items to keep for each.
+        block_rows: by default chosen for the device.
 
     Returns:
-        The nearest items; all pairs, those of an item with itself included, count for ``lowest`` and ``highest``.
+        The nearest items. ``lowest`` and ``highest`` are over all pairs, including each item with itself.
 
     Raises:
         InputError: another shape or dtype, or products that are not finite.
@@ -136,12 +136,12 @@ def nearest_by_product(item_weight: Tensor, k: int = 1, block_rows: int | None =
     extremes = []
     for start in range(0, n, block_rows):
         rows = slice(start, min(start + block_rows, n))
-        # With ``out`` the product stays in float32 under autocast too.
+        # With ``out`` the product stays in float32 under autocast.
         products = torch.mm(vectors[rows], vectors.T, out=buffer[: rows.stop - start])  # (rows, N)
         extremes.append(torch.stack(products.aminmax()))
         products[:, rows].fill_diagonal_(-torch.inf)
         for column in range(min(k, n - 1)):
-            # The first of equal maxima, which topk does not promise.
+            # The first of equal maxima, which topk does not guarantee.
             score, place = products.max(1)
             scores[start + 1 : rows.stop + 1, column] = score
             neighbours[start + 1 : rows.stop + 1, column] = place + 1

@@ -1,7 +1,7 @@
-"""Histories of any users, new ones too, in the item ids of a trained model: read in chunks, never all at once.
+"""Histories of any users, including new ones, in the item ids of a trained model; read in chunks.
 
-Behaviours with items that the model does not know are left out, and so are users whom that leaves with none; both are
-counted. Needs pyarrow: users keep the type that a Parquet file gives them.
+Behaviours with items that the model does not know are left out, and so are users who have no known item; both are
+counted. Needs pyarrow: users keep the type that they have in a Parquet file.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,18 +21,18 @@ _CHUNK = 8192  # users in memory at once
 
 
 class KnownHistories(NamedTuple):
-    """Some users, and what a model can read of their histories."""
+    """Some users, and the part of their histories that a model knows."""
 
     users: Any
-    """``pyarrow.Array`` of shape (U,): what the source calls the users with a known item."""
+    """``pyarrow.Array`` of shape (U,): the names in the source of the users with a known item."""
     corpus: BehaviourCorpus
     """Their histories, in ids of the model; rows as ``users``."""
     behaviours: int
-    """Behaviours that were read of all users."""
+    """The number of behaviours that were read, of all users."""
     unknown: int
-    """How many of them the model does not know."""
+    """The number of these that the model does not know."""
     skipped: int
-    """Users without a known item, who are not among ``users``."""
+    """The number of users without a known item, who are not among ``users``."""
 
 
 def known_lines(
@@ -41,7 +41,7 @@ def known_lines(
     """Read text with one line per user: the user, then its items, oldest first, separated by blanks.
 
     Args:
-        paths: UTF-8 text files, one after the other; blank lines are passed over.
+        paths: UTF-8 text files, one after another; blank lines are skipped.
         item_tokens: ``(n_items,)``, the model's items, the padding first.
         show_progress: a progress bar on standard error, in a log a line every ten seconds.
 
@@ -81,10 +81,10 @@ def known_parquet(
     items_column: str = "item_id",
     show_progress: bool = True,
 ) -> Iterator[KnownHistories]:
-    """Read Parquet with one row per user, whose items are a list, oldest first; null is none.
+    """Read Parquet with one row per user and a list of items, oldest first; null counts as an empty list.
 
     Args:
-        paths: Parquet files, one after the other.
+        paths: Parquet files, one after another.
         item_tokens: ``(n_items,)``, the model's items, the padding first.
         user_column: integers or strings.
         items_column: lists of integers or strings.
@@ -123,7 +123,7 @@ def known_parquet(
 def known_corpus(
     corpus: BehaviourCorpus, item_tokens: StrArray, *, show_progress: bool = True
 ) -> Iterator[KnownHistories]:
-    """Go through a corpus, whose items may be numbered otherwise than the model's.
+    """Read a corpus, whose item ids may differ from the model's.
 
     Args:
         corpus: the users.
@@ -146,19 +146,19 @@ def known_corpus(
 
 
 def _numbers(item_tokens: StrArray) -> dict[str, int]:
-    """Number the items; the padding is 0, as what is unknown."""
+    """Convert items to ids; the padding and unknown items become 0."""
     return {token: number for number, token in enumerate(item_tokens.tolist())}
 
 
 def _plain(column: Any) -> Any:
-    """Decode what is stored as a dictionary."""
+    """Decode a dictionary-encoded array."""
     from pyarrow import types
 
     return column.dictionary_decode() if types.is_dictionary(column.type) else column
 
 
 def _list_ids(lists: Any, known_items: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Give the ids of all lists' items one after the other, 0 for unknown ones, and the length of each list."""
+    """Return the concatenated ids of all lists' items, 0 for unknown ones, and the length of each list."""
     import pyarrow as pa
     from pyarrow import compute
 
@@ -171,7 +171,7 @@ def _list_ids(lists: Any, known_items: Any) -> tuple[npt.NDArray[np.int64], npt.
 def _known(
     users: Any, ids: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], item_tokens: StrArray
 ) -> KnownHistories:
-    """Leave out unknown items, which have id 0, and users without another."""
+    """Leave out unknown items, which have id 0, and users without any other."""
     import pyarrow as pa
 
     known = ids > 0

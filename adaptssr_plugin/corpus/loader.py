@@ -1,4 +1,4 @@
-"""Batches of users, in an order that depends on nothing but a seed and the epoch."""
+"""Batches of users, in an order that depends only on a seed and the epoch."""
 
 from collections.abc import Iterator
 
@@ -13,27 +13,27 @@ from adaptssr_plugin.seeding import stream_seed
 
 
 class BatchLoader:
-    """Iterates over users in batches; every pass gives the epoch's order anew.
+    """Iterates over users in batches; every pass uses the epoch's order.
 
-    The order is keyed by (seed, name, epoch), so a run that is resumed at an epoch sees the batches that an
-    uninterrupted one sees. The last batch is kept, however short.
+    The order is keyed by (seed, name, epoch), so a run that is resumed at an epoch sees the batches of an uninterrupted
+    one. The last, smaller batch is kept.
 
     Args:
-        corpus: where the histories come from.
-        rows: (N,) integers, the users to go through; None for all of them.
+        corpus: the source of the histories.
+        rows: (N,) integers, the users to iterate over; None: all.
         batch_size: users in a batch.
-        max_len: newest behaviours kept of each user.
+        max_len: the number of newest behaviours of a user that are used.
         seed: the run's seed.
-        name: tells apart the orders of several loaders with one seed.
+        name: makes the orders of several loaders with one seed differ.
         shuffle: False keeps the order of ``rows``.
-        labels: (N,), one for each of ``rows``; None for none.
-        part: of several processes, which share every batch out among themselves, the number of this one, from 0.
-        parts: how many processes there are. Each gets consecutive rows of every batch, as many as the others or
-            one more, the last one perhaps none; the order is the same for any number of them.
+        labels: (N,), one for each of ``rows``; None: no labels.
+        part: the number of this process, from 0, among those that share every batch.
+        parts: the number of processes. Each gets consecutive rows of every batch; their numbers differ by at most one
+            and may be 0. The order does not depend on ``parts``.
 
     Raises:
-        InputError: no corpus, rows outside of it, no rows, labels that do not fit them, sizes below 1, a part that is
-            none of them, or a ``shuffle`` that is neither True nor False.
+        InputError: no corpus, rows outside of it, no rows, labels that do not fit them, sizes below 1, a part out of
+            range, or a ``shuffle`` that is neither True nor False.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class BatchLoader:
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order the next pass gives; 0 at first."""
+        """Set the epoch whose order the next pass uses; 0 at first."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -84,13 +84,13 @@ class BatchLoader:
         return self.from_step(0)
 
     def from_step(self, step: int) -> Iterator[Batch]:
-        """Go through the epoch's batches from one of them on, counted from 0: the rest of an interrupted epoch."""
+        """Iterate from one of the epoch's batches on, counted from 0: the rest of an interrupted epoch."""
         order = self._order()
         for start in range(step * self.batch_size, len(order), self.batch_size):
             yield self._batch(order[start : start + self.batch_size])
 
     def users_of(self, step: int) -> npt.NDArray[np.int64]:
-        """Give the rows of one of the epoch's batches, those of other processes among them."""
+        """Return the rows of one of the epoch's batches, including those of other processes."""
         return self.rows[self._order()[step * self.batch_size : (step + 1) * self.batch_size]]
 
     def _order(self) -> npt.NDArray[np.int64]:
@@ -105,7 +105,7 @@ class BatchLoader:
             rows = self.rows[chosen]
             lengths = np.minimum(self.corpus.offsets[rows + 1] - self.corpus.offsets[rows], self.max_len)
             whole = WholeBatch(torch.from_numpy(lengths), self.parts)
-            chosen = np.array_split(chosen, self.parts)[self.part]  # where they differ, the first ones have one more
+            chosen = np.array_split(chosen, self.parts)[self.part]  # the first parts may have one more
         rows = self.rows[chosen]
         if len(rows):
             item_seq, length = self.corpus.padded(rows, self.max_len)

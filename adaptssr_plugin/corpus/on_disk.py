@@ -1,8 +1,8 @@
-"""A corpus of any size: a folder with the histories of all users in flat arrays, which are mapped into memory.
+"""A corpus of any size: a folder with the histories of all users in flat arrays, which are memory-mapped.
 
 ``items.npy`` (int32) and ``offsets.npy`` (int64) are the arrays of :class:`BehaviourCorpus`; ``user_tokens.parquet``
-and ``item_tokens.parquet`` are the names, which are read when somebody asks for them; ``corpus.json`` says how large
-all of these are. It is written last, so that a folder without it is no corpus.
+and ``item_tokens.parquet`` are the names, which are read when they are needed; ``corpus.json`` contains the sizes. It
+is written last, so that a folder without it is not a corpus.
 """
 
 import json
@@ -21,32 +21,32 @@ MANIFEST = "corpus.json"
 ITEMS, OFFSETS = "items.npy", "offsets.npy"
 USER_TOKENS, ITEM_TOKENS = "user_tokens.parquet", "item_tokens.parquet"
 FILES = (ITEMS, OFFSETS, USER_TOKENS, ITEM_TOKENS)
-PARTS = ".parts"  # of a conversion that has not ended
+PARTS = ".parts"  # of an unfinished conversion
 _FORMAT, _VERSION = "adaptssr corpus", 1
-_CHUNK = 1 << 20  # read at a time
+_CHUNK = 1 << 20  # bytes read at once
 
 
 def is_corpus(folder: str | Path) -> bool:
-    """Tell a folder that :func:`open_corpus` reads, or should be able to read, from any other."""
+    """Tell whether a folder is meant for :func:`open_corpus`, damaged or not."""
     return (Path(folder) / MANIFEST).is_file()
 
 
 def is_unfinished_corpus(folder: str | Path) -> bool:
-    """Tell a folder in which a conversion to a corpus was broken off."""
+    """Tell whether a folder holds an unfinished conversion to a corpus."""
     return not is_corpus(folder) and (Path(folder) / PARTS).is_dir()
 
 
 def open_corpus(folder: str | Path) -> "CorpusOnDisk":
     """Open a corpus that ``adaptssr convert --corpus`` has written, for reading.
 
-    Every file is read once, in small pieces, and compared with its checksum (about a second per gigabyte); after
-    that only what is asked for is.
+    Every file is read once, in small pieces, and compared with its checksum (about a second per gigabyte). After that
+    only the parts in use are read.
 
     Args:
         folder: with ``corpus.json`` and the files that it names.
 
     Raises:
-        InputError: no corpus, one that is damaged, or one of a later version of this package.
+        InputError: not a corpus, a damaged one, or one of a later version of this package.
     """
     folder = Path(folder)
     manifest = _read_manifest(folder)
@@ -69,8 +69,8 @@ def open_corpus(folder: str | Path) -> "CorpusOnDisk":
 class CorpusOnDisk(BehaviourCorpus):
     """A :class:`BehaviourCorpus` over files; made by :func:`open_corpus`.
 
-    ``items`` and ``offsets`` are mapped, not read: what they take is the operating system's to give back. The names
-    of users and items are read on first use.
+    ``items`` and ``offsets`` are mapped, not read: the operating system can reclaim their memory. The names of users
+    and items are read on first use.
 
     Attributes:
         folder: where the files are.
@@ -88,12 +88,12 @@ class CorpusOnDisk(BehaviourCorpus):
 
     @cached_property
     def user_tokens(self) -> StrArray:
-        """(n_users,) str, what the source calls each user."""
+        """(n_users,) str, the names of the users in the source."""
         return self._tokens(USER_TOKENS, "user_id", len(self))
 
     @cached_property
     def item_tokens(self) -> StrArray:
-        """(n_items,) str, what the source calls each item; ``"[PAD]"`` for id 0."""
+        """(n_items,) str, the names of the items in the source; ``"[PAD]"`` for id 0."""
         tokens = self._tokens(ITEM_TOKENS, "item_id", self.n_items)
         if tokens[0] != PAD_TOKEN:
             raise _damaged(self.folder, ITEM_TOKENS)
@@ -118,14 +118,14 @@ class CorpusOnDisk(BehaviourCorpus):
 
 
 def make_manifest(name: str, users: int, n_items: int, behaviours: int, files: dict[str, Path]) -> str:
-    """Say in JSON what a corpus consists of.
+    """Describe the contents of a corpus as JSON.
 
     Args:
-        name: of the corpus, which files beside it begin with.
-        users: how many.
-        n_items: with the padding.
-        behaviours: of all users.
-        files: by name, where each lies now.
+        name: of the corpus; files beside it begin with it.
+        users: number of users.
+        n_items: number of items, including the padding.
+        behaviours: number of behaviours of all users.
+        files: by name, their current paths.
     """
     sizes = {file: {"bytes": path.stat().st_size, "crc32": checksum(path)} for file, path in files.items()}
     numbers = {"users": users, "n_items": n_items, "behaviours": behaviours}
@@ -133,7 +133,7 @@ def make_manifest(name: str, users: int, n_items: int, behaviours: int, files: d
 
 
 def corpus_name(folder: str | Path) -> str:
-    """Give the name of a corpus, which the files of labels beside it begin with; errors as :func:`open_corpus`."""
+    """Return the name of a corpus, with which its files of labels begin; errors as :func:`open_corpus`."""
     return str(_read_manifest(Path(folder))["name"])
 
 
@@ -168,7 +168,7 @@ def _check_file(path: Path, expected: dict[str, int]) -> None:
 
 
 def checksum(path: Path) -> int:
-    """Give the CRC-32 of a file, which is read in small pieces."""
+    """Return the CRC-32 of a file, which is read in small pieces."""
     found = 0
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
@@ -177,7 +177,7 @@ def checksum(path: Path) -> int:
 
 
 def _within(path: Path, header: int, count: int, n_items: int) -> bool:
-    """Tell whether all ids are items. Reads the file, since what is looked at in a mapping stays in memory."""
+    """Tell whether all ids are items. Reads the file, since pages of a mapping would stay in memory."""
     with path.open("rb") as file:
         file.seek(header)
         for start in range(0, count, _CHUNK):

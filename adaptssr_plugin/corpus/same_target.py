@@ -22,15 +22,15 @@ def same_target_pair(
     """Make the view provider that pairs users whose last behaviour is the same item.
 
     Args:
-        corpus: whose histories; the provider's ``rows`` are its rows. The items are shared, not copied.
-        key: "last_kept": the last behaviour stays in both views, as the paper has it for user models; "last_dropped":
-            it is hidden from both, as DuoRec's next-item target is.
-        skip_identical: never pair two users of the same history.
-        candidates: (R,) integers, the rows that may be drawn: those of the training split, so that no other
-            history is seen in training. None: all of them. Rows beside them are still given a partner.
+        corpus: the histories; the provider's ``rows`` are its rows. The items are shared, not copied.
+        key: "last_kept": the last behaviour stays in both views, as in the paper for user models; "last_dropped":
+            it is hidden from both, like DuoRec's next-item target.
+        skip_identical: never pair two users with the same history.
+        candidates: (R,) integers, the rows that may be drawn: those of the training split, so that no other history
+            is seen in training. None: all. Other rows still get a partner.
 
     Raises:
-        InputError: another key, or rows outside the corpus.
+        InputError: an unknown key, or rows outside the corpus.
     """
     check_kind("corpus", corpus, BehaviourCorpus, "a BehaviourCorpus")
     if not isinstance(key, str) or key not in ("last_kept", "last_dropped"):
@@ -44,7 +44,7 @@ def same_target_pair(
         drawable = torch.zeros(len(corpus), dtype=torch.bool)
         drawable[torch.from_numpy(np.ascontiguousarray(rows))] = True
     with warnings.catch_warnings():
-        # Of a file mapped into memory for reading; nothing here writes to it.
+        # The array may be a read-only mapping of a file; nothing here writes to it.
         warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
         items = torch.from_numpy(corpus.items)
     starts = torch.from_numpy(corpus.offsets[:-1].copy())

@@ -1,8 +1,8 @@
 """Item vectors without training: a truncated SVD of the TF-IDF weights of who has which item (LSA).
 
-With X the users-by-items matrix and X ≈ U S Vᵀ its ``dim`` largest components, item i gets row i of V S^½, less the
-mean over all items that occur, scaled to one length. V and S² are eigenpairs of XᵀX, which is never formed: block
-Lanczos with full reorthogonalisation multiplies by it, user block by user block, so that histories may lie on disk.
+With X the users-by-items matrix and X ≈ U S Vᵀ its ``dim`` largest components, item i gets row i of V S^½, minus the
+mean over all items that occur, scaled to a common length. V and S² are eigenpairs of XᵀX, which is never formed: block
+Lanczos with full reorthogonalisation multiplies by it, in blocks of users, so that histories may be on disk.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,11 +17,11 @@ from ..errors import InputError, check_count
 from .behaviours import BehaviourCorpus
 from .correlation_sources import blocks
 
-NORM = 0.8  # of every vector; large enough beside positions of norm .16 for users to differ, small enough to move
+NORM = 0.8  # of every vector; large enough beside positions of norm .16 to distinguish users, small enough to change
 _DEPTH = 8  # blocks of the Krylov space, and passes over the histories
 _BEHAVIOURS = 1 << 22  # in a sparse block of users
 _QR_ROWS = 1 << 13
-_NOISE = 1e-6  # float32's, relative to the largest
+_NOISE = 1e-6  # of float32, relative to the largest value
 
 _Matrix = npt.NDArray[np.float32]
 
@@ -35,26 +35,26 @@ def svd_item_vectors(
 ) -> Tensor:
     """Compute item vectors by a truncated SVD of TF-IDF weights: latent semantic analysis (Deerwester et al., 1990).
 
-    A user's row is the bag of the newest ``max_len`` items, which is what a stage sees of a user: counts times the
-    smoothed inverse document frequency over ``rows``, scaled to length 1 (scikit-learn's ``TfidfTransformer``). The
-    sign of a component is that its largest entry is positive. The same arguments give the same vectors.
+    A user's row is the bag of the newest ``max_len`` items, which a stage sees of a user: counts times the smoothed
+    inverse document frequency over ``rows``, scaled to length 1 (scikit-learn's ``TfidfTransformer``). The sign of a
+    component makes its largest entry positive. The same arguments give the same vectors.
 
-    Memory is some ``48 · n_items · dim`` bytes, and that of a few million behaviours, however many users there are.
+    Memory is some ``48 · n_items · dim`` bytes plus that of a few million behaviours, for any number of users.
 
     Args:
         corpus: behaviours, in memory or on disk.
         dim: d; components beyond the rank of the matrix are 0.
-        rows: (R,) integers, the users that count, at least one; None: all. Nothing else of the corpus is looked at.
-        max_len: how many of a user's newest behaviours count.
+        rows: (R,) integers, the users that count, at least one; None: all. The rest of the corpus is not used.
+        max_len: the number of a user's newest behaviours that count.
         seed: of the start of the iteration.
 
     Returns:
-        (n_items, d) float32 on the CPU, every row of norm .8. Rows are 0 for the padding, for items that occur in none
-        of the histories, and where nothing is left when the mean is taken off.
+        (n_items, d) float32 on the CPU, every row of norm .8. Rows are 0 for the padding, for items that occur in no
+        history, and if nothing is left after subtracting the mean.
 
     Raises:
-        InputError: rows that the corpus lacks, none at all, or a size below 1.
-        ModuleNotFoundError: no SciPy; the core alone does not bring it.
+        InputError: rows that the corpus lacks, no rows, or a size below 1.
+        ModuleNotFoundError: SciPy is missing; it is not a dependency of the core.
     """
     check_count("dim", dim)
     users = np.arange(len(corpus)) if rows is None else corpus.check_rows(rows)
@@ -89,7 +89,7 @@ def svd_item_vectors(
 
 @torch.no_grad()
 def put_item_vectors(table: Tensor, vectors: Tensor) -> None:
-    """Write the vectors of known items into an item table, in place; where a vector is 0 the table stays as it is.
+    """Write the vectors of known items into an item table, in place; rows whose vector is 0 are not changed.
 
     Args:
         table: floating (n, d), on any device; n at least ``len(vectors)``.
@@ -109,7 +109,7 @@ def item_counts(corpus: BehaviourCorpus, rows: npt.NDArray[np.int64], max_len: i
 
     Raises:
         InputError: rows that the corpus lacks, or a ``max_len`` below 1.
-        ModuleNotFoundError: no SciPy.
+        ModuleNotFoundError: SciPy is missing.
     """
     try:
         from scipy.sparse import csr_matrix
@@ -124,7 +124,7 @@ def item_counts(corpus: BehaviourCorpus, rows: npt.NDArray[np.int64], max_len: i
     ends = corpus.offsets[rows + 1]
     lengths = np.minimum(ends - corpus.offsets[rows], max_len)
     indptr = np.concatenate(([0], np.cumsum(lengths)))
-    # Entry k of the flat result lies in row r; its place in the corpus is (k - indptr[r]) after r's start.
+    # Entry k of the flat result belongs to row r; its place in the corpus is (k - indptr[r]) after r's start.
     place = np.arange(indptr[-1]) + np.repeat(ends - lengths - indptr[:-1], lengths)
     items = corpus.items[place]
     counts = csr_matrix((np.ones(len(items)), items, indptr), shape=(len(rows), corpus.n_items))
@@ -133,7 +133,7 @@ def item_counts(corpus: BehaviourCorpus, rows: npt.NDArray[np.int64], max_len: i
 
 
 def _tfidf(counts: Any, idf: npt.NDArray[np.float64]) -> Any:
-    """Weight counts, in place, and scale rows to length 1; every row has an entry. Gives a float32 matrix."""
+    """Weight counts, in place, and scale rows to length 1; every row has an entry. Returns a float32 matrix."""
     counts.data *= idf[counts.indices]
     length = np.sqrt(np.add.reduceat(counts.data**2, counts.indptr[:-1]))
     counts.data /= np.repeat(length, np.diff(counts.indptr))
@@ -145,14 +145,14 @@ def _largest_eigenpairs(
 ) -> tuple[npt.NDArray[np.float64], _Matrix]:
     """Find the largest eigenvalues of a positive semidefinite matrix, the largest first, and their eigenvectors.
 
-    Exact where the matrix has at most ``dim · 8`` rows that are not 0; otherwise from a Krylov space of so many
+    Exact if the matrix has at most ``dim · 8`` rows that are not 0; otherwise from a Krylov space of that many
     dimensions, where the smallest of the eigenvalues are the least exact.
 
     Args:
         product: multiplies ``(size, k)`` by the matrix.
         support: the rows and columns that are not 0.
         size: of the matrix.
-        dim: how many, at most.
+        dim: the largest number of eigenvalues.
         seed: of the random start.
 
     Returns:
@@ -179,14 +179,14 @@ def _largest_eigenpairs(
 
 
 def _orthonormal(image: _Matrix, basis: list[_Matrix]) -> _Matrix:
-    """Give orthonormal columns that span an image beside a basis, in place.
+    """Return orthonormal columns that span an image and are orthogonal to a basis, in place.
 
-    Twice: where the image lies in the basis what is left is rounding, of any direction.
+    Done twice: if the image lies in the basis, the remainder is rounding, in any direction.
     """
     for _ in range(2):
         for block in basis:
             image -= block @ (block.T @ image)
-        # QR of parts that stay in the cache, and of their triangles: a third of the time of QR of the whole.
+        # QR of parts that fit the cache, then of their triangles: a third of the time of QR of the whole.
         parts = [np.linalg.qr(part) for part in _cut(image, _QR_ROWS)]
         top = np.linalg.qr(np.concatenate([triangle for _, triangle in parts]))[0]
         start = 0

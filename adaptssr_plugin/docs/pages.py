@@ -58,7 +58,7 @@ def _block(translator: Any, node: nodes.math_block) -> None:
 
 
 def _find_by_last_name(app: Sphinx, env: Any, node: Any, text: nodes.Element) -> nodes.Element | None:
-    """Lead a reference such as ``:class:`UserEncoder``` to its object in another room, if one alone has that name."""
+    """Resolve a reference such as ``:class:`UserEncoder``` to its object in another package, if the name is unique."""
     if node.get("refdomain") != "py":
         return None
     last = node["reftarget"].rpartition(".")[2]

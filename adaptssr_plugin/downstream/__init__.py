@@ -1,4 +1,4 @@
-"""Downstream tasks of a user model: splits, heads, metrics, baselines and significance."""
+"""Downstream tasks of a user model: splits, heads, metrics, baselines and significance tests."""
 
 from adaptssr_plugin.downstream.baselines import (
     RankingBaselineResult,

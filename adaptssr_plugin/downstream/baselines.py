@@ -1,7 +1,7 @@
-"""The baselines that tables stand beside: the majority class and word counts, or the most popular items.
+"""The baselines in the tables: the majority class, TF-IDF and LSA, or the most popular items.
 
-None knows an encoder. Word counts see the same input as one, as a bag: a pre-trained user model that does not beat
-them has learned nothing from the order of behaviours. Latent semantic analysis also learns from other users.
+None of them uses an encoder. Word counts see the same input as an encoder, as a bag: a pre-trained user model that does
+not beat them has learned nothing from the order of behaviours. Latent semantic analysis also learns from other users.
 """
 
 import time
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RankingBaselineResult:
-    """What a baseline of cold recommendation reached: metrics by name, fractions in [0, 1], and its wall-clock time."""
+    """The result of a baseline of cold recommendation: metrics by name, fractions in [0, 1], and wall-clock time."""
 
     test: dict[str, float]
     valid: dict[str, float]
@@ -42,7 +42,7 @@ class RankingBaselineResult:
 
 
 def popularity(task: ColdRecommendationTask, split: TaskSplit, ties: Ties = "pessimistic") -> RankingBaselineResult:
-    """Recommend to everyone what most training pairs ask for, but the user's other positives.
+    """Recommend the most frequent targets of the training pairs to all users, except the user's other positives.
 
     Args:
         task: what to predict.
@@ -60,7 +60,7 @@ def popularity(task: ColdRecommendationTask, split: TaskSplit, ties: Ties = "pes
         own = counts[targets]
         above = len(counts) - torch.searchsorted(ascending, own, right=True)
         beside = len(counts) - torch.searchsorted(ascending, own) - above
-        # All rows share one order, so that only the user's own positives have to be looked at; the target is one.
+        # All rows share one order, so only the user's own positives have to be looked up; the target is one of them.
         rows, labels = known.pairs(torch.from_numpy(users[part.rows]))
         off = torch.zeros(2, len(own), dtype=torch.int64)
         others = counts[labels]
@@ -72,9 +72,9 @@ def popularity(task: ColdRecommendationTask, split: TaskSplit, ties: Ties = "pes
 
 
 def majority(task: ProfileTask, split: TaskSplit) -> BaselineResult:
-    """Always answer the most frequent class of the training rows (ties: the first such class).
+    """Always predict the most frequent class of the training rows (ties: the first such class).
 
-    Measured by accuracy that is the class's share; an AUC is 1/2, since all rows get the same scores.
+    The accuracy is the class's share; the AUC is 1/2, since all rows get the same scores.
     """
     _check(task, split)
     start = time.perf_counter()
@@ -98,7 +98,7 @@ def tfidf_logistic_regression(
         corpus: the behaviours; the task's rows are its rows.
         task: what to predict, and the metric.
         split: ``task.split(seed)``.
-        max_len: how many of the newest items count, as for the encoder it stands beside.
+        max_len: the number of newest items that count, as for the encoder in the table.
         C_grid: the values of C to try.
 
     Raises:
@@ -138,12 +138,12 @@ def lsa_vectors(corpus: "BehaviourCorpus", max_len: int, dim: int = 64) -> npt.N
     """Latent semantic analysis (Deerwester et al., 1990): ``(U, dim)`` float64, a vector for every user of the corpus.
 
     :func:`tfidf_features` of the newest ``max_len`` items, and scikit-learn's ``TruncatedSVD`` of them with a fixed
-    seed. Both are fitted on the inputs of all users of the corpus, as a pre-training is; no label enters.
+    seed. Both are fitted on the inputs of all users of the corpus, as a pre-training is, without labels.
 
     Args:
         corpus: the behaviours.
         max_len: as for :func:`tfidf_features`.
-        dim: components; fewer where users or items are fewer.
+        dim: components; fewer if there are fewer users or items.
     """
     from sklearn.decomposition import TruncatedSVD
 

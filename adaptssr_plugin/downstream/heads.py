@@ -10,7 +10,7 @@ from adaptssr_plugin.errors import InputError, check_kind
 class MLPHead(nn.Module):
     """Two-layer MLP, Linear(dim, hidden) - ReLU - Linear(hidden, n_outputs) (paper; METHODS.md, row 40).
 
-    Weights start from N(0, 0.02²), biases from 0, as all weights of the authors' code.
+    Weights start from N(0, 0.02²) and biases from 0, as all weights in the authors' code.
 
     Args:
         dim: width of the user encoding.
@@ -41,7 +41,7 @@ class MLPHead(nn.Module):
         return scores
 
     def scores_of(self, user: Tensor, outputs: Tensor) -> Tensor:
-        """Score user encodings ``(B, dim)`` for the outputs ``(B, K)`` int64 alone -> ``(B, K)``."""
+        """Score user encodings ``(B, dim)`` only for the outputs ``(B, K)`` int64 -> ``(B, K)``."""
         hidden = torch.relu(self.hidden(user))  # (B, hidden)
         weight = nn.functional.embedding(outputs, self.output.weight)  # (B, K, hidden)
         scores: Tensor = (weight @ hidden[:, :, None])[:, :, 0] + self.output.bias[outputs]

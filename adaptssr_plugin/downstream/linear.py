@@ -1,4 +1,4 @@
-"""Logistic regression on features of users: what is read from vectors as they are.
+"""Logistic regression on features of users, to measure frozen vectors.
 
 Validation rows choose the penalty. There may be fewer labels than rows; features are made without labels.
 """
@@ -18,15 +18,15 @@ from adaptssr_plugin.seeding import stream_seed
 C_GRID = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 
 Features = Callable[[np.ndarray], Any]
-"""Rows ``(n,)`` of a task to their features ``(n, k)``, dense or sparse."""
+"""Maps rows ``(n,)`` of a task to their features ``(n, k)``, dense or sparse."""
 
 
 @dataclass(frozen=True)
 class BaselineResult:
-    """What a baseline or a linear reading reached: the task's metric on test and validation rows, in [0, 1].
+    """The result of a baseline or a linear reading: the task's metric on test and validation rows, in [0, 1].
 
-    ``C`` is the inverse strength of the L2 penalty that was chosen (None where there is none to choose),
-    ``seconds`` the wall-clock time, features and search included.
+    ``C`` is the chosen inverse strength of the L2 penalty (None if there is none to choose), ``seconds`` the
+    wall-clock time, including features and search.
     """
 
     test: float
@@ -65,7 +65,7 @@ def logistic_regression(
     train, valid, test = (features(part.rows) for part in split)
     best: tuple[float, float, Any] | None = None
     for c in sorted(C_grid):
-        # Some hundred steps are enough on real corpora; the limit only has to be out of reach.
+        # Some hundred steps are enough on real corpora; the limit only has to be larger.
         model = LogisticRegression(C=c, max_iter=100_000).fit(train, split.train.labels)
         value = task.metric(_class_scores(model, valid, len(task.classes)), split.valid.labels)
         if best is None or value > best[0]:
@@ -78,9 +78,9 @@ def logistic_regression(
 
 
 def standardised(vectors: Features, rows: np.ndarray) -> Features:
-    """Give every number mean 0 and variance 1/k over ``rows``, so that a user's k numbers have a squared length of 1.
+    """Scale every component to mean 0 and variance 1/k over ``rows``, so that a user's k numbers have squared length 1.
 
-    TF-IDF gives rows of that length, so that one grid of C fits both. A number without spread becomes 0.
+    TF-IDF rows have that length, so one grid of C fits both. A component without spread becomes 0.
 
     Args:
         vectors: ``(n, k)`` dense vectors of rows.
@@ -95,12 +95,12 @@ def standardised(vectors: Features, rows: np.ndarray) -> Features:
 def fewer_labels(split: TaskSplit, n_labels: int, seed: int) -> TaskSplit:
     """Keep the labels of ``n_labels`` training rows and of a third as many validation rows, the shares of 6:2:2.
 
-    Rows are taken from the front of an order that the seed alone fixes, so that larger sets contain the smaller ones.
-    Where the first ones are all of one class, further ones are taken until there is another. The test rows stay.
+    Rows are taken in an order that depends only on the seed, so that larger sets contain the smaller ones. If the first
+    ones are all of one class, further rows are taken until there is another class. The test rows do not change.
 
     Args:
         split: of the task.
-        n_labels: training rows to keep; all of them where there are no more.
+        n_labels: training rows to keep; all of them if there are no more.
         seed: of the order.
     """
     check_count("n_labels", n_labels)
@@ -116,7 +116,7 @@ def fewer_labels(split: TaskSplit, n_labels: int, seed: int) -> TaskSplit:
 
 
 def _class_scores(model: Any, features: Any, n_classes: int) -> np.ndarray:
-    """Scores ``(N, n_classes)`` of a fitted classifier; -inf for a class that it has never seen."""
+    """Scores ``(N, n_classes)`` of a fitted classifier; -inf for a class that was not in its training rows."""
     decision = model.decision_function(features)
     if decision.ndim == 1:  # two classes: the logit of the second against the first
         decision = np.stack([-decision / 2, decision / 2], axis=1)

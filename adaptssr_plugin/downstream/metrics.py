@@ -45,7 +45,7 @@ def auc(scores: Values, labels: Values) -> float:
 
 
 def _checked(scores: Values, labels: Values) -> tuple[np.ndarray, np.ndarray]:
-    """Bring scores to float64 ``(N, C)`` and labels to int64 ``(N,)``, or say what is wrong with them."""
+    """Convert scores to float64 ``(N, C)`` and labels to int64 ``(N,)``, or raise InputError."""
     scores, labels = _as_numpy(scores), _as_numpy(labels)
     if scores.ndim != 2 or 0 in scores.shape:
         raise InputError(f"scores: expected shape (N, C) with at least one row, got {scores.shape}")

@@ -1,4 +1,4 @@
-"""Ranking metrics of cold recommendation: one target per row, the user's other positives left out."""
+"""Ranking metrics of cold recommendation: one target per row, without the user's other positives."""
 
 import math
 from typing import Literal
@@ -16,20 +16,20 @@ RANKING_METRICS = ("NDCG@10", "NDCG@5", "NDCG@20", "MRR", "HR@5", "HR@10", "HR@2
 def target_ranks(
     scores: Tensor, targets: Tensor, known_rows: Tensor, known_items: Tensor, ties: Ties = "pessimistic"
 ) -> Tensor:
-    """Rank every row's target among all items but the user's other positives.
+    """Rank every row's target among all items except the user's other positives.
 
     Args:
         scores: floating ``(R, N)``, of all items of the label space.
-        targets: int64 ``(R,)``, the item that each row asks for.
+        targets: int64 ``(R,)``, the target item of each row.
         known_rows: int64 ``(K,)``; with ``known_items``, pairs of a row and an item that is a positive of its user,
-            from whichever split. The target itself may be among them, and a pair may come twice.
+            from any split. The target itself may be among them, and pairs may repeat.
         known_items: int64 ``(K,)``.
-        ties: where a target stands among items of its own score: behind all, before all, or in the middle.
+        ties: the rank of a target among items of the same score: after all, before all, or in the middle.
 
     Returns:
         float64 ``(R,)``, 1 for the first place; NaN for a row with a NaN among its scores.
 
-    Raises:
+    InputError: shapes that differ, or an unknown ``ties``.
         InputError: shapes that do not agree, or another word for ``ties``.
     """
     _check_tensor("scores", scores, floating=True)
@@ -49,7 +49,7 @@ def target_ranks(
         raise InputError(f"ties: expected pessimistic, optimistic or mean, got {ties!r}")
     rows = torch.arange(len(scores), device=scores.device)
     own = scores[rows, targets]
-    # The other positives are counted with the rest and then taken off, which spares a masked copy of all scores.
+    # The other positives are counted with the rest and then subtracted, which avoids a masked copy of all scores.
     known = torch.unique(known_rows * scores.shape[1] + known_items)
     known = known[known % scores.shape[1] != targets[known // scores.shape[1]]]  # a target stays where it is
     at = known // scores.shape[1]
@@ -58,18 +58,18 @@ def target_ranks(
     off.scatter_add_(1, at.expand(2, -1), torch.stack([others > own[at], others == own[at]]).long())
     before, reached = (counts - taken for counts, taken in zip(_above(scores, own), (off[0], off.sum(0)), strict=True))
     ranks = ranks_of(before, reached - before - 1, ties)
-    # No comparison with NaN is true: without this the scores of a model that has diverged would all rank first.
+    # Comparisons with NaN are false: without this the scores of a model that has diverged would all rank first.
     return ranks.masked_fill(scores.amax(1).isnan(), torch.nan)
 
 
 def ranks_of(before: Tensor, beside: Tensor, ties: Ties) -> Tensor:
-    """Give float64 ranks for targets with so many items before them, and so many others of their own score."""
+    """Return float64 ranks for targets from the number of items before them and of others with the same score."""
     share = {"pessimistic": 1.0, "optimistic": 0.0, "mean": 0.5}[ties]
     return 1 + before + share * beside.double()
 
 
 def _above(scores: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-    """Count in every row the scores above its own, and those that reach it: (R,) int64 each."""
+    """Count in every row the scores above the target's, and those at least as large: (R,) int64 each."""
     if scores.device.type != "cpu" or scores.dtype == torch.bfloat16:  # numpy has none
         return (scores > own[:, None]).sum(1), (scores >= own[:, None]).sum(1)
     counts = torch.empty(2, len(scores), dtype=torch.int64)
@@ -84,25 +84,25 @@ def _above(scores: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def ndcg_at(ranks: Tensor, k: int = 10) -> Tensor:
-    """Give 1 / log2(rank + 1) for ranks up to k, and 0 beyond: ``(R,)``; with one positive the ideal is 1."""
+    """Return 1 / log2(rank + 1) for ranks up to k, and 0 beyond: ``(R,)``; with one positive the ideal is 1."""
     _check_ranks(ranks, k)
     return torch.where(ranks <= k, 1 / torch.log2(ranks.double() + 1), 0.0)
 
 
 def hit_at(ranks: Tensor, k: int = 10) -> Tensor:
-    """Give 1 for ranks up to k, and 0 beyond: ``(R,)``."""
+    """Return 1 for ranks up to k, and 0 beyond: ``(R,)``."""
     _check_ranks(ranks, k)
     return (ranks <= k).double()
 
 
 def reciprocal_rank(ranks: Tensor) -> Tensor:
-    """Give 1 / rank: ``(R,)``."""
+    """Return 1 / rank: ``(R,)``."""
     _check_ranks(ranks)
     return 1 / ranks.double()
 
 
 def ranking_metrics(ranks: Tensor) -> dict[str, float]:
-    """Average over rows what :data:`RANKING_METRICS` names, NDCG@10 first, from ranks ``(R,)``; NaN if a rank is."""
+    """Average the :data:`RANKING_METRICS` over ranks ``(R,)``, NDCG@10 first; NaN if a rank is NaN."""
     _check_ranks(ranks)
     if ranks.isnan().any():
         return dict.fromkeys(RANKING_METRICS, math.nan)

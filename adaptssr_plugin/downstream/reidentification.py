@@ -1,8 +1,8 @@
-"""Re-identification of users across time: whose newer half of a history is it? A measure that needs no labels.
+"""Re-identification of users across time: a measure of user vectors that needs no labels.
 
 Every user's history is cut into two halves (:meth:`~adaptssr_plugin.corpus.BehaviourCorpus.halves`). The vector of the
-newer half asks for the user's own older half among those of all users, by cosine. What is fitted has to have seen the
-older halves alone: with the newer ones in it the numbers say how well it remembers, and mean nothing.
+newer half has to find the user's older half among those of all users, by cosine. Fitted models may have seen only the
+older halves: with the newer ones the numbers measure memory and mean nothing.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..corpus import BehaviourCorpus
 
 CHANCE, TFIDF_COSINE, LSA_COSINE = "Chance", "TF-IDF cosine", "LSA cosine"
-_TIE = 1e-6  # further apart than rounding puts equal similarities of float32
+_TIE = 1e-6  # larger than the rounding error of equal similarities in float32
 _ELEMENTS = 1 << 25  # similarities held at once
 
 
@@ -31,19 +31,19 @@ _ELEMENTS = 1 << 25  # similarities held at once
 def reidentification_ranks(older: Tensor, newer: Tensor, chunk_size: int | None = None) -> Tensor:
     """Rank every user's own older half among those of all users, by cosine with the newer half.
 
-    The own one stands behind all of its similarity (pessimistic ties). Similarities within 1e-6 count as equal, so
-    that rounding breaks no tie: an encoder that has collapsed finds nobody. A vector of zeros is as similar to all.
+    The own one ranks after all others of the same similarity (pessimistic ties). Similarities within 1e-6 count as
+    equal, so that rounding breaks no ties: a collapsed encoder finds no one. A zero vector is equally similar to all.
 
     Args:
         older: floating ``(N, d)``, N at least 1.
-        newer: ``(N, d)`` of the same dtype on the same device; row i is of the same user.
-        chunk_size: rows of the ``(N, N)`` similarities that are held at once; None: 128 MB of float32.
+        newer: ``(N, d)`` of the same dtype on the same device; row i belongs to the same user.
+        chunk_size: rows of the ``(N, N)`` similarities held at once; None: 128 MB of float32.
 
     Returns:
         int64 ``(N,)`` on that device, 1 for the first place.
 
     Raises:
-        InputError: shapes, dtypes or devices that do not agree, or vectors that are not finite.
+        InputError: shapes, dtypes or devices that differ, or vectors that are not finite.
     """
     for name, vectors in (("older", older), ("newer", newer)):
         check_kind(name, vectors, Tensor, "a tensor")
@@ -66,7 +66,7 @@ def reidentification_ranks(older: Tensor, newer: Tensor, chunk_size: int | None 
 
 
 def _ranks(n_users: int, chunk_size: int | None, similarities: Callable[[slice], Tensor]) -> Tensor:
-    """Rank from the rows of similarities ``(N, N)`` that ``similarities`` gives."""
+    """Rank from the rows of the similarities ``(N, N)`` that ``similarities`` returns."""
     check_count("chunk_size", chunk_size, optional=True)
     ranks = []
     step = chunk_size or max(1, _ELEMENTS // n_users)
@@ -84,7 +84,7 @@ def reidentification_metrics(ranks: Tensor) -> dict[str, float]:
 
 
 def chance(n_users: int) -> dict[str, float]:
-    """Give what a random order of ``n_users`` users is expected to reach: the same metrics."""
+    """Return the expectation of the same metrics for a random order of ``n_users`` users."""
     check_count("n_users", n_users)
     return reidentification_metrics(torch.arange(1, n_users + 1))
 
@@ -97,15 +97,15 @@ def reidentify(
     batch_size: int = 512,
     device: torch.device | str = "cpu",
 ) -> dict[str, float]:
-    """Give the metrics of an encoder, which reads the newest ``max_len`` behaviours of each half, dropout off.
+    """Return the metrics of an encoder, which reads the newest ``max_len`` behaviours of each half, dropout off.
 
     Args:
         encoder: moved to ``device`` and put in evaluation mode.
-        older: of :meth:`BehaviourCorpus.halves`, all that the encoder may have been trained on.
+        older: from :meth:`BehaviourCorpus.halves`; the encoder may have been trained on nothing else.
         newer: likewise.
         max_len: at most that of the encoder.
-        batch_size: users that are encoded at once.
-        device: where.
+        batch_size: users encoded at once.
+        device: where to encode.
 
     Raises:
         InputError: no users.
@@ -121,16 +121,16 @@ def reidentify(
 def plain_reidentification(
     older: "BehaviourCorpus", newer: "BehaviourCorpus", max_len: int, dim: int
 ) -> dict[str, dict[str, float]]:
-    """Give the metrics of what needs no encoder, by name: chance, the cosine of TF-IDF, and that of LSA.
+    """Return the metrics of baselines without an encoder, by name: chance, the cosines of TF-IDF and of LSA.
 
     A half is the bag of its newest ``max_len`` items. Inverse document frequencies, and the truncated SVD of the
-    weighted counts that LSA projects both halves on, are those of the older halves. Deterministic.
+    weighted counts onto which LSA projects both halves, are computed from the older halves. Deterministic.
 
     Args:
-        older: of :meth:`BehaviourCorpus.halves`.
+        older: from :meth:`BehaviourCorpus.halves`.
         newer: likewise.
-        max_len: as for the encoder beside it.
-        dim: numbers of a vector of LSA; fewer where there are fewer users or items.
+        max_len: as for the encoder in the table.
+        dim: length of LSA's vectors; smaller if there are fewer users or items.
 
     Raises:
         InputError: no users.
@@ -153,7 +153,7 @@ def plain_reidentification(
 
 
 def _check_halves(older: "BehaviourCorpus", newer: "BehaviourCorpus") -> None:
-    """Raise InputError unless there are users, as many in both."""
+    """Raise InputError unless there are users, and the same number in both."""
     if len(older) == 0 or len(newer) != len(older):
         raise InputError(
             f"halves: expected users with two behaviours or more, as many of both, got {len(older)} and {len(newer)}"

@@ -1,4 +1,4 @@
-"""Means over seeds, and what their differences are worth."""
+"""Means over seeds, and tests of their differences."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -53,8 +53,8 @@ def welch(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> f
 def paired(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, overlap: float = 0.0) -> float:
     """Two-sided p-value of the paired t-test; ``a[i]`` and ``b[i]`` share their seed, or their split.
 
-    Random splits of the same users overlap, so that their differences are not independent. The corrected resampled
-    t-test (Nadeau and Bengio, 2003, "Inference for the generalization error", Machine Learning 52) allows for it:
+    Random splits of the same users overlap, so their differences are not independent. The corrected resampled t-test
+    (Nadeau and Bengio, 2003, "Inference for the generalization error", Machine Learning 52) allows for it:
     ``t = mean / sqrt((1/n + n_test/n_train) var)`` with n - 1 degrees of freedom.
 
     Differences without any spread give 1 if they are zero and 0 otherwise.
@@ -62,7 +62,7 @@ def paired(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, ove
     Args:
         a: ``(n,)`` values.
         b: ``(n,)`` values.
-        overlap: ``n_test / n_train`` where i counts random splits, :data:`SPLIT_OVERLAP` for 6:2:2; 0 for seeds.
+        overlap: ``n_test / n_train`` if i counts random splits, :data:`SPLIT_OVERLAP` for 6:2:2; 0 for seeds.
 
     Raises:
         InputError: fewer than two pairs, samples of different sizes, or a value that is not finite.
@@ -85,16 +85,16 @@ def paired_interval(
 
 
 def shown_decimals(means: Iterable[float]) -> int:
-    """How many decimals of a percentage a column of means, fractions in [0, 1], is printed with.
+    """Return the number of decimals for a column of means, fractions in [0, 1], printed as percentages.
 
-    Two, as in the paper; more where every mean is below 1 %, so that the largest shows three digits that count.
+    Two, as in the paper; more if every mean is below 1 %, so that the largest shows three significant digits.
     """
     largest = max((100 * mean for mean in means if not math.isnan(mean)), default=0.0)
     return 2 if largest <= 0 else min(6, max(2, 2 - math.floor(math.log10(largest))))
 
 
 def shown(summary: Summary, decimals: int = 2, width: int = 1) -> str:
-    """``mean±std`` in percent, the mean alone where there is no spread; ``width``: at least as wide a mean."""
+    """``mean±std`` in percent, only the mean if there is no spread; ``width``: pad the mean to this width."""
     mean = f"{100 * summary.mean:{width}.{decimals}f}"
     return mean if math.isnan(summary.std) else f"{mean}±{100 * summary.std:.{decimals}f}"
 
@@ -102,8 +102,8 @@ def shown(summary: Summary, decimals: int = 2, width: int = 1) -> str:
 def relative_improvement(mean: float, mean_none: float, decimals: int = 2) -> float:
     """The column Impr: ``100 (m / m_None - 1)`` of the means as printed, which gives the column of the paper's Table 2.
 
-    Both are fractions in [0, 1] and are first rounded to ``decimals`` of a percent, as the table shows
-    them, so that a reader can check the column against its neighbours. NaN where None prints as 0.00.
+    Both are fractions in [0, 1] and are first rounded to ``decimals`` of a percent, as in the table, so that a reader
+    can check the column against its neighbours. NaN if None prints as 0.00.
 
     Example:
         >>> round(relative_improvement(0.5441, 0.5353), 2)
@@ -123,7 +123,7 @@ def accuracy_standard_error(value: float, n_rows: int) -> float:
 
 
 def auc_standard_error(value: float, n_positive: int, n_negative: int) -> float:
-    """Standard error of an AUC measured on so many users of either class (Hanley and McNeil 1982).
+    """Standard error of an AUC measured on the given numbers of users of both classes (Hanley and McNeil 1982).
 
     ``sqrt([A(1-A) + (n₊-1)(Q₁-A²) + (n₋-1)(Q₂-A²)] / (n₊n₋))`` with ``Q₁ = A/(2-A)``, ``Q₂ = 2A²/(1+A)``.
     """
@@ -160,7 +160,7 @@ def _differences(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarra
     if len(a) != len(b):
         raise InputError(f"b: expected {len(a)} values, one for each of a, got {len(b)}")
     differences: np.ndarray = a - b
-    # What is left of 0.3 - 0.1 - 0.2 is rounding, not a difference.
+    # The rest of 0.3 - 0.1 - 0.2 is rounding, not a difference.
     differences[np.abs(differences) < 1e-12 * np.maximum(np.abs(a), np.abs(b))] = 0
     return differences
 
@@ -168,13 +168,13 @@ def _differences(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarra
 def _mean_and_error(
     a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, overlap: float
 ) -> tuple[float, float, int]:
-    """Mean of the differences, its standard error, and how many there are."""
+    """Mean of the differences, its standard error, and their number."""
     differences = _differences(a, b)
     n = len(differences)
     return float(differences.mean()), _deviation(differences) * math.sqrt(1 / n + overlap), n
 
 
 def _deviation(values: np.ndarray) -> float:
-    """Standard deviation (ddof 1), with what is only rounding taken for none."""
+    """Standard deviation (ddof 1); a deviation within rounding counts as 0."""
     std = float(values.std(ddof=1))
     return std if std > 1e-12 * float(np.abs(values).max()) else 0.0

@@ -8,7 +8,7 @@ from adaptssr_plugin.errors import InputError, check_count
 from adaptssr_plugin.seeding import stream_seed
 
 SPLIT_OVERLAP = 0.2 / 0.6
-"""Test rows for a training row, by which :func:`paired` corrects a test over several splits."""
+"""Test rows per training row, with which :func:`paired` corrects a test over several splits."""
 
 
 class Split(NamedTuple):
@@ -22,8 +22,8 @@ class Split(NamedTuple):
 def split_rows(n_rows: int, seed: int, ratios: tuple[float, float, float] = (0.6, 0.2, 0.2)) -> Split:
     """Divide ``n_rows`` rows at random into training, validation and test parts.
 
-    Training gets ``floor(0.6 n)`` rows, validation ``floor(0.2 n)``, test what is left. The division
-    depends on ``n_rows``, ``seed`` and ``ratios`` alone, so that tasks over the same users share it.
+    Training gets ``floor(0.6 n)`` rows, validation ``floor(0.2 n)``, test the rest. The result depends only on
+    ``n_rows``, ``seed`` and ``ratios``, so that tasks over the same users share it.
 
     Args:
         n_rows: number of rows.
@@ -37,7 +37,7 @@ def split_rows(n_rows: int, seed: int, ratios: tuple[float, float, float] = (0.6
     check_count("seed", seed, 0)
     if len(ratios) != 3 or not all(ratio > 0 for ratio in ratios) or abs(sum(ratios) - 1) > 1e-9:
         raise InputError(f"ratios: expected three shares above 0 with sum 1, got {ratios}")
-    # 0.29 * 100 is a hair below 29 in floating point; 1e-9 makes up for that.
+    # 0.29 * 100 is slightly below 29 in floating point; 1e-9 corrects it.
     n_train, n_valid = (int(np.floor(ratio * n_rows + 1e-9)) for ratio in ratios[:2])
     if min(n_train, n_valid, n_rows - n_train - n_valid) < 1:
         raise InputError(f"n_rows: expected enough rows for three parts in the ratios {ratios}, got {n_rows}")

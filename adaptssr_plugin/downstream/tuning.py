@@ -1,7 +1,7 @@
 """Fine-tuning fewer weights than all: the head alone, adapters, low-rank updates (paper, appendix E).
 
-Each of these is laid over an encoder for fine-tuning: what it adds begins as nothing, so that training starts from the
-pre-trained encoder, and everything else is frozen.
+Adapters and updates are added to an encoder for fine-tuning. They start as the identity, so that training starts from
+the pre-trained encoder, whose other weights are frozen.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ TUNED = ("all", "head", "adapter", "lora", "item_adapter")
 
 @dataclass(frozen=True)
 class TrainedShare:
-    """How much of a model is trained.
+    """The trained part of a model.
 
     Attributes:
         trained: parameters with a gradient.
@@ -44,17 +44,17 @@ def trained_share(module: nn.Module) -> TrainedShare:
 
 
 def tune(encoder: nn.Module, what: str, rank: int = 8) -> None:
-    """Freeze an encoder but for what is to be fine-tuned, in place; the task's head is not part of it.
+    """Freeze an encoder except for what is fine-tuned, in place; the task's head is not part of it.
 
     Args:
-        encoder: a pre-trained encoder; adapters and low-rank updates ask for a :class:`UserEncoder`.
-        what: ``all``; ``head``, nothing of the encoder; ``adapter``, a bottleneck behind both parts of every layer
+        encoder: a pre-trained encoder; adapters and low-rank updates need a :class:`UserEncoder`.
+        what: ``all``; ``head``, nothing of the encoder; ``adapter``, a bottleneck after both parts of every layer
             and the layer norms (Houlsby et al., 2019); ``lora``, a low-rank update of the attention's projections (Hu
-            et al., 2022); ``item_adapter``, one bottleneck behind the item table, which holds most of the parameters.
+            et al., 2022); ``item_adapter``, one bottleneck after the item table, which has most of the parameters.
         rank: width of the bottleneck, or rank of the update.
 
     Raises:
-        InputError: another word, or an encoder that has no place for it.
+        InputError: an unknown ``what``, or an encoder that does not support it.
     """
     if what not in TUNED:
         raise InputError(f"ft_tune: expected {' or '.join(TUNED)}, got {what!r}")
@@ -107,7 +107,7 @@ _LAYERS_OF: dict[str, Callable[[UserEncoder, int], None]] = {
 
 
 class Adapter(nn.Module):
-    """x + W₂ GELU(W₁ x): a bottleneck that begins as nothing (Houlsby et al., 2019).
+    """x + W₂ GELU(W₁ x): a bottleneck that starts as the identity (Houlsby et al., 2019).
 
     Args:
         dim: d.
@@ -128,10 +128,10 @@ class Adapter(nn.Module):
 
 
 class LowRankUpdate(nn.Module):
-    """W + B A with A ``(rank, in)`` random and B ``(out, rank)`` zero at first (Hu et al., 2022).
+    """W + B A with A ``(rank, in)`` random and B ``(out, rank)`` initially zero (Hu et al., 2022).
 
     Args:
-        weight: W, which stays as it is.
+        weight: W, which is not changed.
         rank: of the update.
     """
 

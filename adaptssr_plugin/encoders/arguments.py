@@ -1,4 +1,4 @@
-"""What encoders check: one line names the argument, what was expected and what came."""
+"""The checks of the encoders' arguments."""
 
 from torch import Tensor
 

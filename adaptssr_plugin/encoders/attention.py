@@ -1,4 +1,4 @@
-"""Self-attention within rows, which stand side by side or, in blocks, one behind the other."""
+"""Self-attention within rows, which are either padded to one width or concatenated in blocks."""
 
 import math
 from collections.abc import Sequence
@@ -17,16 +17,16 @@ def attend(projected: Tensor, visible: Tensor | Sequence[Block], n_heads: int, d
     """Attend within rows: queries, keys and values ``(B, L, 3 · d)`` to contexts ``(B, L, d)``.
 
     Args:
-        projected: one behind the other for every position, each of all heads; or, with blocks, ``(C, P, 3 · d)``: of C
-            copies of P positions, those of the blocks in their order.
-        visible: bool ``(B, L)``, which positions may be attended to, at least one of a row; or blocks of rows.
+        projected: queries, keys and values concatenated for every position, each of all heads; or, with blocks,
+            ``(C, P, 3 · d)``: C copies of P positions, those of the blocks in order.
+        visible: bool ``(B, L)``, which positions may be attended to, at least one per row; or blocks of rows.
         n_heads: must divide d.
-        dropout: on the attention weights, every copy with a mask of its own.
+        dropout: on the attention weights, with a separate mask for every copy.
     """
     if isinstance(visible, Tensor):
         return _attend_by_torch(projected, visible, n_heads, dropout)
     if packs_bits(dropout, projected):
-        # Half precision is computed in float32, with the masks that float32 gets from the same seed.
+        # Half precision is computed in float32, with the masks that float32 draws from the same seed.
         exact = projected.to(torch.promote_types(projected.dtype, torch.float32))
         with torch.autocast("cpu", enabled=False):
             dropped: Tensor = _DroppedAttention.apply(exact, visible, n_heads, dropout.p)  # type: ignore[no-untyped-call]
@@ -50,9 +50,9 @@ def _attend_by_torch(projected: Tensor, visible: Tensor, n_heads: int, dropout: 
 
 
 class _DroppedAttention(torch.autograd.Function):
-    """Attention with dropout on its weights, on a CPU, where torch's own draws masks one by one.
+    """Attention with dropout on its weights, on a CPU, where torch's own version draws masks one by one.
 
-    What a block needs for a while lies in buffers that all blocks share: fresh memory costs more than the products.
+    Temporaries of a block are in buffers that all blocks share: allocating memory costs more than the products.
     """
 
     @staticmethod
@@ -89,8 +89,8 @@ class _DroppedAttention(torch.autograd.Function):
         copies, positions, width = projected.shape
         scale = (width // 3 // ctx.n_heads) ** -0.5
         grad, grad_projected = grad.contiguous(), torch.empty_like(projected)
-        # The sum over keys of weight times its gradient, by which softmax passes gradients on, is that of the context
-        # times its gradient over its d / heads numbers: fewer to add up.
+        # Softmax needs the sum over keys of weight times gradient. It equals the context times its gradient, summed
+        # over d / heads numbers, which are fewer.
         passed = (grad * context).view(copies, positions, ctx.n_heads, -1).sum(-1)  # (C, P, heads)
         buffers = _Buffers(projected, ctx.blocks, ctx.n_heads, max(ctx.sizes))
         least, keep_scale = kept_levels(ctx.p)
@@ -116,7 +116,7 @@ class _DroppedAttention(torch.autograd.Function):
 
 
 class _Buffers:
-    """Memory for one block after the other, and the two orders of its numbers."""
+    """Buffers that the blocks share one after another, and conversion between the two layouts."""
 
     def __init__(self, projected: Tensor, blocks: Sequence[Block], n_heads: int, largest_square: int) -> None:
         copies, _, width = projected.shape
@@ -139,11 +139,11 @@ class _Buffers:
         view.copy_(heads.view(view.shape))
 
     def like(self, place: int, other: Tensor, parts: int) -> Tensor:
-        """Return ``parts`` times the shape of another tensor, its numbers whatever they are."""
+        """Return an uninitialised tensor of ``parts`` times the shape of another."""
         return self._take(place, parts * other.numel()).view(parts, *other.shape)
 
     def square(self, place: int, shape: Sequence[int]) -> Tensor:
-        """Return one of two tensors of the shape of the weights, its numbers whatever they are."""
+        """Return one of two uninitialised tensors of the shape of the weights."""
         return self._squares[place, : math.prod(shape)].view(tuple(shape))
 
     def _take(self, place: int, size: int) -> Tensor:

@@ -1,8 +1,8 @@
-"""Encoders that read a sequence from the oldest behaviour to the newest, and take the last state for the user.
+"""Encoders that read a sequence from the oldest behaviour to the newest; the last state is the user vector.
 
-The method is independent of the user model (paper §3.3). These three have the contract of
-:class:`~adaptssr_plugin.encoders.UserEncoder`: ``forward``, ``hidden_states``, ``item_weight``, [MASK] apart from the
-item table. A causal state sees no later behaviour, so that they are warmed up on the next item, not on masked ones.
+The method is independent of the user model (paper §3.3). These three have the interface of
+:class:`~adaptssr_plugin.encoders.UserEncoder`: ``forward``, ``hidden_states``, ``item_weight``, and a [MASK] outside
+the item table. A causal state sees no later behaviour, so they are warmed up on next items instead of masked items.
 """
 
 import torch
@@ -17,16 +17,16 @@ _NORM_EPS = 1e-12
 
 
 class CausalEncoder(nn.Module):
-    """What the causal encoders share: item vectors in, the state of the newest behaviour out.
+    """The common part of the causal encoders: item vectors in, the state of the newest behaviour out.
 
     Args:
         n_items: items, the padding id 0 included; the id ``n_items`` itself marks a masked position.
         dim: d.
         max_len: the longest sequence.
-        dropout: probability in [0, 1); what it drops is the architecture's.
+        dropout: probability in [0, 1); each architecture says where it applies.
 
     Raises:
-        InputError: a size or probability outside of the above.
+        InputError: a size or probability out of range.
     """
 
     causal = True
@@ -79,7 +79,7 @@ class CausalEncoder(nn.Module):
         return self._states(self.items(item_seq))
 
     def _states(self, vectors: Tensor) -> Tensor:
-        """Turn item vectors ``(B, L, d)`` into states of the same shape, each of what came up to it."""
+        """Turn item vectors ``(B, L, d)`` into states of the same shape; a state depends on no later item."""
         raise NotImplementedError(f"{type(self).__name__} has no states")
 
 
@@ -111,7 +111,7 @@ class GRUEncoder(CausalEncoder):
         self.units = nn.GRU(dim, width, n_layers, bias=False, batch_first=True)
         self.out = nn.Linear(width, dim)
         for name, parameter in self.units.named_parameters():
-            # As RecBole's GRU4Rec: Xavier for what comes in, orthogonal for what comes back.
+            # As RecBole's GRU4Rec: Xavier for input weights, orthogonal for recurrent weights.
             nn.init.xavier_uniform_(parameter) if "ih" in name else nn.init.orthogonal_(parameter)
 
     def _states(self, vectors: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ class GRUEncoder(CausalEncoder):
 
 
 class _ResidualBlock(nn.Module):
-    """Two causal convolutions of width 3, the second dilated twice as far, around a residual (NextItNet, Fig. 3b)."""
+    """Two causal convolutions of width 3, the second with twice the dilation, and a residual (NextItNet, Fig. 3b)."""
 
     def __init__(self, dim: int, dilation: int) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class _ResidualBlock(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         out = hidden
         for dilation, convolution, norm in zip(self.dilations, self.convolutions, self.norms, strict=True):
-            padded = F.pad(out.transpose(1, 2), (2 * dilation, 0))  # (B, d, 2 · dilation + L): nothing from later
+            padded = F.pad(out.transpose(1, 2), (2 * dilation, 0))  # (B, d, 2 · dilation + L): causal by left padding
             out = F.relu(norm(convolution(padded).transpose(1, 2)))
         return hidden + out
 
@@ -143,8 +143,8 @@ class ConvolutionEncoder(CausalEncoder):
         n_items: as :class:`CausalEncoder`.
         dim: d, the channels too.
         max_len: the longest sequence.
-        dropout: on the item vectors; the original has none, and the implicit view needs one.
-        dilations: of the first convolution of each block; the second of a block is spread twice as far.
+        dropout: on the item vectors. The original has no dropout, but the implicit view needs one.
+        dilations: of the first convolution of each block; the second one of a block has twice that dilation.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class ConvolutionEncoder(CausalEncoder):
 
 
 class CausalTransformer(CausalEncoder):
-    """SASRec (Kang & McAuley, ICDM 2018) with post-norm layers, as RecBole has it.
+    """SASRec (Kang & McAuley, ICDM 2018) with post-norm layers, as in RecBole.
 
     Args:
         n_items: as :class:`CausalEncoder`.

@@ -1,4 +1,4 @@
-"""Dropout whose masks cost little on a CPU, and where that is used."""
+"""Dropout whose masks are cheap on a CPU, and the rule that says where it is used."""
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +13,9 @@ _CHUNK = 1 << 16  # elements whose bits stay in the cache until they are used
 class Dropout(nn.Dropout):
     """The same distribution as :class:`torch.nn.Dropout`, from other random bits.
 
-    torch draws a double from its Mersenne twister for every element, on one thread: in a training step of a
-    small Transformer that is a quarter of the time. Here one 64-bit number serves four elements. So p counts in
-    steps of 2**-16; elements are independent as before. Where :func:`packs_bits` says no, this is torch's own dropout.
+    torch draws a double from its Mersenne twister for every element, on one thread: a quarter of a training step of a
+    small Transformer. Here one 64-bit number serves four elements. So p is rounded to steps of 2**-16; elements are
+    independent as before. If :func:`packs_bits` says no, this is torch's own dropout.
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
@@ -23,7 +23,7 @@ class Dropout(nn.Dropout):
         if not packs_bits(self, input):
             return F.dropout(input, self.p, self.training, self.inplace)
         least, scale = kept_levels(self.p)
-        # Of the input's dtype: a product with bytes would convert them, which takes longer than drawing them.
+        # In the input's dtype: a product with bytes would convert them, which takes longer than drawing them.
         mask = torch.empty(input.numel(), dtype=input.dtype)
         for part in torch.split(mask, _CHUNK):
             torch.ge(random_levels(len(part)), least, out=part).mul_(scale)
@@ -41,22 +41,22 @@ def packs_bits(dropout: nn.Dropout, values: Tensor) -> bool:
 
 
 def random_levels(size: int) -> Tensor:
-    """Draw int16 ``(size,)`` uniformly from all of its numbers, four of them at once."""
+    """Draw int16 ``(size,)`` uniformly over all values, four at once."""
     words = torch.empty((size + 3) // 4, dtype=torch.int64)
     words.random_(torch.iinfo(torch.int64).min, None)  # all 64 bits
     return words.view(torch.int16)[:size]
 
 
 def kept_levels(p: float) -> tuple[int, float]:
-    """Return from which of the levels on an element is kept, and by what the kept ones are multiplied."""
+    """Return the level from which an element is kept, and the factor for kept elements."""
     dropped = round(p * _LEVELS)
     return dropped - _LEVELS // 2, _LEVELS / (_LEVELS - dropped)  # int16 begins at -_LEVELS / 2
 
 
 def replace_dropout(module: nn.Module) -> int:
-    """Put :class:`Dropout` in the place of every ``nn.Dropout`` within a module; returns how many there were.
+    """Replace every ``nn.Dropout`` within a module by :class:`Dropout`; returns how many there were.
 
-    Names in ``state_dict`` stay, since dropout has no parameters.
+    Names in ``state_dict`` do not change, since dropout has no parameters.
     """
     replaced = 0
     for parent in module.modules():

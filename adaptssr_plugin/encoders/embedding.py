@@ -1,4 +1,4 @@
-"""Item embedding whose [MASK] vector is no row of the item table."""
+"""Item embedding whose [MASK] vector is outside the item table."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from ..devices import on_cpu
 from ..errors import InputError
 
 _EXACT = (torch.float32, torch.float64)
-INIT_STD = 0.02  # of every Linear and Embedding, as in the authors' code (METHODS.md, row 52)
+INIT_STD = 0.02  # for every Linear and Embedding, as in the authors' code (METHODS.md, row 52)
 
 
 def init_linear(module: nn.Module) -> None:
@@ -23,10 +23,9 @@ def init_linear(module: nn.Module) -> None:
 
 
 class ItemEmbedding(nn.Module):
-    """Look up items; the id ``n_items`` stands for [MASK] and gives a learned vector of its own.
+    """Look up items; the id ``n_items`` stands for [MASK] and has a separate learned vector.
 
-    Keeping [MASK] out of the table leaves ``n_items`` columns to score, and tables interchangeable with
-    RecBole's.
+    With [MASK] outside the table, scores have ``n_items`` columns, and tables are interchangeable with RecBole's.
 
     Args:
         n_items: rows of the table, the padding id 0 included.
@@ -42,7 +41,7 @@ class ItemEmbedding(nn.Module):
         nn.init.normal_(self.mask, std=INIT_STD)
 
     def forward(self, item_seq: Tensor) -> Tensor:
-        """Look up ``(..., L)`` ids in 0..n_items as ``(..., L, d)``; padding passes no gradient to the table."""
+        """Look up ``(..., L)`` ids in 0..n_items as ``(..., L, d)``; padding gives the table no gradient."""
         is_mask = item_seq == self.n_items
         ids = item_seq.masked_fill(is_mask, 0)
         if on_cpu(self.weight) and self.weight.dtype in _EXACT:
@@ -53,14 +52,14 @@ class ItemEmbedding(nn.Module):
 
 
 def item_table(encoder: object, option: str) -> nn.Parameter:
-    """Give the item table of an encoder, ``(n_items, d)``.
+    """Return the item table of an encoder, ``(n_items, d)``.
 
     Args:
         encoder: of any kind.
         option: what needs the table.
 
     Raises:
-        InputError: ``item_weight`` is missing, or no parameter.
+        InputError: ``item_weight`` is missing or not a parameter.
     """
     table = getattr(encoder, "item_weight", None)
     if not isinstance(table, nn.Parameter):
@@ -70,7 +69,7 @@ def item_table(encoder: object, option: str) -> nn.Parameter:
 
 
 class _LookUp(torch.autograd.Function):
-    """``F.embedding`` with ``padding_idx=0``, whose gradient torch adds up row by row in twice the time."""
+    """``F.embedding`` with ``padding_idx=0`` and a faster gradient: torch adds it up row by row in twice the time."""
 
     @staticmethod
     def forward(ctx: Any, ids: Tensor, weight: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""An encoder as a graph that torch runs by itself, without this package: :mod:`torch.export`."""
+"""An encoder as a graph (:mod:`torch.export`) that torch runs without this package."""
 
 import warnings
 
@@ -15,10 +15,10 @@ _TOLERANCE = 1e-5
 def export_encoder(encoder: nn.Module, n_items: int, max_len: int) -> ExportedProgram:
     """Trace an encoder for any number of users and any length.
 
-    The graph takes ``item_seq`` and ``item_seq_len`` as the encoder does, B of at least 1 and L from 1 to ``max_len``,
-    and gives the same user vectors: checked here on random sequences, to 1e-5 of the largest number. A row of length 0,
-    for which an encoder has no vector, gets zeros. An encoder that torch can trace for one length only
-    (:class:`GRUEncoder`) is traced for ``max_len``, and pads its input to it.
+    The graph takes ``item_seq`` and ``item_seq_len`` as the encoder does, with B at least 1 and L from 1 to
+    ``max_len``, and gives the same user vectors: this is checked on random sequences, to 1e-5 of the largest number. A
+    row of length 0, for which an encoder has no vector, gives zeros. An encoder that torch can trace for one length
+    only (:class:`GRUEncoder`) is traced for ``max_len``; its graph pads the input.
 
     Args:
         encoder: ``(item_seq, item_seq_len) -> (B, d)``, in evaluation mode, on the device that the graph is to run on.
@@ -26,7 +26,7 @@ def export_encoder(encoder: nn.Module, n_items: int, max_len: int) -> ExportedPr
         max_len: the longest sequence.
 
     Raises:
-        InputError: an encoder in training mode, one that torch cannot trace, or whose graph gives other numbers.
+        InputError: an encoder in training mode, one that torch cannot trace, or whose graph gives different numbers.
     """
     check_kind("encoder", encoder, nn.Module, "a torch module")
     check_count("n_items", n_items)
@@ -54,7 +54,7 @@ def _program(encoder: nn.Module, example: tuple[Tensor, Tensor], max_len: int) -
     if not any(isinstance(module, nn.RNNBase) for module in encoder.modules()):  # known to need one length
         try:
             return _trace(_Exported(encoder).eval(), example, max_len)
-        except Exception:  # torch has a dozen classes for what it cannot trace
+        except Exception:  # torch raises a dozen classes for what it cannot trace
             pass
     try:
         return _trace(_Exported(encoder, max_len).eval(), example, max_len)
@@ -74,11 +74,11 @@ def _trace(encoder: nn.Module, example: tuple[Tensor, Tensor], max_len: int) -> 
 
 
 class _Exported(nn.Module):
-    """What is traced: the encoder, with zeros for rows of length 0.
+    """The traced module: the encoder, with zeros for rows of length 0.
 
     Args:
-        encoder: what gives the vectors of all other rows.
-        width: positions that the encoder always sees, since encodings do not depend on padding; None: those given.
+        encoder: gives the vectors of all other rows.
+        width: pad every input to this width, since encodings do not depend on padding; None: keep the width.
     """
 
     def __init__(self, encoder: nn.Module, width: int | None = None) -> None:
@@ -94,7 +94,7 @@ class _Exported(nn.Module):
 
 
 def _check_same(encoder: nn.Module, traced: nn.Module, item_seq: Tensor, item_seq_len: Tensor) -> None:
-    """Compare the graph with the encoder; an encoder that branches on values is traced for those of the example."""
+    """Compare the graph with the encoder: one that branches on values is traced only for those of the example."""
     with torch.no_grad():
         expected, came = encoder(item_seq, item_seq_len), traced(item_seq, item_seq_len)
     difference = float((came - expected).abs().max()) if came.shape == expected.shape else float("inf")

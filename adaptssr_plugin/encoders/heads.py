@@ -13,15 +13,15 @@ from ..functional import TargetScores, linear_cross_entropy, sampled_cross_entro
 class MaskedItemHead(nn.Module):
     """Scores of all items at a masked position: h · Eᵀ + b, with the item table tied, as in the authors' code.
 
-    Calling it makes all scores; :meth:`loss` and :meth:`compare` never hold more than a chunk of them.
+    Calling it computes all scores; :meth:`loss` and :meth:`compare` hold only a chunk of them at a time.
 
     Args:
-        n_items: columns, the padding id included as in the authors' code.
-        softmax: what the loss compares a target with: "full", all items, or "sampled", items drawn uniformly.
-        sample_share: of the other items, how many "sampled" draws, rounded up; in (0, 1]. At 1 it is "full".
+        n_items: columns, including the padding id as in the authors' code.
+        softmax: with what the loss compares a target: "full", all items, or "sampled", uniformly drawn items.
+        sample_share: the share of the other items that "sampled" draws, rounded up; in (0, 1]. At 1 it is "full".
 
     Raises:
-        InputError: another softmax, or a share outside of its range.
+        InputError: an unknown softmax, or a share out of range.
     """
 
     def __init__(self, n_items: int, softmax: Literal["full", "sampled"] = "full", sample_share: float = 0.2) -> None:
@@ -40,7 +40,7 @@ class MaskedItemHead(nn.Module):
 
     @property
     def n_samples(self) -> int:
-        """Items that "sampled" compares every target with."""
+        """The number of items with which "sampled" compares every target."""
         return math.ceil(self.sample_share * (len(self.bias) - 1) - 1e-9)
 
     def loss(
@@ -52,7 +52,7 @@ class MaskedItemHead(nn.Module):
             hidden: ``(M, d)``, M at least 1.
             item_weight: ``(n_items, d)``.
             targets: int64 ``(M,)``, each in 0..n_items-1.
-            generator: where "sampled" draws from, on the device of ``hidden``; None takes torch's own.
+            generator: for "sampled", on the device of ``hidden``; None: torch's default generator.
         """
         if self.softmax == "full":
             return linear_cross_entropy(hidden, item_weight, self.bias, targets)
@@ -61,7 +61,7 @@ class MaskedItemHead(nn.Module):
     def compare(self, hidden: Tensor, item_weight: Tensor, targets: Tensor) -> TargetScores:
         """Cross-entropy over all items, and the margin of every target, each ``(M,)``, without gradient.
 
-        Arguments as :meth:`loss`; "sampled" makes no difference here.
+        Arguments as :meth:`loss`; "sampled" does not matter here.
         """
         return score_targets(hidden, item_weight, self.bias, targets)
 

@@ -11,14 +11,14 @@ from .embedding import INIT_STD
 class InterestPooling(nn.Module):
     """u = concat_m u_m / ‖u_m‖, u_m = Σ_t α_mt h_t with α_m = softmax_t(D_m · h_t): one vector per interest.
 
-    D_1 .. D_M are learned: the dictionary. Since every block is of length 1, the cosine of two concatenations is the
-    mean of the M cosines of their blocks, so no loss needs to know of interests. IDICL's formula is not published
-    where we could read it; this is our reconstruction, after an unused part of AdaptSSR's code (which normalises the
-    concatenation and divides by M besides, so that its similarities end at ±1/M: not reproduced).
+    D_1 .. D_M are learned: the dictionary. Every block has length 1, so the cosine of two concatenations is the mean of
+    the M cosines of their blocks, and the losses need no change. We found no published formula of IDICL; this is our
+    reconstruction, after an unused part of AdaptSSR's code. (That code normalises the concatenation and also divides by
+    M, so that its similarities are at most 1/M in size; this is not reproduced.)
 
     Args:
         dim: d, the length of a dictionary vector.
-        interests: M, at least 1; one is attention pooling to unit length.
+        interests: M, at least 1; M = 1 is attention pooling scaled to length 1.
 
     Raises:
         InputError: fewer than one interest.
@@ -27,14 +27,14 @@ class InterestPooling(nn.Module):
     def __init__(self, dim: int, interests: int = 4) -> None:
         super().__init__()
         check_count("interests", interests)
-        # The name that attention pooling has too: what moves between stages is named by it.
+        # The same name as in attention pooling: stages exchange parameters by name.
         self.query = nn.Parameter(torch.empty(interests, dim))
         nn.init.normal_(self.query, std=INIT_STD)
 
     def forward(self, hidden: Tensor, visible: Tensor) -> Tensor:
         """Pool ``(B, L, d)`` into ``(B, M · d)``; ``visible`` is bool ``(B, L)``, at least one True in a row.
 
-        The result is in at least float32, and each of its M blocks of length 1.
+        The result is in at least float32, and each of its M blocks has length 1.
         """
         scores = self.query.to(hidden.dtype) @ hidden.transpose(1, 2)  # (B, M, L)
         weights = scores.masked_fill(~visible[:, None], -torch.inf).softmax(-1).to(hidden.dtype)
@@ -43,12 +43,12 @@ class InterestPooling(nn.Module):
     def overlap(self) -> Tensor:
         """R = ‖offdiag(q qᵀ)‖_F with the unit vectors q_m of D_m: a scalar in [0, √(M (M - 1))].
 
-        0 where all interests are orthogonal, and exactly 0 for M = 1; the gradient is 0 there too.
+        0 if all interests are orthogonal, and exactly 0 for M = 1; the gradient is 0 there too.
         """
         units = unit_vectors(self.query)
         others = ~torch.eye(len(units), dtype=torch.bool, device=units.device)
-        cosines = (units[:, None] * units).sum(-1)  # (M, M); no matrix product, which autocast would round
-        # The norm's own gradient at 0 is 0, where that of a written-out root would be NaN.
+        cosines = (units[:, None] * units).sum(-1)  # (M, M); autocast would round a matrix product
+        # The norm's gradient at 0 is 0; that of a written-out root would be NaN.
         norm: Tensor = torch.linalg.vector_norm(cosines * others)
         return norm
 

@@ -1,7 +1,7 @@
-"""Computing on rows of unequal length without computing on their padding.
+"""Computation on rows of unequal length that skips most of the padding.
 
-Rows are sorted by length and cut into groups; each group is padded to its own longest row only. At the
-paper's lengths (mean 55 of 100) this halves the work of a Transformer.
+Rows are sorted by length and cut into groups; each group is padded to its own longest row. At the paper's lengths
+(mean 55 of 100) this halves the work of a Transformer.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# A group below this many rows costs more in small operations than it saves in padding.
+# Smaller groups cost more in small operations than they save in padding.
 _MIN_ROWS = 32
 _MAX_GROUPS = 16
-# Padded positions that cost as much time on a CPU as the operations of one block more.
+# The number of padded positions that costs as much time on a CPU as the operations of one more block.
 _BLOCK_COST = 16
 
 
@@ -23,9 +23,9 @@ class LengthGroup(NamedTuple):
     """Rows of a batch that are computed together."""
 
     rows: Tensor
-    """int64 ``(g,)``: which rows of the batch."""
+    """int64 ``(g,)``: the rows of the batch."""
     width: int
-    """Length of the longest of them."""
+    """Length of the longest one."""
 
 
 def length_groups(item_seq_len: Tensor, max_groups: int | None = None) -> Iterator[LengthGroup]:
@@ -38,7 +38,7 @@ def length_groups(item_seq_len: Tensor, max_groups: int | None = None) -> Iterat
         max_groups: None chooses by B; 1 keeps the batch whole.
 
     Yields:
-        The groups, shortest first; between them they hold every row once.
+        The groups, shortest first; together they hold every row once.
     """
     n_rows = len(item_seq_len)
     n_groups = max(1, min(_MAX_GROUPS if max_groups is None else max_groups, n_rows // _MIN_ROWS))
@@ -55,11 +55,11 @@ def length_groups(item_seq_len: Tensor, max_groups: int | None = None) -> Iterat
 
 
 def priced_groups(item_seq_len: Tensor, group_cost: float) -> list[LengthGroup]:
-    """Cut a batch into groups of similar length where one more costs less than the padding that it saves.
+    """Cut a batch into groups of similar length; a cut is made where it costs less than the padding that it saves.
 
     Args:
         item_seq_len: int64 ``(B,)``, B at least 1.
-        group_cost: padded positions that cost as much time as one group more.
+        group_cost: the number of padded positions that costs as much time as one more group.
 
     Returns:
         The groups, shortest first. One read-back of the lengths.
@@ -68,11 +68,11 @@ def priced_groups(item_seq_len: Tensor, group_cost: float) -> list[LengthGroup]:
 
 
 def _priced(item_seq_len: Tensor, group_cost: float) -> Iterator[tuple[Tensor, int, bool]]:
-    """Give rows and width of a group, and whether all of its rows are as long: the cuts of least cost in all."""
+    """Return rows and width of each group, and whether its rows are equally long: the cuts of least total cost."""
     ordered, rows = item_seq_len.sort()
     lengths, counts = np.unique(ordered.tolist(), return_counts=True)
     ends = np.append(0, counts.cumsum())
-    least, before = np.zeros(len(ends)), np.zeros(len(ends), dtype=int)  # of the rows up to each of the ends
+    least, before = np.zeros(len(ends)), np.zeros(len(ends), dtype=int)  # for the rows up to each of the ends
     for end in range(1, len(ends)):
         costs = least[:end] + (ends[end] - ends[:end]) * lengths[end - 1]
         before[end] = costs.argmin()
@@ -85,32 +85,32 @@ def _priced(item_seq_len: Tensor, group_cost: float) -> Iterator[tuple[Tensor, i
 
 
 class Block(NamedTuple):
-    """Rows of a batch, padded to the longest of them, whose positions stand one behind the other."""
+    """Rows of a batch, padded to the longest of them; their positions are concatenated."""
 
     rows: Tensor
-    """int64 ``(g,)``: which rows of the batch."""
+    """int64 ``(g,)``: the rows of the batch."""
     width: int
-    """Length of the longest of them."""
+    """Length of the longest one."""
     visible: Tensor | None
-    """bool ``(g, width)``: which positions are behaviours; None where all of them are."""
+    """bool ``(g, width)``: which positions are behaviours; None if all are."""
 
     @property
     def size(self) -> int:
-        """Positions, padding included."""
+        """The number of positions, padding included."""
         return len(self.rows) * self.width
 
     def mask(self) -> Tensor:
-        """Return ``visible``, made where it is None."""
+        """Return ``visible``, computed if it is None."""
         if self.visible is None:
             return self.rows.new_ones(len(self.rows), self.width, dtype=torch.bool)
         return self.visible
 
 
 def length_blocks(item_seq_len: Tensor, max_groups: int | None = None) -> list[Block]:
-    """Cut a batch into blocks of similar length, of which only attention and pooling have to know.
+    """Cut a batch into blocks of similar length; only attention and pooling depend on the blocks.
 
-    On a CPU, and without ``max_groups``, a block ends where one more would cost less than its padding; else blocks
-    are :func:`length_groups`. One read-back of the lengths.
+    On a CPU without ``max_groups``, the cuts have the least total cost of padding and blocks; otherwise blocks are
+    :func:`length_groups`. One read-back of the lengths.
 
     Args:
         item_seq_len: int64 ``(B,)``, B at least 1.
@@ -128,7 +128,7 @@ def _block(item_seq_len: Tensor, rows: Tensor, width: int, uniform: bool) -> Blo
 
 
 def restore_order(parts: list[Tensor], groups: Sequence[LengthGroup] | Sequence[Block]) -> Tensor:
-    """Put the groups' results, each ``(g, ...)``, back into the order of the batch."""
+    """Put the results of the groups, each ``(g, ...)``, back into the order of the batch."""
     order = torch.cat([group.rows for group in groups])
     back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
     return torch.cat(parts)[back]

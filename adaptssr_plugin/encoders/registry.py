@@ -16,12 +16,13 @@ class EncoderKind:
     """How an encoder is made.
 
     Attributes:
-        make: takes ``n_items``, ``dropout`` and the options of ``takes`` by name, and gives a module of the encoder
-            contract: ``forward(item_seq, item_seq_len) -> (B, out_dim)``, ``hidden_states(item_seq, item_seq_len)
+        make: takes ``n_items``, ``dropout`` and the options of ``takes`` by name, and returns a module with the encoder
+            interface: ``forward(item_seq, item_seq_len) -> (B, out_dim)``, ``hidden_states(item_seq, item_seq_len)
             -> (B, L, d)``, ``item_weight`` ``(n_items, d)``, ``n_items`` and ``out_dim``; dropout active in training.
-            ``encode_twice``, arguments as ``forward``, may give two encodings under masks of their own for less.
+            An optional ``encode_twice``, arguments as ``forward``, gives two encodings under separate dropout masks at
+            less cost.
         takes: options of a recipe.
-        causal: whether a state sees no later behaviour: warmed up on the next item instead of masked ones.
+        causal: whether a state sees no later behaviour; such an encoder is warmed up on next items, not masked ones.
     """
 
     make: Callable[..., nn.Module]
@@ -39,7 +40,7 @@ _kinds: dict[str, EncoderKind] = {
 
 
 def register_encoder(name: str, kind: EncoderKind) -> None:
-    """Make an encoder known by its name, for recipes and for loading what they have trained.
+    """Register an encoder under a name, for recipes and for loading trained models.
 
     Raises:
         InputError: the name is taken.
@@ -51,20 +52,20 @@ def register_encoder(name: str, kind: EncoderKind) -> None:
 
 
 def unregister_encoder(name: str) -> None:
-    """Forget an encoder; nothing happens if there is none of that name."""
+    """Remove an encoder; an unknown name is ignored."""
     _kinds.pop(name, None)
 
 
 def available_encoders() -> list[str]:
-    """Names of the encoders."""
+    """Names of the registered encoders."""
     return list(_kinds)
 
 
 def encoder_kind(name: str) -> EncoderKind:
-    """Look an encoder up.
+    """Return the encoder of a name.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: an unknown name.
     """
     if name not in _kinds:
         raise InputError(f"encoder: expected {' or '.join(_kinds)}, got {name!r}")
@@ -72,11 +73,11 @@ def encoder_kind(name: str) -> EncoderKind:
 
 
 def make_encoder(kind: str = "transformer", dropout: float = 0.1, **arguments: Any) -> Any:
-    """Make the encoder of a name.
+    """Make an encoder.
 
     Args:
-        kind: the name; the paper's Transformer unless given.
+        kind: its name; by default the paper's Transformer.
         dropout: probability in [0, 1).
-        **arguments: ``n_items`` and the options that it takes.
+        **arguments: ``n_items`` and the options of this encoder.
     """
     return encoder_kind(kind).make(dropout=dropout, **arguments)

@@ -43,7 +43,7 @@ class TransformerLayer(nn.Module):
         """Transform hidden states.
 
         Args:
-            hidden: ``(B, L, d)``; or ``(C, P, d)``, C copies of the P positions of blocks.
+            hidden: ``(B, L, d)``; or ``(C, P, d)``, C copies of the P positions of the blocks.
             visible: bool ``(B, L)``, which positions may be attended to; or the blocks.
         """
         projected = self.query_key_value(hidden)
@@ -57,9 +57,9 @@ class TransformerLayer(nn.Module):
 class UserEncoder(nn.Module):
     """Encode behaviour sequences into user vectors: embedding, Transformer, attention pooling (Eq. 2-4).
 
-    Token t enters as e_t + p_t. The authors' code normalises and drops out that sum, which Eq. 2 does not
-    show (METHODS.md, row 21): on by default, off for Eq. 2 to the letter. Encodings do not depend on
-    how far a batch is padded nor on which rows stand beside each other.
+    Token t enters as e_t + p_t. The authors' code applies layer norm and dropout to that sum, which Eq. 2 does not show
+    (METHODS.md, row 21): both are on by default; switch them off for Eq. 2 to the letter. Encodings do not depend on
+    the padding of a batch or on its other rows.
 
     Args:
         n_items: items, the padding id 0 included; the id ``n_items`` itself marks a masked position.
@@ -71,13 +71,13 @@ class UserEncoder(nn.Module):
         ff_dim: width of the feed-forward part; None: 4 · dim.
         embed_norm: layer norm on e_t + p_t.
         embed_dropout: dropout on e_t + p_t (after the norm).
-        length_groups: groups of similar length a batch is cut into, so that padding is not computed on;
-            None chooses by the number of rows, 1 keeps batches whole. More than one costs one read-back of
-            the lengths from the device.
-        interests: M; 1: the attention pooling of Eq. 3-4, more: :class:`InterestPooling` and encodings of M · d.
+        length_groups: into how many groups of similar length a batch is cut, to avoid computing on padding; None
+            chooses by the number of rows, 1 keeps batches whole. More than one needs one read-back of the lengths
+            from the device.
+        interests: M. 1: the attention pooling of Eq. 3-4; more: :class:`InterestPooling` and encodings of M · d.
 
     Raises:
-        InputError: a size or probability outside of the above.
+        InputError: a size or probability out of range.
     """
 
     def __init__(
@@ -138,9 +138,9 @@ class UserEncoder(nn.Module):
         return self._encode(item_seq, item_seq_len, copies=1)[0]
 
     def encode_twice(self, item_seq: Tensor, item_seq_len: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode sequences under two dropout masks: what :meth:`forward` gives for the batch and again for the batch.
+        """Encode sequences under two dropout masks: :meth:`forward` of the batch, twice.
 
-        Up to the first dropout the two are the same, and computed once. Arguments and errors as :meth:`forward`.
+        The part before the first dropout is computed once. Arguments and errors as :meth:`forward`.
         """
         check_batch(item_seq, item_seq_len, self.max_len)
         first, second = self._encode(item_seq, item_seq_len, copies=2)
@@ -158,7 +158,7 @@ class UserEncoder(nn.Module):
         return hidden.new_zeros(item_seq.numel(), self.dim).index_copy(0, places, hidden).view(*item_seq.shape, -1)
 
     def _whole(self, item_seq: Tensor) -> bool:
-        """Whether the batch is computed as it stands: asked for, or traced, or without values to read."""
+        """Whether the batch is computed whole: if asked for, or when tracing, or if values cannot be read."""
         return self.length_groups == 1 or item_seq.is_meta or torch.compiler.is_compiling() or len(item_seq) == 0
 
     def _encode(self, item_seq: Tensor, item_seq_len: Tensor, copies: int) -> Tensor:
@@ -179,16 +179,16 @@ class UserEncoder(nn.Module):
     def _hidden_in_blocks(
         self, item_seq: Tensor, item_seq_len: Tensor, copies: int
     ) -> tuple[Tensor, list[Block], Tensor]:
-        """Return hidden states ``(C, P, d)`` at the P positions of blocks, the blocks, and their places in the batch.
+        """Return hidden states ``(C, P, d)`` at the P positions of blocks, the blocks, and the positions in the batch.
 
-        Everything but attention and pooling is computed for all blocks at once; places are int64 ``(P,)``, counted
+        Everything except attention and pooling is computed for all blocks at once. Places are int64 ``(P,)``, counted
         row by row.
         """
         length = item_seq.shape[1]
         blocks = length_blocks(item_seq_len, self.length_groups)
         column = torch.arange(length, device=item_seq.device)
         places = torch.cat([(block.rows[:, None] * length + column[: block.width]).flatten() for block in blocks])
-        # One lookup for all: its gradient is as large as the item table, however few ids were looked up.
+        # One lookup for all: its gradient has the size of the item table, whatever the number of ids.
         vectors = self.items(item_seq.flatten()[places]) + F.embedding(places % length, self.positions)  # (P, d)
         hidden = self.embed_dropout(self.embed_norm(vectors).expand(copies, -1, -1))
         for layer in self.layers:

@@ -1,4 +1,4 @@
-"""Tables and figures of the paper's evaluation, made from measured values."""
+"""Tables and figures of the paper's evaluation, from measured values."""
 
 from adaptssr_plugin.experiments.figures.similarity import (
     SimilarityDistributions,

@@ -1,4 +1,4 @@
-"""What a corpus is like: the block of the paper's Table 1, and sample users as in its Figures 1 and 6."""
+"""Description of a corpus: the block of the paper's Table 1, and sample users as in its Figures 1 and 6."""
 
 import dataclasses
 from collections import Counter
@@ -30,11 +30,11 @@ class LabelStatistics:
     Attributes:
         name: of the column.
         kind: token, float, token_seq or float_seq.
-        rows: how many values the users of the corpus have; in a list every entry counts.
-        classes: how many different ones.
+        rows: number of values that the users of the corpus have; in a list every entry counts.
+        classes: number of different values.
         largest: the most frequent one.
-        largest_rows: how often that is.
-        largest_share: its share of the rows, which the majority class scores.
+        largest_rows: its number of occurrences.
+        largest_share: its share of the rows, which is the majority class's accuracy.
     """
 
     name: str
@@ -48,13 +48,13 @@ class LabelStatistics:
 
 @dataclass(frozen=True)
 class CorpusStatistics:
-    """The block of Table 1 for one corpus, everything that RecBole keeps after its filters, nothing held out.
+    """The block of Table 1 for one corpus: all that RecBole keeps after its filters, nothing held out.
 
     Attributes:
         dataset: its name.
-        sequences: how many users.
-        items: how many different items, without the padding.
-        behaviours: of all users together.
+        sequences: number of users.
+        items: number of different items, without the padding.
+        behaviours: number of behaviours of all users.
         mean_length: behaviours per user.
         length_quantiles: of the number of behaviours, by "min", "5 %", …, "max".
         labels: the columns of the ``.user`` file.
@@ -69,7 +69,7 @@ class CorpusStatistics:
     labels: tuple[LabelStatistics, ...]
 
     def text(self) -> str:
-        """Lay the block out in aligned columns."""
+        """Format the block in aligned columns."""
         rows = [
             ("sequences (users)", f"{self.sequences:,}"),
             ("items", f"{self.items:,}"),
@@ -91,13 +91,13 @@ class CorpusStatistics:
 
 @dataclass(frozen=True)
 class Description:
-    """What :func:`describe` found out; ``samples`` is None where no users were asked for."""
+    """The result of :func:`describe`; ``samples`` is None if no users were asked for."""
 
     statistics: CorpusStatistics
     samples: SampleUsers | None
 
     def text(self) -> str:
-        """All of it for people."""
+        """All of it as text."""
         return "\n\n".join(part.text() for part in (self.statistics, self.samples) if part is not None)
 
 
@@ -114,19 +114,19 @@ def describe(
 
     Args:
         source: the dataset and RecBole's options, as for ``pretrain``.
-        users: how many sample users, with their sequences as each operator makes them; their histories are those
-            that ``pretrain`` sees.
-        seed: of the users and of what is drawn for them.
+        users: number of sample users, shown with their sequences after each operator; their histories are those that
+            ``pretrain`` sees.
+        seed: of the users and their views.
         strength: ρ of the operators; cropping keeps 1 - ρ.
-        max_len: how many of the newest behaviours of a sample user count; a model brings its own.
-        model: folder of a finished pre-training, whose encoder gives λ; None leaves λ out.
+        max_len: the number of newest behaviours of a sample user that count; a model has its own.
+        model: folder of a finished pre-training, whose encoder computes λ; None: no λ.
 
     Raises:
-        InputError: what loading the dataset raises, a number out of its range, or a model of other items.
+        InputError: an error in loading the dataset, a number out of range, or a model of other items.
     """
     config = source.config(max_len)
     whole = config
-    # Files that were split beforehand have no other split, a corpus of ours has none at all.
+    # Files that were split beforehand have no other split; a memory-mapped corpus has none.
     if not config["benchmark_filename"] and not is_corpus(source.dataset):
         whole = dataclasses.replace(source, options={**source.options, "eval_args": _ALL}).config(max_len)
     corpus = load_user_sequences(whole).corpus
@@ -145,7 +145,7 @@ def _statistics(name: str, corpus: BehaviourCorpus, labels: tuple[LabelStatistic
     return CorpusStatistics(
         dataset=name,
         sequences=len(corpus),
-        # RecBole numbers only items that occur in what it has kept.
+        # RecBole numbers only items that occur in the rows that it keeps.
         items=corpus.n_items - 1,
         behaviours=len(corpus.items),
         mean_length=float(lengths.mean()),
@@ -155,14 +155,14 @@ def _statistics(name: str, corpus: BehaviourCorpus, labels: tuple[LabelStatistic
 
 
 def label_statistics(config: Any, user_tokens: np.ndarray) -> tuple[LabelStatistics, ...]:
-    """Count the values of every column of the dataset's ``.user`` file; of a user's lines the first one counts.
+    """Count the values of every column of the dataset's ``.user`` file; a user's first line counts.
 
     Args:
         config: of the dataset.
         user_tokens: (U,) str, the users that count.
 
     Raises:
-        InputError: a ``.user`` file that cannot be read. None at all gives no columns.
+        InputError: a ``.user`` file that cannot be read. Without such a file there are no columns.
     """
     if not (Path(config["data_path"]) / f"{config['dataset']}.user").is_file():
         return ()
@@ -177,7 +177,7 @@ def label_statistics(config: Any, user_tokens: np.ndarray) -> tuple[LabelStatist
 
 
 def _entries(kind: str, value: str, separator: str) -> list[str]:
-    """Give the labels in a cell: of a list each entry, and none where one is missing."""
+    """Return the labels in a cell: every entry of a list; none if the cell is empty."""
     if kind.endswith("_seq"):
         return [entry for entry in value.split(separator) if entry]
     return [] if value in (MISSING_NUMBERS if kind == "float" else ("",)) else [value]
@@ -190,7 +190,7 @@ def _label(name: str, kind: str, counts: "Counter[str]") -> LabelStatistics:
 
 
 def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
-    """Fill cells up to columns of one width, those numbered in ``right`` from the left."""
+    """Pad cells to columns of equal width; those numbered in ``right`` are aligned right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
         "  ".join(

@@ -1,4 +1,4 @@
-"""The paper's Table 3 from measured runs: how long pre-training takes, and what it takes."""
+"""The paper's Table 3 from measured runs: time and memory of pre-training."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -20,18 +20,18 @@ from adaptssr_plugin.experiments.tables import (
 
 @dataclass(frozen=True)
 class Efficiency:
-    """What one pre-training run cost; several runs of a method on a dataset and device are repeats.
+    """The cost of one pre-training run; several runs of a method on a dataset and device are repeats.
 
     Attributes:
         method: row of the table, e.g. "adaptssr".
         dataset: name of the corpus.
-        hours: wall-clock time of the method's own stage, all its epochs; validation, warm-up and filler apart.
-        warm_up_hours: wall-clock time of the warm-up, validation excluded; None without one.
-        seconds_per_epoch: of the method's own stage, validation excluded.
+        hours: wall-clock time of the method's own stage, all its epochs, without validation, warm-up and filler.
+        warm_up_hours: wall-clock time of the warm-up, without validation; None if there is none.
+        seconds_per_epoch: of the method's own stage, without validation.
         sequences_per_second: training sequences in that time.
-        epochs_to_best: the epoch that was selected; None where none is, e.g. when the last is taken.
-        peak_memory_mb: peak memory in MB (10^6 bytes), of the device where there is one, else of the process.
-        device: its name, and how many cores or threads.
+        epochs_to_best: the selected epoch; None if none is selected, e.g. when the last is taken.
+        peak_memory_mb: peak memory in MB (10^6 bytes), of the device if there is one, otherwise of the process.
+        device: its name, and the number of cores or threads.
         filler_hours: wall-clock time of training CCL's filler; None for other methods.
     """
 
@@ -48,7 +48,7 @@ class Efficiency:
 
 
 class Block(NamedTuple):
-    """Runs whose times can be compared: those of one corpus on one device."""
+    """Runs whose times can be compared: on one corpus and one device."""
 
     dataset: str
     device: str
@@ -103,7 +103,7 @@ class Table3:
         return latex_table(self._strings(), self._below(), left=self._labels())
 
     def csv(self) -> str:
-        """A line for each corpus, device and method; mean and std of everything, in hours, seconds and MB."""
+        """A line for each corpus, device and method; mean and std of all quantities, in hours, seconds and MB."""
         names = [*_TIMES, *_OTHERS]
         head = ["dataset", "device", "method", "repeats", *(f"{n}{end}" for n in names for end in ("", "_std"))]
         lines: list[list[object]] = [[*head]]
@@ -118,18 +118,18 @@ class Table3:
         return [(key, self.summaries[key]) for key in keys if key in self.summaries]
 
     def _labels(self) -> int:
-        """How many columns stand before the numbers."""
+        """The number of columns before the numbers."""
         return len(self._differing()) + 1
 
     def _differing(self) -> list[str]:
-        """What a block has to be named by: dataset, device, both or nothing."""
+        """What has to be named for a block: dataset, device, both or nothing."""
         return [name for name in Block._fields if len({getattr(block, name) for block in self.blocks}) > 1]
 
     def _named(self, block: Block) -> list[str]:
         return [str(getattr(block, name)) for name in self._differing()]
 
     def _strings(self) -> list[list[str]]:
-        """The table as strings, headings first; a column that nothing stands in is left out."""
+        """The table as strings, headings first; empty columns are left out."""
         present = {name for cell in self.summaries.values() for name in cell}
         unit, factor = self._unit()
         columns = [(name, f"{heading} ({unit})", factor) for name, heading in _TIMES.items() if name in present]
@@ -140,7 +140,7 @@ class Table3:
         return lines
 
     def _unit(self) -> tuple[str, float]:
-        """The largest unit of which the shortest training takes at least one."""
+        """The largest unit in which the shortest training takes at least one."""
         shortest = min((cell["hours"].mean for cell in self.summaries.values() if cell["hours"].mean), default=1.0)
         return next(((unit, factor) for unit, factor in _UNITS if shortest * factor >= 1), _UNITS[-1])
 
@@ -170,12 +170,12 @@ class Table3:
 def table_3(runs: Iterable[Efficiency], rows: Sequence[str] = PAPER_ROWS, footer: Sequence[str] = ()) -> Table3:
     """Lay out what pre-training cost in the form of the paper's Table 3.
 
-    Runs on several devices stand in blocks of their own, since their times cannot be compared. Times are in hours,
-    minutes or seconds, whichever keeps them readable; the heading names the unit.
+    Runs on different devices are in separate blocks, since their times cannot be compared. Times are in hours, minutes
+    or seconds, whichever is readable; the heading names the unit.
 
     Args:
         runs: one for each repeat.
-        rows: the order of the rows. One without runs is left out; every method that ran has to be named.
+        rows: the order of the rows. A method without runs is left out; every method with runs has to be named.
         footer: further lines to stand below the table.
 
     Raises:
@@ -212,7 +212,7 @@ def _summaries(runs: Sequence[Efficiency]) -> dict[str, Summary]:
 def _mean_and_std(summary: Summary | None) -> tuple[float, float]:
     if summary is None:
         return math.nan, math.nan
-    # What equal values leave over is rounding, not a spread.
+    # A spread of equal values is rounding.
     return summary.mean, 0.0 if summary.std <= 1e-12 * summary.mean else summary.std
 
 

@@ -1,4 +1,4 @@
-"""What a few labels are worth: the metric of every row against the number of training labels, as table and figure."""
+"""Results with few labels: the metric of every row against the number of training labels, as table and figure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CURVE = (50, 100, 200, 500, 1000, None)
-"""How many labels, where nothing else is asked for; None: all."""
+"""The numbers of labels by default; None: all."""
 HOW = (
     "n training labels are the first of a seeded order of each split's training rows; a third as many validation rows "
     "choose penalty or epoch; the largest n is all. Features are made without labels, from the inputs of all training "

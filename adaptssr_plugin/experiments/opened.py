@@ -1,4 +1,4 @@
-"""A finished pre-training with the histories that it was made from."""
+"""A finished pre-training, opened with the histories of its training."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -24,8 +24,8 @@ class Opened:
     Attributes:
         model: the encoder and how training went.
         artefact: its files as loaded.
-        recipe: that it was made with, options of the caller over it.
-        source: where its behaviours come from.
+        recipe: of the model, with the caller's options over it.
+        source: of its behaviours.
         config: of the dataset.
         corpus: all training histories, whole, in the model's item ids.
     """
@@ -43,11 +43,11 @@ def open_pretrained(folder: Path, options: Mapping[str, Any], dataset: str | Non
 
     Args:
         folder: of a finished pre-training.
-        options: over those that the model was made with.
+        options: override those of the model.
         dataset: where the dataset of the pre-training is now; None: where it was.
 
     Raises:
-        MissingDatasetError: there is no dataset.
+        MissingDatasetError: no dataset.
         InputError: a folder without a model, or a dataset with other items.
     """
     artefact, model = load_artefact(folder), load_pretrained(folder)

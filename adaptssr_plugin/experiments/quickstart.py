@@ -1,4 +1,4 @@
-"""The main job in one call: pre-train on ml-100k, and show what user vectors know before and after it."""
+"""The quickstart: pre-train on ml-100k, and measure user vectors before and after it."""
 
 import dataclasses
 import os
@@ -31,10 +31,10 @@ from .tables import Table2, best_baseline_footer, table_2
 from .task_runs import Start, baseline_records, fine_tuning_records
 from .task_tables import LINEAR, splits_shown
 
-_DATASET = "ml-100k"  # ships inside the RecBole wheel: no network
+_DATASET = "ml-100k"  # ships with RecBole: no network needed
 _AGE_BINS = (18, 25, 35, 45, 50, 56)  # MovieLens' own age groups
 _SOURCE = {"eval_args": {"split": {"RS": [1.0, 0.0, 0.0]}, "group_by": "user", "order": "TO", "mode": "full"}}
-# What two minutes allow, over the preset: shorter histories and fewer epochs, in smaller batches.
+# Overrides of the preset that make the run short: shorter histories and fewer epochs, in smaller batches.
 _QUICK = {"max_len": 50, "batch_size": 32, "mlm_epochs": 15, "epochs": 5, "ft_epochs": 5, "ft_learning_rate": 1e-3,
           "ft_batch_size": 16}  # fmt: skip
 _ADAPTSSR = "AdaptSSR"
@@ -42,11 +42,11 @@ _ADAPTSSR = "AdaptSSR"
 
 @dataclass(frozen=True)
 class Quickstart:
-    """What the quickstart leaves behind.
+    """The results of the quickstart.
 
     Attributes:
         linear: profile tasks by logistic regression on frozen user vectors.
-        reidentification: whose newer half of a history is whose, by models that have seen older halves alone.
+        reidentification: users found again across time, by models trained on older halves alone.
         fine_tuned: one task with all weights trained, from scratch and from the model.
         files: results, figure and models.
         seconds: wall-clock time.
@@ -66,12 +66,12 @@ def quickstart(
     show_progress: Show = True,
     say: Callable[[str], None] = print,
 ) -> Quickstart:
-    """Pre-train by the preset ``recommended``, on whole histories and on their older halves, and measure both.
+    """Pre-train with the preset ``recommended``, on whole histories and on their older halves, and measure both.
 
     Args:
-        folder: where all files go. A finished or interrupted pre-training in it is taken up again.
+        folder: where all files go. A finished or interrupted pre-training in it is resumed.
         splits: random splits of the users for linear reading.
-        options: of the recipe, over the preset and what keeps the run short.
+        options: of the recipe; override the preset and the settings that keep the run short.
         show_progress: bars on a terminal, elsewhere lines; see :class:`~adaptssr_plugin.progress.Progress`.
         say: takes lines of text.
 
@@ -107,7 +107,7 @@ def quickstart(
 
 
 def _departures(plan: Recipe) -> str:
-    """Say where the recipe departs from the paper's."""
+    """Say where the recipe differs from the paper's."""
     changed = [f"{name} {here} (paper {there})" for name, (there, here) in plan.departures().items()]
     return "Recipe of the quickstart, where it departs from the paper: " + ", ".join(changed) + "."
 
@@ -142,7 +142,7 @@ def _linear(
 def _reidentified(
     source: Source, corpus: BehaviourCorpus, plan: Recipe, folder: Path, show_progress: Show
 ) -> tuple[list[Record], Table2]:
-    """Ask models of the older halves of histories whose newer half each is."""
+    """Let models of the older halves find every user's older half by the newer one."""
     of_older = dataclasses.replace(plan, history="older")
     model = pretrain(source, of_older, folder, show_progress)
     older, newer = corpus.halves()

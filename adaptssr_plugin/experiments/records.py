@@ -9,7 +9,7 @@ from typing import Any, get_args, get_type_hints
 
 from adaptssr_plugin.errors import InputError
 
-# The rows of the paper's Table 2, in its order: how a method is called here, and how the paper writes it.
+# The rows of the paper's Table 2, in its order: the name of a method here, and its name in the paper.
 PAPER_NAMES = {
     "none": "None",
     "peterrec": "PeterRec",
@@ -22,7 +22,7 @@ PAPER_NAMES = {
     "duorec": "DuoRec",
     "adaptssr": "AdaptSSR",
 }
-# Rows that the paper's table has not: what needs no encoder, and the start that the methods share.
+# Rows that the paper's table lacks: baselines without an encoder, and the start that the methods share.
 MAJORITY, TFIDF, LSA, POPULARITY = "Majority class", "TF-IDF + LR", "LSA + LR", "Popularity"
 WARM_UP = "MLM warm-up only"
 SVD_START = "SVD start"  # the untrained encoder over an item table of a truncated SVD
@@ -34,32 +34,32 @@ def paper_name(method: str) -> str:
 
 
 def tuned_name(method: str, tuned: str, trained: float) -> str:
-    """Name a row after its method and, where not all weights were trained, after what was and how much of them."""
+    """Name a row after its method and, if not all weights were trained, which ones and what share of them."""
     return paper_name(method) if tuned == "all" else f"{paper_name(method)}, {tuned} ({100 * trained:.1f} % trained)"
 
 
 @dataclass(frozen=True)
 class Record:
-    """One value of one metric; None where a field does not apply.
+    """One value of one metric; fields that do not apply are None.
 
     Attributes:
         dataset: name of the corpus.
         task: name of the label.
         method: row of the table, e.g. "adaptssr" or "TF-IDF + LR".
         preset: "paper", "official_code" or the name of the recipe used.
-        warm_start: "mlm", "none" or where it came from.
+        warm_start: "mlm", "none" or the folder of the start.
         rho: augmentation strength.
         tau: temperature.
-        seed: seed of the run; None for what has nothing random.
+        seed: seed of the run; None if nothing is random.
         metric: "accuracy" or "AUC".
         split: "train", "valid" or "test".
         value: the metric, a fraction in [0, 1].
-        best_epoch: epoch of fine-tuning that the value belongs to.
-        pretrain_epoch: epoch of pre-training that fine-tuning started from.
+        best_epoch: epoch of fine-tuning with this value.
+        pretrain_epoch: epoch of pre-training from which fine-tuning started.
         seconds: wall-clock time of the run that gave the value.
         peak_mem: peak memory of that run in MB (10^6 bytes).
-        split_seed: which of repeated splits; None in older files: the first.
-        labels: labels of training rows that were used; None: all.
+        split_seed: seed of the split among repeated ones; None in older files: the first.
+        labels: number of training labels that were used; None: all.
     """
 
     dataset: str
@@ -82,18 +82,18 @@ class Record:
 
 
 COLUMNS = tuple(field.name for field in fields(Record))
-_LATER = ("split_seed", "labels")  # which older files lack
+_LATER = ("split_seed", "labels")  # missing in older files
 
 
 def write_records(
     path: str | Path, records: Sequence[Record], further: Mapping[str, str] | Sequence[Mapping[str, str]] = ()
 ) -> Path:
-    """Write records as CSV, one line each, numbers in full so that they come back unchanged.
+    """Write records as CSV, one line each, with all digits, so that reading returns the same values.
 
     Args:
-        path: file to write; its folder is made.
+        path: file to write; its folder is created.
         records: what to write.
-        further: more columns, e.g. versions of what was run: the same on every line, or by name for each record.
+        further: more columns, e.g. versions of software: the same on every line, or a mapping for each record.
 
     Raises:
         InputError: a further column that takes a record's own, or mappings for more or fewer records.
@@ -115,7 +115,7 @@ def write_records(
 
 
 def read_records(path: str | Path) -> list[Record]:
-    """Read what :func:`write_records` wrote; further columns are left in the file.
+    """Read a file of :func:`write_records`; further columns are ignored.
 
     Raises:
         InputError: the file is missing or lacks a column, or a value cannot be read.

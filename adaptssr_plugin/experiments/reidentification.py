@@ -1,4 +1,4 @@
-"""``adaptssr reidentify``: whose newer half of a history is it, asked of a model that has seen older halves alone."""
+"""``adaptssr reidentify``: find users again across time with a model trained on the older halves alone."""
 
 import time
 from collections.abc import Mapping
@@ -30,16 +30,16 @@ class Reidentified:
 
 
 def reidentify_users(folder: Path, dataset: str | None = None) -> Reidentified:
-    """Ask of the model in ``folder`` whose newer half each is, beside chance, TF-IDF, LSA and random weights.
+    """Re-identify users with the model in ``folder``, beside chance, TF-IDF, LSA and random weights.
 
     Args:
         folder: of a finished pre-training with ``history: older``; gets ``reidentification.csv`` and ``.md``.
         dataset: where the dataset of the pre-training is now; None: where it was.
 
     Raises:
-        MissingDatasetError: there is no dataset.
+        MissingDatasetError: no dataset.
         InputError: a folder without a model, a model that has seen the newer halves, a dataset whose older halves are
-            not those that it was trained on, or one without a history of two behaviours.
+            not those of the training, or one without a history of two behaviours.
     """
     opened = open_pretrained(folder, {}, dataset)
     check_older(opened.artefact, "model", folder)
@@ -71,7 +71,7 @@ def records_of(
     seed: int | None,
     seconds: float,
 ) -> list[Record]:
-    """Make a record for every row and metric; ``recipe`` and ``seed`` are None for what needs no encoder."""
+    """Make a record for every row and metric; ``recipe`` and ``seed`` are None for baselines without an encoder."""
     preset, warm_start = (None, None) if recipe is None else (recipe.preset, recipe.warm_start)
     return [
         Record(dataset, TASK, name, preset, warm_start, None, None, seed, metric, "test", value, seconds=seconds)
@@ -81,7 +81,7 @@ def records_of(
 
 
 def conditions(dataset: str, corpus: BehaviourCorpus, recipe: Recipe, runs: str = "") -> list[str]:
-    """Say what the numbers were measured on: the halves of a corpus."""
+    """Describe the data of the measurement: the halves of a corpus."""
     users = int((corpus.lengths > 1).sum())
     left_out = len(corpus) - users
     without = f" ({left_out} with a single behaviour left out)" if left_out else ""

@@ -1,4 +1,4 @@
-"""Sample users and what augmentation makes of their sequences, as the paper's Figures 1 and 6 show it."""
+"""Sample users and their augmented sequences, as in the paper's Figures 1 and 6."""
 
 import textwrap
 from dataclasses import dataclass
@@ -28,10 +28,10 @@ _CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class AugmentedUser:
-    """What one operator makes of one user.
+    """Two views of one user by one operator.
 
     Attributes:
-        operator: its name, with what it does at this strength.
+        operator: its name and its effect at this strength.
         first: the items of one view Ŝ.
         second: those of another draw of the same operator, S̃.
         coefficient: λ of the two (Eq. 7); None without a model.
@@ -54,14 +54,14 @@ class SampleUser:
 
 @dataclass(frozen=True)
 class SampleUsers:
-    """Some users, at one strength ρ; ``model`` is where λ comes from, None for nowhere."""
+    """Some users, at one strength ρ; ``model`` is the folder of the model for λ, or None."""
 
     strength: float
     model: str | None
     users: tuple[SampleUser, ...]
 
     def text(self) -> str:
-        """Lay the sequences out one below the other, long ones over several lines."""
+        """Format the sequences one below the other; long ones take several lines."""
         if self.model is None:
             about_lambda = "λ is left out: it takes the encoder of a finished pre-training (--model DIR)."
         else:
@@ -94,14 +94,14 @@ def sample_users(
 
     Args:
         corpus: the histories that pre-training sees.
-        n_users: how many users, drawn without replacement.
+        n_users: number of users, drawn without replacement.
         seed: of users, views and dropout.
         strength: ρ in (0, 1); cropping keeps 1 - ρ.
-        max_len: how many of the newest behaviours count; a model's own, where there is one.
-        model: folder of a finished pre-training; None leaves λ out.
+        max_len: the number of newest behaviours that count; a model has its own.
+        model: folder of a finished pre-training; None: no λ.
 
     Raises:
-        InputError: a number out of its range; a folder without a model, or one of other items.
+        InputError: a number out of range; a folder without a model, or a model of other items.
     """
     if not 0 < strength < 1:
         raise InputError(f"strength: expected a number between 0 and 1, got {strength}")
@@ -113,7 +113,7 @@ def sample_users(
     rng = np.random.default_rng(stream_seed(seed, "sample users"))
     rows = np.sort(rng.choice(len(corpus), n_users, replace=False))
     item_seq, item_seq_len = corpus.padded(rows, max_len)  # (K, L)
-    item_seq = F.pad(item_seq, (0, max_len - item_seq.shape[1]))  # room for what is inserted
+    item_seq = F.pad(item_seq, (0, max_len - item_seq.shape[1]))  # space for inserted items
     names = np.append(corpus.item_tokens, MASK)
     made = []
     for name, operator in _operators(corpus, strength).items():
@@ -151,7 +151,7 @@ def _operators(corpus: BehaviourCorpus, strength: float) -> dict[str, Operator]:
 
 
 def _encoder(folder: Path, corpus: BehaviourCorpus) -> tuple[UserEncoder, int]:
-    """Load a pre-trained encoder with the dropout of its training; give it with the length that it was made for."""
+    """Load a pre-trained encoder with the dropout of its training; returns it with its maximum length."""
     artefact, model = load_artefact(folder), load_pretrained(folder)
     check_same_items(model, artefact.item_tokens.tolist(), corpus)
     try:

@@ -1,4 +1,4 @@
-"""What a table allows one to conclude, given its standard deviation over seeds and the size of its test set."""
+"""The conclusions that a table allows, given its standard deviation over seeds and the size of its test set."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,28 +23,27 @@ def seed_uncertainty(
     varied: str = "initialisation, dropout and the order of batches",
     fixed: str = "the split of the users and the pre-trained model",
 ) -> list[str]:
-    """Say for each task what ``method`` gained over ``baseline``, and what that does and does not show.
+    """Say for each task what ``method`` gained over ``baseline``, and what that shows.
 
-    Two errors are kept apart. The seeds give a 95 % t interval of the differences paired by
-    seed. The test users are a sample too: each value carries the binomial standard error (accuracy) or
-    Hanley and McNeil's (AUC). Both methods answer for the same users, so the error of their difference
-    is at most the root of the sum of the two squares, if their errors do not run against each other. A
-    difference within 1.96 times that bound and the interval's half width, added in squares, is not called
-    a gain on other users.
+    Two errors are kept apart. The seeds give a 95 % t interval of the differences paired by seed. The test users are a
+    sample too: each value has the binomial standard error (accuracy) or Hanley and McNeil's (AUC). Both methods predict
+    for the same users, so the error of their difference is at most the root of the sum of the two squares, unless
+    their errors are negatively correlated. A difference within 1.96 times that bound and the interval's half width,
+    added in squares, is not called a gain for other users.
 
-    Over several splits, which draw other test users each time, there is one interval: of the differences paired by
-    split, means over seeds, corrected for what splits share (:func:`~adaptssr_plugin.downstream.paired_interval`).
+    Over several splits, each with other test users, there is one interval: of the differences paired by split, means
+    over seeds, corrected for the overlap of splits (:func:`~adaptssr_plugin.downstream.paired_interval`).
 
     Args:
         records: results on one corpus; only the test values count.
-        test_counts: for each task, how many test users each class has (``np.bincount`` of the labels).
+        test_counts: for each task, the number of test users of each class (``np.bincount`` of the labels).
         baseline: the row to compare with.
         method: the row to judge.
         varied: what changes from seed to seed.
         fixed: what is the same for all seeds.
 
     Returns:
-        One sentence for each task that has either row, then one on what the seeds leave untouched.
+        One sentence for each task that has either row, then one on what the seeds do not vary.
 
     Raises:
         InputError: records of several corpora, or a task without counts.

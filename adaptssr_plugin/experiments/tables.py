@@ -23,7 +23,7 @@ from adaptssr_plugin.experiments.records import LSA, MAJORITY, PAPER_NAMES, POPU
 
 PAPER_ROWS = tuple(PAPER_NAMES.values())
 RESAMPLED = "the corrected resampled t-test over splits, which share users (Nadeau and Bengio, 2003)"
-PLAIN_BASELINES = (TFIDF, LSA, MAJORITY, POPULARITY)  # rows that need no encoder
+PLAIN_BASELINES = (TFIDF, LSA, MAJORITY, POPULARITY)  # rows without an encoder
 
 
 class Column(NamedTuple):
@@ -34,12 +34,12 @@ class Column(NamedTuple):
     metric: str
 
     def heading(self, one_dataset: bool) -> str:
-        """``age (accuracy)``, the dataset before it where there are several."""
+        """``age (accuracy)``, preceded by the dataset if there are several."""
         return f"{self.task if one_dataset else f'{self.dataset} {self.task}'} ({self.metric})"
 
 
 class Run(NamedTuple):
-    """What a value was measured with: the seed of the split and that of the run; None for what has none."""
+    """The seeds of a value: that of the split and that of the run; None if there is none."""
 
     split_seed: int | None
     seed: int | None
@@ -71,7 +71,7 @@ def values_by_run(records: Iterable[Record]) -> dict[tuple[str, Column], Values]
 
 
 def paired_values(ours: Values, theirs: Values) -> tuple[list[float], list[float]]:
-    """Give the values that two rows share: means over seeds for each split, or by seed where there is one split."""
+    """Return the values that two rows share: means over seeds for each split, or by seed if there is one split."""
     if len({run.split_seed for run in ours}) > 1:
         ours, theirs = _by_split(ours), _by_split(theirs)
     common = [run for run in ours if run in theirs]
@@ -93,8 +93,8 @@ class Table2:
         rows: methods from top to bottom.
         columns: tasks from left to right.
         summaries: mean and spread of the test values, fractions in [0, 1], by (row, column).
-        footer: lines to stand below the table.
-        baseline: the row that Impr is measured against.
+        footer: lines below the table.
+        baseline: the reference row of Impr.
     """
 
     rows: tuple[str, ...]
@@ -108,7 +108,7 @@ class Table2:
         return _decimals(self.summaries, column)
 
     def improvement(self, row: str, column: Column) -> float:
-        """Impr in percent against the baseline row; NaN for that row itself and where one is missing."""
+        """Impr in percent against the baseline row; NaN for that row itself and where a value is missing."""
         cell, none = self.summaries.get((row, column)), self.summaries.get((self.baseline, column))
         if cell is None or none is None or row == self.baseline:
             return math.nan
@@ -133,7 +133,7 @@ class Table2:
 
     def latex(self) -> str:
         """A LaTeX tabular for the package booktabs, the footer below it; the best of a column is bold."""
-        # Marked as in Markdown, since what is to be bold must not be escaped.
+        # Marked as in Markdown, since bold text must not be escaped.
         return latex_table(self._strings(lambda cell: f"**{cell.strip()}**"), self.footer)
 
     def csv(self) -> str:
@@ -175,10 +175,10 @@ def table_2(
 
     Args:
         records: results; those of other splits than "test" are left out.
-        rows: the order of the rows. One without results is left out; every method with results has to be
-            named, so that the caller says where rows that the paper does not have are to stand.
-        footer: lines to stand below the table.
-        baseline: the row that Impr is measured against.
+        rows: the order of the rows. One without results is left out; every method with results has to be named, so
+            that the caller decides where rows that the paper lacks are placed.
+        footer: lines below the table.
+        baseline: the reference row of Impr.
 
     Raises:
         InputError: no test values, a method that ``rows`` does not name, or two values for one seed.
@@ -228,21 +228,21 @@ def best_baseline_footer(
 ) -> list[str]:
     """Compare a method with the best of its baselines on each column, for the footer of Table 2.
 
-    The gain in percent is of the means as printed, as Impr; p-values are two-sided t-tests over seeds, Welch's and
-    paired by the seeds that both rows have. A baseline with one value that no seed enters is tested against by
-    the one-sample test. Over several splits the test is paired by split, of means over seeds, and corrected for what
-    splits share (:func:`~adaptssr_plugin.downstream.paired`).
+    The gain in percent is of the printed means, like Impr; p-values are two-sided t-tests over seeds, Welch's and
+    paired by the seeds that both rows have. A baseline with a single value without a seed is compared by the one-sample
+    test. Over several splits the test is paired by split, with means over seeds, and corrected for the overlap of
+    splits (:func:`~adaptssr_plugin.downstream.paired`).
 
     Args:
         records: results; only test values count.
         method: the row to judge.
-        among: the rows that may be the best baseline; of rows that print alike the one named first.
-        excluded: rows among them that are no baselines, e.g. other variants of the method.
-        plain: rows that need no encoder, each compared with in lines of its own.
+        among: the rows that may be the best baseline; among rows that print equally, the first named.
+        excluded: rows among them that are not baselines, e.g. other variants of the method.
+        plain: rows without an encoder, each compared in separate lines.
 
     Returns:
         For each column with a value of ``method`` one line against the best baseline, then one against each plain
-        one; at the end what the tests are, if there were any.
+        one; at the end a line on the tests, if there were any.
     """
     values, method = values_by_run(records), paper_name(method)
     left_out = {method, *map(paper_name, [*excluded, *plain])}
@@ -271,7 +271,7 @@ def best_baseline_footer(
 
 
 def _contest(ours: Values, theirs: Values, name: str, decimals: int) -> str:
-    """Say what one row's values are against another's: means, gain in percent and p-values."""
+    """Compare one row's values with another's: means, gain in percent and p-values."""
     mean, other = _printed(ours, decimals), _printed(theirs, decimals)
     joint = "against" if mean > other else "level with" if mean == other else "below"
     impr = relative_improvement(mean / 100, other / 100, decimals)
@@ -300,7 +300,7 @@ def _tests(ours: Values, theirs: Values) -> str:
 
 
 def _p_value(p: float) -> str:
-    """``p = .03``: as many digits as it takes to see on which side of .01 and .05 it lies; † below .01."""
+    """``p = .03``: enough digits to see on which side of .01 and .05 it is; † below .01."""
     if p < 0.001:
         return "p < .001†"
     digits = f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
@@ -308,7 +308,7 @@ def _p_value(p: float) -> str:
 
 
 def _printed(values: Values, decimals: int) -> float:
-    """The mean in percent as the table prints it."""
+    """The mean in percent as printed in the table."""
     return float(f"{100 * summarise(list(values.values())).mean:.{decimals}f}")
 
 
@@ -316,7 +316,7 @@ def _printed(values: Values, decimals: int) -> float:
 
 
 def csv_text(lines: Iterable[Iterable[object]]) -> str:
-    """CSV; what needs quotes gets them."""
+    """CSV, with quotes where needed."""
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows(lines)
     return out.getvalue()
@@ -331,7 +331,7 @@ def aligned_text(lines: Sequence[Sequence[str]], footer: Sequence[str] = ()) -> 
 
 
 def markdown_table(lines: Sequence[Sequence[str]], footer: Sequence[str] = (), left: int = 1) -> str:
-    """A Markdown table; numbers, that is all but the ``left`` first columns, aligned to the right."""
+    """A Markdown table; numbers, that is all but the first ``left`` columns, are aligned right."""
     head, *body = lines
     rows = [head, [*["---"] * left, *["---:"] * (len(head) - left)], *body]
     drawn = ["| " + " | ".join(cell.strip().replace("|", "\\|") for cell in row) + " |" for row in rows]
@@ -376,5 +376,5 @@ _LATEX = {
 
 
 def latex_text(text: str) -> str:
-    """Escape what LaTeX would take for commands, and write the signs used in tables in mathematics."""
+    """Escape LaTeX's special characters, and write the signs used in tables in math mode."""
     return "".join(_LATEX.get(character, character) for character in text)

@@ -36,13 +36,13 @@ from .records import LSA, MAJORITY, POPULARITY, TFIDF, Record, tuned_name
 
 @dataclass(frozen=True)
 class Start:
-    """What fine-tuning starts from: a row of the table.
+    """The start of fine-tuning: a row of the table.
 
     Attributes:
         method: name of the row.
         encoder: pre-trained weights; None for a random initialisation.
-        recipe: its fine-tuning options hold.
-        pretrain_epoch: the epoch of pre-training that the weights are of.
+        recipe: has the fine-tuning options.
+        pretrain_epoch: the epoch of pre-training of the weights.
     """
 
     method: str
@@ -60,18 +60,18 @@ def baseline_records(
     labels: Sequence[int | None] = (None,),
     methods: Sequence[str] = (MAJORITY, TFIDF, LSA, POPULARITY),
 ) -> Iterator[Record]:
-    """Yield values of what needs no encoder, for tasks that have such a baseline.
+    """Yield values of baselines without an encoder, for tasks that have them.
 
-    Those are the majority class, TF-IDF and LSA (``recipe.dim`` components), both with logistic regression, for
+    These are the majority class, TF-IDF and LSA (``recipe.dim`` components), both with logistic regression, for
     profile tasks, and the most popular items for cold recommendation.
 
     Args:
         dataset: name for the records.
-        corpus: the behaviours that were pre-trained on, for tasks without inputs of their own.
+        corpus: the behaviours of the pre-training, for tasks without separate inputs.
         tasks: what to predict.
         recipe: its splits, lengths and ties.
         splits: seeds of the splits; None: the recipe's.
-        labels: how many labels of training rows to use, one after the other (:func:`fewer_labels`); None: all.
+        labels: numbers of training labels to use, one after another (:func:`fewer_labels`); None: all.
         methods: which baselines.
     """
     for task in tasks:
@@ -146,7 +146,7 @@ def fine_tuning_records(
 ) -> Iterator[Record]:
     """Yield every validation and test value of every task, start and seed, run in the order of the rows within a seed.
 
-    Linear reading of a pre-trained encoder has nothing random: there the first seed stands for all.
+    Linear reading of a pre-trained encoder is deterministic, so it runs with the first seed only.
 
     Args:
         dataset: name for the records.

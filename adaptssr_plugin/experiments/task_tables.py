@@ -29,7 +29,7 @@ _FORMS = {"cold": "the path of a file of pairs behind it", "convert": "an item b
 
 @dataclass(frozen=True)
 class TaskResults:
-    """A table, what its seeds allow one to conclude, the files written, and the curve over labels as text."""
+    """A table, the conclusions that its seeds allow, the files written, and the curve over labels as text."""
 
     table: Table2
     conclusions: list[str]
@@ -58,15 +58,15 @@ def finetune(
         bins: lower bounds that turn numbers into classes; for all columns among the tasks.
         seeds: of fine-tuning.
         scratch: also from a random initialisation, the row None.
-        baselines: also what needs no encoder, see :func:`baseline_records`.
-        options: ``ft_`` options over those that the model was made with.
+        baselines: also baselines without an encoder, see :func:`baseline_records`.
+        options: ``ft_`` options; override those of the model.
         show_progress: as for :func:`~.task_runs.fine_tuning_records`.
         dataset: where the dataset of the pre-training is now; None: where it was.
         n_splits: random splits of each task's rows; the first is that of the model's ``split_seed``.
         labels: numbers of training labels for a curve, None for all of them; empty: no curve.
 
     Raises:
-        MissingDatasetError: there is no dataset.
+        MissingDatasetError: no dataset.
         InputError: a folder without a model, an unknown column or item, a file that cannot be read, a dataset with
             other items.
     """
@@ -124,19 +124,19 @@ def finetune(
 def make_task(
     word: str, config: Config, corpus: BehaviourCorpus, plan: Recipe, bins: Sequence[float] | None = None
 ) -> Task:
-    """Make a task from how the command line names it.
+    """Make a task from its name on the command line.
 
     Args:
         word: a column of the dataset's ``.user`` file; ``cold:FILE``, cold recommendation from a file that
             :func:`read_cold_rows` reads; or ``convert:ITEM``, whether a user comes to an item, by its token.
         config: of the dataset.
-        corpus: the behaviours that were pre-trained on. Tasks whose inputs end at some moment take theirs from the
-            whole ``.inter`` file, held-out behaviours included, and leave out items that the model does not know.
-        plan: how long inputs may be, and the seed of what is drawn.
+        corpus: the behaviours of the pre-training. Tasks whose inputs end at some moment take them from the whole
+            ``.inter`` file, including held-out behaviours, and leave out items that the model does not know.
+        plan: has the length of inputs, and the seed of random choices.
         bins: for columns of numbers.
 
     Raises:
-        InputError: another form, and whatever is wrong with a column, a file or an item.
+        InputError: another form, or an error in a column, a file or an item.
     """
     form, colon, rest = word.partition(":")
     if not colon:
@@ -161,20 +161,20 @@ LINEAR = (
 
 
 def splits_shown(split_seed: int, n_splits: int) -> str:
-    """Say which random splits a table stands on."""
+    """Name the random splits of a table."""
     if n_splits == 1:
         return f"split seed {split_seed}"
     return f"{n_splits} random splits, seeds {split_seed} to {split_seed + n_splits - 1}"
 
 
 def _chosen_by(tasks: Sequence[Task], records: Sequence[Record]) -> list[Record]:
-    """Keep the metric that each task's epochs are chosen by: the table has one column for a task."""
+    """Keep the metric by which each task's epochs are chosen: the table has one column per task."""
     metric_of = {task.name: task.metric_name for task in tasks}
     return [record for record in records if metric_of.get(record.task) == record.metric]
 
 
 def _footer(dataset: str, tasks: Sequence[Task], plan: Recipe, n_seeds: int, n_splits: int) -> list[str]:
-    """Say what the numbers were measured on."""
+    """Describe the data of the measurement."""
     whole = all(task.inputs is None for task in tasks)
     items = f"last {plan.max_len} training items" if whole else f"last {plan.max_len} items of each input"
     linear = plan.ft_tune == "linear"

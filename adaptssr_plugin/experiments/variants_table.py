@@ -1,4 +1,4 @@
-"""Variants of a method against it, on validation rows: the evidence for a preset."""
+"""Variants of a method compared with it, on validation rows: evidence for a preset."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ class Variant:
     """A variant.
 
     Attributes:
-        name: as the plan calls it.
+        name: as in the plan.
         changes: its options, as ``name value``.
         valid: values on validation rows, by which variants may be chosen.
-        test: values on test rows, which are shown and choose nothing.
+        test: values on test rows, which are shown and not used for choices.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The paper's maths without state: ranking (Eq. 5-7), contrast (Eq. 8-9), hardest negatives, masked items."""
+"""The paper's formulas as functions: ranking (Eq. 5-7), InfoNCE (Eq. 8-9), hardest negatives, masked items."""
 
 from .contrastive import hardest_info_nce, info_nce
 from .hardest_negative import hardest_negative

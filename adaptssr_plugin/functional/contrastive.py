@@ -1,14 +1,13 @@
-"""Eq. 8-9 of the paper: InfoNCE over the batch, and the same with the hardest negative alone.
+"""Eq. 8-9 of the paper: InfoNCE over the batch, and its form with the hardest negative alone.
 
 For the 2B encodings of two views, anchor i and its partner p(i) in the other view:
 
 * Eq. 9: ``-log [exp(s(i, p)/τ) / Σ_{k ≠ i} exp(s(i, k)/τ)] = -log σ(s(i, p)/τ - log Σ_w exp(s(i, w)/τ))``;
-* Eq. 8: the sum over w replaced by its largest term, ``-log σ((s(i, p) - max_w s(i, w))/τ)``; ours besides, with
-  ``t log mean_w exp(s(i, w)/t)`` in place of the maximum,
+* Eq. 8: the sum over w is replaced by its largest term, ``-log σ((s(i, p) - max_w s(i, w))/τ)``. Ours, not the
+  paper's: ``t log mean_w exp(s(i, w)/t)`` in place of the maximum.
 
-where w runs over the 2(B - 1) encodings of other users. s is the dot product of the vectors that are passed in,
-stacked as ``(B, 2, d)``: the cosine of unit vectors in the paper, of any vectors in the originals of CL4SRec and
-DuoRec.
+w runs over the 2(B - 1) encodings of other users. s is the dot product of the given vectors ``(B, 2, d)``. The paper
+has the cosine, the dot product of unit vectors; the code of CL4SRec and DuoRec has the dot product of any vectors.
 """
 
 import torch
@@ -24,7 +23,7 @@ _STRIDE = 1  # both views are anchors
 
 
 def _against_partner(negative: Tensor, vectors: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Return -log σ(s(i, p)/τ - negative) as ``(B, 2)``, 0 where ``negative`` is -inf, and which rows count."""
+    """Return -log σ(s(i, p)/τ - negative) as ``(B, 2)``, 0 where ``negative`` is -inf, and which rows are valid."""
     partner = (vectors[:, 0] * vectors[:, 1]).sum(-1, keepdim=True) / temperature  # (B, 1): one for both anchors
     valid = negative != -torch.inf
     loss = -F.logsigmoid(partner - torch.where(valid, negative, 0))

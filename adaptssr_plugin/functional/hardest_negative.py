@@ -1,8 +1,8 @@
 """The largest similarity of every anchor to another user's encoding (``max W`` in Eq. 6, the only negative in Eq. 8).
 
-Only the winner of a row carries gradient. So the search keeps one index per row, visits the similarity
-matrix in chunks without autograd, and its backward scatters the gradient to the winners: memory
-O(B * d + chunk * B), never B * B.
+Only the winner of a row has a gradient. So the search visits the similarity matrix in chunks without autograd and
+keeps one index per row, and its backward scatters the gradient to the winners. Memory is O(B * d + chunk * B), never
+B * B.
 """
 
 from typing import Any

@@ -1,13 +1,13 @@
-"""Cross-entropy over all items of a catalogue that never holds the scores of all items at once.
+"""Cross-entropy over all items of a catalogue, without holding the scores of all items at once.
 
-With scores ``s_ij = h_i · w_j + b_j`` and the target t of row i, the loss is a comparison of t with the others:
+With scores ``s_ij = h_i · w_j + b_j`` and the target t of row i, the loss compares t with the other items:
 
     L_i = log(1 + Σ_{j ≠ t} exp(s_ij - s_it))
 
-Items are visited in chunks that stay in the cache, with a running maximum in place of the maximum of the row. The
-backward visits them once more: the softmax is then known from the sum of the row, and gives the gradients in closed
-form. That is one product more than with all scores in memory, and still faster on a CPU, since nothing but the item
-vectors and their gradient goes through memory. Memory is O(M · d + n · d + M · chunk), never M · n.
+Items are visited in chunks that fit the cache, with a running maximum in place of the maximum of the row. The backward
+visits them once more: the sum of the row then gives the softmax, and so the gradients in closed form. This takes one
+product more than holding all scores, and is still faster on a CPU, because only the item vectors and their gradient
+pass through memory. Memory is O(M · d + n · d + M · chunk), never M · n.
 """
 
 from collections.abc import Iterator
@@ -27,19 +27,19 @@ _MIN_CHUNK_ITEMS = 64
 
 
 class TargetScores(NamedTuple):
-    """How targets fare against all other items."""
+    """How targets compare with all other items."""
 
     loss: Tensor
     """(M,): cross-entropy."""
     margin: Tensor
-    """(M,): score of the target less the highest of another item; above 0 where the target alone is first."""
+    """(M,): score of the target minus the highest score of another item; above 0 if the target alone is first."""
 
 
 class _Others(NamedTuple):
-    """What a row keeps of the scores of the items other than its target, each (M,)."""
+    """Statistics of a row over the scores of all items except its target, each (M,)."""
 
     top: Tensor
-    """The largest score, the target's included."""
+    """The largest score, including the target's."""
     total: Tensor
     """Sum of exp(score - top) over the others."""
     highest: Tensor
@@ -47,9 +47,9 @@ class _Others(NamedTuple):
 
 
 class _Scores:
-    """Scores of rows against all items, chunk by chunk, each chunk written over the one before.
+    """Scores of rows against all items, chunk by chunk; each chunk overwrites the one before.
 
-    (A fresh tensor per chunk would lie between the small results that a caller keeps, and grow the heap.)
+    (A fresh tensor per chunk would lie between the small results that a caller keeps, and the heap would grow.)
 
     Args:
         hidden: (M, d), in the dtype in which scores are computed.
@@ -68,7 +68,7 @@ class _Scores:
         self.chunk_size = min(chunk_size, len(table))
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Give the items of a chunk, their vectors (c, d), and the scores (M, c): -inf where a row excludes."""
+        """Return the items of a chunk, their vectors (c, d), and the scores (M, c), -inf where excluded."""
         n_rows, n_items = len(self.hidden), len(self.table)
         buffer = self.hidden.new_empty(n_rows * self.chunk_size)
         for start in range(0, n_items, self.chunk_size):
@@ -78,7 +78,7 @@ class _Scores:
             scores = torch.mm(self.hidden, vectors.t(), out=buffer[: n_rows * width].view(n_rows, width))
             if self.bias is not None:
                 scores += self.bias[items]
-            # In place and without a read-back: every row overwrites one column, most of them with what is there.
+            # In place and without a read-back: every row overwrites one column, most of them with its own value.
             place = self.excluded - start  # (M, 1)
             column = place.clamp(0, width - 1)
             value = scores.gather(1, column).masked_fill_(place == column, -torch.inf)
@@ -99,7 +99,7 @@ def _compare(scores: _Scores, first: Tensor) -> _Others:
 
 
 def _loss(first: Tensor, others: _Others) -> Tensor:
-    # log(Σ exp) - first, as exact for a target far above the others as for one far below.
+    # log(Σ exp) - first, accurate for a target far above the others and for one far below.
     behind = first - others.top  # <= 0
     return torch.log1p(others.total + torch.expm1(behind)) - behind
 
@@ -112,8 +112,8 @@ def _target_scores(hidden: Tensor, table: Tensor, bias: Tensor | None, targets: 
 class _LinearCrossEntropy(torch.autograd.Function):
     """See the module's docstring.
 
-    ``candidates`` (k,) int64, distinct, are the items that a target is compared with, and ``excluded`` (M,) is the
-    place among them that a row leaves out. Both None: all items, and the target.
+    ``candidates`` (k,) int64, distinct, are the items with which a target is compared, and ``excluded`` (M,) is the
+    place among them that a row leaves out. If both are None: all items, and the target.
     """
 
     @staticmethod
@@ -145,8 +145,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         with full_precision(hidden):
             exact = hidden.to(top.dtype)
             scores = _candidate_scores(exact, weight, bias, targets, candidates, excluded, ctx.chunk_size)
-            # The softmax is exp(score - top) times this; not exp(score - log Σ), which would be rounded with the
-            # scores' size. At the target, less 1, it is minus the sum of the others: nothing cancels.
+            # The softmax is exp(score - top) times this. exp(score - log Σ) would be rounded relative to the
+            # size of the scores. At the target, softmax - 1 is minus the sum of the others: nothing cancels.
             factor = grad / (total + torch.exp(first - top))  # (M,)
             scaled = exact * factor[:, None]
             grad_hidden, grad_rows, grad_bias = _sums(scores, top, factor, scaled, ctx.needs_input_grad)
@@ -168,7 +168,7 @@ def _sums(
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Sum exp(score - top) times item vectors over items (M, d), and over rows times ``scaled`` and ``factor``.
 
-    The latter two, (n, d) and (n,), are the gradients of table and bias but for the targets' own part. ``wanted``
+    The latter two, (n, d) and (n,), are the gradients of table and bias except for the targets' own part. ``wanted``
     says which of the three to compute.
     """
     empty = scaled.new_empty
@@ -187,7 +187,7 @@ def _sums(
 
 
 def _accumulated_in(*tensors: Tensor | None) -> torch.dtype:
-    """Float64 where any of the tensors is, float32 otherwise."""
+    """Float64 if any of the tensors is float64, otherwise float32."""
     double = any(tensor is not None and tensor.dtype == torch.float64 for tensor in tensors)
     return torch.float64 if double else torch.float32
 
@@ -207,7 +207,7 @@ def _candidate_scores(
 
 
 def _at_items(gradient: Tensor, candidates: Tensor | None, n_items: int) -> Tensor:
-    """Put the gradient of candidates where they stand among all items."""
+    """Write the gradient of the candidates to their places among all items."""
     if candidates is None:
         return gradient
     return gradient.new_zeros(n_items, *gradient.shape[1:]).index_copy_(0, candidates, gradient)
@@ -223,14 +223,14 @@ def linear_cross_entropy(
 ) -> Tensor:
     """Cross-entropy of ``hidden @ weight.T + bias`` at ``targets``, without the (M, n) scores.
 
-    Equal to ``F.cross_entropy(F.linear(hidden, weight, bias), targets)``, in value and in all gradients. Computed
-    in float32 also for half precision and under autocast, in float64 where any argument is float64.
+    Equal to ``F.cross_entropy(F.linear(hidden, weight, bias), targets)`` in value and all gradients. Computed in
+    float64 if any argument is float64, otherwise in float32, also for half precision and under autocast.
 
     Args:
         hidden: floating (M, d), M at least 1.
         weight: floating (n, d): the item table, n at least 2.
-        bias: floating (n,) or None. -inf leaves an item out, which may then be no target.
-        targets: int64 (M,), each in 0..n-1. Values are looked at on a CPU alone; elsewhere a target outside of the
+        bias: floating (n,) or None. -inf leaves an item out; it may not be a target then.
+        targets: int64 (M,), each in 0..n-1. Values are checked only on a CPU; on other devices a target outside the
             table is a device-side error, as in torch.
         reduction: "mean", "sum" or "none".
         chunk_size: items scored at once; None chooses for the device.
@@ -239,8 +239,8 @@ def linear_cross_entropy(
         Scalar, or (M,) for "none"; float32 or float64. Differentiable once.
 
     Raises:
-        InputError: a shape, dtype, device or value other than these. No rows at all are refused too: the mean of
-            nothing is no loss, and callers skip batches without targets (METHODS.md, row 53).
+        InputError: a shape, dtype, device or value other than these, or no rows at all: their mean is undefined, and
+            callers skip batches without targets (METHODS.md, row 53).
     """
     _check(hidden, weight, bias, targets, chunk_size)
     check_choice("reduction", reduction, get_args(Reduction))
@@ -263,10 +263,11 @@ def sampled_cross_entropy(
     """Cross-entropy of every target among itself and ``n_samples`` other items (sampled softmax).
 
     Of all n items ``n_samples + 1`` are drawn uniformly without replacement, once for the whole batch. A row whose
-    target is among them is compared with the others, any other row with all but the last drawn: so each row meets
-    exactly ``n_samples`` distinct items, uniform over those that are not its target. A correction for the sampling
-    distribution, log q, would be the same for every item and cancels. The sum over the samples is not scaled up to
-    the catalogue: the value lies below the full cross-entropy and reaches it at ``n_samples = n - 1``.
+    target is among them is compared with the others; any other row is compared with all but the last drawn. So each
+    row is compared with exactly ``n_samples`` distinct items, uniform over the items other than its target. The usual
+    correction log q for the sampling distribution is the same for every item here and cancels. The sum over the
+    samples is not scaled up to the catalogue: the value is below the full cross-entropy and equals it at
+    ``n_samples = n - 1``.
 
     Args:
         hidden: as in :func:`linear_cross_entropy`, and so are ``weight``, ``bias``, ``targets``, ``reduction`` and
@@ -275,7 +276,7 @@ def sampled_cross_entropy(
         bias: (n,) or None.
         targets: (M,).
         n_samples: 1..n-1.
-        generator: on the device of ``hidden``; None takes torch's own.
+        generator: on the device of ``hidden``; None: torch's default one.
         reduction: "mean", "sum" or "none".
         chunk_size: samples scored at once; None chooses for the device.
 
@@ -283,14 +284,14 @@ def sampled_cross_entropy(
         Scalar, or (M,) for "none". The gradient of ``weight`` is dense.
 
     Raises:
-        InputError: as :func:`linear_cross_entropy`; ``n_samples`` out of its range.
+        InputError: as :func:`linear_cross_entropy`; ``n_samples`` out of range.
     """
     _check(hidden, weight, bias, targets, chunk_size)
     check_choice("reduction", reduction, get_args(Reduction))
     n_items = len(weight)
     check_count("n_samples", n_samples, most=n_items - 1)
     drawn = torch.randperm(n_items, generator=generator, device=hidden.device)[: n_samples + 1]
-    place = torch.full((n_items,), n_samples, device=hidden.device)  # of the last drawn, unless drawn itself
+    place = torch.full((n_items,), n_samples, device=hidden.device)  # that of the last one drawn, for items not drawn
     place[drawn] = torch.arange(n_samples + 1, device=hidden.device)
     losses = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
         hidden, weight, bias, targets, drawn, place[targets], chunk_size
@@ -302,7 +303,7 @@ def sampled_cross_entropy(
 def score_targets(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, chunk_size: int | None = None
 ) -> TargetScores:
-    """Cross-entropy of every row, and by how much its target is ahead of all other items; without gradient.
+    """Cross-entropy of every row, and the margin of its target over all other items; without gradient.
 
     Args:
         hidden: as in :func:`linear_cross_entropy`, and so are the others.

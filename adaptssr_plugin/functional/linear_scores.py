@@ -1,8 +1,8 @@
-"""Scores of all items that are not computed until something else than their cross-entropy is asked for.
+"""Scores of all items that are computed only if something other than their cross-entropy is needed.
 
-A model that says ``scores = hidden @ table.T`` and then ``cross_entropy(scores, targets)`` gets, within
-:func:`linear_scores`, the value and the gradients of :func:`linear_cross_entropy`, which never holds the scores. Any
-other use of the scores computes them, by the model's own product: a model whose loss has another form stays as it is.
+A model that computes ``scores = hidden @ table.T`` and then ``cross_entropy(scores, targets)`` gets, within
+:func:`linear_scores`, the value and gradients of :func:`linear_cross_entropy`, which never holds the scores. Any other
+use of the scores computes them by the model's own product, so a model with another loss is unchanged.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ _PRODUCTS = (torch.matmul, Tensor.matmul)
 
 
 class LinearScores(Tensor):
-    """``hidden @ table.T + bias``, floating ``(..., n)``, as a promise.
+    """``hidden @ table.T + bias``, floating ``(..., n)``, not yet computed.
 
     Args:
         hidden: floating ``(..., d)``.
@@ -49,7 +49,7 @@ class LinearScores(Tensor):
     def __torch_function__(
         cls, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Keep the promise where :data:`_LAZY` can, and compute the scores everywhere else."""
+        """Keep the scores uncomputed where :data:`_LAZY` can; compute them everywhere else."""
         kwargs = kwargs or {}
         if func in _LAZY and args and isinstance(args[0], LinearScores) and args[0]._computed is None:
             result = _LAZY[func](*args, **kwargs)
@@ -60,12 +60,12 @@ class LinearScores(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, *_: Any) -> Any:
-        """Refuse what torch does with a tensor behind :meth:`__torch_function__`."""
+        """Refuse operations that torch runs without calling :meth:`__torch_function__`."""
         return _refuse()
 
 
 def _compute(value: Any) -> Any:
-    """Give scores as a plain tensor, the same one every time; anything else as it is."""
+    """Return scores as a plain tensor, the same one every time; return anything else unchanged."""
     if not isinstance(value, LinearScores):
         return value
     if value._computed is None:
@@ -82,7 +82,7 @@ def _refuse(*_: Any) -> Any:
     )
 
 
-# --- what can be said of scores without computing them: each gives None where it cannot ------------------------------
+# --- what is known of scores without computing them: each returns None where it does not apply -----------------------
 
 
 def _cross_entropy(
@@ -137,7 +137,7 @@ _LAZY: dict[Any, Callable[..., Any]] = {
 class linear_scores(TorchFunctionMode):  # noqa: N801 - a context, as torch names its own
     """Within this context products with a table of ``n_items`` rows are :class:`LinearScores`.
 
-    Not where no gradient is wanted, nor under autocast, where the product has another dtype than its factors.
+    Not if no gradient is needed, and not under autocast, where the product and its factors differ in dtype.
 
     Args:
         n_items: rows of the table.
@@ -150,7 +150,7 @@ class linear_scores(TorchFunctionMode):  # noqa: N801 - a context, as torch name
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Stand in for a product that has the form of scores."""
+        """Replace a product that has the form of scores."""
         if func in _PRODUCTS and not kwargs and self._are_scores(*args):
             return LinearScores(args[0], args[1].t())
         return func(*args, **(kwargs or {}))
@@ -159,7 +159,7 @@ class linear_scores(TorchFunctionMode):  # noqa: N801 - a context, as torch name
         return (
             columns.dim() == 2
             and columns.shape[1] == self.n_items
-            and columns.stride(0) == 1  # a table that was transposed, whose rows are vectors
+            and columns.stride(0) == 1  # a transposed table, whose rows are vectors
             and columns.requires_grad
             and hidden.dim() >= 2
             and hidden.shape[-1] == len(columns)

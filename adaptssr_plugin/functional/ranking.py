@@ -7,8 +7,8 @@ Symbols, for user i: ``a = û``, ``a⁺ = û⁺`` (the first augmented view unde
 * ``V = {a · b, a · b⁺}``: the explicitly augmented view;
 * ``W = {a · x_j : j ≠ i, x ∈ {a, a⁺, b, b⁺}}``: the 4(B - 1) encodings of other users.
 
-For the anchor b the two views change places. Both sides are computed at once: the unit vectors are stacked
-as ``(B, 4, d)`` in the order a, a⁺, b, b⁺, and a result ``(B, 2, ...)`` holds the anchor a first, then b.
+For the anchor b the two views are swapped. Both sides are computed at once: the unit vectors are stacked as
+``(B, 4, d)`` in the order a, a⁺, b, b⁺, and a result ``(B, 2, ...)`` holds the anchor a first, then b.
 """
 
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from .search import Implementation, find_winners
 from .similarity import exclude_own_, full_precision, rows_of, similarity_chunks, valid_negatives
 from .soft_negative import find_soft_negatives, log_of_count, spread_over_negatives_
 
-_STRIDE = 2  # of a, a⁺, b, b⁺ every second is an anchor
+_STRIDE = 2  # every second of a, a⁺, b, b⁺ is an anchor
 
 
 class RankedPairs(NamedTuple):
@@ -40,7 +40,7 @@ class RankedPairs(NamedTuple):
 
 
 class _IntraUserSimilarities(torch.autograd.Function):
-    """units @ unitsᵀ per user; the backward, too, stays in the dtype of the units under autocast."""
+    """units @ unitsᵀ per user; under autocast the backward, too, stays in the dtype of the units."""
 
     @staticmethod
     def forward(ctx: Any, units: Tensor) -> Tensor:
@@ -66,8 +66,8 @@ def intra_user_similarities(units: Tensor) -> Tensor:
 def adaptive_coefficient(cross: Tensor, terms: int = 4, clamp: bool = True) -> Tensor:
     """Eq. 7: λᵢ = 1 - ¼ Σ_{s ∈ {a, a⁺}} Σ_{t ∈ {b, b⁺}} max(s · t, 0).
 
-    The nearer the two augmented views are, the less is lost by the augmentation and the smaller λ: then the
-    augmented view is ranked against other users rather than against the implicit view.
+    The more similar the two augmented views are, the smaller λ is: then the augmented view is ranked against other
+    users rather than against the implicit view.
 
     Args:
         cross: similarities ``(..., 2, 2)``: [anchor's encodings, other view's encodings].
@@ -94,11 +94,11 @@ def _implicit_and_augmented(own: Tensor) -> tuple[Tensor, Tensor]:
 class _HardestPairRanking(torch.autograd.Function):
     """Eq. 6 from the unit vectors to L̂ᵢ and L̃ᵢ, with its gradient in closed form.
 
-    Under autograd the loss would be some sixty operations on small tensors, which at the paper's B = 128 take
-    longer than the products. With x the bracket and g = ∂L/∂x = -κ σ(-κx), the gradients are gλ for P, -gλ
-    for max V, g(1 - λ) for min V and -g(1 - λ) for max W; those of a user's own similarities form a (4, 4)
-    matrix G, whose rows of a⁺ and b⁺ are 0, and the encodings of that user get (G + Gᵀ) times themselves.
-    A soft negative in place of max W shares its gradient out among all w by their softmax.
+    Under autograd the loss would be some sixty operations on small tensors, which at the paper's B = 128 take longer
+    than the products. With x the bracket and g = ∂L/∂x = -κ σ(-κx), the gradients are gλ for P, -gλ for max V,
+    g(1 - λ) for min V and -g(1 - λ) for max W. The gradients of a user's own similarities form a (4, 4) matrix G,
+    whose rows of a⁺ and b⁺ are 0; the encodings of that user get (G + Gᵀ) times themselves. A soft negative in place
+    of max W distributes its gradient over all w by their softmax.
     """
 
     @staticmethod
@@ -124,7 +124,7 @@ class _HardestPairRanking(torch.autograd.Function):
         smallest, largest = augmented.aminmax(dim=2)
         first, second = positive - largest, smallest - negative  # (B, 2)
         if user_ids is not None:
-            # A row whose user fills the batch has max W = -inf. As +inf the bracket makes loss and slope 0.
+            # If no row is a negative, max W is -inf. A bracket of +inf makes loss and slope 0.
             valid = hardest != -torch.inf
             second = torch.where(valid, second, 0)
             bracket = torch.where(valid, torch.lerp(second, first, coefficient), torch.inf)
@@ -183,14 +183,14 @@ def hardest_pair_ranking(
         user_ids: integers ``(B,)`` or ``(B, k)``; rows with the same id in any column (say the user and the
             target item) are never negatives of each other. None: all rows are negatives of each other.
         chunk_size: rows of the similarity matrix held at once; None chooses for the device.
-        implementation: of the search for max W, as :func:`choose_search`; a soft negative has torch's alone.
+        implementation: of the search for max W, as :func:`choose_search`; a soft negative has only torch's.
         rows: users whose encodings are anchors (in a gathered batch, those of this process), n of them; None: all B.
-        softness: 0: max W. τ > 0: τ log mean exp(w/τ) over w ∈ W in its place, which is ours and not the paper's: the
-            mean of W for τ → ∞, max W for τ → 0. Then every w carries gradient, by its share of the softmax.
+        softness: 0: max W. τ > 0: τ log mean exp(w/τ) over w ∈ W in its place, which is ours and not the paper's. It
+            tends to the mean of W for τ → ∞ and to max W for τ → 0. Every w has a gradient, by its softmax share.
 
     Returns:
-        For n rows, ``hardest`` max W whatever the softness. Only ``loss`` is differentiable, once, with respect to
-        ``units`` and ``coefficient``.
+        Results for n rows; ``hardest`` is max W, whatever the softness. Only ``loss`` is differentiable, once, with
+        respect to ``units`` and ``coefficient``.
     """
     weight = _as_coefficient(coefficient, own)
     arguments = (units, own.detach(), weight, scale, user_ids, chunk_size, implementation, rows, softness)
@@ -205,7 +205,7 @@ def _as_coefficient(coefficient: Tensor | float, own: Tensor) -> Tensor:
 
 
 class _SumOverNegatives(torch.autograd.Function):
-    """Σ_w -log σ(-(offset_v + slope · w)) for every anchor and v; w is streamed, the backward recomputes chunks."""
+    """Σ_w -log σ(-(offset_v + slope · w)) for every anchor and v. w is streamed; the backward recomputes the chunks."""
 
     @staticmethod
     def forward(
@@ -281,7 +281,7 @@ def all_pairs_ranking(
 
 
 class OrderHits(NamedTuple):
-    """How often the order that the loss asks for holds: int64 scalars, which add up over batches."""
+    """How often the order that the loss asks for holds: int64 scalars, which can be added over batches."""
 
     positive_over_augmented: Tensor
     """Pairs (anchor, v) with P > v, out of ``positive_pairs``."""

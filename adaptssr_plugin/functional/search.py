@@ -1,4 +1,4 @@
-"""The search for the hardest negative, by torch, or by Triton where that is faster."""
+"""The search for the hardest negative, in torch or as a Triton kernel."""
 
 import math
 from collections.abc import Callable
@@ -13,17 +13,17 @@ from .similarity import exclude_own_, full_precision, rows_of, similarity_chunks
 
 Implementation = Literal["auto", "torch", "triton"]
 
-_MIN_CLASSES = 32  # fewer do not fill a vector register's worth of work
-_FEW_COLUMNS = 128  # up to here torch's own maximum costs no more than the several operations of ours
+_MIN_CLASSES = 32  # fewer do not fill a vector register
+_FEW_COLUMNS = 128  # up to here torch's own maximum costs no more than the operations below
 
 Search = Callable[[Tensor, int, Tensor | None, int | None], tuple[Tensor, Tensor]]
-"""(vectors, stride, user_ids, chunk_size) to the largest similarities and the winners' row numbers."""
+"""Maps (vectors, stride, user_ids, chunk_size) to the largest similarities and the row numbers of the winners."""
 
 
 def check_implementation(implementation: object) -> None:
-    """Raise InputError unless ``implementation`` is "auto", "torch" or "triton", and Triton installed for "triton".
+    """Raise InputError unless ``implementation`` is "auto", "torch" or "triton", or if it is "triton" without Triton.
 
-    Triton is looked for, not imported.
+    Triton is looked up, not imported.
     """
     check_choice("implementation", implementation, get_args(Implementation))
     if implementation == "triton" and not triton_search.is_installed():
@@ -34,15 +34,15 @@ def choose_search(implementation: Implementation, device: torch.device, dtype: t
     """Choose the search for the hardest negative.
 
     Args:
-        implementation: "torch": chunks of the similarity matrix, on any device; "triton": one kernel that holds
-            none of it in memory; "auto": the kernel where it was measured to be faster (compute capability 9, no
-            float64, Triton installed, not under torch.compile), "torch" everywhere else.
-        device: where the encodings are. The kernel needs a CUDA device, or the interpreter.
+        implementation: "torch": chunks of the similarity matrix, on any device. "triton": one kernel that keeps no
+            part of the matrix in memory. "auto": the kernel on CUDA devices of compute capability 9 (H100, H200) if
+            Triton is installed, unless the encodings are float64 or torch.compile is active; "torch" everywhere else.
+        device: where the encodings are. The kernel needs a CUDA device or Triton's interpreter.
         dtype: of the encodings.
 
     Raises:
-        InputError: an implementation outside of the above; "triton" where Triton is not installed or the device is
-            none of its own.
+        InputError: an unknown implementation; "triton" where Triton is not installed, or on a device that it does
+            not support.
     """
     check_implementation(implementation)
     if implementation == "auto" and not torch.compiler.is_compiling() and triton_search.is_measured(device, dtype):
@@ -57,15 +57,15 @@ def choose_search(implementation: Implementation, device: torch.device, dtype: t
 def _row_maximum(scores: Tensor) -> tuple[Tensor, Tensor]:
     """Return value and index of the largest entry of each row of ``(rows, width)``; one index on a tie; NaN wins.
 
-    torch's own ``max`` with an index is not vectorised on a CPU. So the columns are taken as classes (column
-    modulo their number): first the maximum of every class, which costs next to nothing beside the product,
-    then the place inside the winning class alone.
+    On a CPU torch's ``max`` with an index is not vectorised. So columns are grouped into classes (the column modulo
+    their number). First the maximum of every class is taken, which costs little beside the product, and then the
+    place within the winning class.
     """
     rows, width = scores.shape
     if width <= _FEW_COLUMNS:
         found = scores.max(1)
         return found.values, found.indices
-    # A power of two near the square root of the width: where both steps cost the same.
+    # A power of two near the square root of the width, where both steps cost the same.
     classes = max(_MIN_CLASSES, 1 << (math.isqrt(width).bit_length() - 1))
     whole = width - width % classes
     members = scores[:, :whole].view(rows, whole // classes, classes)
@@ -75,14 +75,14 @@ def _row_maximum(scores: Tensor) -> tuple[Tensor, Tensor]:
         return best, (members[row, :, which].argmax(1) * classes).add_(which)
     best, which = torch.cat((members.amax(1), scores[:, whole:]), 1).max(1)
     index = members[row, :, which.clamp_max(classes - 1)].argmax(1) * classes + which
-    # The columns beyond the last whole set of classes stood behind them.
+    # The columns after the last whole set of classes were appended behind them.
     return best, torch.where(which < classes, index, which + (whole - classes))
 
 
 def search(
     vectors: Tensor, stride: int, user_ids: Tensor | None, chunk_size: int | None, rows: slice | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Find what :func:`find_winners` finds, in chunks of the similarity matrix."""
+    """Compute the result of :func:`find_winners` in chunks of the similarity matrix."""
     values = vectors.new_empty(rows_of(vectors, rows)[:, ::stride].shape[:2])
     winners = torch.empty_like(values, dtype=torch.int64)
     with full_precision(vectors):
@@ -101,7 +101,7 @@ def find_winners(
     implementation: Implementation,
     rows: slice | None,
 ) -> tuple[Tensor, Tensor]:
-    """Find every anchor's largest similarity to another user, without autograd, by the implementation asked for.
+    """Find every anchor's largest similarity to another user, without autograd, by the chosen implementation.
 
     Arguments as :func:`.hardest_negative`.
 
@@ -110,7 +110,7 @@ def find_winners(
         ``(B * m, d)`` encodings.
 
     Raises:
-        InputError: as :func:`choose_search`; "triton" with ``rows``, which its kernel does not know.
+        InputError: as :func:`choose_search`; "triton" with ``rows``, which the kernel does not support.
     """
     if rows is None:
         return choose_search(implementation, vectors.device, vectors.dtype)(vectors, stride, user_ids, chunk_size)

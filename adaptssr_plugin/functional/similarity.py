@@ -1,10 +1,10 @@
-"""Similarity of encodings, and the similarity matrix of a batch visited a few users at a time.
+"""Similarity of encodings, and the similarity matrix of a batch in chunks of a few users.
 
-Every loss of this package compares some encodings of a user, the anchors, with all encodings of other users.
-Encodings of one batch are stacked as ``(B, m, d)``: m of them per user. So which pairs are negatives follows
-from the place alone, and no mask of the whole matrix is ever built.
+Every loss of this package compares some encodings of a user, the anchors, with all encodings of other users. The m
+encodings per user of a batch are stacked as ``(B, m, d)``. So the position alone says which pairs are negatives, and
+no mask of the whole matrix is built.
 
-A similarity is the dot product of two of the vectors that are passed in: the cosine where they are unit vectors.
+A similarity is the dot product of two of the given vectors: the cosine if they are unit vectors.
 """
 
 from collections.abc import Iterator
@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.amp.autocast_mode import is_autocast_available
 from torch.autograd.function import once_differentiable
 
-_MIN_CHUNK_ROWS = 128  # products of fewer rows cost more than a chunk that stays in the cache saves
+_MIN_CHUNK_ROWS = 128  # smaller products cost more than a chunk in the cache saves
 _COUNTED_AT_ONCE = 64  # users whose ids are compared with those of the batch
 
 
 class _UnitVectors(torch.autograd.Function):
-    """x / |x|, with the projection as its backward: at small B the number of small operations is the time."""
+    """x / |x|, with the projection as its backward: at small B the number of small operations determines the time."""
 
     @staticmethod
     def forward(ctx: Any, vectors: Tensor) -> Tensor:
@@ -46,10 +46,9 @@ def unit_vectors(encodings: Tensor) -> Tensor:
         encodings: floating tensor ``(..., d)``.
 
     Returns:
-        The same shape, float32 for half-precision input. A vector shorter than 1e-12 counts as 0: it
-        stays as it is (its similarity to anything is 0 but for rounding) and passes its gradient on unscaled, so
-        that it gives neither NaN nor infinity.
-        Differentiable once.
+        The same shape, float32 for half-precision input. A vector shorter than 1e-12 counts as 0: it is returned
+        unchanged (its similarity to anything is 0 up to rounding) and passes its gradient on unscaled, so that it
+        gives neither NaN nor infinity. Differentiable once.
     """
     if encodings.dtype in (torch.float16, torch.bfloat16):
         encodings = encodings.float()
@@ -64,7 +63,7 @@ def stacked_unit_vectors(*encodings: Tensor) -> Tensor:
 
 
 def stacked_vectors(*encodings: Tensor) -> Tensor:
-    """Stack encodings, each ``(B, d)``, as they are, ``(B, m, d)``, in at least float32 also under autocast."""
+    """Stack encodings, each ``(B, d)``, without scaling, ``(B, m, d)``, in at least float32 also under autocast."""
     with full_precision(encodings[0]):
         vectors = torch.stack(encodings, 1)
         return vectors.float() if vectors.dtype in (torch.float16, torch.bfloat16) else vectors
@@ -79,7 +78,7 @@ def full_precision(like: Tensor) -> AbstractContextManager[object]:
 
 
 def elements_at_once(device: torch.device) -> int:
-    """Elements of a matrix that is visited in chunks: what stays in a CPU's cache, and keeps another device busy."""
+    """The number of elements of one chunk of a matrix: few enough for a CPU's cache, enough to fill another device."""
     return 2**18 if device.type == "cpu" else 2**25  # 1 and 128 MiB of float32
 
 
@@ -108,9 +107,9 @@ def similarity_chunks(
 
     Yields:
         The users, counted from the first of ``rows``, and the similarities of their anchors
-        ``(users, m / stride, B, m)``: contiguous, and free to be written to, but the next chunk overwrites it. (A
-        fresh tensor per chunk would lie between the small results that a caller keeps, and the heap could grow to
-        the size of the whole matrix.)
+        ``(users, m / stride, B, m)``: contiguous and writable; the next chunk overwrites it. (A fresh tensor per
+        chunk would lie between the small results that a caller keeps, and the heap could grow to the size of the
+        whole matrix.)
     """
     batch_size, per_user, _ = vectors.shape
     keys = vectors.flatten(0, 1).t().contiguous()  # (d, B * m); products with the copy take less time
@@ -128,13 +127,13 @@ def similarity_chunks(
 def exclude_own_(
     scores: Tensor, users: slice, user_ids: Tensor | None, value: float, rows: slice | None = None
 ) -> Tensor:
-    """Overwrite, in place, what belongs to pairs of rows that are no negatives of each other.
+    """Overwrite, in place, the entries of pairs of rows that are not negatives of each other.
 
     Args:
         scores: ``(users, anchors, B, m)`` as from :func:`similarity_chunks`.
         users: which users the rows belong to.
-        user_ids: integers ``(B,)`` or ``(B, k)``; rows with the same id in any column are no negatives of each
-            other. None: only a row and itself.
+        user_ids: integers ``(B,)`` or ``(B, k)``; rows with the same id in any column are not negatives of each
+            other. None: a row is not a negative of itself.
         value: what to write.
         rows: as given to :func:`similarity_chunks`.
 
@@ -164,9 +163,9 @@ def valid_negatives(user_ids: Tensor, rows: slice | None = None) -> Tensor:
     """Count, for every row, the rows of the batch that are negatives of it: int64 ``(B,)``.
 
     Args:
-        user_ids: integers ``(B,)`` or ``(B, k)``; rows with the same id in any column are no negatives of each
+        user_ids: integers ``(B,)`` or ``(B, k)``; rows with the same id in any column are not negatives of each
             other. Memory is linear in B.
-        rows: count for these n alone, ``(n,)``; None: for all.
+        rows: count only for these n rows, ``(n,)``; None: for all.
     """
     if user_ids.dim() == 1:
         return rows_of(len(user_ids) - _equal_rows(user_ids)[0], rows)
@@ -174,7 +173,7 @@ def valid_negatives(user_ids: Tensor, rows: slice | None = None) -> Tensor:
     if not others:
         return valid_negatives(first, rows)
     if len(others) == 1:
-        # |A or B| = |A| + |B| - |A and B|. A pair of ids becomes one number by the place of each in its order.
+        # |A or B| = |A| + |B| - |A and B|. A pair of ids becomes one number by the ranks of both.
         in_first, first_place = _equal_rows(first)
         in_second, second_place = _equal_rows(others[0])
         in_both, _ = _equal_rows(first_place * len(user_ids) + second_place)
@@ -188,7 +187,7 @@ def valid_negatives(user_ids: Tensor, rows: slice | None = None) -> Tensor:
 
 
 def _equal_rows(ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Count the rows of ``(B,)`` that hold the same id as each row, itself included, and say how many hold less."""
+    """Count the rows of ``(B,)`` with the same id as each row, itself included, and those with a smaller id."""
     # By sorting, so that memory stays linear in B.
     ids = ids.contiguous()
     ordered = ids.sort().values

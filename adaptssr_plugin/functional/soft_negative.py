@@ -1,8 +1,8 @@
-"""The soft negative of every anchor, τ log mean_w exp(w/τ): the mean of all for τ → ∞, their maximum for τ → 0.
+"""The soft negative of every anchor, τ log mean_w exp(w/τ): the mean of all w for τ → ∞, their maximum for τ → 0.
 
-The similarities w to the encodings of other users are streamed; the backward makes each chunk's softmax anew: memory
-O(B * d + chunk * B), never B * B. Every negative carries gradient, by its share of the softmax, where
-:func:`.hardest_negative` sends all of it to one.
+The similarities w to the encodings of other users are streamed; the backward recomputes each chunk's softmax. Memory is
+O(B * d + chunk * B), never B * B. Every negative has a gradient, by its share of the softmax;
+:func:`.hardest_negative` gives all of it to one.
 """
 
 from typing import Any
@@ -56,10 +56,10 @@ def spread_over_negatives_(
     Args:
         grad_vectors: ``(B, m, d)``, contiguous.
         grad: gradient of the first result ``(n, m / stride)``.
-        vectors: as given to :func:`find_soft_negatives`, like all that follow.
+        vectors: as given to :func:`find_soft_negatives`, like all arguments that follow.
         stride: as there.
         temperature: as there.
-        soft: its first result.
+        soft: the first result of that function.
         user_ids: as there.
         chunk_size: as there.
         rows: as there.
@@ -69,7 +69,7 @@ def spread_over_negatives_(
     """
     flat, grad_flat = vectors.flatten(0, 1), grad_vectors.view(-1, vectors.shape[-1])
     anchors, grad_anchors = (rows_of(x, rows)[:, ::stride] for x in (vectors, grad_vectors))
-    # For a row without negatives any finite number in place of -inf makes its weights 0.
+    # For a row without negatives any finite number in place of -inf gives weights of 0.
     soft = torch.where(soft == -torch.inf, 0, soft)
     with full_precision(vectors):
         for users, scores in similarity_chunks(vectors, stride, chunk_size, rows):
@@ -82,7 +82,7 @@ def spread_over_negatives_(
 
 
 def log_of_count(vectors: Tensor, user_ids: Tensor | None, rows: slice | None) -> Tensor | float:
-    """Compute log |W|, by which the mean differs from the sum: one number, or ``(n, 1)`` with ``user_ids``."""
+    """Compute log |W|, the difference between log-sum and log-mean: one number, or ``(n, 1)`` with ``user_ids``."""
     batch_size, per_user, _ = vectors.shape
     if user_ids is None:
         return torch.full((), per_user * (batch_size - 1), dtype=vectors.dtype, device=vectors.device).log()
@@ -123,9 +123,9 @@ def log_sum_exp(
     chunk_size: int | None = None,
     rows: slice | None = None,
 ) -> Tensor:
-    """Compute τ log Σ_w exp(w/τ) of every anchor over the encodings of other users, as InfoNCE has it (Eq. 9).
+    """Compute τ log Σ_w exp(w/τ) of every anchor over the encodings of other users, as in InfoNCE (Eq. 9).
 
-    Arguments and result as :func:`soft_negative`, which has the mean in place of the sum.
+    Arguments and result as :func:`soft_negative`, which takes the mean in place of the sum.
     """
     soft: Tensor = _LogSumExp.apply(vectors, stride, temperature, user_ids, chunk_size, rows)  # type: ignore[no-untyped-call]
     return soft

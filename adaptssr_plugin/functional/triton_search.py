@@ -1,16 +1,16 @@
-"""The search for the hardest negative as one Triton kernel: no part of the similarity matrix goes to memory.
+"""The search for the hardest negative as one Triton kernel, which keeps no part of the similarity matrix in memory.
 
-A program takes a block of anchors and a share of the encodings, makes the products block by block, blanks the pairs
-that are no negatives, and keeps the running maximum and its place. It writes one value and one row number per anchor;
-where the encodings were shared out among several programs, their results are compared at the end.
+A program takes a block of anchors and a share of the encodings. It computes the products block by block, excludes the
+pairs that are not negatives, and keeps the running maximum and its place. It writes one value and one row number per
+anchor. If several programs share the encodings, their results are compared at the end.
 
-Tested against the torch search (:func:`.search.search`) through Triton's interpreter on a CPU, and on an
-H100 (``pytest -m gpu``), where its block sizes were measured.
+The tests compare it with the torch search (:func:`.search.search`): on a CPU through Triton's interpreter, on a GPU
+with ``pytest -m gpu``.
 
-Products of float32 are made on the matrix units, as three products of TF32 that between them keep the precision of
-float32 to about 3e-7. They only decide which encoding wins; the similarity to the winner is then computed anew.
+Products of float32 run on the tensor cores as three products of TF32, which together are accurate to about 3e-7. They
+only decide which encoding wins; the similarity to the winner is then computed in float32.
 
-Triton is imported with the first search, so that the package does without it.
+Triton is imported by the first search, so that the package works without it.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 NOT_INSTALLED = "implementation: 'triton' needs triton, which is not installed: pip install triton"
 
-_PROGRAMS_PER_MULTIPROCESSOR = 4  # so many at least, as far as there is work
-_INTERPRETED_PROGRAMS = 6  # the interpreter has no multiprocessors: some, so that shares are tested as well
+_PROGRAMS_PER_MULTIPROCESSOR = 4  # at least, if there is enough work
+_INTERPRETED_PROGRAMS = 6  # the interpreter has no multiprocessors; more than one, so that shares are tested too
 
 
 class Blocks(NamedTuple):
@@ -44,7 +44,7 @@ class Blocks(NamedTuple):
 
 def _search_kernel(
     vectors: tl.tensor,  # (B * m, d), contiguous
-    ids: tl.tensor,  # (k, B), contiguous; anything where n_columns is 0
+    ids: tl.tensor,  # (k, B), contiguous; any tensor if n_columns is 0
     values: tl.tensor,  # (shares, anchors)
     winners: tl.tensor,  # (shares, anchors), int32
     n_anchors: tl.tensor,
@@ -63,11 +63,11 @@ def _search_kernel(
     anchors = tl.program_id(0) * block_anchors + tl.arange(0, block_anchors)
     is_anchor = anchors < n_anchors
     anchor_users = anchors * stride // per_user
-    # Offsets into the encodings can exceed 32 bits, row numbers cannot.
+    # Offsets into the encodings can exceed 32 bits; row numbers cannot.
     anchor_at = vectors + (anchors * stride).to(tl.int64)[:, None] * dim
     first = share * keys_per_share
     last = tl.minimum(first + keys_per_share, n_keys)
-    # Maximum and place are kept for every element of the block, and compared with one another but once, at the end.
+    # Every element of the block keeps its maximum and place; they are compared with one another once, at the end.
     best = tl.full((block_anchors, block_keys), float("-inf"), values.dtype.element_ty)
     block_of_best = tl.zeros((block_anchors, block_keys), tl.int32)
     for start in range(first, last, block_keys):
@@ -96,17 +96,16 @@ def _search_kernel(
     top = tl.max(tl.where(is_nan == 1, float("-inf"), best), axis=1)
     wins = tl.where((has_nan == 1)[:, None], is_nan == 1, best == top[:, None])
     places = block_of_best + tl.arange(0, block_keys)[None, :]
-    winner = tl.min(tl.where(wins, places, n_keys), axis=1)  # the first of those that are equal
+    winner = tl.min(tl.where(wins, places, n_keys), axis=1)  # the first of equal ones
     at = share.to(tl.int64) * n_anchors + anchors
     tl.store(values + at, tl.where(has_nan == 1, float("nan"), top), mask=is_anchor)
     tl.store(winners + at, winner, mask=is_anchor)
 
 
 def blocks_for(dim: int, dtype: torch.dtype) -> Blocks:
-    """Choose what a program holds: by d, so that no vector is padded far, and by the width of a number.
+    """Choose the block sizes: by d, so that little padding is computed, and by the width of a number.
 
-    On an H100 (torch 2.11, Triton 3.6, d = 64, float32) this was the fastest of twelve at B = 16,384 and within a
-    seventh of the fastest at 128 to 4,096. For float64 it was not measured.
+    The sizes for float32 come from a sweep on an H100 at d = 64. Those for float64 were not tuned.
     """
     if dtype == torch.float64:
         return Blocks(anchors=64, keys=64, dim=16, warps=8)
@@ -114,7 +113,7 @@ def blocks_for(dim: int, dtype: torch.dtype) -> Blocks:
 
 
 def is_measured(device: torch.device, dtype: torch.dtype) -> bool:
-    """Tell whether the kernel is known to be faster than the torch search: on compute capability 9, for float32."""
+    """Tell whether "auto" takes the kernel on this device: compute capability 9, not float64, Triton installed."""
     if device.type != "cuda" or not torch.cuda.is_available() or dtype == torch.float64:
         return False
     return torch.cuda.get_device_capability(device)[0] == 9 and is_installed()
@@ -127,7 +126,7 @@ def is_installed() -> bool:
 
 @functools.cache
 def _kernel() -> Any:
-    """Import Triton and make the kernel of it, once."""
+    """Import Triton and compile the kernel, once."""
     global tl
     try:
         import triton
@@ -146,7 +145,7 @@ def is_interpreted() -> bool:
 
 
 def _shares(n_anchor_blocks: int, n_key_blocks: int, device: torch.device) -> tuple[int, int]:
-    """Share the blocks of keys out so that there are programs for all of the device: their number, blocks in each."""
+    """Split the blocks of keys into shares, enough programs to fill the device: their number, and blocks per share."""
     programs = _INTERPRETED_PROGRAMS
     if device.type == "cuda":
         programs = _PROGRAMS_PER_MULTIPROCESSOR * torch.cuda.get_device_properties(device).multi_processor_count
@@ -158,17 +157,16 @@ def _shares(n_anchor_blocks: int, n_key_blocks: int, device: torch.device) -> tu
 def search(vectors: Tensor, stride: int, user_ids: Tensor | None, chunk_size: int | None) -> tuple[Tensor, Tensor]:
     """Find every anchor's largest similarity to another user, without autograd.
 
-    As :func:`.search.search`, except that values are exact float32 (never TF32, whatever torch is set to) or
-    float64, half-precision vectors are multiplied in float32, and of equal similarities the first wins. Of similarities
-    that differ by less than about 3e-7 either may win.
-    NaN wins over everything in both, any of them.
+    As :func:`.search.search`, with these differences. Values are exact float32 (never TF32, whatever torch's setting)
+    or float64. Half-precision vectors are multiplied in float32. Of equal similarities the first wins; of similarities
+    that differ by less than about 3e-7 either may win. In both, NaN wins over everything.
 
     Args:
         vectors: floating ``(B, m, d)``, of any length; every ``stride``-th of a user is an anchor, the first included.
         stride: a divisor of m.
-        user_ids: integers ``(B,)`` or ``(B, k)``; rows with the same id in any column are no negatives of each
-            other. None: only a row and itself.
-        chunk_size: not used: no rows of the matrix are held. Here so that both searches are called alike.
+        user_ids: integers ``(B,)`` or ``(B, k)``; rows with the same id in any column are not negatives of each
+            other. None: a row is not a negative of itself.
+        chunk_size: ignored, since no rows of the matrix are held; present so that both searches have one signature.
 
     Returns:
         The similarities ``(B, m / stride)``, -inf where a row has no negative, and the winners ``(B * m / stride,)``,

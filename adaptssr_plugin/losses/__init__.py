@@ -1,4 +1,4 @@
-"""The losses as modules: thin shells over :mod:`adaptssr_plugin.functional`."""
+"""The losses as modules, which check their arguments and call :mod:`adaptssr_plugin.functional`."""
 
 from .adaptssr import AdaptSSRLoss, RankingTerms
 from .fusion import AugmentationAdaptiveFusion

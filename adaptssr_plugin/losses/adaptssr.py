@@ -21,7 +21,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
 
 
 class RankingTerms(NamedTuple):
-    """What the loss compared, per row ``(B,)``: means over the two anchors û and ũ. Detached but for ``loss``."""
+    """What the loss compares, per row ``(B,)``: means over the anchors û and ũ. All but ``loss`` are detached."""
 
     loss: Tensor
     """(L̂ᵢ + L̃ᵢ)/2, with its gradient; 0 where a row has no negative."""
@@ -56,30 +56,31 @@ class AdaptSSRLoss(BatchLoss):
     (L̂ + L̃)/2. sim is the cosine. No B × B matrix is kept: memory grows as B · d + chunk · B.
 
     Args:
-        fusion: how λ is set. None: Eq. 7 as the paper has it; a number in [0, 1]: constant; or an
+        fusion: how λ is set. None: Eq. 7 of the paper; a number in [0, 1]: a constant λ; or an
             :class:`AugmentationAdaptiveFusion`.
-        negatives: "hardest": Eq. 6; "all": Eq. 5, the mean over all 8(B - 1) pairs of V and W; or a number τ > 0:
-            Eq. 6 with the soft negative τ log mean exp(w/τ) over w ∈ W in place of max W; all are streamed. The soft
-            negative is ours, not the paper's. It is max W for τ → 0 and the mean of W for τ → ∞. With λ = 0 and
-            κ = 1/τ the loss is InfoNCE at temperature τ, with the mean over negatives in place of their sum. It pushes
-            all other users away; the hardest alone can draw all users into one direction.
-        scale: κ > 0, multiplies the bracket before the sigmoid; the paper has none (1).
+        negatives: "hardest": Eq. 6 (the default). "all": Eq. 5, the mean over all 8(B - 1) pairs of V and W. A number
+            τ > 0: Eq. 6 with the soft negative τ log mean exp(w/τ) over w ∈ W in place of max W. All three are
+            streamed. The soft negative is ours, not the paper's. It tends to max W for τ → 0 and to the mean of W for
+            τ → ∞. With λ = 0 and κ = 1/τ the loss is InfoNCE at temperature τ, with the mean over negatives in place
+            of their sum. It pushes all other users away; the hardest negative alone can draw all users into one
+            direction.
+        scale: κ > 0, multiplies the bracket before the sigmoid. The paper has no such factor (1).
         reduction: "mean" over rows that have a negative, "sum", or "none" for ``(B,)``.
-        gather: negatives from every process of torch's default process group, gradients included; every process
-            makes the same calls. Rows and ids may differ in number from process to process, down to none. Losses
-            are of this process's own rows: "sum" so that gradients summed over the processes, and "mean" so that
-            gradients **averaged** over them, as DistributedDataParallel does, are those of the whole batch; so the
-            mean of all rows is the average of what the processes get. ``granularity="batch"`` is of the whole
-            batch. What travels: see :func:`adaptssr_plugin.distributed.gather_rows`; for the mean with ids, one
-            number besides. Without a process group, or in a group of one, it changes nothing.
+        gather: take negatives from every process of torch's default process group, gradients included. Every process
+            has to make the same calls. The number of rows may differ between processes and be 0. Each process returns
+            the loss of its own rows. The gradients are those of the whole batch: for "sum" when summed over the
+            processes, for "mean" when **averaged** over them, as DistributedDataParallel does; so the average of the
+            returned values is the mean of all rows. ``granularity="batch"`` then refers to the whole batch. For what
+            is communicated see :func:`adaptssr_plugin.distributed.gather_rows`; the mean with ids sends one more
+            number. Without a process group, or in a group of one, it changes nothing.
         chunk_size: rows of the similarity matrix held at once; None chooses for the device.
-        implementation: of the search for the hardest negative: "torch", on any device; "triton", a CUDA kernel that
-            keeps none of the similarity matrix in memory, and not with ``gather`` or a soft negative; "auto": the
-            kernel where it was measured to be faster (compute capability 9, no float64, Triton installed), "torch"
-            everywhere else.
+        implementation: of the search for the hardest negative. "torch": on any device. "triton": a CUDA kernel that
+            keeps no part of the similarity matrix in memory; not with ``gather`` or a soft negative. "auto": the
+            Triton kernel on CUDA devices of compute capability 9 (H100, H200) if Triton is installed, unless the
+            encodings are float64 or torch.compile is active; "torch" everywhere else.
 
     Raises:
-        InputError: an argument outside of the above.
+        InputError: an invalid argument.
 
     Example:
         >>> criterion = AdaptSSRLoss()
@@ -112,12 +113,12 @@ class AdaptSSRLoss(BatchLoss):
 
     @classmethod
     def from_preset(cls, preset: str, **arguments: Any) -> "AdaptSSRLoss":
-        """Make the loss as the paper describes it or as the authors' code computes it.
+        """Make the loss of the paper, or the loss that the authors' code computes.
 
         Args:
             preset: "paper": a λ per user from four clamped terms; "official_code": one λ per batch and side
                 from two unclamped terms, which can exceed 1 (METHODS.md, rows 1-5).
-            **arguments: any other argument of the class but ``fusion``.
+            **arguments: any other argument of the class except ``fusion``.
         """
         check_choice("preset", preset, tuple(_PRESETS))
         if "fusion" in arguments:
@@ -133,15 +134,14 @@ class AdaptSSRLoss(BatchLoss):
             u2: ũ, the second augmented view, ``(B, d)``.
             u2_pos: ũ⁺, the second view under another dropout mask, ``(B, d)``.
             user_ids: integers ``(B,)`` or ``(B, k)``; rows with the same id in any column are never negatives of
-                each other (say column 0 the user, column 1 the target item). A row to which that leaves no
-                negative contributes 0 and is left out of the mean.
+                each other (for example column 0 the user, column 1 the target item). A row without any negative
+                contributes 0 and is left out of the mean.
 
         Returns:
             A scalar, or ``(B,)`` for ``reduction="none"``; float32 for half-precision input.
 
         Raises:
-            InputError: shapes, dtypes or devices that do not agree; fewer than two rows, with ``gather`` on all
-                processes together.
+            InputError: shapes, dtypes or devices that differ; fewer than two rows (with ``gather``: in all processes).
         """
         ranked = self._rank(u1, u1_pos, u2, u2_pos, user_ids)
         # Without ids every row has B - 1 other users.
@@ -151,7 +151,7 @@ class AdaptSSRLoss(BatchLoss):
     def terms(
         self, u1: Tensor, u1_pos: Tensor, u2: Tensor, u2_pos: Tensor, user_ids: Tensor | None = None
     ) -> RankingTerms:
-        """Compute the loss per row together with what it compared; arguments as :meth:`forward`.
+        """Compute the loss per row and the similarities that it compares; arguments as :meth:`forward`.
 
         Pass the result to :meth:`reduce` for the tensor that :meth:`forward` returns.
         """
@@ -172,12 +172,12 @@ class AdaptSSRLoss(BatchLoss):
 
     def _rank(self, u1: Tensor, u1_pos: Tensor, u2: Tensor, u2_pos: Tensor, user_ids: Tensor | None) -> "_Ranked":
         units, user_ids, rows = self._compared(user_ids, True, u1=u1, u1_pos=u1_pos, u2=u2, u2_pos=u2_pos)  # (N, 4, d)
-        # Eq. 6 needs no gradient of its own similarities; it has a closed form.
+        # The gradient of Eq. 6 is computed in closed form and needs no graph of a user's own similarities.
         without_gradient = self.negatives != "all" and (isinstance(self.fusion, float) or self.fusion.detach)
         own = intra_user_similarities(units.detach() if without_gradient else units)  # (N, 4, 4)
         coefficient = self._coefficient(own, units)
         if rows is not None:
-            # λ is of the whole batch as far as a batch scalar, or a subclass, makes it so; what follows is of its rows.
+            # A batch scalar (or a subclass) computes λ from the whole batch; the rest is for this process's rows.
             own = own[rows]
             coefficient = coefficient[rows] if isinstance(coefficient, Tensor) else coefficient
         arguments = (units, own, coefficient, self.scale, user_ids, self.chunk_size, self.implementation, rows)
@@ -188,7 +188,7 @@ class AdaptSSRLoss(BatchLoss):
         return _Ranked(pairs, coefficient, len(units))
 
     def _coefficient(self, own: Tensor, units: Tensor) -> Tensor | float:
-        """λ ``(N, 2)``, from the similarities at hand unless a subclass wants the encodings."""
+        """Compute λ ``(N, 2)`` from the similarities, or from the encodings if a subclass overrides ``forward``."""
         fusion = self.fusion
         if isinstance(fusion, float):
             return fusion

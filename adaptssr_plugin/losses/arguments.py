@@ -1,4 +1,4 @@
-"""What every loss checks before it computes: one line names the argument, what was expected and what came."""
+"""The checks that every loss makes before it computes."""
 
 from typing import Literal, TypeAlias, cast
 
@@ -33,7 +33,7 @@ def check_encodings(user_ids: Tensor | None = None, minimum: int = 2, **encoding
     Args:
         user_ids: None or integers ``(B,)`` or ``(B, k)``, k ≥ 1, on the same device.
         minimum: the smallest B.
-        **encodings: the tensors by the names they have in the call; the first is the measure for the rest.
+        **encodings: the tensors by their names in the call; the first is the reference for the others.
     """
     first_name, first = next(iter(encodings.items()))
     for name, tensor in encodings.items():

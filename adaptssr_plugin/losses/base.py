@@ -1,4 +1,4 @@
-"""What the losses share: which rows are compared with one another, and how a loss per row becomes one."""
+"""What the losses share: which rows are compared, and how the losses of rows are reduced to one."""
 
 from typing import get_args
 
@@ -22,10 +22,11 @@ class BatchLoss(nn.Module):
         reduction: "mean" over rows that have a negative, "sum", or "none" for ``(B,)``.
         gather: whether rows are compared with those of every process.
         chunk_size: rows of the similarity matrix held at once; None chooses for the device.
-        implementation: of the search for the hardest negative, "auto", "torch" or "triton".
+        implementation: of the search for the hardest negative, "auto", "torch" or "triton"; see
+            :class:`AdaptSSRLoss`.
 
     Raises:
-        InputError: an argument outside of the above; "triton" with ``gather`` or a soft negative.
+        InputError: an invalid argument; "triton" with ``gather`` or a soft negative.
     """
 
     def __init__(
@@ -58,19 +59,19 @@ class BatchLoss(nn.Module):
         return 0.0 if isinstance(self.negatives, str) else self.negatives
 
     def _compared(self, user_ids: Tensor | None, unit: bool, **encodings: Tensor) -> GatheredRows:
-        """Check encodings, m of ``(B, d)``, and stack them for all rows that are compared with one another.
+        """Check m encodings ``(B, d)`` and stack them, for all rows that are compared with one another.
 
         Args:
-            user_ids: as of the losses.
+            user_ids: as in the losses.
             unit: scale every vector to length 1.
-            **encodings: by the names that they have in the call.
+            **encodings: by their names in the call.
 
         Returns:
-            ``(N, m, d)`` in at least float32, the ids of these rows, and which rows are this process's: None, all.
+            ``(N, m, d)`` in at least float32, the ids of these rows, and which rows are this process's (None: all).
 
         Raises:
-            InputError: here as :func:`check_encodings`, on other processes for the refusal; fewer than two rows, with
-                ``gather`` on all processes together; processes that do not fit one another, on every process.
+            InputError: on this process, as :func:`check_encodings`; on the others, because this one refuses. Fewer
+                than two rows (with ``gather``, over all processes). On every process, if the processes differ.
         """
         if not self.gather:
             check_encodings(user_ids, minimum=2, **encodings)
@@ -85,16 +86,16 @@ class BatchLoss(nn.Module):
         return gathered._replace(vectors=unit_vectors(gathered.vectors)) if unit else gathered
 
     def _reduce(self, loss: Tensor, valid: Tensor | None, n_rows: int) -> Tensor:
-        """Reduce losses that are 0 where not ``valid``; the mean is over the valid rows.
+        """Reduce the losses of rows, which are 0 where not ``valid``. The mean is over the valid rows.
 
-        With ``gather`` the gradients of all processes make that of the whole batch: "mean" is this process's sum, times
-        the number of processes, over the valid rows of all, so that its average over the processes is the mean of the
-        whole batch. "sum" and "none" are this process's own.
+        With ``gather`` the gradients of all processes add up to that of the whole batch. "mean" is this process's sum,
+        times the number of processes, divided by the valid rows of all processes; its average over the processes is
+        the mean of the whole batch. "sum" and "none" are over this process's own rows.
 
         Args:
-            loss: ``(B, anchors)``, of which a row's loss is the mean, or ``(B,)``.
-            valid: bool ``(B,)``, which rows have a negative; None: all of them. One all-reduce makes the number of all.
-            n_rows: N, the valid rows of all processes together where ``valid`` is None.
+            loss: ``(B,)``, or ``(B, anchors)`` whose mean is the loss of a row.
+            valid: bool ``(B,)``, which rows have a negative; None: all. With ``gather`` one all-reduce counts them.
+            n_rows: N, the valid rows of all processes together if ``valid`` is None.
         """
         per_anchor = loss.dim() == 2
         if self.reduction == "none":

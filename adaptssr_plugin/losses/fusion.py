@@ -15,22 +15,22 @@ class AugmentationAdaptiveFusion(nn.Module):
     .. math:: \lambda_i = 1 - \tfrac14 \sum_{s \in \{\hat u_i, \hat u_i^+\}}
               \sum_{t \in \{\tilde u_i, \tilde u_i^+\}} \max(\mathrm{sim}(s, t), 0)
 
-    sim is the cosine. Near 0 where the two augmented views still say the same (rank them against other
-    users), near 1 where they have drifted apart (rank the implicit view above the augmented one).
+    sim is the cosine. λ is near 0 where the two augmented views are still similar: then the augmented view is ranked
+    against other users. λ is near 1 where they differ: then the implicit view is ranked above the augmented one.
 
     The defaults are the paper's. The authors' code differs in four points (METHODS.md, rows 1-4); its variant
     is ``AugmentationAdaptiveFusion(granularity="batch", terms=2, clamp=False)``.
 
     Args:
-        granularity: "sample": a λ per user; "batch": one for all, the mean over the batch (under a loss that gathers,
-            over the whole batch of all processes).
-        terms: 4: all cross pairs of the two views; 2: those of the anchor alone, so that the two sides of the
+        granularity: "sample": a λ per user; "batch": the mean over the batch for all users (in a loss with
+            ``gather``, over the batch of all processes).
+        terms: 4: all cross pairs of the two views; 2: only those of the anchor itself, so that the two sides of the
             loss get different coefficients.
         clamp: max(·, 0) of every similarity, which keeps λ in [0, 1].
         detach: no gradient through λ (the paper does not say; the authors' code detaches).
 
     Raises:
-        InputError: an argument outside of the above.
+        InputError: an invalid argument.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class AugmentationAdaptiveFusion(nn.Module):
             ``(B,)``, float32 for half-precision input; a batch scalar is expanded.
 
         Raises:
-            InputError: shapes, dtypes or devices that do not agree.
+            InputError: shapes, dtypes or devices that differ.
         """
         check_encodings(minimum=1, anchor=anchor, anchor_pos=anchor_pos, view=view, view_pos=view_pos)
         units = stacked_unit_vectors(anchor, anchor_pos, view, view_pos)  # (B, 4, d)
@@ -72,8 +72,8 @@ class AugmentationAdaptiveFusion(nn.Module):
     def from_similarities(self, cross: Tensor) -> Tensor:
         """Compute λ ``(B, ...)`` from the cosines ``(B, ..., 2, 2)`` of {anchor, anchor_pos} with {view, view_pos}.
 
-        The loss has the cosines already and calls this with those of both sides, ``(B, 2, 2, 2)``, unless a
-        subclass overrides :meth:`forward`: then it calls that, once per side, with unit vectors.
+        The loss already has the cosines and calls this method with those of both sides, ``(B, 2, 2, 2)``. If a subclass
+        overrides :meth:`forward`, the loss calls that instead, once per side, with unit vectors.
         """
         coefficient = adaptive_coefficient(cross.detach() if self.detach else cross, self.terms, self.clamp)
         if self.granularity == "batch":

@@ -1,4 +1,4 @@
-"""How an option is declared: its default and where that comes from, what it means, and which values it takes."""
+"""How an option is declared: its default and the default's origin, its meaning, and its valid values."""
 
 import dataclasses
 from collections.abc import Callable, Iterable
@@ -19,18 +19,18 @@ def option(
     """Declare an option.
 
     Args:
-        default: its value where nobody gives another.
-        text: what it means.
-        origin: where the default comes from: the paper, public code, or "ours" where neither settles it.
-        valid: whether a value is one that the option takes; None: every one of its type.
-        expected: which values it takes, in words.
+        default: the value if none is given.
+        text: the meaning.
+        origin: where the default comes from: the paper, public code, or "ours" if neither settles it.
+        valid: whether a value is valid; None: every value of its type is.
+        expected: the valid values, in words.
     """
     metadata = {"help": text, "origin": origin, "valid": valid, "expected": expected}
     return dataclasses.field(default=default, metadata=metadata)
 
 
 def meaning(field: "dataclasses.Field[Any]") -> str:
-    """Say what an option means, what its default is, and where that comes from."""
+    """Describe an option: its meaning, its default and the default's origin."""
     default = str(field.default).lower() if isinstance(field.default, bool) else field.default
     return f"{field.metadata['help']} Default: {default} ({field.metadata['origin']})."
 
@@ -61,7 +61,7 @@ def count(default: int, text: str, origin: str, least: int = 1) -> Any:
 
 
 def choice(default: str, choices: Iterable[str] | Callable[[], Iterable[str]], text: str, origin: str) -> Any:
-    """Declare one of several words; a function gives those that there are when a value is checked."""
+    """Declare one of several words. ``words`` may be a function, which is called when a value is checked."""
     if callable(choices):
         ask = choices
         return option(default, text, origin, lambda value: value in ask(), lambda: " or ".join(ask()))
@@ -81,11 +81,11 @@ def choice_or_positive(default: str, words: tuple[str, ...], text: str, origin: 
 
 
 def check_options(options: Any, prefix: str = "") -> None:
-    """Check every field of a frozen dataclass of options, and give numbers their type.
+    """Check every field of a frozen dataclass of options, and convert numbers to its type.
 
     Args:
         options: the instance, from its ``__post_init__``.
-        prefix: what users write before the names of its fields.
+        prefix: what users write before a field's name.
 
     Raises:
         InputError: a value of the wrong type or outside its range.
@@ -105,8 +105,8 @@ def read_yaml(source: Any) -> dict[str, Any]:
     """Read ``option: value`` lines from a path or a packaged file.
 
     Raises:
-        InputError: a file that cannot be read or holds something else.
-        ModuleNotFoundError: no PyYAML; the core alone does not bring it.
+        InputError: a file that cannot be read or has other contents.
+        ModuleNotFoundError: PyYAML is missing; it is not a dependency of the core.
     """
     try:
         import yaml
@@ -129,9 +129,9 @@ def read_yaml(source: Any) -> dict[str, Any]:
 
 
 def typed(name: str, value: Any, kind: Any) -> Any:
-    """Return ``value`` as ``kind``: an integer may stand for a number, and text such as 2e-4 is read as one.
+    """Return ``value`` as ``kind``. An integer counts as a number; text such as 2e-4 is read as a number.
 
-    ``str | float`` takes text that is no number, and numbers.
+    ``str | float`` takes numbers, and text that is not a number.
     """
     if float in (kind, *get_args(kind)) and not isinstance(value, bool):
         try:

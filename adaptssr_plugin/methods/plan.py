@@ -21,13 +21,13 @@ class StagePlan:
 
     Attributes:
         name: of the stage.
-        make: puts the stage around a fresh encoder; views come from the source.
-        epochs: how many.
+        make: makes the stage for a fresh encoder; views come from the source.
+        epochs: the number of epochs.
         learning_rate: Adam's.
         dropout: of the encoder in this stage.
-        select: which epoch moves on: best, last or epoch:K.
+        select: which epoch is passed to the next stage: best, last or epoch:K.
         takes: parts of the encoder that come from the stage before.
-        fills: its masked-item model, frozen, makes the views of the next stage.
+        fills: whether its masked-item model, frozen, makes the views of the next stage.
         item_lr_share: learning rate of the item table as a share of ``learning_rate``; with 0 it is frozen.
     """
 
@@ -43,13 +43,13 @@ class StagePlan:
 
 
 def stage_plans(recipe: Recipe) -> list[StagePlan]:
-    """Lay out the stages of a recipe: the warm-up, if it has one, and the method's own, if it has one.
+    """List the stages of a recipe: the warm-up and the method's own stage, as far as it has them.
 
-    A method whose views need a filler has the stage of masked items in any case. That stage is its warm-up too
-    with ``warm_start: mlm``; otherwise none of its weights move on.
+    A method whose views need a filler always has the stage of masked items. With ``warm_start: mlm`` that stage is
+    also its warm-up; otherwise none of its weights are passed on.
 
     Raises:
-        InputError: a ranking without dropout, which its first step would refuse, but only after the warm-up.
+        InputError: a ranking without dropout; its first step would refuse it, but only after the warm-up.
     """
     plans = []
     method = method_named(recipe.method)
@@ -74,7 +74,7 @@ def stage_plans(recipe: Recipe) -> list[StagePlan]:
         )
     if has_own:
         if method.views and recipe.loss == "adaptssr" and not recipe.dropout:
-            raise InputError("dropout: expected a number above 0, by which the implicit view lives, got 0.0")
+            raise InputError("dropout: expected a number above 0, which the implicit view needs, got 0.0")
         plans.append(
             StagePlan(
                 name=recipe.method,
@@ -91,7 +91,7 @@ def stage_plans(recipe: Recipe) -> list[StagePlan]:
 
 
 def _from_warm_up(recipe: Recipe) -> tuple[str, ...]:
-    """Say which parts the warm-up hands on: the pooling query only where it was trained."""
+    """Return the parts of the encoder that the warm-up passes on: the pooling query only if it was trained."""
     if recipe.warm_start != "mlm":
         return ()
     return WHOLE_ENCODER if recipe.mlm_pooled else MLM_TO_RANKING
@@ -110,8 +110,8 @@ def _own_stage(method: Method, recipe: Recipe, encoder: UserEncoder, source: Vie
 
 
 def _interest_penalty(encoder: UserEncoder, weight: float) -> Callable[[], Tensor] | None:
-    """Give the weighted overlap of an encoder's interests; None where it has but one, or the weight is 0."""
-    pooling = getattr(encoder, "pooling", None)  # which encoders of another kind need not have
+    """Return the weighted overlap of an encoder's interests; None if it has only one or the weight is 0."""
+    pooling = getattr(encoder, "pooling", None)  # other kinds of encoder need not have it
     if not isinstance(pooling, InterestPooling) or not weight:
         return None
     return lambda: weight * pooling.overlap()

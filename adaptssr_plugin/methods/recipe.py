@@ -1,7 +1,7 @@
-"""Every option of pre-training and fine-tuning: its meaning, type, range and default, in one place.
+"""Every option of pre-training and fine-tuning: its meaning, type, range and default.
 
-An option's value comes from, later ones first: the command line or ``options``, the user's yaml files, the
-preset, the method's packaged yaml, the defaults here.
+A value comes from, later ones first: the command line or ``options``, the user's YAML files, the preset, the method's
+packaged YAML file, the defaults here.
 """
 
 import dataclasses
@@ -30,10 +30,10 @@ def _select(text: str, origin: str) -> Any:
 
 @dataclass(frozen=True)
 class Recipe(UserLevelOptions):
-    """The options of a run, each with its meaning and where its default comes from."""
+    """The options of a run, each with its meaning and the origin of its default."""
 
     method: str = option("adaptssr", "Pre-training method.", "ours")
-    preset: str = option("paper", "Named set of options: the paper's, or those of the authors' code.", "ours")
+    preset: str = option("paper", "Named set of options; paper: the paper's settings.", "ours")
 
     encoder: str = choice(
         "transformer", available_encoders, "User model: the paper's Transformer, or another.", "the paper"
@@ -42,54 +42,50 @@ class Recipe(UserLevelOptions):
     n_layers: int = count(2, "Transformer layers.", "the paper")
     n_heads: int = count(2, "Attention heads; a divisor of dim.", "the paper")
     ff_dim: int = count(256, "Width of the feed-forward part.", "the authors' code")
-    max_len: int = count(100, "Newest behaviours kept of a user.", "the paper, for TTL")
-    embed_norm: bool = option(
-        True, "Layer norm on item + position, which the paper's Eq. 2 lacks.", "the authors' code"
-    )
-    embed_dropout: bool = option(
-        True, "Dropout on item + position, which the paper's Eq. 2 lacks.", "the authors' code"
-    )
+    max_len: int = count(100, "Number of newest behaviours of a user that are used.", "the paper, for TTL")
+    embed_norm: bool = option(True, "Layer norm on item + position; the paper's Eq. 2 has none.", "the authors' code")
+    embed_dropout: bool = option(True, "Dropout on item + position; the paper's Eq. 2 has none.", "the authors' code")
     interests: int = count(
-        1, "Vectors that a user is pooled into: 1 (Eq. 3-4), or a dictionary of more (idicl: 4).", "the paper, Eq. 3-4"
+        1, "Pooled vectors per user: 1 (Eq. 3-4), or a dictionary of several (idicl: 4).", "the paper, Eq. 3-4"
     )
 
     item_init: str = choice(
         "random",
         ("random", "svd"),
-        "Item table that every stage starts from: random, or by a truncated SVD of the training users' histories.",
+        "Initial item table of every stage: random, or svd, a truncated SVD of the training users' histories.",
         "the authors' code",
     )
     warm_start: str = option(
         "mlm",
-        "Where the method's own stage starts: mlm, a stage of masked items before it; none; or the folder of a "
-        "finished pre-training, whose whole encoder it takes (items that both have by token).",
+        "Start of the method's own stage: mlm, a stage of masked items before it; none; or the folder of a "
+        "finished pre-training, whose encoder is loaded (item vectors are matched by token).",
         "the paper",
         lambda value: bool(value.strip()),
         "mlm, none or the folder of a finished pre-training",
     )
-    mlm_epochs: int = count(20, "Epochs of masked items.", "the authors' code")
+    mlm_epochs: int = count(20, "Epochs of the masked-item stage.", "the authors' code")
     mlm_learning_rate: float = positive(2e-4, "Adam's learning rate for masked items.", "the paper")
-    mlm_dropout: float = rate(0.1, "Dropout during masked items.", "the paper")
-    mlm_ratio: float = share(0.3, "Share of behaviours masked.", "the authors' code")
+    mlm_dropout: float = rate(0.1, "Dropout in the masked-item stage.", "the paper")
+    mlm_ratio: float = share(0.3, "Share of behaviours that are masked.", "the authors' code")
     mlm_softmax: str = choice(
         "full",
         ("full", "sampled"),
-        "Masked items against the whole catalogue, or a sample drawn in every step.",
+        "Masked items are compared with the full catalogue, or with a sample drawn in every step.",
         "the authors' code",
     )
-    mlm_sample_share: float = share(0.2, "Share of the catalogue that mlm_softmax sampled draws.", "PeterRec's code")
+    mlm_sample_share: float = share(0.2, "Share of the catalogue drawn by mlm_softmax sampled.", "PeterRec's code")
     mlm_pooled: float = fraction(
-        0.0, "Share of the masked items' loss that predicts them from the user vector too.", "the paper, which has none"
+        0.0, "Share of the masked-item loss that predicts from the user vector.", "ours; the paper has no such term"
     )
     mlm_beside: float = option(
         0.0,
-        "Weight of masked items beside the loss on two views, in the method's own stage.",
-        "the paper, which has none",
+        "Weight of a masked-item loss added to the loss on two views, in the method's own stage.",
+        "ours; the paper has no such term",
         lambda value: 0 <= value < float("inf"),
         "0 or more",
     )
     mlm_select: str = _select(
-        "Which epoch of masked items moves on: best (validation accuracy), last or epoch:K.", "ours"
+        "Epoch of masked items that is passed on: best (validation accuracy), last or epoch:K.", "ours"
     )
 
     loss: str = choice(
@@ -97,45 +93,45 @@ class Recipe(UserLevelOptions):
     )
     interest_penalty: float = option(
         1.0,
-        "Weight of the overlap of several interests in the loss on two views.",
-        "the authors' code, whose scripts have one interest",
+        "Weight of the penalty on the overlap of several interests, added to the loss on two views.",
+        "the authors' code, whose scripts use one interest",
         lambda value: 0 <= value < float("inf"),
         "0 or more",
     )
-    ptum_negatives: int = count(4, "ptum: behaviours of others that every behaviour is told from.", "PTUM's code")
-    ptum_next: int = count(2, "ptum: newest behaviours that are hidden and predicted, K.", "PTUM's code")
-    ptum_weight: float = positive(1.0, "ptum: weight of the next behaviours beside the masked one.", "PTUM's code")
+    ptum_negatives: int = count(4, "ptum: negatives for every predicted behaviour.", "PTUM's code")
+    ptum_next: int = count(2, "ptum: number K of newest behaviours that are hidden and predicted.", "PTUM's code")
+    ptum_weight: float = positive(1.0, "ptum: weight of the next behaviours against the masked one.", "PTUM's code")
     ptum_negatives_from: str = choice(
-        "history", ("history", "uniform"), "ptum: behaviours of random users, or items drawn uniformly.", "PTUM's code"
+        "history", ("history", "uniform"), "ptum: negatives from random users' histories, or uniform.", "PTUM's code"
     )
 
-    epochs: int = count(20, "Epochs of the method's own stage; 0 leaves it out.", "the authors' code", least=0)
+    epochs: int = count(20, "Epochs of the method's own stage; 0 skips it.", "the authors' code", least=0)
     learning_rate: float = positive(2e-4, "Adam's learning rate.", "the paper")
     item_lr_share: float = fraction(
         1.0,
-        "Learning rate of the item table, in every stage, as a share of the others'; 0 freezes it: no gradient.",
+        "Learning rate of the item table in pre-training, relative to all other weights; 0 freezes the table.",
         "the authors' code",
     )
-    dropout: float = rate(0.1, "Dropout of the encoder; the implicit view lives by it.", "the paper")
+    dropout: float = rate(0.1, "Dropout of the encoder; the implicit view needs it.", "the paper")
     batch_size: int = count(128, "Users in a batch.", "the paper", least=2)
     micro_batch: int = count(
-        0, "Two views: users encoded at once, by gradient caching; 0: a whole batch.", "ours", least=0
+        0, "Two views: users encoded at once, by gradient caching; 0: the whole batch.", "ours", least=0
     )
     select: str = _select(
-        "Which epoch becomes the model: best (validation criterion), last or epoch:K.",
-        "the paper, by a criterion of ours",
+        "Epoch that becomes the model: best (validation criterion), last or epoch:K.",
+        "the paper; the criterion is ours",
     )
     history: str = choice(
         "whole",
         ("whole", "older"),
-        "What is trained on of every user's training history: all of it, or its older half, so that adaptssr "
-        "reidentify can ask with the newer one.",
+        "Part of every user's training history that is used: whole, or older, its older half, for adaptssr "
+        "reidentify, which looks at the newer half.",
         "the paper",
     )
     valid_share: float = option(
         0.1, "Share of users held out for validation.", "the paper", lambda value: 0 < value < 1, "a number in (0, 1)"
     )
-    stopping_step: int = count(10, "Epochs without a better one after which a stage stops.", "RecBole")
+    stopping_step: int = count(10, "Epochs without improvement after which a stage stops.", "RecBole")
     clip_grad_norm: float = option(
         0.0,
         "Largest norm of the gradient; 0: no clipping.",
@@ -152,7 +148,7 @@ class Recipe(UserLevelOptions):
     ft_epochs: int = count(5, "Epochs of fine-tuning.", "the authors' code")
     ft_learning_rate: float = positive(2e-4, "Adam's learning rate in fine-tuning.", "the paper")
     ft_item_lr_share: float = fraction(
-        1.0, "Fine-tuning: item_lr_share, for the item table of the pre-trained model.", "the authors' code"
+        1.0, "Fine-tuning: as item_lr_share, for the item table of the pre-trained model.", "the authors' code"
     )
     ft_batch_size: int = count(128, "Users in a batch of fine-tuning.", "the paper")
     ft_dropout: float = rate(0.1, "Dropout of the encoder in fine-tuning.", "the paper")
@@ -167,26 +163,26 @@ class Recipe(UserLevelOptions):
     ft_neg_exclude: str = choice(
         "all",
         ("all", "train"),
-        "Cold recommendation: which of a user's positives are never drawn as negatives, the held-out ones among them.",
+        "Cold recommendation: which positives of a user are never drawn as negatives: all, or the training rows'.",
         "the authors' code",
     )
     ft_split_unit: str = choice(
         "pair",
         ("pair", "user"),
-        "Cold recommendation: split over pairs of user and item, or over users.",
+        "Cold recommendation: split by pairs of user and item, or by users.",
         "the authors' code",
     )
     ft_ties: str = choice(
         "pessimistic",
         ("pessimistic", "optimistic", "mean"),
-        "Cold recommendation: where a target stands among items of its own score.",
+        "Cold recommendation: rank of a target among items of the same score.",
         "ours",
     )
     ft_tune: str = choice(
         "all",
         ("all", "head", "adapter", "lora", "item_adapter", "linear"),
-        "What fine-tuning trains besides the head: all weights, none, adapters, low-rank updates, or one adapter "
-        "behind the item table; linear: a logistic regression on frozen user vectors in place of fine-tuning.",
+        "What is trained besides the head: all weights, none, adapters, low-rank updates, or one adapter after the "
+        "item table. linear: no fine-tuning, a logistic regression on frozen user vectors.",
         "the authors' code",
     )
     ft_rank: int = count(8, "Width of adapters, and rank of low-rank updates.", "ours")
@@ -223,7 +219,7 @@ class Recipe(UserLevelOptions):
                 raise InputError(f"{name}: expected one of the {epochs} epochs, got {value!r}")
 
     def encoder_arguments(self, n_items: int) -> dict[str, Any]:
-        """Arguments of :func:`make_encoder` but dropout, which differs from stage to stage."""
+        """Arguments of :func:`make_encoder` except dropout, which differs from stage to stage."""
         takes = encoder_kind(self.encoder).takes
         return {"kind": self.encoder, "n_items": n_items, **{name: getattr(self, name) for name in takes}}
 
@@ -252,17 +248,17 @@ def recipe(
     options: Mapping[str, Any] | None = None,
     yaml_files: Iterable[str | Path] = (),
 ) -> Recipe:
-    """Put a recipe together.
+    """Make a recipe.
 
     Args:
         method: one of :func:`available`.
         preset: one of :func:`presets`.
-        options: single options, which win over everything else.
-        yaml_files: files of options, later ones winning.
+        options: single options, which override everything else.
+        yaml_files: files of options; later ones override earlier ones.
 
     Raises:
-        InputError: an unknown name, an unreadable file, a value outside its range, another method or preset
-            among the options, or a preset that has nothing for this method.
+        InputError: an unknown name, an unreadable file, a value out of range, another method or preset among the
+            options, or a preset without values for this method.
     """
     _check_name("method", method, available())
     _check_name("preset", preset, presets())
@@ -282,10 +278,10 @@ def recipe(
 
 
 def _preset_for(preset: str, method: str) -> dict[str, Any]:
-    """Read a preset: its options for all methods, and under those its part for this one, ``method: {option: value}``.
+    """Read a preset: its options for all methods, and those for this one under ``method: {option: value}``.
 
     Raises:
-        InputError: a preset that consists of parts, none of which is this method's.
+        InputError: a preset that has values for other methods only.
     """
     content = read_yaml(_PACKAGE / "presets" / f"{preset}.yaml")
     parts = {name: content.pop(name) for name in list(content) if isinstance(content[name], dict)}

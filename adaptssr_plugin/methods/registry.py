@@ -1,4 +1,4 @@
-"""The methods by name. One method is one file that registers it, and one yaml with its defaults."""
+"""The methods by name. One method is one file that registers it, and one YAML file with its defaults."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ _PACKAGED = files(__package__) / "defaults"
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the paper's Table 2, or one of your own.
+    """A row of the paper's Table 2, or a method of your own.
 
     Attributes:
-        name: by which it is asked for.
-        evidence: what its parts rest on: the authors' code, a paper, or our reconstruction.
-        views: makes its two views of a sequence, for methods that compare views; they run under either loss.
-        stage: puts its stage around an encoder by ``(recipe, encoder, source)``, for methods of another kind.
-        needs_filler: whether its views come from a frozen masked-item model, which is trained before.
-        defaults: yaml of its defaults; None: ``defaults/<name>.yaml`` of this package.
+        name: of the method.
+        evidence: the sources of its parts: the authors' code, a paper, or our reconstruction.
+        views: makes its two views of a sequence, for methods that compare views; they work with either loss.
+        stage: makes its stage for an encoder from ``(recipe, encoder, source)``, for other methods.
+        needs_filler: whether its views come from a frozen masked-item model, which is trained first.
+        defaults: YAML file of its defaults; None: ``defaults/<name>.yaml`` of this package.
     """
 
     name: str
@@ -40,7 +40,7 @@ _methods: dict[str, Method] = {}
 
 
 def register(method: Method) -> Method:
-    """Make a method known by its name; returns it.
+    """Register a method under its name; returns it.
 
     Raises:
         InputError: the name is taken, or the method has both views and a stage.
@@ -55,7 +55,7 @@ def register(method: Method) -> Method:
 
 
 def unregister(name: str) -> None:
-    """Forget a method; nothing happens if there is none of that name."""
+    """Remove a method; an unknown name is ignored."""
     _methods.pop(name, None)
 
 
@@ -65,7 +65,7 @@ def available() -> list[str]:
 
 
 def view_methods(with_filler: bool = True) -> list[str]:
-    """Names of the methods that compare two views; without those whose views a trained model makes, if asked to."""
+    """Names of the methods that compare two views; ``with_filler=False`` leaves out those that need a trained model."""
     return [
         name
         for name in available()
@@ -74,10 +74,10 @@ def view_methods(with_filler: bool = True) -> list[str]:
 
 
 def method_named(name: str) -> Method:
-    """Look a method up.
+    """Return the method of a name.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: an unknown name.
     """
     if name not in _methods:
         raise InputError(f"method: expected one of {', '.join(available())}, got {name!r}")
@@ -85,7 +85,7 @@ def method_named(name: str) -> Method:
 
 
 def defaults_of(name: str) -> Any:
-    """Give the yaml of a method's defaults, to be read."""
+    """Return the YAML file of a method's defaults."""
     method = method_named(name)
     return method.defaults if method.defaults is not None else _PACKAGED / f"{name}.yaml"
 
@@ -94,7 +94,7 @@ def make_views(method: str, options: ComparisonOptions, source: ViewSource) -> V
     """Make the view provider of a method.
 
     Raises:
-        InputError: an unknown method, or one that compares no views.
+        InputError: an unknown method, or one that does not compare views.
     """
     views = method_named(method).views
     if views is None:

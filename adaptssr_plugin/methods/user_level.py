@@ -1,6 +1,6 @@
-"""Options of views that need more than the batch: whole users, epochs, or a model trained before.
+"""Options of views that need more than the batch: whole users, epochs, or a model trained first.
 
-A recipe has them; a RecBole run, whose rows are prefixes of histories, does not.
+Recipes have these options. A RecBole run, whose rows are prefixes of histories, does not.
 """
 
 from dataclasses import dataclass
@@ -12,49 +12,47 @@ from .options import choice, count, option, positive, share
 
 @dataclass(frozen=True)
 class UserLevelOptions(ComparisonOptions):
-    """Options of ccl's filler and curriculum, of duorec's key and of coserec's correlation."""
+    """Options of ccl's filler and curriculum, duorec's key and coserec's correlation."""
 
     fill_ratio: float = share(
-        0.3, "ccl: share of behaviours that are masked and filled.", "ours; CCL's code grows its mask to it"
+        0.3, "ccl: share of behaviours that are masked and filled.", "ours; CCL's code increases its mask up to it"
     )
     fill: str = choice("sample", ("sample", "argmax"), "ccl: draw the filled item, or take the likeliest.", "ours")
-    fill_top_k: int = count(50, "ccl: how many of the likeliest items are drawn from.", "ours")
+    fill_top_k: int = count(50, "ccl: number of likeliest items to draw from.", "ours")
     fill_temperature: float = positive(1.0, "ccl: temperature of that draw.", "ours")
-    fill_ban_original: bool = option(False, "ccl: never fill in the item that stood there.", "ours")
-    fill_one_side: bool = option(False, "ccl: the first view is the sequence as it is.", "ours")
+    fill_ban_original: bool = option(False, "ccl: never fill in the original item.", "ours")
+    fill_one_side: bool = option(False, "ccl: the first view is the unchanged sequence.", "ours")
     curriculum: str = choice(
         "none",
         ("none", "ratio_linear", "scored"),
-        "ccl: the same fill_ratio throughout, growing to it by equal steps, or candidates from easy to hard.",
+        "ccl: none: constant fill_ratio; ratio_linear: it grows in equal steps; scored: candidates from easy to hard.",
         "ours",
     )
     curriculum_epochs: int = count(
         0,
-        "ccl: epochs of one step of ratio_linear; 0: five, or a quarter of the epochs where that is less.",
+        "ccl: epochs per step of ratio_linear; 0: five, or a quarter of the epochs if that is less.",
         "CCL's code has five; the quarter is ours",
         least=0,
     )
-    curriculum_candidates: int = count(
-        5, "ccl: candidates for each view that scored sorts by their difficulty.", "ours"
-    )
+    curriculum_candidates: int = count(5, "ccl: candidates per view that scored sorts by difficulty.", "ours")
     curriculum_stages: int = count(
-        0, "ccl: stages of scored, which share the epochs equally; 0: as many as candidates.", "ours", least=0
+        0, "ccl: number of stages of scored, which share the epochs equally; 0: one per candidate.", "ours", least=0
     )
     duorec_key: str = choice(
         "last_kept",
         ("last_kept", "last_dropped"),
-        "duorec: the last behaviour is the key and stays, or is hidden from both views, as a next item is.",
-        "the paper, of DuoRec for user models",
+        "duorec: key of a user: last_kept, the last behaviour; last_dropped, the same, hidden from both views.",
+        "the paper, on DuoRec for user models",
     )
-    skip_identical: bool = option(False, "duorec: never pair two users of the same history.", "DuoRec's code")
+    skip_identical: bool = option(False, "duorec: never pair two users with the same history.", "DuoRec's code")
     mask_same_key: bool = option(
-        False, "duorec: users of the same key are no negatives of each other.", "DuoRec's code"
+        False, "duorec: users with the same key are not negatives of each other.", "DuoRec's code"
     )
     correlation: str = choice(
         "memory",
         ("memory", "model", "hybrid", "random"),
-        "coserec: correlated by users in common, by the model's item table, by the stronger of both; or random items.",
-        "ours; CoSeRec's code goes on to the hybrid",
+        "coserec: correlation by common users (memory), by the model's item table, by the stronger of both, or random.",
+        "ours; CoSeRec's code switches to the hybrid",
     )
     correlation_warmup: int = option(
         -1,
@@ -65,13 +63,13 @@ class UserLevelOptions(ComparisonOptions):
     )
 
     def check_curriculum(self, epochs: int) -> None:
-        """Check what the stages of a scored curriculum ask for.
+        """Check the stages of a scored curriculum.
 
         Args:
-            epochs: of the method's own stage; 0: there is none.
+            epochs: of the method's own stage; 0: no such stage.
 
         Raises:
-            InputError: options that do not go together.
+            InputError: options that exclude each other.
         """
         if self.curriculum != "scored" or not epochs:
             return

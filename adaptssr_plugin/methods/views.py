@@ -1,4 +1,4 @@
-"""What view providers are made of."""
+"""The training data from which view providers are made."""
 
 from typing import Literal, Protocol
 
@@ -11,24 +11,24 @@ from ..errors import InputError
 
 
 class ViewSource(Protocol):
-    """The training data that some view providers are made of; nothing of it is computed unless asked for."""
+    """The training data that some view providers need; each part is computed only when it is asked for."""
 
     @property
     def n_items(self) -> int:
-        """Items, the padding id 0 included."""
+        """The number of items, including the padding id 0."""
         ...
 
     @property
     def max_len(self) -> int:
-        """The longest sequence that the encoder takes."""
+        """The longest sequence that the encoder accepts."""
         ...
 
     def histories(self) -> BehaviourCorpus:
-        """Give the training histories, one row per user."""
+        """Return the training histories, one row per user."""
         ...
 
     def same_target(self) -> SameTargetPair:
-        """Give pairs of rows that share their key item."""
+        """Return pairs of rows with the same key item."""
         ...
 
 
@@ -37,11 +37,11 @@ class UserHistories:
 
     Args:
         corpus: all histories; the rows of batches are its rows.
-        max_len: the longest sequence that the encoder takes.
-        train_rows: (R,) integers, the users that views may be made of: those of the training split. None: all.
+        max_len: the longest sequence that the encoder accepts.
+        train_rows: (R,) integers, the users of whom views may be made: those of the training split. None: all.
 
     Attributes:
-        filler: a trained masked-item model, for views that need one; None until there is one.
+        filler: a trained masked-item model, for views that need one; None before it is trained.
     """
 
     def __init__(self, corpus: BehaviourCorpus, max_len: int, train_rows: npt.NDArray[np.int64] | None = None) -> None:
@@ -52,18 +52,18 @@ class UserHistories:
         self._train_rows = train_rows
 
     def histories(self) -> BehaviourCorpus:
-        """Give the histories of the training split."""
+        """Return the histories of the training split."""
         return self._corpus if self._train_rows is None else self._corpus.select(self._train_rows)
 
     def same_target(
         self, key: Literal["last_kept", "last_dropped"] = "last_kept", *, skip_identical: bool = False
     ) -> SameTargetPair:
-        """Give pairs of users whose last behaviour is the same item; arguments as :func:`same_target_pair`."""
+        """Return pairs of users whose last behaviour is the same item; arguments as :func:`same_target_pair`."""
         return same_target_pair(self._corpus, key, skip_identical=skip_identical, candidates=self._train_rows)
 
 
 def filler_of(source: ViewSource) -> Filler:
-    """Give the masked-item model that a source of views has.
+    """Return the masked-item model of a source of views.
 
     Raises:
         InputError: it has none.

@@ -1,8 +1,8 @@
-"""RecBole 1.2.1 as this package uses it: the only room that imports recbole."""
+"""RecBole 1.2.1 as this package uses it: the only package here that imports recbole."""
 
 from adaptssr_plugin.recbole.requirements import require_recbole
 
-require_recbole()  # before anything below imports RecBole: says what to type where it is missing
+require_recbole()  # before RecBole is imported below: if it is missing, the error says what to type
 
 from recbole.config import Config  # noqa: E402
 

@@ -1,4 +1,4 @@
-"""What this room needs installed, and the one message that says how to get it."""
+"""What this package needs installed, and the message that says how to install it."""
 
 import importlib
 import importlib.metadata
@@ -12,9 +12,9 @@ from ..errors import INSTALL
 
 RECBOLE_VERSION = "1.2.1"
 
-# Everything of RecBole that this room builds on. The sequential models stand here because of
-# recbole/model/sequential_recommender/sine.py:25, which switches autograd's anomaly mode on when it is imported,
-# and which any look-up of a model by name imports: imported once, below, it has nothing left to switch.
+# The parts of RecBole on which this package builds. The sequential models are listed because of
+# recbole/model/sequential_recommender/sine.py:25, which switches autograd's anomaly mode on when it is imported, and
+# any look-up of a model by name imports it. Imported once, below, it cannot do so later.
 _MODULES = (
     "recbole.config",
     "recbole.data",
@@ -26,10 +26,10 @@ _MODULES = (
 
 
 def require_recbole() -> None:
-    """Import what is needed of RecBole, leaving warnings filters and anomaly mode as they were.
+    """Import what is needed of RecBole, and keep warnings filters and anomaly mode as they were.
 
     Raises:
-        ImportError: RecBole, or something that it imports, is missing or of a version that does not work.
+        ImportError: RecBole, or a package that it imports, is missing or has a version that does not work.
     """
     _check_versions()
     try:
@@ -43,7 +43,7 @@ def require_recbole() -> None:
 
 @contextmanager
 def anomaly_mode_kept() -> Iterator[None]:
-    """Put autograd's anomaly mode back, whatever is imported or done within."""
+    """Restore autograd's anomaly mode, whatever is imported or done within this context."""
     before = torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a result depends on, beside its inputs."""
+"""The versions of the software on which a result depends."""
 
 import platform
 
@@ -10,11 +10,11 @@ from .. import __version__
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
+    """Return the versions of the packages on which a result depends."""
     return {
         "adaptssr_plugin": __version__,
         "python": platform.python_version(),
-        "torch": str(torch.__version__),  # of a class of its own, which a checkpoint may not hold
+        "torch": str(torch.__version__),  # its class is a subclass of str, which a checkpoint may not hold
         "numpy": np.__version__,
         "recbole": recbole.__version__,
     }

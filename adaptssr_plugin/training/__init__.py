@@ -1,6 +1,6 @@
-"""What a stage of training is: its step, its validation criterion, what moves on to the next; files of a run.
+"""The parts of a training: stages (step, validation criterion, what the next stage takes over) and the files of a run.
 
-No loop over epochs lives here: RecBole's trainer turns the crank (:mod:`adaptssr_plugin.recbole`).
+There is no loop over epochs here: RecBole's trainer runs it (:mod:`adaptssr_plugin.recbole`).
 """
 
 from .artefacts import Artefact, load_artefact, save_artefact

@@ -1,7 +1,7 @@
 """A pre-trained user model as files that other systems can read.
 
 A folder holds ``model.safetensors`` (weights), ``model.json`` (sizes of the encoder and how it was made),
-``items.json`` (the token of every item id, [PAD] first), and ``MODEL_CARD.md``, which says the same to people.
+``items.json`` (the token of every item id, [PAD] first), and ``MODEL_CARD.md``, the same for people to read.
 """
 
 import json
@@ -23,11 +23,11 @@ _FOR_PEOPLE = "MODEL_CARD.md"
 
 @dataclass(frozen=True)
 class Artefact:
-    """A pre-trained model as loaded.
+    """A loaded pre-trained model.
 
     Attributes:
         encoder_arguments: of :class:`UserEncoder`, ``n_items`` included.
-        weights: its ``state_dict``.
+        weights: the ``state_dict`` of the encoder.
         card: how it was made: dataset, recipe, metrics, seeds, versions.
         item_tokens: ``(n_items,)`` strings, the token of every id; [0] is the padding.
     """
@@ -47,11 +47,11 @@ def save_artefact(
 ) -> list[Path]:
     """Write a model's files into ``folder``; returns their paths. Arguments as :class:`Artefact`.
 
-    All or none: the files of a model that is there already are replaced when those of this one are whole, and at no
-    moment is there a card beside weights or items that are not its own.
+    All or none: the files of a previous model are replaced only after all files of this one are written, and a card
+    never lies beside weights or items of another model.
 
     Raises:
-        OSError: a full disk or the like; the files are as they were.
+        OSError: a full disk or the like; the previous files are unchanged.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -83,7 +83,7 @@ def load_artefact(folder: Path) -> Artefact:
     """Read a model's files.
 
     Raises:
-        InputError: a folder that holds no such files, or damaged ones.
+        InputError: a folder without such files, or damaged files.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -99,7 +99,7 @@ def load_artefact(folder: Path) -> Artefact:
         item_tokens = np.array(tokens, dtype=np.str_).reshape(arguments["n_items"])
         numbers = sum(tensor.numel() for tensor in weights.values())
         for name, size in arguments.items():
-            if isinstance(size, int) and size > numbers:  # else it would be made before it is found not to fit
+            if isinstance(size, int) and size > numbers:  # checked before a tensor of that size is made
                 raise ValueError(f"{name} is {size}, but there are {numbers} weights")
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
         raise InputError(f"model: cannot read the files in {folder}: {' '.join(str(error).split())}") from None
@@ -107,10 +107,10 @@ def load_artefact(folder: Path) -> Artefact:
 
 
 def encoder_of(artefact: Artefact, folder: Path) -> UserEncoder:
-    """Make the encoder of a loaded model, on the CPU, in evaluation mode.
+    """Make the encoder of a loaded model on the CPU, in evaluation mode.
 
     Raises:
-        InputError: sizes, weights and card that do not fit one another.
+        InputError: sizes, weights and card that do not agree.
     """
     try:
         encoder: UserEncoder = make_encoder(**artefact.encoder_arguments)
@@ -121,7 +121,7 @@ def encoder_of(artefact: Artefact, folder: Path) -> UserEncoder:
 
 
 def misfit(folder: Path, error: Exception) -> InputError:
-    """Make the error for files of a model that can be read and do not fit one another."""
+    """Make the error for files of a model that can be read but do not agree."""
     return InputError(f"model: the files in {folder} do not fit: {str(error).splitlines()[-1].strip()}")
 
 

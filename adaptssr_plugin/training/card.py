@@ -1,9 +1,9 @@
-"""The card of a pre-trained model: data, method, metrics, seeds and versions, for people who find its files."""
+"""The model card of a pre-trained model: data, method, metrics, seeds and versions, for people who find its files."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-# What says most of a recipe; model.json has all of it.
+# The most important options of a recipe; model.json has all.
 _METHOD = ("method", "preset", "loss", "history", "warm_start", "mlm_epochs", "epochs", "learning_rate", "batch_size",
            "dropout")  # fmt: skip
 _SEEDS = ("seed", "split_seed", "valid_share")
@@ -13,11 +13,11 @@ _FILES = {
     "items.json": "the token of every item id, the padding first",
 }
 _USE = """\
-The vectors of users, new ones among them (`adaptssr embed --help` names the forms of input):
+Vectors of users, including new ones (`adaptssr embed --help` lists the forms of input):
 
     adaptssr embed DIR --input users.parquet --output vectors.parquet
 
-The weights by themselves, with nothing but safetensors and torch, or as a graph that torch alone runs:
+The weights alone, with safetensors and torch, or as a graph that torch runs by itself:
 
     weights = safetensors.torch.load_file("DIR/model.safetensors")
     adaptssr export DIR --output encoder.pt2
@@ -29,7 +29,7 @@ def model_card(encoder_arguments: Mapping[str, Any], card: Mapping[str, Any]) ->
 
     Args:
         encoder_arguments: of the encoder, ``n_items`` included.
-        card: how it was made, as ``model.json`` has it; what is missing is left out.
+        card: how it was made, as in ``model.json``; missing parts are left out.
     """
     recipe, dataset = card.get("recipe", {}), card.get("dataset")
     by, on = f" by {recipe['method']}" if "method" in recipe else "", f" on {dataset}" if dataset else ""
@@ -38,9 +38,9 @@ def model_card(encoder_arguments: Mapping[str, Any], card: Mapping[str, Any]) ->
     parts = [
         "---\nlibrary_name: adaptssr-plugin\ntags: [recommender-systems, user-modelling, self-supervised]\n---",
         f"# User model pre-trained{by}{on}",
-        "From a user's behaviours, oldest first, to a vector. Trained without labels; see the paper, AdaptSSR "
-        "(NeurIPS 2023), for what it is meant for. The vectors carry what the behaviours of these users tell, their "
-        "biases too: nobody has looked into that for this model.",
+        "Maps a user's behaviours, oldest first, to a vector. Trained without labels; for the intended use see the "
+        "paper, AdaptSSR (NeurIPS 2023). The vectors carry what these users' behaviours reveal, including their "
+        "biases; nobody has examined these for this model.",
         *_section("Data", _table(("", ""), {**data, **filters}.items())),
         *_section("Method", _table(("Option", "Value"), _chosen(recipe, _METHOD))),
         *_section("Encoder", _table(("Size", "Value"), encoder_arguments.items())),
@@ -63,7 +63,7 @@ def _chosen(recipe: Mapping[str, Any], names: Iterable[str]) -> list[tuple[str, 
 
 
 def _metrics(stages: Sequence[Mapping[str, Any]]) -> str:
-    """Show the validation numbers of the epoch that moved on, stage by stage."""
+    """Show the validation numbers of the selected epoch of every stage."""
     rows = []
     for stage in stages:
         numbers = stage["history"][stage["selected_epoch"] - 1]

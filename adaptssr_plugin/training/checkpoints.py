@@ -1,4 +1,4 @@
-"""Checkpoints that are either whole or not there, and that load without executing anything."""
+"""Checkpoints that are complete or absent, and that load without executing code."""
 
 import contextlib
 import os
@@ -12,34 +12,34 @@ import torch
 
 from ..errors import DamagedCheckpointError, InputError
 
-_OUT_OF_MEMORY = (MemoryError, torch.cuda.OutOfMemoryError)  # says nothing of the file
+_OUT_OF_MEMORY = (MemoryError, torch.cuda.OutOfMemoryError)  # not caused by the file
 
 
 def write_atomically(path: Path, write: Callable[[Path], None], keep: Path | None = None) -> None:
-    """Write a file beside ``path`` and put it in place in one move, so that no reader sees half of it.
+    """Write a temporary file beside ``path`` and move it into place, so that no reader sees an incomplete file.
 
     Args:
         path: the file to make or replace.
         write: writes to the path that it is given.
-        keep: where the file goes that is there now; None: nowhere.
+        keep: where the previous file is moved to; None: it is replaced.
 
     Raises:
-        OSError: a full disk or the like; ``path`` and ``keep`` are as they were.
+        OSError: a full disk or the like; ``path`` and ``keep`` are unchanged.
     """
     write_together({path: write}, keep)
 
 
 def write_together(files: Mapping[Path, Callable[[Path], None]], keep: Path | None = None) -> None:
-    """Write files that belong together: all of them beside their places first, then moved there one by one.
+    """Write files that belong together: first all of them as temporary files, then move them into place one by one.
 
-    The last one is taken away before any other is replaced, and comes last: files of which it is one are of one kind.
+    The last file is removed before any other is replaced, and is moved last. So whenever it exists, all files match.
 
     Args:
-        files: the files of one folder, each with what writes it to the path that it is given.
-        keep: where the last one goes that is there now; None: nowhere.
+        files: the files of one folder, each with a function that writes it to a given path.
+        keep: where the previous last file is moved to; None: it is removed.
 
     Raises:
-        OSError: a full disk or the like; all files are as they were.
+        OSError: a full disk or the like; all files are unchanged.
     """
     *_, last = files
     last.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ def write_together(files: Mapping[Path, Callable[[Path], None]], keep: Path | No
 
 
 def _write_whole(path: Path, temporary: Path, write: Callable[[Path], None]) -> None:
-    """Write a temporary file down to the disk; an error of the system's names the file that it was to become."""
+    """Write a temporary file and flush it to disk; a system error names the final file."""
     try:
         write(temporary)
         with temporary.open("rb+") as file:
@@ -73,7 +73,7 @@ def _write_whole(path: Path, temporary: Path, write: Callable[[Path], None]) -> 
 
 
 def _sync_folder(folder: Path) -> None:
-    """Let moves within a folder outlive a power failure, where the system can."""
+    """Make moves within a folder survive a power failure, where the system can."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -83,7 +83,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def system_error_of(error: Exception) -> Exception:
-    """Give the system's error that a library of Rust reports in words, ``... (os error 28)``, or the error itself."""
+    """Return the system's error that a Rust library reports as text, ``... (os error 28)``, or the error itself."""
     found = re.search(r"\(os error (\d+)\)", str(error))
     return error if found is None else OSError(int(found[1]), os.strerror(int(found[1])))
 
@@ -98,7 +98,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any], keep: Path | None = None) -> None:
-    """Write tensors and plain values, which load with ``weights_only=True``; else as :func:`write_atomically`."""
+    """Write tensors and plain values, which load with ``weights_only=True``; otherwise as :func:`write_atomically`."""
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
@@ -112,7 +112,7 @@ def write_checkpoint(path: Path, state: Mapping[str, Any], keep: Path | None = N
 
 
 class _NotingErrors:
-    """A file that knows why writing to it failed: all that torch says of a full disk is that some position is off."""
+    """A file that records why a write failed; on a full disk torch itself reports only a wrong position."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -130,16 +130,16 @@ class _NotingErrors:
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Load a checkpoint, without executing anything that a file may contain.
+    """Load a checkpoint without executing code that a file may contain.
 
     Raises:
-        DamagedCheckpointError: a file that is damaged, or holds more than tensors and plain values.
-        InputError: a file that is missing or may not be read.
+        DamagedCheckpointError: a file that is damaged, or holds other things than tensors and plain values.
+        InputError: a file that is missing or cannot be read.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             packed = any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist())
-            if packed or archive.testzip() is not None:  # torch itself packs nothing, and looks at no checksum
+            if packed or archive.testzip() is not None:  # torch neither compresses nor checks checksums
                 raise zipfile.BadZipFile
         state = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
@@ -160,21 +160,21 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
 class LastTwo:
     """The last two checkpoints in a folder: ``last.pt``, and ``previous.pt``, the one before it.
 
-    Whatever happens while one is written, one of the two is whole.
+    Whatever happens while one is written, the other one is intact.
 
     Attributes:
-        last: the newest one's path.
-        previous: the path of the one before.
+        last: path of the newest one.
+        previous: path of the one before.
     """
 
     def __init__(self, folder: Path) -> None:
         self.last = folder / "last.pt"
         self.previous = folder / "previous.pt"
-        self._last_is_whole = False  # one that is damaged never takes the place of a whole one
+        self._last_is_whole = False  # a damaged one never replaces an intact one
 
     @property
     def newest(self) -> Path | None:
-        """The newest one there is, whole or not."""
+        """The newest one, intact or not."""
         return next((path for path in (self.last, self.previous) if path.exists()), None)
 
     def write(self, state: Mapping[str, Any]) -> None:
@@ -183,15 +183,15 @@ class LastTwo:
         self._last_is_whole = True
 
     def load(self, device: torch.device | str, say: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
-        """Load the newest one that is whole, with its path; None where there is none at all.
+        """Load the newest intact one, with its path; None if there is no checkpoint.
 
         Args:
             device: where the tensors go.
-            say: is told, in one line, of a newest one that is damaged.
+            say: is told, in one line, if the newest one is damaged.
 
         Raises:
-            DamagedCheckpointError: there is none but damaged ones.
-            InputError: one that may not be read.
+            DamagedCheckpointError: all checkpoints are damaged.
+            InputError: one that cannot be read.
         """
         damaged: list[DamagedCheckpointError] = []
         for path in (self.last, self.previous):

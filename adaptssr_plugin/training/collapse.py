@@ -1,14 +1,14 @@
-"""Whether a ranking's user vectors have collapsed: all users in one direction, and no order left to learn."""
+"""Whether the user vectors of a ranking have collapsed: all users point in one direction, and no order is learned."""
 
 from collections.abc import Mapping
 
-# Cosines. Where even the hardest negative of a batch is that near, and no further than another dropout mask takes a
-# user, the bracket of Eq. 6 is about 0 for everybody, and the loss about log 2.
+# Cosines. If the hardest negative of a batch is that near, and about as near as the same user under another dropout
+# mask, the bracket of Eq. 6 is about 0 for every user, and the loss about log 2.
 _NEAR, _ROOM = 0.98, 0.01
 
 
 def collapse_note(numbers: Mapping[str, float]) -> str:
-    """Say in one sentence that vectors have collapsed; "" where they have not, or numbers do not tell.
+    """Say in one sentence that vectors have collapsed; "" if they have not, or if the numbers are missing.
 
     Args:
         numbers: of an epoch, as a stage logs them: ``sim_implicit`` and ``sim_hardest_negative``, means of cosines.

@@ -1,4 +1,4 @@
-"""Where training stands within an epoch, so that an interrupted one goes on at its next step."""
+"""The state of training within an epoch, so that an interrupted epoch resumes at its next step."""
 
 import time
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from .stages.base import Stage, StepResult
 
 
 class Totals(NamedTuple):
-    """What one process, or all of them, have logged in an epoch so far, as plain values."""
+    """What one process, or all of them, have logged in this epoch, as plain values."""
 
     first_bad: int
     """The first step whose loss was NaN or infinite; -1: none."""
     sums: dict[str, float]
     counts: dict[str, int]
-    """How many steps logged each name."""
+    """The number of steps that logged each name."""
 
     def means(self) -> dict[str, float]:
         """Means over the steps that logged."""
@@ -25,7 +25,7 @@ class Totals(NamedTuple):
 
 
 def of_all(parts: Sequence[Totals]) -> Totals:
-    """Add up the totals of several processes; names come in the order of the first one that has them."""
+    """Add up the totals of several processes; names are in the order of the first process that has them."""
     bad = [part.first_bad for part in parts if part.first_bad >= 0]
     names = dict.fromkeys(name for part in parts for name in part.sums)
     return Totals(
@@ -36,7 +36,7 @@ def of_all(parts: Sequence[Totals]) -> Totals:
 
 
 class EpochTotals:
-    """Sums over the steps of an epoch, kept on the device until somebody looks."""
+    """Sums over the steps of an epoch, kept on the device until they are read."""
 
     def __init__(self, device: torch.device) -> None:
         self._sums: dict[str, Tensor] = {}
@@ -44,7 +44,7 @@ class EpochTotals:
         self._first_bad = torch.full((), -1, dtype=torch.int64, device=device)
 
     def add(self, step: int, result: StepResult) -> None:
-        """Add the logs of a step, and note it if it is the first whose loss is not finite."""
+        """Add the logs of a step; if it is the first whose loss is not finite, record it."""
         for name, value in result.logs.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
             self._counts[name] = self._counts.get(name, 0) + 1
@@ -52,32 +52,32 @@ class EpochTotals:
         self._first_bad = torch.where(bad, step, self._first_bad)
 
     def read(self) -> Totals:
-        """Read back what there is: two values at most are waited for."""
+        """Read the sums back: at most two transfers from the device."""
         values: list[float] = []
         if self._sums:
             values = torch.stack([total.float() for total in self._sums.values()]).tolist()
         return Totals(int(self._first_bad), dict(zip(self._sums, values, strict=True)), dict(self._counts))
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the sums as they are; none of the steps may have been bad."""
+        """Return the sums; none of the steps may have had a bad loss."""
         return {"sums": dict(self._sums), "counts": dict(self._counts)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from sums that :meth:`state_dict` gave."""
+        """Continue from sums returned by :meth:`state_dict`."""
         device = self._first_bad.device
         self._sums = {name: total.to(device) for name, total in state["sums"].items()}
         self._counts = dict(state["counts"])
 
 
 class EpochState:
-    """An epoch under way.
+    """An epoch in progress.
 
     Args:
         epoch: counted from 0.
         device: where the sums are kept.
 
     Attributes:
-        steps: that have been taken, skipped batches among them.
+        steps: the steps taken, including skipped batches.
         totals: what they logged.
     """
 
@@ -91,7 +91,7 @@ class EpochState:
         self._resumed: dict[str, Any] | None = None
 
     def begin(self, stage: Stage) -> None:
-        """Put back what the steps to come depend on, if this is the rest of an epoch, and start the clock."""
+        """Restore the state for the remaining steps if this is a resumed epoch, and start the clock."""
         if self._resumed is not None:
             stage.load_epoch_state(self._resumed["stage"])
             _set_random_states(self._device, self._resumed["random"])
@@ -99,7 +99,7 @@ class EpochState:
         self._since = time.perf_counter()
 
     def seconds(self) -> float:
-        """Seconds of training in this epoch, those before an interruption among them."""
+        """Seconds of training in this epoch, including those before an interruption."""
         return self._seconds + (0.0 if self._since is None else time.perf_counter() - self._since)
 
     def end(self) -> float:
@@ -108,9 +108,9 @@ class EpochState:
         return self._seconds
 
     def state_dict(self, stage: Stage) -> dict[str, Any]:
-        """Collect what the steps to come depend on, but for weights and optimiser.
+        """Collect the state on which the remaining steps depend, except weights and optimiser.
 
-        All of it but the stage's is this process's own, where several train together.
+        If several processes train together, all of it except the stage's part belongs to this process alone.
         """
         return {
             "epoch": self.epoch,
@@ -122,13 +122,13 @@ class EpochState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Stand where :meth:`state_dict` was asked; the rest of it waits for :meth:`begin`."""
+        """Resume where :meth:`state_dict` was called; the rest is restored by :meth:`begin`."""
         self.steps, self._seconds, self._resumed = state["steps"], state["seconds"], state
         self.totals.load_state_dict(state["totals"])
 
 
 def _random_states(device: torch.device) -> dict[str, Tensor]:
-    """Give the states of torch's own generators, from which dropout draws."""
+    """Return the states of torch's own generators, which dropout uses."""
     states = {"cpu": torch.get_rng_state()}
     return states | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else states
 

@@ -1,4 +1,4 @@
-"""What a model trained on one catalogue knows of another: rows of item tables, taken over by token."""
+"""Transfer of item tables between catalogues: rows are matched by token."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from ..errors import InputError
 
 @dataclass(frozen=True)
 class KnownItems:
-    """The items of a catalogue that another one has too.
+    """The items that two catalogues have in common.
 
     Attributes:
-        here: int64 ``(K + 1,)``, ids of the items that both have in the catalogue that takes; the padding, 0, first.
-        there: int64 ``(K + 1,)``, their ids in the other one.
-        n_here: ids of the catalogue that takes, the padding included.
-        n_there: likewise of the other one.
+        here: int64 ``(K + 1,)``, their ids in the target catalogue; the padding, 0, first.
+        there: int64 ``(K + 1,)``, their ids in the source catalogue.
+        n_here: ids of the target catalogue, including the padding.
+        n_there: the same of the source catalogue.
     """
 
     here: Tensor
@@ -30,32 +30,32 @@ class KnownItems:
         return f"{taken:,} of {all_items:,} items taken by token, {all_items - taken:,} keep their initialisation"
 
     def fit(self, target: Tensor, source: Tensor) -> bool:
-        """Tell whether two tensors have a row for every item, and both or neither one more, of [MASK]."""
+        """Tell whether two tensors have a row per item, and either both or neither have one more, for [MASK]."""
         if not target.dim() or target.dim() != source.dim() or target.shape[1:] != source.shape[1:]:
             return False
         return target.shape[0] - self.n_here == source.shape[0] - self.n_there in (0, 1)
 
     @torch.no_grad()
     def copy_rows(self, target: Tensor, source: Tensor) -> None:
-        """Copy the rows of known items, of the padding and of [MASK]; both tensors as :meth:`fit` wants them."""
+        """Copy the rows of common items, the padding and [MASK]; both tensors have to pass :meth:`fit`."""
         target[self.here] = source[self.there].to(target)
         target[self.n_here :] = source[self.n_there :].to(target)
 
 
 def known_items(argument: str, here: Sequence[str], there: Sequence[str], owner: object) -> KnownItems | None:
-    """Find the items of a catalogue that another one has too.
+    """Find the items that two catalogues have in common.
 
     Args:
-        argument: that names the other one, for the message.
-        here: the token of every id of the catalogue that takes; the first one is the padding's and is not compared.
-        there: likewise of the other one.
-        owner: what the other one belongs to, for the message.
+        argument: the argument that names the source, for the message.
+        here: the token of every id of the target catalogue; the first is the padding and is not compared.
+        there: the same of the source catalogue.
+        owner: to what the source catalogue belongs, for the message.
 
     Returns:
-        None where both number the same items in the same way.
+        None if both have the same items with the same ids.
 
     Raises:
-        InputError: not a single item that both have.
+        InputError: no item in common.
     """
     if list(here[1:]) == list(there[1:]):
         return None

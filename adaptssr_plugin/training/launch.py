@@ -1,4 +1,4 @@
-"""The processes of one training on this machine: torchrun's agent starts them, and one line says how they ended."""
+"""Start the processes of one training on this machine by torchrun's agent; report their end in one line."""
 
 import logging
 import os
@@ -18,28 +18,29 @@ from ..errors import InputError, ProcessLostError, TrainingDivergedError
 from ..progress import lock_threads_only
 from .processes import GO_ON
 
-_LINES = {error.__name__: error for error in (InputError, TrainingDivergedError, ProcessLostError)}  # that say it all
+_LINES = {error.__name__: error for error in (InputError, TrainingDivergedError, ProcessLostError)}  # one-line errors
 _LOGGERS = ("torch.distributed.elastic", "torch.distributed.launcher", "torch.multiprocessing")
-_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")  # that the agent passes on
-_LATER = 1.0  # seconds; the agent looks ten times in one
+_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")  # the agent passes them on
+_LATER = 1.0  # seconds; the agent polls ten times as often
 
 
 def launch(function: Callable[..., Any], arguments: Sequence[Any], number: int, go_on: str = GO_ON) -> Any:
-    """Call a function in several fresh processes, with torchrun's variables.
+    """Call a function in several new processes, with torchrun's variables.
 
-    SIGTERM goes on to all of them, which have 30 seconds then. When one fails the others are ended likewise.
+    SIGTERM is passed on to all of them; they then have 30 seconds. If one fails, the others are ended the same way.
 
     Args:
-        function: that can be pickled, as its arguments can.
+        function: has to be picklable, like its arguments.
         arguments: the same for all.
         number: of processes.
-        go_on: what to do when a process was killed.
+        go_on: for the message: what to do after a process was killed.
 
+    Returns:
     Returns:
         The first process's result.
 
     Raises:
-        InputError: raised by a process; so are the two below.
+        InputError: raised by a process; the same holds for the next two.
         TrainingDivergedError: a loss that is not a number.
         ProcessLostError: a process was killed, or one on another machine ended.
         SystemExit: with status 143, after SIGTERM to this process or to one of them.
@@ -73,22 +74,22 @@ def launch(function: Callable[..., Any], arguments: Sequence[Any], number: int, 
 
 
 def _in_process(function: Callable[..., Any], arguments: tuple[Any, ...], number: int) -> Any:
-    """Be one of the processes. What it raises reaches the agent as the name of a class and a text."""
+    """Run as one of the processes. The agent receives an exception as the name of its class and a text."""
     lock_threads_only()
-    if "OMP_NUM_THREADS" not in os.environ:  # threads of their own in every process would be in one another's way
+    if "OMP_NUM_THREADS" not in os.environ:  # otherwise the threads of all processes compete for the cores
         torch.set_num_threads(max((os.cpu_count() or 1) // number, 1))
     try:
         result = function(*arguments)
-    except InputError as error:  # or a special one
+    except InputError as error:  # or a subclass
         raise InputError(str(error)) from None
     except ProcessLostError:
-        time.sleep(_LATER)  # The agent asks the first one that ends, which shall be the one that was lost.
+        time.sleep(_LATER)  # The agent reports the first process that ends; that should be the lost one.
         raise
     return result if os.environ["LOCAL_RANK"] == "0" else None
 
 
 def _raise(number: int, failure: Any, go_on: str) -> NoReturn:
-    """Raise what a process has raised, or what its exit status says."""
+    """Raise what a process raised, or an error for its exit status."""
     if isinstance(failure.message, dict):
         name, _, line = failure.message["message"].partition(": ")
         if name in _LINES:
@@ -104,7 +105,7 @@ def _raise(number: int, failure: Any, go_on: str) -> NoReturn:
 
 @contextmanager
 def _as_it_was() -> Iterator[None]:
-    """Keep the agent's log lines, with whole tracebacks, to itself, and put its signal handlers away afterwards."""
+    """Suppress the agent's log lines with their tracebacks, and restore the signal handlers afterwards."""
     loggers, silence = [logging.getLogger(name) for name in _LOGGERS], logging.NullHandler()
     propagated = [logger.propagate for logger in loggers]
     in_main_thread = threading.current_thread() is threading.main_thread()

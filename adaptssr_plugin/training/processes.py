@@ -1,4 +1,4 @@
-"""Several processes that run one training: what they tell one another, and which of them speaks and writes."""
+"""Several processes that run one training: their exchanges, and which of them prints and writes files."""
 
 import io
 import os
@@ -17,24 +17,24 @@ from ..errors import InputError, ProcessLostError
 
 Result = TypeVar("Result")
 
-_PATIENCE = timedelta(minutes=10)  # with a process that does not answer; one that has ended is noticed at once
+_PATIENCE = timedelta(minutes=10)  # for a process that does not answer; one that has ended is noticed at once
 GO_ON = "the same command again goes on from the last checkpoint"
 GO_ON_BY_RESUME = "a run with resume goes on from its last checkpoint"  # of RecBole's models
 _ONE_BUCKET = 1 << 20  # MiB of gradients
 
-# What gloo, NCCL and torch's stores say when another process is gone, where they raise no class of their own.
+# Parts of the messages of gloo, NCCL and torch's stores when another process is gone; they have no class for it.
 _LOST = re.compile(r"gloo|NCCL|Connection (closed|reset|refused)|Broken pipe|[Tt]imed out|ProcessGroup|TCPStore")
 
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Within this context the processes that torchrun has started, or anything with its variables, are one group.
+    """Within this context the processes started by torchrun, or with its environment variables, form one group.
 
-    The backend is gloo on CPUs, and NCCL beside it where there are GPUs. A process that was started alone, or that is
-    in a group, stays as it is.
+    The backend is gloo on CPUs; with GPUs also NCCL. Nothing changes for a process that was started alone or already
+    belongs to a group.
 
     Raises:
-        ProcessLostError: they do not find one another.
+        ProcessLostError: they cannot connect.
     """
     if dist.is_initialized() or os.environ.get("WORLD_SIZE", "1") == "1":
         yield
@@ -47,22 +47,22 @@ def process_group() -> Iterator[None]:
         reason = " ".join(str(error).split())
         raise ProcessLostError(f"processes: expected ones that find one another at {place}, got {reason}") from error
     yield
-    # Not after an error: the others may be in the middle of something, and the process ends in any case.
+    # Not after an error: the others may be in the middle of an exchange, and this process ends in any case.
     dist.destroy_process_group()
 
 
 class Processes:
     """The processes of torch's default group, which train together; or this process alone.
 
-    What they exchange are plain values and tensors on the CPU, which load with ``weights_only=True``. All methods
-    but the attributes are collective: every process makes the same calls in the same order.
+    They exchange plain values and tensors on the CPU, which load with ``weights_only=True``. All methods are
+    collective: every process makes the same calls in the same order. Attributes are not.
 
     Args:
-        together: False leaves this process alone, whatever group there is.
+        together: False: this process alone, whether or not there is a group.
 
     Attributes:
-        number: how many there are.
-        rank: the number of this one, from 0.
+        number: the number of processes.
+        rank: the rank of this one, from 0.
     """
 
     def __init__(self, together: bool = False) -> None:
@@ -76,16 +76,16 @@ class Processes:
 
     @property
     def is_main_process(self) -> bool:
-        """Whether this is the process that speaks and writes."""
+        """Whether this is the process that prints and writes files."""
         return self.rank == 0
 
     @property
     def key(self) -> tuple[int | str, ...]:
-        """What sets this process's random streams apart; nothing where it is alone."""
+        """The part of a key that separates this process's random streams from the others'; empty if it is alone."""
         return ("rank", self.rank) if self.data_parallel else ()
 
     def gather(self, state: Any) -> list[Any]:
-        """Give what every process has handed over, in the order of ranks."""
+        """Return the value of every process, in the order of ranks."""
         if not self.data_parallel:
             return [state]
         packed: list[Any] = [None] * self.number
@@ -93,7 +93,7 @@ class Processes:
         return [_unpacked(one, "cpu") for one in packed]
 
     def first(self, state: Any, device: torch.device | str = "cpu") -> Any:
-        """Give what the first process has handed over; its tensors are on ``device`` for all others."""
+        """Return the value of the first process; on the others its tensors are on ``device``."""
         if not self.data_parallel:
             return state
         packed = [_packed(state) if self.is_main_process else None]
@@ -101,10 +101,10 @@ class Processes:
         return state if self.is_main_process or packed[0] is None else _unpacked(packed[0], device)
 
     def agreed(self, function: Callable[[], Result]) -> Result:
-        """Call a function, which exchanges nothing itself, on every process; what one of them refuses, all refuse.
+        """Call a function, which must not communicate, on every process; if one refuses, all do.
 
         Raises:
-            InputError: as ``function``; of several, that of the first process that raised one.
+            InputError: as ``function``; if several raise, that of the first process that did.
         """
         if not self.data_parallel:
             return function()
@@ -123,22 +123,22 @@ class Processes:
         return done
 
     def by_first(self, function: Callable[[], Result], device: torch.device | str = "cpu") -> Result:
-        """Call a function on the first process alone, and give its result, or its InputError, on all."""
+        """Call a function on the first process, and return its result, or raise its InputError, on all."""
         result: Result = self.first(self.agreed(lambda: function() if self.is_main_process else None), device)
         return result
 
     def averaging(self, module: nn.Module) -> Callable[..., Any]:
-        """Give the way to compute a loss of a module whose backward averages gradients over the processes.
+        """Return a way to compute a loss of a module so that its backward averages gradients over the processes.
 
-        ``averaging(module)(function, *arguments)`` calls the function, all of whose gradients are those of the module.
-        The first process's weights are now those of all. A gradient that is missing here, say for lack of rows, counts
-        as 0; one that is missing everywhere stays so, and the optimiser leaves its weight alone, as it does on one
-        process.
+        ``averaging(module)(function, *arguments)`` calls the function; all gradients of its result have to be gradients
+        of the module. The first process's weights are copied to all. A gradient that is missing on this process, for
+        example because it has no rows, counts as 0. If it is missing on all it stays missing, and the optimiser skips
+        that weight, as on one process.
         """
         if not self.data_parallel:
             return lambda function, *arguments: function(*arguments)
-        # One bucket: an earlier one would travel as soon as its weights are ready, on a process that does not use them
-        # before the gather's own exchanges, and on another one after them.
+        # One bucket: several would be sent as soon as their weights are ready. A process that does not use these
+        # weights would send them before the exchanges of gather, another process after them.
         return nn.parallel.DistributedDataParallel(
             _Calling(module),
             bucket_cap_mb=_ONE_BUCKET,
@@ -147,12 +147,12 @@ class Processes:
         )
 
     def wait(self) -> None:
-        """Wait until all are here."""
+        """Wait for all processes."""
         self.gather(None)
 
     @contextmanager
     def none_lost(self, go_on: str = GO_ON) -> Iterator[None]:
-        """Within this context the end of another process is one line, which ends with what to do then.
+        """Within this context the end of another process becomes one line, which ends with what to do next.
 
         Raises:
             ProcessLostError: an exchange failed.
@@ -163,7 +163,7 @@ class Processes:
             failed = isinstance(error, dist.DistError) or (type(error) is RuntimeError and _LOST.search(str(error)))
             if not self.data_parallel or not failed:
                 raise
-            # gloo begins with a place in its source, and goes on with advice.
+            # gloo's message begins with a place in its source and ends with advice.
             line = (str(error).splitlines() or [type(error).__name__])[0]
             reason = re.sub(r"^\[[^]]*\] *", "", line).partition(". ")[0].strip().rstrip(".")
             raise ProcessLostError(
@@ -172,12 +172,12 @@ class Processes:
 
 
 class _Calling(nn.Module):
-    """Computes whatever it is told to, with the weights of a module; not its buffers, which are alike everywhere."""
+    """Calls a given function with the weights of a module; not with its buffers, which are equal on all processes."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.weights = nn.ParameterList(module.parameters())
-        # DistributedDataParallel warns, on standard error, of a batch that uses all weights: others may not.
+        # DistributedDataParallel warns on standard error if a batch uses all weights; other batches may not.
         self.never_used = nn.Parameter(next(module.parameters()).new_zeros(()))
 
     def forward(self, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What run a checkpoint is of, so that none of another is taken for one's own."""
+"""The run to which a checkpoint belongs, so that one of another run is not loaded by mistake."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,15 +6,15 @@ from typing import Any
 
 from ..errors import InputError
 
-_MAY_CHANGE = ("source",)  # where the data lie: folders may move
+_MAY_CHANGE = ("source",)  # where the data are: folders may move
 
 
 class RunFingerprint:
-    """What a stage of a run writes into all of its checkpoints.
+    """What a stage of a run writes into all of its checkpoints to identify the run.
 
     Args:
         stage: its name.
-        config: what the run was asked for, in named parts of plain values; the part ``source`` is kept, not compared.
+        config: the options of the run, in named parts of plain values; the part ``source`` is kept but not compared.
         versions: of the software.
     """
 
@@ -24,14 +24,14 @@ class RunFingerprint:
         self.versions = dict(versions)
 
     def state_dict(self) -> dict[str, Any]:
-        """Give what goes into a checkpoint."""
+        """Return what goes into a checkpoint."""
         return {"stage": self.stage, "config": self.config, "versions": self.versions}
 
     def check(self, path: Path, state: Mapping[str, Any]) -> None:
         """Refuse the checkpoint of another stage or run; parts that this run does not have are not compared.
 
         Raises:
-            InputError: one that is of another; the message names the first value that differs.
+            InputError: a checkpoint of another one; the message names the first value that differs.
         """
         if state.get("stage") != self.stage or not {"state_dict", "config", "versions"} <= state.keys():
             raise InputError(f"checkpoint: expected one of stage {self.stage} in {path}, got another")
@@ -45,6 +45,6 @@ class RunFingerprint:
                     )
 
     def changed_versions(self, state: Mapping[str, Any]) -> list[str]:
-        """Name the software that a checkpoint was written with in another version."""
+        """Return the names of the software whose version differs from that in a checkpoint."""
         there = state["versions"]
         return [name for name, version in self.versions.items() if there.get(name) != version]

@@ -1,4 +1,4 @@
-"""A finished pre-training put to use: vectors of users and items as Parquet, the encoder as a graph of torch's."""
+"""Use of a finished pre-training: vectors of users and items as Parquet, the encoder as a torch graph."""
 
 import json
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ _ITEMS_AT_ONCE = 16384
 
 @dataclass(frozen=True)
 class UserModel:
-    """A pre-trained encoder with what is known of it.
+    """A pre-trained encoder with its files.
 
     Attributes:
         encoder: on the CPU, in evaluation mode, without gradients.
@@ -38,11 +38,11 @@ class UserModel:
 
     @property
     def max_len(self) -> int:
-        """How many of the newest behaviours the encoder reads."""
+        """The number of newest behaviours that the encoder reads."""
         return int(self.artefact.encoder_arguments["max_len"])
 
     def about(self) -> dict[str, str]:
-        """Say in a few words which model it is."""
+        """Describe the model in a few words."""
         card = self.artefact.card
         known = {str(name): str(card[name]) for name in ("dataset", "finished") if name in card}
         return {"adaptssr_plugin": __version__, "model": str(self.folder)} | known
@@ -55,9 +55,9 @@ class Embedded:
     Attributes:
         rows: vectors in the file.
         dim: length of a vector.
-        behaviours: how many were read of all users.
-        unknown: how many of them were left out, since the model does not know the item.
-        skipped: users who were left out, since the model knows no item of theirs.
+        behaviours: the number that was read, of all users.
+        unknown: the number of these that were left out because the model does not know the item.
+        skipped: users who were left out because the model knows none of their items.
     """
 
     rows: int
@@ -68,7 +68,7 @@ class Embedded:
 
 
 def load_user_model(folder: str | Path) -> UserModel:
-    """Load a finished pre-training; needs safetensors, and not RecBole.
+    """Load a finished pre-training; needs safetensors but not RecBole.
 
     Raises:
         InputError: a folder without a finished run, or damaged files.
@@ -92,9 +92,9 @@ def user_vectors(
         encoder: on ``device``, in evaluation mode.
         corpus: in the item ids of the encoder.
         max_len: at most that of the encoder.
-        batch_size: users that are encoded at once.
-        device: where.
-        rows: ``(U,)`` the users, in another order; None: all of them.
+        batch_size: users encoded at once.
+        device: where to encode.
+        rows: ``(U,)``, the users in another order; None: all.
     """
     if len(corpus) == 0:
         return np.zeros((0, encoder.out_dim), dtype=np.float32)
@@ -114,19 +114,19 @@ def embed_users(
     batch_size: int = 512,
     device: str = "auto",
 ) -> Embedded:
-    """Write the vectors of users as Parquet: ``user_id`` as the source calls them, and ``vector``.
+    """Write the vectors of users as Parquet: ``user_id`` as in the source, and ``vector``.
 
     One chunk of users is in memory at a time.
 
     Args:
         model: from :func:`load_user_model`.
         chunks: their histories in the model's ids, from :mod:`adaptssr_plugin.corpus.known_histories`.
-        output: the file, replaced if it is there.
-        batch_size: users that are encoded at once.
-        device: where they are encoded: cpu, cuda, cuda:1 …; auto: cuda where there is one.
+        output: the file, replaced if it exists.
+        batch_size: users encoded at once.
+        device: where they are encoded: cpu, cuda, cuda:1 …; auto: cuda if there is one.
 
     Raises:
-        InputError: no such device, or no user with an item that the model knows; nothing is written then.
+        InputError: no such device, or no user with an item that the model knows; then nothing is written.
     """
     where = _device(device)
     encoder = model.encoder.to(where)
@@ -151,8 +151,8 @@ def _device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device).cpu()  # which meta, where nothing has a value, refuses
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # the latter where torch is built without CUDA
+        torch.empty(0, device=device).cpu()  # meta, which holds no values, fails here
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # AssertionError: torch is built without CUDA
         first = str(error).strip().partition("\n")[0]
         raise InputError(f"device: expected one that torch has here, got {name!r} ({first})") from None
     return device
@@ -162,7 +162,7 @@ def embed_items(model: UserModel, output: str | Path) -> Embedded:
     """Write the item table as Parquet: ``item_id``, and ``vector``, without padding and [MASK].
 
     Raises:
-        InputError: an encoder without a table of items.
+        InputError: an encoder without an item table.
     """
     table: torch.Tensor | None = getattr(model.encoder, "item_weight", None)
     if table is None:
@@ -178,16 +178,16 @@ def embed_items(model: UserModel, output: str | Path) -> Embedded:
 def export_model(model: UserModel, output: str | Path, device: str = "cpu") -> Path:
     """Write the encoder as a graph that torch loads and runs without this package (:func:`export_encoder`).
 
-    Beside the graph, the file holds ``items.json``, the token of every item id, and ``model.json``, how the model was
-    made: ``extra_files`` of ``torch.export.load``.
+    The file also holds ``items.json``, the token of every item id, and ``model.json``, how the model was made:
+    ``extra_files`` of ``torch.export.load``.
 
     Args:
         model: from :func:`load_user_model`.
-        output: the file, whose name ends in ``.pt2``, as torch wants it; replaced if it is there.
-        device: where the graph is to run, as of :func:`embed_users`; it runs nowhere else.
+        output: the file; its name has to end in ``.pt2``, as torch wants it. Replaced if it exists.
+        device: where the graph is to run, as in :func:`embed_users`; it runs nowhere else.
 
     Raises:
-        InputError: another name, no such device here, or an encoder that cannot be traced.
+        InputError: another file name, no such device, or an encoder that cannot be traced.
     """
     output = Path(output)
     if output.suffix != ".pt2" or output.is_dir():
@@ -200,7 +200,7 @@ def export_model(model: UserModel, output: str | Path, device: str = "cpu") -> P
     }
 
     def write(path: Path) -> None:
-        with path.open("wb") as file:  # by its name, torch would complain of the temporary file's ending
+        with path.open("wb") as file:  # given a name, torch would complain about the temporary file's ending
             torch.export.save(program, file, extra_files=extra)
 
     write_atomically(output, write)

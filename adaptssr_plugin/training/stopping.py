@@ -1,4 +1,4 @@
-"""Being asked to end, by SIGTERM, and ending at a moment of one's own."""
+"""Handling SIGTERM: it is noted, and the program ends at a suitable moment."""
 
 import signal
 import threading
@@ -7,9 +7,9 @@ from typing import Any
 
 
 class StopRequest:
-    """Within this context SIGTERM does not kill the process; it is noted.
+    """Within this context SIGTERM is noted instead of killing the process.
 
-    Only in the main thread, and only where SIGTERM would kill: a caller's own way of handling it stays.
+    Only in the main thread, and only where SIGTERM would kill: a caller's own handler stays.
 
     Args:
         listens: False changes nothing.

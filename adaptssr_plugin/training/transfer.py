@@ -1,4 +1,4 @@
-"""What moves from one stage to the next, by name."""
+"""The parameters that pass from one stage to the next, by name."""
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ..errors import InputError, check_kind
 
-# The parts of an encoder, in the words of the paper, by the names of their parameters in a UserEncoder; whatever an
-# encoder has besides is the encoder proper.
+# The parts of an encoder, in the paper's words, by the names of their parameters in a UserEncoder. All other parameters
+# belong to the part "encoder".
 _PARTS: dict[str, tuple[str, ...]] = {
     "item table": ("items.weight",),
     "[MASK]": ("items.mask",),
@@ -18,21 +18,21 @@ _PARTS: dict[str, tuple[str, ...]] = {
     "encoder": (),
     "pooling query": ("pooling.*",),
 }
-# Masked items never train the pooling query, so ranking starts with a fresh one.
+# Masked items do not train the pooling query, so ranking starts with a new one.
 MLM_TO_RANKING = ("item table", "[MASK]", "positions", "encoder")
 WHOLE_ENCODER = tuple(_PARTS)
 
 
 class TransferReport(NamedTuple):
-    """What a transfer did, as names of parameters."""
+    """The result of a transfer, as names of parameters."""
 
     moved: tuple[str, ...]
     left: tuple[str, ...]
-    """Parameters of the target that keep their fresh values."""
+    """Parameters of the target that keep their initial values."""
 
 
 def _part_of(name: str) -> str:
-    """Say which part a parameter belongs to."""
+    """Return the part to which a parameter belongs."""
     named = (part for part, patterns in _PARTS.items() if any(fnmatchcase(name, pattern) for pattern in patterns))
     return next(named, "encoder")
 
@@ -44,7 +44,7 @@ def transfer(source: Mapping[str, Tensor], target: nn.Module, parts: tuple[str, 
     Args:
         source: ``state_dict`` of an encoder.
         target: an encoder of the same sizes (dropout may differ).
-        parts: names of parts: of :data:`WHOLE_ENCODER`.
+        parts: names of parts, from :data:`WHOLE_ENCODER`.
 
     Raises:
         InputError: a parameter that is missing or of another shape.

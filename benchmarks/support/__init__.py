@@ -1,1 +1,1 @@
-"""What the benchmarks share: timing, plots, summaries and the code that they compare with."""
+"""The common parts of the benchmarks: timing, plots, summaries, and the code that they compare with."""

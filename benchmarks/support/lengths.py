@@ -1,4 +1,4 @@
-"""How long histories are: drawn like those of the paper's TTL corpus, of which the mean alone is published."""
+"""Lengths of histories, drawn like those of the paper's TTL corpus, of which only the mean is published."""
 
 import torch
 from torch import Tensor
@@ -9,14 +9,14 @@ TTL_MEAN_LENGTH = 54.84
 def ttl_lengths(n: int, max_len: int, generator: torch.Generator) -> Tensor:
     """Draw the lengths of ``n`` histories, of which the newest ``max_len`` behaviours are kept.
 
-    Lengths are geometric with the mean 54.84 of TTL and then clipped to ``max_len``: of all laws of whole numbers
-    from 1 on with this mean it is the one of most entropy, so that nothing is assumed but the mean. Clipped, the mean
-    is 33.0 at 50, 46.1 at 100 and 54.3 at 256.
+    Lengths are geometric with TTL's mean, 54.84, and then clipped to ``max_len``. Of all distributions of positive
+    integers with this mean it has the most entropy, so that only the mean is assumed. Clipped, the mean is 33.0 at 50,
+    46.1 at 100 and 54.3 at 256.
 
     Args:
-        n: how many.
+        n: number of histories.
         max_len: the longest, at least 1.
-        generator: where the random numbers come from; the lengths lie on its device.
+        generator: source of the random numbers; the lengths are on its device.
 
     Returns:
         (n,) int64, from 1 to ``max_len``.

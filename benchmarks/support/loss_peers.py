@@ -1,4 +1,4 @@
-"""What AdaptSSRLoss is measured against: other ways to write it, other losses, and losses of other packages."""
+"""The comparisons for AdaptSSRLoss: other ways to write it, other losses, and losses of other packages."""
 
 import functools
 import warnings
@@ -62,7 +62,7 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float = 0.5) -> Tensor:
 
 
 def bare_product(*views: Tensor) -> Tensor:
-    """Multiply û and ũ with all four encodings, 2B × 4B × d, a cache-sized chunk at a time, and use it for nothing."""
+    """Multiply û and ũ with all four encodings, 2B × 4B × d, in cache-sized chunks, and discard the result."""
     with torch.no_grad():
         anchors, keys = torch.cat([views[0], views[2]]), torch.cat(list(views)).t()  # (2B, d), (d, 4B)
         elements = CPU_ELEMENTS if keys.device.type == "cpu" else DEVICE_ELEMENTS
@@ -146,7 +146,7 @@ CANDIDATES: dict[str, Candidate] = {
 
 @functools.cache
 def available(quick: bool, device: str = "cpu") -> tuple[str, ...]:
-    """Names of the candidates that can be measured here; says in one line what keeps any other from it."""
+    """Names of the candidates that can be measured here; prints in one line why any other is left out."""
     names = []
     for name, candidate in CANDIDATES.items():
         if device not in candidate.devices:
@@ -182,6 +182,6 @@ def phased(name: str, views: Views) -> Phased:
 
 
 def once(name: str, batch_size: int, dim: int, seed: int, device: str) -> dict[str, float]:
-    """Compute a loss and its gradient once, encodings included: what peak memory is read of; seconds of each phase."""
+    """Compute a loss and its gradient once, encodings included, for peak memory; returns seconds of each phase."""
     on = torch.device(device)
     return timed(phased(name, inputs(batch_size, dim, seed, on)), on)

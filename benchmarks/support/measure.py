@@ -1,4 +1,4 @@
-"""Timing side by side, peak memory, and what a result has to say of its machine."""
+"""Timing side by side, peak memory, and the description of the machine in a result."""
 
 import csv
 import gc
@@ -23,14 +23,14 @@ PHASES = ("forward", "backward", "full")
 
 
 class _Settings:
-    """What ``python -m benchmarks`` was told."""
+    """The options of ``python -m benchmarks``."""
 
     device: torch.device | None = None
     ends: float | None = None
 
 
 class Phased(NamedTuple):
-    """A call in two parts, the second of which takes what the first one returned."""
+    """A call in two parts; the second one takes what the first returned."""
 
     forward: Callable[[], Tensor]
     backward: Callable[[Tensor], object] | None
@@ -72,7 +72,7 @@ def default_device() -> torch.device:
 
 
 def limit_seconds(seconds: float | None) -> None:
-    """Begin no case later than so many seconds from now; None: no limit."""
+    """Start no case later than this number of seconds from now; None: no limit."""
     _Settings.ends = None if seconds is None else time.perf_counter() + seconds
 
 
@@ -85,7 +85,7 @@ def is_over(what: str = "") -> bool:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for all that was asked of the device."""
+    """Wait until the device has finished all work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -93,10 +93,10 @@ def synchronize(device: torch.device) -> None:
 def side_by_side(
     candidates: Mapping[str, Callable[[], object]], repeats: int, device: torch.device | None = None
 ) -> dict[str, list[float]]:
-    """Time candidates in turn, after a call of each to warm up: seconds each.
+    """Time candidates in turn, after a warm-up call of each: seconds each.
 
-    In turn, and each round in another order, so that a machine that slows down slows all of them, and none has
-    always the same one before it.
+    The order changes in every round, so that a slowdown of the machine affects all candidates, and none always follows
+    the same one.
 
     Args:
         candidates: calls without arguments.
@@ -162,7 +162,7 @@ def quantiles(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that can be had on the device now; on a CPU without swapping."""
+    """Memory available on the device now; on a CPU without swapping."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
         return torch.cuda.mem_get_info(device)[0]
@@ -231,7 +231,7 @@ def conditions(seed: int, packages: Sequence[str] = ()) -> dict[str, object]:
 
     Args:
         seed: of all that is random.
-        packages: distributions whose versions matter besides, in one column if there are any.
+        packages: distributions whose versions also matter, in one column if there are any.
     """
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False, cwd=ROOT

@@ -45,7 +45,7 @@ def run(output: Path, quick: bool) -> None:
 
 
 def _run(method: str, loss: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Pre-train once and fine-tune once; what the method's own stage came to."""
+    """Pre-train once and fine-tune once; returns the results of the method's own stage."""
     from adaptssr_plugin.methods import recipe
     from adaptssr_plugin.recbole.compat.user_sequences import load_user_sequences
     from adaptssr_plugin.recbole.user_model.finetune import fine_tune, profile_task

@@ -1,4 +1,4 @@
-"""Augmentation one user at a time, as recommenders do it: what the batched operators are measured against.
+"""Augmentation one user at a time, as recommenders do it: the comparison for the batched operators.
 
 :class:`PerUser` works on Python lists, as a ``Dataset.__getitem__`` does, and pads what comes out;
 :class:`PerUserArrays` does the same on one NumPy array per user. :class:`RecBole` calls the transforms of
@@ -28,7 +28,7 @@ class PerUser:
 
     Args:
         mask_id: the id written at masked places.
-        neighbours: for every item the one most correlated with it, 0 where there is none.
+        neighbours: the most correlated item of every item, 0 for none.
         seed: of the random numbers.
     """
 

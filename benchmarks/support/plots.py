@@ -1,4 +1,4 @@
-"""Pictures of the results, drawn from their CSV files alone."""
+"""Pictures of the results, drawn from their CSV files only."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ _DASHES = ("-", "--", "-.", ":")
 
 
 class Point(NamedTuple):
-    """A median between its quantiles; ``low`` and ``high`` are None where there is one measurement."""
+    """A median between its quantiles; ``low`` and ``high`` are None if there is only one measurement."""
 
     x: float
     y: float

@@ -1,10 +1,10 @@
-"""One RecBole run in a process of its own: ``python -m benchmarks.support.recbole_process WHICH run|steps JSON``.
+"""One RecBole run in a separate process: ``python -m benchmarks.support.recbole_process WHICH run|steps JSON``.
 
-WHICH is ``ours``, or ``stock``: RecBole as pip installs it, with only the patches without which it does not start on
-today's numpy and torch; this package is not imported. ``stock_anomaly_off`` is the same without autograd's anomaly
-mode, which one of RecBole's models switches on when it is imported. ``run`` prints one line of JSON: seconds of every
-training epoch, losses and metrics. ``steps`` trains a step of the first epoch and then so many as each line of the
-standard input says, answers each line with what the latter took, in JSON, and ends with the input.
+WHICH is ``ours``, or ``stock``: RecBole as pip installs it, with only the patches that it needs to start on current
+numpy and torch; this package is not imported. ``stock_anomaly_off`` is the same without autograd's anomaly mode, which
+one of RecBole's models switches on when it is imported. ``run`` prints one line of JSON: seconds of every training
+epoch, losses and metrics. ``steps`` trains a step of the first epoch and then as many as each line of the standard
+input says, answers each line with their times in JSON, and ends with the input.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from typing import Any
 
 
 def patch() -> None:
-    """Do what RecBole needs to start on today's numpy and torch, and nothing else."""
+    """Do what RecBole needs to start on current numpy and torch, and nothing else."""
     import numpy as np
     import torch
 
@@ -87,7 +87,7 @@ def timed_epochs(trainer: Any, run: Callable[[], Any]) -> dict[str, Any]:
 
 
 def steps_on_demand(trainer: Any, run: Callable[[], Any]) -> None:
-    """Run, but for the first epoch's steps wait until they are asked for; never returns."""
+    """Run, but take the first epoch's steps only when they are asked for; never returns."""
     train_epoch = trainer._train_epoch
 
     def watched(self: Any, train_data: Any, *args: Any, **kwargs: Any) -> Any:

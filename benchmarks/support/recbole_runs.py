@@ -1,4 +1,4 @@
-"""Training steps of SASRec: RecBole as it comes against this package, with the flag off and on, one cause a row."""
+"""Training steps of SASRec: unmodified RecBole against this package, with the flag off and on, one cause a row."""
 
 import importlib.util
 import json
@@ -38,16 +38,16 @@ _QUICK = {"MAX_ITEM_LIST_LENGTH": 5, "hidden_size": 8, "inner_size": 8, "train_b
 def run(output: Path, quick: bool, lines: Path | None = None) -> None:
     """Measure, print and write ``recbole.csv``, as it goes: on ml-100k, and on ``lines``.
 
-    An epoch of RecBole alone takes minutes on a processor. So every run has a process of its own, which trains its
-    first epoch a step at a time, when its turn comes: each round lets every run take two steps, of which the second
-    counts, in another order, so that a machine that slows down slows all of them. Seconds per epoch are not measured
-    but computed, as the number of its steps times the median seconds of a step; the last batch of an epoch, which is
-    smaller, counts as a whole one.
+    An epoch of RecBole alone takes minutes on a processor. So every run has a separate process, which trains its first
+    epoch a step at a time when its turn comes. In each round every run takes two steps, of which the second counts, in
+    another order, so that a slowdown of the machine affects all of them. Seconds per epoch are computed, not measured:
+    the number of its steps times the median seconds of a step; the last, smaller batch of an epoch counts as a whole
+    one.
 
     Args:
         output: folder of the CSV file.
         quick: a tiny model, two rounds.
-        lines: histories to measure on besides, a text file of lines ``user item item ...``.
+        lines: also measure on these histories, a text file of lines ``user item item ...``.
     """
     if importlib.util.find_spec("recbole") is None:
         print("recbole: left out, RecBole is not installed")
@@ -127,7 +127,7 @@ class _Steps:
 
 @contextmanager
 def _stepwise(which: str, options: dict[str, Any], lines: Path | None = None) -> Iterator[_Steps]:
-    """Start a run in a process and a working directory of its own."""
+    """Start a run in a separate process and working directory."""
     with tempfile.TemporaryDirectory() as directory:
         if lines is None:
             write_ml_100k(Path(directory))
@@ -170,8 +170,8 @@ def _rows(runs: dict[str, _Steps], warm_up: int, rounds: int) -> dict[str, dict[
 def metrics_over_seeds(output: Path, quick: bool) -> None:
     """Metrics with ``faster_layers`` and without over seeds, print and write ``recbole-metrics.csv``.
 
-    The one draws other random numbers from the same distributions, so that only the spread over seeds can tell
-    whether the models are the same. A small SASRec, so that several runs fit into minutes.
+    With it, other random numbers are drawn from the same distributions, so only the spread over seeds can tell whether
+    the models are the same. A small SASRec, so that several runs fit into minutes.
     """
     from scipy.stats import ttest_ind
 
@@ -192,7 +192,7 @@ def metrics_over_seeds(output: Path, quick: bool) -> None:
 
 
 def _process(which: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Run in a process and a working directory of its own, where RecBole leaves its files."""
+    """Run in a separate process and working directory, where RecBole leaves its files."""
     with tempfile.TemporaryDirectory() as directory:
         write_ml_100k(Path(directory))
         done = subprocess.run(
@@ -207,10 +207,10 @@ def _process(which: str, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_ml_100k(folder: Path) -> None:
-    """Write ml-100k with the rank of each time in its place.
+    """Write ml-100k with every time replaced by its rank.
 
-    RecBole compares times in float32, which does not hold Unix seconds: it leaves 82 of the 943 histories out of
-    order, and this package none. Of ranks both make the same rows, so that losses can be compared digit by digit.
+    RecBole compares times in float32, which cannot represent Unix seconds exactly: 82 of the 943 histories are out of
+    order, with this package none. From ranks both make the same rows, so that losses can be compared digit by digit.
     """
     import recbole
 

@@ -1,4 +1,4 @@
-"""What the benchmarks must show, on two cores, held against the CSV files of a folder."""
+"""The targets of the benchmarks on two cores, compared with the CSV files of a folder."""
 
 import csv
 import operator
@@ -39,11 +39,11 @@ def run(output: Path) -> None:
 
 
 def check(output: Path) -> list[dict[str, str]]:
-    """Compute what is asked of the benchmarks from the medians in ``output``.
+    """Compare the medians in ``output`` with the targets.
 
     Returns:
-        A row per figure asked for: ``name``, ``asked``, ``measured`` and ``holds`` ("yes", "no", or "not measured"
-        where a file or the rows it takes are missing).
+        A row per target: ``name``, ``asked``, ``measured`` and ``holds`` ("yes", "no", or "not measured" if a file or
+        its rows are missing).
     """
     return [_row(target) for target in _targets(output)]
 
@@ -131,6 +131,6 @@ def _value(rows: Rows, at: Mapping[str, object], column: str) -> float | None:
 
 
 def _ratio(rows: Rows, over: str, under: str, at: Mapping[str, object], column: str = "median_ms") -> float | None:
-    """Return what one candidate takes over what another takes."""
+    """Return the ratio of two candidates."""
     values = [_value(rows, {"candidate": name, **at}, column) for name in (over, under)]
     return None if values[0] is None or not values[1] else values[0] / values[1]

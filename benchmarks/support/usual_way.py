@@ -1,9 +1,8 @@
-"""A pre-training step of AdaptSSR as one would write it without further thought, and never slowed on purpose.
+"""A pre-training step of AdaptSSR written in the usual way, and not slowed on purpose.
 
-The same model, views and loss as the package's, in the ways that are common: views are made user by user on Python
-lists, everything is padded to L, attention is written out as matmul, softmax, dropout and matmul, the four encodings
-are four calls of the model, the loss keeps its 2B x 4B matrix under autograd, and Adam is torch's as it comes.
-Imports nothing of the package.
+The model, views and loss are the package's, in common forms: views are made user by user on Python lists, everything is
+padded to L, attention is written out as matmul, softmax, dropout and matmul, the four encodings are four calls of the
+model, the loss keeps its 2B x 4B matrix under autograd, and Adam is torch's default. Imports nothing of the package.
 """
 
 import math

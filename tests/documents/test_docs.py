@@ -6,6 +6,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 import torch
@@ -24,8 +25,11 @@ from document_cases import (
     with_options,
 )
 
-from adaptssr_plugin import errors
+from adaptssr_plugin import AdaptSSRLoss, errors
 from adaptssr_plugin.cli.main import cli
+from adaptssr_plugin.functional import triton_search
+from adaptssr_plugin.functional.search import Implementation, choose_search
+from adaptssr_plugin.recbole.requirements import RECBOLE_VERSION
 from benchmarks.__main__ import BENCHMARKS
 
 PAGES = sorted(DOCS.rglob("*.md"))
@@ -98,6 +102,56 @@ def test_every_room_has_a_page():
     for room in set(ROOMS) - {"cli"}:
         assert f".. automodule:: adaptssr_plugin.{room}\n" in (DOCS / "api" / f"{room}.md").read_text(encoding="utf-8")
         assert f"\napi/{room}\n" in listed
+
+
+# --- versions, and what implementation="auto" takes ------------------------------------------------------------------
+
+
+def test_the_table_of_versions_is_what_setup_and_ci_say():
+    table = {
+        cells[0]: cells[1:]
+        for line in GUIDE.splitlines()
+        if len(cells := [cell.strip() for cell in line.strip("|").split("|")]) == 3
+    }
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    pythons = re.findall(r":: (3\.\d+)$", setup["metadata"]["classifiers"], re.MULTILINE)
+    assert setup["options"]["python_requires"] == f">={pythons[0]}"
+    assert table["Python"] == [f"{pythons[0]} to {pythons[-1]}", "the machine's `python3`"]
+    needs = setup["options"]["install_requires"] + setup["options.extras_require"]["recbole"]
+    bounds = dict(re.findall(r"^(torch|numpy|pandas)>=(\S+)$", needs, re.MULTILINE))
+    pinned = dict(re.findall(r"\b(torch|numpy|pandas)==(\S+)", ci))
+    for name, bound in bounds.items():
+        least, _, most = bound.partition(",<")
+        assert table[name][0] == f"{least} or newer" + (f", below {most}" if most else "")
+        assert table[name][1] == pinned.get(name, "the newest" + (f" below {most}" if most else ""))
+    assert bounds.keys() == {"torch", "numpy", "pandas"}
+    assert table["RecBole"] == [RECBOLE_VERSION] * 2
+    assert f"recbole=={RECBOLE_VERSION}" in errors.INSTALL
+
+
+@pytest.mark.parametrize("documented", [AdaptSSRLoss, choose_search], ids=lambda one: one.__name__)
+def test_docstrings_say_where_auto_takes_the_kernel(documented, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(triton_search, "is_installed", lambda: True)
+    said = re.search(r"\n +implementation: (.+?)\n +(?:\w+: |\n)", documented.__doc__ + "\n\n", re.DOTALL)[1]
+    assert all(f'"{word}": ' in said for word in get_args(Implementation))
+    capabilities = {int(number) for number in re.findall(r"compute\s+capability\s+(\d+)", said)}
+    cuda = torch.device("cuda")
+
+    def taken(dtype=torch.float32, device=cuda):
+        return choose_search("auto", device, dtype) is triton_search.search
+
+    for major in range(6, 14):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, major=major: (major, 0))
+        assert taken() == (major in capabilities)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (min(capabilities), 0))
+    assert taken()
+    assert not taken(device=torch.device("cpu"))
+    assert ("float64" in said) == (not taken(torch.float64))
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert ("torch.compile" in said) == (not taken())
 
 
 # --- from equation to code -------------------------------------------------------------------------------------------

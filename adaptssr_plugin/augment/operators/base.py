@@ -1,4 +1,4 @@
-"""What every operator takes and gives back, and the one place where its arguments are checked."""
+"""The interface of operators, and the checks of their arguments."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, cast
@@ -27,8 +27,8 @@ class ViewPair(NamedTuple):
     Attributes:
         first: the view Ŝ.
         second: the view S̃.
-        operators: (B, 2) int64, which operator of the list made each view, -1 where none was offered;
-            None where views do not come from a list of operators.
+        operators: (B, 2) int64, the index of the operator that made each view, -1 if none was offered; None if the
+            views do not come from a list of operators.
     """
 
     first: Sequences
@@ -39,12 +39,12 @@ class ViewPair(NamedTuple):
 class Operator(nn.Module):
     """Turns every row of a batch into an augmented row, all rows at once.
 
-    A subclass implements :meth:`forward` and sets ``min_length`` where short rows are not to be offered.
-    Where operators are combined, one may be handed rows that it is not offered or that did not draw it; what
-    it returns for those is thrown away, so it only has to get through them.
+    A subclass implements :meth:`forward`, and sets ``min_length`` if short rows are not offered to it. A combination
+    may pass an operator rows that it is not offered or that drew another one; what it returns for those is discarded,
+    so it only must not fail on them.
 
     Attributes:
-        min_length: the length from which on a row is offered to this operator.
+        min_length: the shortest row that is offered to this operator.
     """
 
     min_length: int = 1
@@ -55,26 +55,26 @@ class Operator(nn.Module):
         Args:
             item_seq: (B, L) int64, right-padded with 0; never written to.
             item_seq_len: (B,) int64, each at least 1, on the device of ``item_seq``.
-            generator: where the random numbers come from, on the device of ``item_seq``; None takes torch's own.
+            generator: source of the random numbers, on the device of ``item_seq``; None: torch's default generator.
 
         Returns:
             Sequences of the same shapes, dtypes and device.
 
         Raises:
-            InputError: a shape, dtype or device other than these. Values are not looked at: on a GPU that
-                would make the CPU wait for them.
+            InputError: a shape, dtype or device other than these. Values are not checked: on a GPU the CPU would have
+                to wait for them.
         """
         raise NotImplementedError(f"{type(self).__name__} does not say what it does to a batch")
 
 
 class OperatorList(nn.ModuleList):
-    """The operators that a combination draws from or goes through.
+    """The operators from which a combination draws, or which it applies in turn.
 
     Args:
         operators: at least one.
 
     Raises:
-        InputError: an empty list or something in it that is no operator.
+        InputError: an empty list or an item that is not an operator.
     """
 
     def __init__(self, operators: Sequence[Operator]) -> None:
@@ -91,20 +91,20 @@ class OperatorList(nn.ModuleList):
 
     @property
     def min_length(self) -> int:
-        """The length from which on at least one of the operators is offered."""
+        """The shortest row to which at least one of the operators is offered."""
         return min(operator.min_length for operator in self)
 
 
 def check_operator(name: str, value: object) -> None:
     """Raise InputError unless the argument called ``name`` is an operator."""
     if not isinstance(value, Operator):
-        # A class without its brackets is the likely slip, so it is named as what it is.
+        # A class in place of an instance is a likely mistake, so the message names the class.
         came = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
         raise InputError(f"{name}: expected an Operator, got {came}")
 
 
 def check_sequences(item_seq: Tensor, item_seq_len: Tensor, generator: torch.Generator | None = None) -> None:
-    """Raise InputError unless shapes, dtypes and devices are those that :meth:`Operator.forward` asks for."""
+    """Raise InputError unless shapes, dtypes and devices are valid for :meth:`Operator.forward`."""
     if checked_int64("item_seq", item_seq).dim() != 2 or item_seq.shape[1] == 0:
         raise InputError(f"item_seq: expected shape (B, L) with L >= 1, got {tuple(item_seq.shape)}")
     check_lengths(item_seq_len, generator)
@@ -118,7 +118,7 @@ def check_sequences(item_seq: Tensor, item_seq_len: Tensor, generator: torch.Gen
 
 
 def check_lengths(item_seq_len: Tensor, generator: torch.Generator | None = None) -> None:
-    """Raise InputError unless ``item_seq_len`` is (B,) int64 and ``generator`` lives on its kind of device."""
+    """Raise InputError unless ``item_seq_len`` is (B,) int64 and ``generator`` is on its type of device."""
     if checked_int64("item_seq_len", item_seq_len).dim() != 1:
         raise InputError(f"item_seq_len: expected shape (B,), got {tuple(item_seq_len.shape)}")
     if generator is not None:
@@ -129,7 +129,7 @@ def check_lengths(item_seq_len: Tensor, generator: torch.Generator | None = None
 
 
 def checked_int64(name: str, value: object) -> Tensor:
-    """Give the argument called ``name`` back; raise InputError unless it is a dense tensor of int64."""
+    """Return the argument called ``name``; raise InputError unless it is a dense int64 tensor."""
     if not isinstance(value, Tensor):
         raise InputError(f"{name}: expected a tensor, got {type(value).__name__}")
     if value.layout != torch.strided:
@@ -140,5 +140,5 @@ def checked_int64(name: str, value: object) -> Tensor:
 
 
 def dtype_name(tensor: Tensor) -> str:
-    """Name the dtype of a tensor, without the name of torch."""
+    """Return the name of a tensor's dtype, without the prefix "torch."."""
     return str(tensor.dtype).removeprefix("torch.")

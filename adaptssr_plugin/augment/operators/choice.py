@@ -14,13 +14,13 @@ from adaptssr_plugin.errors import InputError
 class RandomChoice(Operator):
     """Applies to every row one of the operators that are offered to it, each with the same probability.
 
-    A row to which none is offered (all of them ask for longer rows) stays as it is.
+    A row to which none is offered (all of them need longer rows) stays unchanged.
 
     Args:
         operators: the operators to choose from, at least one.
 
     Raises:
-        InputError: an empty list or something in it that is no operator.
+        InputError: an empty list or an item that is not an operator.
     """
 
     def __init__(self, operators: Sequence[Operator]) -> None:
@@ -42,7 +42,7 @@ def draw_operators(
     generator: torch.Generator | None,
     distinct: bool = False,
 ) -> Tensor:
-    """Draw one of the operators that are offered to a row, for every row of every view.
+    """Draw, for every row of every view, one of the operators that are offered to it.
 
     Args:
         operators: K of them.
@@ -52,7 +52,7 @@ def draw_operators(
         distinct: the second draw of a row is not the operator of the first.
 
     Returns:
-        (views · B,) int64, view after view, -1 where none is offered (any more).
+        (views · B,) int64, view after view, -1 if none is offered (any more).
     """
     is_offered = torch.stack([item_seq_len >= operator.min_length for operator in operators], dim=1)  # (B, K)
     if not distinct:
@@ -63,8 +63,8 @@ def draw_operators(
 
 
 def _draw_columns(is_offered: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draw for each row of (B, K) bool one of its true columns: (B,) int64, -1 where there is none."""
-    rank = is_offered.cumsum(dim=1)  # (B, K), how many are offered up to here
+    """Draw one of the true columns of each row of (B, K) bool: (B,) int64, -1 if the row has none."""
+    rank = is_offered.cumsum(dim=1)  # (B, K), the number offered up to here
     count = rank[:, -1]
     draw = uniform_below(count, generator)
     column = (rank <= draw[:, None]).sum(dim=1)
@@ -82,7 +82,7 @@ def apply_chosen(
 
     Args:
         operators: K of them.
-        choice: (views · B,) int64, view after view; -1 leaves the row as it is.
+        choice: (views · B,) int64, view after view; -1 leaves the row unchanged.
         item_seq: (B, L) int64.
         item_seq_len: (B,) int64.
         generator: on the device of ``item_seq``, or None.
@@ -95,7 +95,7 @@ def apply_chosen(
     for index, operator in enumerate(operators):
         name, drew = f"operators[{index}]", choice == index
         if not on_cpu(drew):
-            # Which rows drew it is not known without waiting for the device: it runs on all of them.
+            # Finding the rows that drew it would wait for the device, so it runs on all rows.
             result = keep_where(drew, apply_operator(name, operator, *result, generator), result)
         elif len(rows := torch.from_numpy(drew.numpy().nonzero()[0])):
             part = Sequences(*(values.index_select(0, rows) for values in result))
@@ -107,7 +107,7 @@ def apply_chosen(
 def apply_operator(
     name: str, operator: Operator, item_seq: Tensor, item_seq_len: Tensor, generator: torch.Generator | None
 ) -> Sequences:
-    """Apply one operator of a list; raise InputError if it does not keep the shape, so that views still stack."""
+    """Apply one operator of a list; raise InputError unless it keeps the shape, since the views are stacked."""
     new: Sequences = operator(item_seq, item_seq_len, generator)
     if new.item_seq.shape != item_seq.shape:
         expected, came = tuple(item_seq.shape), tuple(new.item_seq.shape)
@@ -116,7 +116,7 @@ def apply_operator(
 
 
 def keep_where(chosen: Tensor, new: Sequences, old: Sequences) -> Sequences:
-    """Take the rows of ``new`` where ``chosen`` (B,) bool holds and those of ``old`` elsewhere."""
+    """Take the rows of ``new`` where ``chosen`` (B,) bool holds, and those of ``old`` elsewhere."""
     return Sequences(
         torch.where(chosen[:, None], new.item_seq, old.item_seq),
         torch.where(chosen, new.item_seq_len, old.item_seq_len),

@@ -10,15 +10,15 @@ from adaptssr_plugin.augment.operators.choice import apply_operator, keep_where
 
 
 class Compose(Operator):
-    """Applies operators in turn, each to what the one before it left.
+    """Applies operators in turn, each to the result of the one before it.
 
-    An operator leaves a row as it is where the row, as it has become by then, is too short for it.
+    An operator leaves a row unchanged if the row, as changed so far, is too short for it.
 
     Args:
         operators: the operators in the order in which they are applied, at least one.
 
     Raises:
-        InputError: an empty list or something in it that is no operator.
+        InputError: an empty list or an item that is not an operator.
     """
 
     def __init__(self, operators: Sequence[Operator]) -> None:

@@ -1,4 +1,4 @@
-"""The operators that bring in correlated items: substitute and insert (CoSeRec, by the authors' code)."""
+"""The operators that add correlated items: substitute and insert (CoSeRec, after the authors' code)."""
 
 import torch
 from torch import Tensor, nn
@@ -10,23 +10,23 @@ from adaptssr_plugin.errors import InputError, check_count, check_kind
 
 
 class CorrelatedOperator(Operator):
-    """What substitute and insert share: how many positions, which ones, and the items to put there.
+    """What substitute and insert share: how many positions, which positions, and the items to put there.
 
-    Of n items ``m = max(floor(ratio · n), 1)`` are drawn, uniformly without replacement. Where an item has no
-    neighbour, a catalogue item is drawn uniformly in its place.
+    Of n items ``m = max(floor(ratio · n), 1)`` are drawn, uniformly without replacement. For an item without
+    neighbours, a catalogue item is drawn uniformly instead.
 
     Args:
         ratio: the share of items that are drawn, in (0, 1].
-        neighbours: (n_items,) or (n_items, k) int64, the items most correlated with each item, the most
-            correlated first, 0 for none; row 0, of the padding, counts for nothing. A buffer that moves with the
-            module and is not in its ``state_dict``.
+        neighbours: (n_items,) or (n_items, k) int64, the items most correlated with each item, the most correlated
+            first, 0 for none; row 0, of the padding, is ignored. A buffer that moves with the module and is not in
+            its ``state_dict``.
 
     Raises:
         InputError: a ratio out of range, or neighbours of another shape or dtype or with ids out of range.
     """
 
     neighbours: Tensor
-    n_needed = 1  # columns of ``neighbours`` that are looked at
+    n_needed = 1  # columns of ``neighbours`` that are used
 
     def __init__(self, ratio: float, neighbours: Tensor) -> None:
         super().__init__()
@@ -34,10 +34,10 @@ class CorrelatedOperator(Operator):
         self.register_buffer("neighbours", self._checked(neighbours), persistent=False)
 
     def set_neighbours(self, neighbours: Tensor) -> None:
-        """Replace the neighbours, for a model-based correlation that is refreshed while the model learns.
+        """Replace the neighbours, for a model-based correlation that is refreshed during training.
 
         Args:
-            neighbours: as in the constructor, for as many items, from any device.
+            neighbours: as in the constructor, for the same number of items, on any device.
 
         Raises:
             InputError: as the constructor.
@@ -49,7 +49,7 @@ class CorrelatedOperator(Operator):
 
     @property
     def n_items(self) -> int:
-        """The number of items, the padding included."""
+        """The number of items, including the padding."""
         return len(self.neighbours)
 
     def counts(self, item_seq_len: Tensor) -> Tensor:
@@ -57,23 +57,23 @@ class CorrelatedOperator(Operator):
         return dn(self.ratio, item_seq_len).clamp_(min=1)
 
     def correlated(self, items: Tensor, rank: Tensor | int, generator: torch.Generator | None) -> Tensor:
-        """Give an item correlated with each of ``items``.
+        """Return an item correlated with each of ``items``.
 
         Args:
             items: int64 of any shape, ids from 0 to ``n_items``.
-            rank: which neighbour, from 0 on; a number or a tensor of the same shape.
+            rank: which neighbour, from 0; a number or a tensor of the same shape.
             generator: on the device of ``items``, or None.
 
         Returns:
             int64 of the same shape, ids ``1 .. n_items - 1``.
         """
-        known = torch.where(items < self.n_items, items, 0)  # [MASK] has no neighbours, as the padding has none
+        known = torch.where(items < self.n_items, items, 0)  # like the padding, [MASK] has no neighbours
         found = self.neighbours.flatten()[known * self.neighbours.shape[1] + rank]
         drawn = torch.randint(1, self.n_items, items.shape, device=items.device, generator=generator)
         return torch.where(found > 0, found, drawn)
 
     def check_batch(self, item_seq: Tensor, item_seq_len: Tensor, generator: torch.Generator | None) -> None:
-        """Raise InputError for a batch that is none, or that is not where the neighbours are."""
+        """Raise InputError unless the batch is valid and on the device of the neighbours."""
         check_sequences(item_seq, item_seq_len, generator)
         if item_seq.device != self.neighbours.device:
             raise InputError(f"item_seq: expected device {self.neighbours.device} as neighbours, got {item_seq.device}")
@@ -83,7 +83,7 @@ class CorrelatedOperator(Operator):
         return f"ratio={self.ratio}, n_items={self.n_items}"
 
     def _checked(self, neighbours: object) -> Tensor:
-        """Give neighbours as (n_items, k), with none for the padding; values are looked at, which waits for a GPU."""
+        """Return neighbours as (n_items, k), with none for the padding. Values are checked, which waits for a GPU."""
         neighbours = checked_int64("neighbours", neighbours)
         shape = tuple(neighbours.shape)
         table = neighbours[:, None] if neighbours.dim() == 1 else neighbours
@@ -106,9 +106,9 @@ class CorrelatedOperator(Operator):
 class ItemSubstitute(CorrelatedOperator):
     """Replaces a share of the items by the items most correlated with them.
 
-    Of n items ``max(floor(ratio · n), 1)`` are replaced, at positions drawn uniformly without replacement; an
-    item without neighbour gives way to a catalogue item drawn uniformly. A masked position that is drawn stays
-    masked: what stood there is not known any more. A row of one item has that item replaced.
+    Of n items ``max(floor(ratio · n), 1)`` are replaced, at positions drawn uniformly without replacement. An item
+    without neighbours is replaced by a catalogue item drawn uniformly. A masked position that is drawn stays masked,
+    since its item is no longer known. The item of a row of one item is always replaced.
 
     Args:
         ratio: the share of items that are replaced, in (0, 1].
@@ -134,20 +134,19 @@ class ItemSubstitute(CorrelatedOperator):
 class ItemInsert(CorrelatedOperator):
     """Puts the items most correlated with a share of the items immediately before them.
 
-    Of n items ``m = max(floor(ratio · n), 1)`` are drawn uniformly without replacement, and before each comes the
-    item most correlated with it, or a catalogue item drawn uniformly where it has none or is masked. A row of n
-    items grows to n + m; the sequences keep their width L all the same, and of a row that would be longer the
-    newest L items are kept. **So a batch has to be padded to the maximum length of the encoder, not to its own
-    longest row, for rows to grow into the padding.**
+    Of n items ``m = max(floor(ratio · n), 1)`` are drawn uniformly without replacement. Before each is put the item
+    most correlated with it; if it has no neighbour or is masked, a catalogue item drawn uniformly. A row of n items
+    grows to n + m. The sequences keep their width L; of a longer row the newest L items are kept. **So pad a batch to
+    the maximum length of the encoder, not to its longest row, to leave space for inserted items.**
 
-    With ``max_insert_per_position`` above 1, k neighbours come before a drawn item, the most correlated first,
-    k uniform on ``{1 .. max(1, floor(max_insert_per_position / m))}``, each drawn where it is missing.
+    With ``max_insert_per_position`` above 1, k neighbours are put before a drawn item, the most correlated first, with
+    k uniform on ``{1 .. max(1, floor(max_insert_per_position / m))}``; a missing neighbour is drawn from the catalogue.
 
     Args:
-        ratio: the share of items that get company, in (0, 1].
+        ratio: the share of items before which others are inserted, in (0, 1].
         neighbours: (n_items,) or (n_items, k) int64, the most correlated first, 0 for none; k at least
             ``max_insert_per_position``. A buffer that moves with the module and is not in its ``state_dict``.
-        max_insert_per_position: the most items that are put before one, at least 1.
+        max_insert_per_position: the most items inserted before one, at least 1.
 
     Raises:
         InputError: a ratio or number out of range, or neighbours of another shape or dtype or with ids out of range.
@@ -168,7 +167,8 @@ class ItemInsert(CorrelatedOperator):
         shifted = place + ahead_of.cumsum(1)  # (B, L), where each item stands in the grown row
         length = item_seq_len + ahead_of.sum(1)
         kept = place + (length - width).clamp_(min=0)[:, None]  # (B, L), the places of the grown row that are kept
-        # Every kept place belongs to the first item that stands there or later: as itself, or put before it.
+        # Every kept place belongs to the first item at that place or later: it is the item itself, or inserted before
+        # it.
         anchor = torch.searchsorted(shifted, kept)
         items, distance = item_seq.gather(1, anchor), shifted.gather(1, anchor) - kept
         rank = (ahead_of.gather(1, anchor) - distance).clamp_(max=self.max_insert_per_position - 1)
@@ -176,7 +176,7 @@ class ItemInsert(CorrelatedOperator):
         return Sequences(torch.where(distance > 0, inserted, items), length.clamp_(max=width))
 
     def _draw_counts(self, item_seq_len: Tensor, width: int, generator: torch.Generator | None) -> Tensor:
-        """Draw how many items are put before each: (B, L) int64, 0 where none are."""
+        """Draw how many items are inserted before each: (B, L) int64."""
         counts = self.counts(item_seq_len)  # (B,)
         drawn = drawn_positions(item_seq_len, counts, width, generator).long()
         if self.max_insert_per_position == 1:
@@ -190,10 +190,10 @@ class ItemInsert(CorrelatedOperator):
 
 
 def replace_neighbours(module: nn.Module, neighbours: Tensor) -> None:
-    """Give new neighbours to every operator within ``module`` that uses them.
+    """Set new neighbours in every operator within ``module`` that uses them.
 
     Args:
-        module: an operator, a pair of views, or anything that holds some.
+        module: an operator, a pair of views, or a module that contains some.
         neighbours: as in :meth:`CorrelatedOperator.set_neighbours`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How many items a ratio of a sequence is, without rounding noise."""
+"""The number of items that a ratio of a sequence stands for, without rounding errors."""
 
 from fractions import Fraction
 from functools import lru_cache
@@ -8,34 +8,34 @@ from torch import Tensor
 
 from adaptssr_plugin.errors import InputError
 
-# 0.3 · 100 is 30.000001 in float32 and 0.7 · 10 can fall short of 7 in float64, and not every device has
-# float64. So a ratio becomes a fraction with at most 13 decimals, and all counts are integer arithmetic:
-# 10^13 · n fits into int64 for every n up to 922,337.
+# 0.3 · 100 is 30.000001 in float32, 0.7 · 10 can be less than 7 in float64, and not every device has float64. So a
+# ratio becomes a fraction with at most 13 decimals, and all counts use integer arithmetic: 10^13 · n fits into int64
+# for every n up to 922,337.
 _DECIMALS = 10**13
 _SLACK = Fraction(1, 10**9)
 
 
 def check_ratio(ratio: object) -> float:
-    """Give ``ratio`` back as a float; raise InputError unless it is a number in (0, 1]."""
+    """Return ``ratio`` as a float; raise InputError unless it is a number in (0, 1]."""
     if isinstance(ratio, bool) or not isinstance(ratio, Real) or not 0 < float(ratio) <= 1:
         raise InputError(f"ratio: expected a number in (0, 1], got {ratio!r}")
     return float(ratio)
 
 
 def up(ratio: float, n: Tensor) -> Tensor:
-    """Count ``ceil(ratio · n - 1e-9)`` items of each of ``n`` (int64, any shape), exactly, on its device."""
+    """Return ``ceil(ratio · n - 1e-9)`` for each of ``n`` (int64, any shape), exactly, on its device."""
     numerator, denominator, slack = _exact(ratio)
     return (n * numerator + (denominator - 1 - slack)) // denominator
 
 
 def dn(ratio: float, n: Tensor) -> Tensor:
-    """Count ``floor(ratio · n + 1e-9)`` items of each of ``n`` (int64, any shape), exactly, on its device."""
+    """Return ``floor(ratio · n + 1e-9)`` for each of ``n`` (int64, any shape), exactly, on its device."""
     numerator, denominator, slack = _exact(ratio)
     return (n * numerator + slack) // denominator
 
 
 def hidden(ratio: float, n: Tensor) -> Tensor:
-    """Count how many of each of ``n`` items are hidden: ``ceil(ratio · n)``, at least one, at most n - 1, 0 of one."""
+    """Return how many of ``n`` items are hidden: ``ceil(ratio · n)``, at least 1 and at most n - 1; 0 if n is 1."""
     return up(ratio, n).clamp_(min=1).minimum(n - 1)
 
 

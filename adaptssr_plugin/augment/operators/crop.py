@@ -9,10 +9,10 @@ from adaptssr_plugin.augment.operators.draws import uniform_below
 
 
 class ItemCrop(Operator):
-    """Keeps one window of consecutive items, its place drawn uniformly, the newest item within reach.
+    """Keeps one window of consecutive items at a uniformly drawn place; it may include the newest item.
 
-    Of n items ``ceil(ratio · n)`` are kept, at least one. The ratio is the share **kept**, so a small ratio
-    is a strong crop. A row of one item stays as it is.
+    Of n items ``ceil(ratio · n)`` are kept, at least one. The ratio is the share that is **kept**, so a small ratio is
+    a strong crop. A row of one item stays unchanged.
 
     Args:
         ratio: the share of items that is kept, in (0, 1].
@@ -52,7 +52,7 @@ def draw_window(ratio: float, item_seq_len: Tensor, generator: torch.Generator |
 
 
 def cut_window(item_seq: Tensor, start: Tensor, length: Tensor) -> Sequences:
-    """Cut ``length`` items from ``start`` on out of each row of (B, L), both (B,) int64; L stays."""
+    """Cut ``length`` items from ``start`` on, both (B,) int64, out of each row of (B, L); the width L stays."""
     place = torch.arange(item_seq.shape[1], device=item_seq.device)  # (L,)
     source = (place + start[:, None]).clamp_(max=item_seq.shape[1] - 1)  # (B, L)
     return Sequences(item_seq.gather(1, source).mul_(place < length[:, None]), length)

@@ -1,14 +1,14 @@
-"""The random draws that the operators are made of, for all rows of a batch at once."""
+"""The random draws of the operators, for all rows of a batch at once."""
 
 import torch
 from torch import Tensor
 
 from adaptssr_plugin.devices import on_cpu
 
-_RANDOM_BITS = 31  # what an int32 draw without bounds holds
+_RANDOM_BITS = 31  # of an int32 drawn without bounds
 _LARGEST = (1 << _RANDOM_BITS) - 1
-# Up to this many positions a key of 31 bits holds a position and 23 random bits or more. That two of the n keys of a
-# row share theirs, and keep their order, has a chance of n(n - 1) / 2^24 at most, 0.0002 for 55 behaviours.
+# Up to this many positions a key of 31 bits holds a position and at least 23 random bits. The probability that two of
+# the n keys of a row share theirs, and keep their order, is at most n(n - 1) / 2^24: 0.0002 for 55 behaviours.
 _NARROW = 256
 
 
@@ -22,13 +22,13 @@ def uniform_below(bound: Tensor, generator: torch.Generator | None) -> Tensor:
     Returns:
         (B,) int64.
     """
-    # Integers throughout: a product of floats could round up to the bound itself.
+    # Integers only: a product of floats could round up to the bound itself.
     draw = torch.randint(1 << _RANDOM_BITS, bound.shape, device=bound.device, generator=generator)
     return (draw * bound) >> _RANDOM_BITS
 
 
 def shuffled_windows(start: Tensor, length: Tensor, width: int, generator: torch.Generator | None) -> Tensor:
-    """Shuffle one window of positions per row and leave the positions around it where they are.
+    """Shuffle one window of positions per row and keep the other positions.
 
     Args:
         start: (B,) int64, the first position of the window.
@@ -39,9 +39,9 @@ def shuffled_windows(start: Tensor, length: Tensor, width: int, generator: torch
     Returns:
         (B, L) int64, a permutation of ``0 .. L - 1`` in every row, uniform within the window.
     """
-    # Positions are sorted by (random number, position), where all before the window have the least number and all
-    # after it the greatest. With the position in the lowest bits no two keys are equal, and the sorted keys
-    # themselves say where each one came from.
+    # Positions are sorted by (random number, position); all before the window have the smallest number and all after it
+    # the greatest. With the position in the lowest bits no two keys are equal, and the sorted keys contain the original
+    # positions.
     bits = (width - 1).bit_length()
     positions = (1 << bits) - 1
     noise = torch.empty((len(start), width), dtype=torch.int32, device=start.device).random_(generator=generator)
@@ -53,7 +53,7 @@ def shuffled_windows(start: Tensor, length: Tensor, width: int, generator: torch
     keys = torch.where(place < start[:, None], 0, keys)  # (B, L)
     keys = torch.where(place < (start + length)[:, None], keys, last) | place
     if on_cpu(keys):
-        keys.numpy().sort(axis=1)  # as torch, which sorts indices along: a quarter of the time of a pair of views
+        keys.numpy().sort(axis=1)  # torch's sort also sorts indices, a quarter of the time of a pair of views
     else:
         keys = keys.sort(dim=1).values
     return keys.bitwise_and_(positions).long()
@@ -63,7 +63,7 @@ def drawn_positions(length: Tensor, count: Tensor, width: int, generator: torch.
     """Draw positions of each row uniformly without replacement: (B, L) bool.
 
     Args:
-        length: (B,) int64, how many positions of each row can be drawn, the first ones.
+        length: (B,) int64, the number of first positions of each row that can be drawn.
         count: (B,) int64, how many are drawn, at most ``length``.
         width: L, the number of positions.
         generator: on the device of ``length``, or None.

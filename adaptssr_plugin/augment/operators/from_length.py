@@ -1,4 +1,4 @@
-"""Operators for long rows only, and the pair of views of CoSeRec, which needs them (as in the authors' code)."""
+"""Operators for long rows only, and the pair of views of CoSeRec, which needs them (after the authors' code)."""
 
 import torch
 from torch import Tensor
@@ -16,14 +16,14 @@ _LETTERS = "SICMR"  # substitute, insert, crop, mask, reorder
 
 
 class FromLength(Operator):
-    """Offers an operator only to rows of at least a given length; a shorter row stays as it is.
+    """Offers an operator only to rows of at least a given length; shorter rows stay unchanged.
 
     Args:
         operator: any operator.
-        min_length: the length, at least 1; the operator's own counts where that is greater.
+        min_length: the length, at least 1; the operator's own ``min_length`` applies if it is greater.
 
     Raises:
-        InputError: something that is no operator, or a length below 1.
+        InputError: not an operator, or a length below 1.
 
     Example:
         >>> views = RandomPair([ItemMask(0.7, mask_id=n_items), FromLength(ItemCrop(0.2), 5)])
@@ -60,11 +60,11 @@ def coserec_pair(
     short: str = "SIM",
     max_insert_per_position: int = 1,
 ) -> RandomPair:
-    """Make the two views of CoSeRec: five operators, drawn with replacement, fewer of them for short rows.
+    """Make the two views of CoSeRec: five operators, drawn with replacement; fewer of them for short rows.
 
-    Rows of more than ``threshold`` items get any of substitute, insert, crop, mask and reorder (operators 0 to 4 in
-    this order), the others one of those that ``short`` names. Sequences have to be padded to the maximum length of
-    the encoder: see :class:`ItemInsert`.
+    Rows of more than ``threshold`` items get one of substitute, insert, crop, mask and reorder (operators 0 to 4 in
+    this order), other rows one of those that ``short`` names. Pad sequences to the maximum length of the encoder: see
+    :class:`ItemInsert`.
 
     Args:
         neighbours: (n_items,) or (n_items, k) int64, as in :class:`ItemInsert`.
@@ -74,8 +74,8 @@ def coserec_pair(
         crop: the share of items that is kept.
         mask: its ratio.
         reorder: its ratio.
-        threshold: the longest row that counts as short, K; -1: none does.
-        short: the operators for short rows, out of S(ubstitute), I(nsert), C(rop), M(ask), R(eorder).
+        threshold: K, the longest row that counts as short; -1: no row does.
+        short: the operators for short rows, of S(ubstitute), I(nsert), C(rop), M(ask), R(eorder).
         max_insert_per_position: as in :class:`ItemInsert`.
 
     Raises:

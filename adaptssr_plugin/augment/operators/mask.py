@@ -12,13 +12,13 @@ from adaptssr_plugin.errors import check_count
 class ItemMask(Operator):
     """Replaces a share of the items by [MASK], at positions drawn uniformly without replacement.
 
-    Of n items ``m = ceil(ratio · n)`` are masked, one fewer where that would be all of them: at least one
-    item is masked and at least one stays visible. A row of one item stays as it is.
+    Of n items ``m = ceil(ratio · n)`` are masked, one fewer if that would be all of them: at least one item is masked
+    and at least one stays visible. A row of one item stays unchanged.
 
     Args:
         ratio: the share of items that is masked, in (0, 1].
-        mask_id: the id written at masked positions, ``n_items`` (the encoder turns it into the learned
-            [MASK] vector, so that the position keeps its place and is attended to).
+        mask_id: the id written at masked positions, ``n_items``. The encoder maps it to the learned [MASK] vector, so
+            the position is kept and attended to.
 
     Raises:
         InputError: a ratio or an id out of range.
@@ -41,7 +41,7 @@ class ItemMask(Operator):
     def positions(
         self, item_seq_len: Tensor, width: int, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Draw which positions are masked, for an objective that has to predict them.
+        """Draw the masked positions, for an objective that predicts them.
 
         Args:
             item_seq_len: (B,) int64, each at least 1.
@@ -49,9 +49,8 @@ class ItemMask(Operator):
             generator: on the device of ``item_seq_len``, or None.
 
         Returns:
-            ``order`` (B, L) int64, every row the positions of its items in random order followed by those of
-            its padding; and ``m`` (B,) int64: the first m entries of a row of ``order`` are the masked
-            positions, 0 where the row has one item.
+            ``order`` (B, L) int64: in every row the positions of its items in random order, then those of its padding.
+            ``m`` (B,) int64: the first m entries of a row of ``order`` are masked; 0 if the row has one item.
 
         Raises:
             InputError: lengths that are not (B,) int64, or a generator on another device.
@@ -61,7 +60,7 @@ class ItemMask(Operator):
         return order, self.counts(item_seq_len)
 
     def counts(self, item_seq_len: Tensor) -> Tensor:
-        """Compute how many items of rows of length ``(B,)`` are masked: int64 ``(B,)``, 0 for a row of one item."""
+        """Return how many items of rows of length ``(B,)`` are masked: int64 ``(B,)``, 0 for a row of one item."""
         # ceil, or floor where ceil is n, but never n itself (METHODS.md, row 16): the same as ceil and at most n - 1.
         return hidden(self.ratio, item_seq_len)
 

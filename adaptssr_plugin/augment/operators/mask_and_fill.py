@@ -1,4 +1,4 @@
-"""Items hidden at random and guessed again by a frozen masked-item model (CCL, our reconstruction)."""
+"""Items are masked at random and replaced by predictions of a frozen masked-item model (CCL, our reconstruction)."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Protocol
@@ -16,7 +16,7 @@ from adaptssr_plugin.errors import InputError, check_choice, check_count, check_
 class Filler(Protocol):
     """A frozen masked-item model, as :class:`MaskAndFill` calls it: any callable, a module or not.
 
-    It may have an attribute ``n_items``, the number of items with the padding id, which is also the id of [MASK].
+    It may have an attribute ``n_items``: the number of items including the padding id, which is also the id of [MASK].
     """
 
     def __call__(
@@ -28,34 +28,34 @@ class Filler(Protocol):
             item_seq: (B, L) int64, right-padded with 0, with [MASK] written in.
             item_seq_len: (B,) int64.
             rows: (M,) int64, the rows of the masked positions, M at least 1.
-            positions: (M,) int64, where in their rows these are.
+            positions: (M,) int64, their positions in these rows.
 
         Returns:
-            Logits (M, n) floating, item j in column j; or an iterable of such for consecutive positions, M in all,
-            of which one at a time is held, so that a large catalogue needs little memory.
+            Logits (M, n) floating, item j in column j; or an iterable of such for consecutive positions, M in total.
+            Only one at a time is held, so that a large catalogue needs little memory.
         """
         ...
 
 
 class MaskAndFill(Operator):
-    """Replaces a share of the items by what a masked-item model puts in their place.
+    """Replaces a share of the items by predictions of a masked-item model.
 
-    Of n items ``m = min(max(ceil(ratio · n), 1), n - 1)`` are masked, at positions drawn uniformly without
-    replacement, and the model sees each row once. For each masked position an item is drawn from the softmax of the
-    ``top_k`` highest logits, all positions at once; it may be the item that stood there, or stand elsewhere in the
-    row. The padding and [MASK] are never drawn. A row of one item stays as it is.
+    Of n items ``m = min(max(ceil(ratio · n), 1), n - 1)`` are masked, at positions drawn uniformly without replacement,
+    and the model sees each row once. For each masked position an item is drawn from the softmax over the ``top_k``
+    highest logits, all positions at once. It may be the original item, or one that the row already holds. The padding
+    and [MASK] are never drawn. A row of one item stays unchanged.
 
-    The model is used without gradient and is no submodule: it is not trained, not checkpointed, and stays in
-    evaluation mode whatever mode the rest is in. ``.to(device)`` takes it along.
+    The model is used without gradient and is not a submodule: it is not trained, not in checkpoints, and stays in
+    evaluation mode. ``.to(device)`` moves it.
 
     Args:
         ratio: the share of items that is masked, in (0, 1].
         filler: the masked-item model; a module in evaluation mode.
         mask_id: the id of [MASK], ``n_items``; None: the filler's ``n_items``.
-        top_k: how many of the likeliest items are drawn from, at least 1.
-        temperature: by which logits are divided before the softmax, above 0.
+        top_k: from how many of the likeliest items to draw, at least 1.
+        temperature: divides the logits before the softmax, above 0.
         fill: "sample", or "argmax" for the likeliest item.
-        ban_original: never put the item back that stood there.
+        ban_original: never fill in the original item.
 
     Raises:
         InputError: an argument out of range, or a filler that cannot be called.
@@ -85,7 +85,7 @@ class MaskAndFill(Operator):
         if not callable(filler):
             raise InputError(f"filler: expected a masked-item model, got {type(filler).__name__}")
         self.filler: Filler
-        object.__setattr__(self, "filler", filler)  # past nn.Module, which would make it a submodule
+        object.__setattr__(self, "filler", filler)  # nn.Module's own setter would make it a submodule
         known: Any = getattr(filler, "n_items", None) if mask_id is None else mask_id
         check_count("mask_id", known)
         self.mask_id: int = known
@@ -115,12 +115,12 @@ class MaskAndFill(Operator):
         ratios: Sequence[float],
         generator: torch.Generator | None = None,
     ) -> Sequences:
-        """Mask and fill equal blocks of rows, each by a ratio of its own, in one pass; arguments are not checked.
+        """Mask and fill equal blocks of rows, each with a separate ratio, in one pass; arguments are not checked.
 
         Args:
-            item_seq: as :meth:`forward`, of ``len(ratios)`` blocks of equally many rows.
+            item_seq: as :meth:`forward`; ``len(ratios)`` blocks with the same number of rows.
             item_seq_len: as :meth:`forward`.
-            ratios: of the blocks, in (0, 1].
+            ratios: one per block, in (0, 1].
             generator: as :meth:`forward`.
 
         Raises:
@@ -128,7 +128,7 @@ class MaskAndFill(Operator):
         """
         self._check_mode()
         width = item_seq.shape[1]
-        # The most that a row of a block can have, on the CPU: nothing is read back.
+        # The most masked positions that a row of a block can have, computed on the CPU without a read-back.
         most = [int(hidden(ratio, torch.tensor(width)).numpy()) for ratio in ratios]
         order = shuffled_windows(torch.zeros_like(item_seq_len), item_seq_len, width, generator)
         order = order[:, : max(most)]  # (B, K), of which the first of each row are masked
@@ -172,7 +172,7 @@ class MaskAndFill(Operator):
         scores[:, 0] = -torch.inf
         scores[:, self.mask_id :] = -torch.inf
         if self.ban_original:
-            # Of a position that was masked before nothing is known; the padding in its place is banned already.
+            # The item at a position that was masked before is unknown; its stand-in, the padding, is already banned.
             known = torch.where(original < self.mask_id, original, 0)
             scores.scatter_(1, known[:, None], -torch.inf)
         top, items = scores.topk(min(self.top_k, scores.shape[1]), dim=1)  # (m, k), the highest first
@@ -181,18 +181,18 @@ class MaskAndFill(Operator):
         else:
             total = (top / self.temperature).softmax(1).cumsum(1)  # (m, k)
             nth = (total <= noise[:, None] * total[:, -1:]).sum(1, keepdim=True)
-            # A product that is rounded up to the whole would reach what is banned.
+            # A product rounded up to the total would select a banned item.
             nth = nth.minimum((top > -torch.inf).sum(1, keepdim=True) - 1).clamp_(min=0)
-        # Where nothing is left to draw, the row keeps what it has.
+        # A row where nothing is left to draw keeps its items.
         return torch.where(top[:, 0] == -torch.inf, original, items.gather(1, nth)[:, 0])
 
     def _check_mode(self) -> None:
-        """Refuse a model whose dropout would spoil what it says."""
+        """Raise InputError for a model in training mode, whose dropout would disturb its logits."""
         if isinstance(self.filler, nn.Module) and any(module.training for module in self.filler.modules()):
             raise InputError("filler: expected a model in evaluation mode, got one in training mode; call .eval()")
 
     def _apply(self, fn: Any, recurse: bool = True) -> "MaskAndFill":
-        """Move the filler along with the operator."""
+        """Move the filler with the operator."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if isinstance(self.filler, nn.Module):
             self.filler._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -207,17 +207,17 @@ class MaskAndFill(Operator):
 
 
 class MaskAndFillPair(nn.Module):
-    """Two views of every row, each masked and filled for itself (CCL), from easy to hard if a curriculum says so.
+    """Two independently masked and filled views of every row (CCL), from easy to hard with a curriculum.
 
     Both views go through the model in one pass.
 
     Args:
         fill: the operator.
         one_side: the first view is the row as it is.
-        ratios: the operator's ratio by epoch, the last one holding from there on; none: always the operator's own.
+        ratios: the operator's ratio by epoch; the last one holds from there on. Empty: always the operator's ratio.
 
     Raises:
-        InputError: something that is no MaskAndFill, or a ratio out of range.
+        InputError: not a MaskAndFill, or a ratio out of range.
     """
 
     def __init__(self, fill: MaskAndFill, one_side: bool = False, ratios: Sequence[float] = ()) -> None:
@@ -231,7 +231,7 @@ class MaskAndFillPair(nn.Module):
         self.full_ratio = fill.ratio
 
     def set_epoch(self, epoch: int | None, _encoder: object = None) -> None:
-        """Take the ratio of an epoch, counted from 0; None: the operator's own, for validation."""
+        """Set the ratio for an epoch, counted from 0; None: the operator's own, for validation."""
         scheduled = self.ratios and epoch is not None
         self.fill.ratio = self.ratios[min(epoch or 0, len(self.ratios) - 1)] if scheduled else self.full_ratio
 
@@ -252,7 +252,7 @@ class MaskAndFillPair(nn.Module):
 
 
 def linear_ratios(ratio: float, epochs: int, epochs_per_stage: int) -> tuple[float, ...]:
-    """Give the ratio of every epoch, growing by equal steps: ``ratio · (⌊e / s⌋ + 1) / ⌈E / s⌉`` (CCL's code).
+    """Return the ratio of every epoch, in equal steps: ``ratio · (⌊e / s⌋ + 1) / ⌈E / s⌉`` (CCL's code).
 
     Args:
         ratio: of the last stage, in (0, 1].
@@ -270,7 +270,7 @@ def linear_ratios(ratio: float, epochs: int, epochs_per_stage: int) -> tuple[flo
 
 
 def _slots(is_slot: Tensor, most: list[int]) -> tuple[Tensor, Tensor]:
-    """Give row and number of every slot; where counting them would make the CPU wait, all that a block can have."""
+    """Return row and number of every slot; if counting them would make the CPU wait, all that a block can have."""
     if on_cpu(is_slot):
         rows, nth = is_slot.nonzero(as_tuple=True)
         return rows, nth

@@ -10,9 +10,9 @@ from adaptssr_plugin.augment.operators.draws import shuffled_windows
 
 
 class ItemReorder(Operator):
-    """Shuffles one window of consecutive items, its place drawn uniformly, and leaves the others where they are.
+    """Shuffles one window of consecutive items at a uniformly drawn place; the other items stay.
 
-    The window holds ``ceil(ratio · n)`` of n items and gets one uniform permutation, which may be the identity.
+    The window holds ``ceil(ratio · n)`` of n items. Its permutation is uniform and may be the identity.
 
     Args:
         ratio: the share of items in the window, in (0, 1].

@@ -1,7 +1,7 @@
-"""RecBole's atomic files, read as they stand: the only reader of them in this package.
+"""RecBole's atomic files, read without interpretation: the only reader of them in this package.
 
 The first line names the columns, as ``user_id:token<TAB>item_id:token<TAB>timestamp:float``; every other line is a
-row. A token is all that stands between two separators: quotation marks, blanks and words such as NA mean themselves.
+row. A token is the text between two separators: quotation marks, blanks and words such as NA stand for themselves.
 """
 
 import codecs
@@ -20,10 +20,10 @@ from ..behaviours import PAD_TOKEN
 from .times import ExactTimes, NotATimeError, Times, join_times, parse_times, sortable
 
 KINDS = ("token", "float", "token_seq", "float_seq")
-LONGEST_TOKEN = 4096  # characters; names are kept in arrays as wide as the longest
+LONGEST_TOKEN = 4096  # characters; arrays of names are as wide as the longest one
 _LONGEST_LINE = 1 << 26
-_CHUNK = 1 << 22  # characters read at a time
-# What stands for a missing number in a column of floats, as pandas has it. In a column of tokens only "" does.
+_CHUNK = 1 << 22  # characters read at once
+# The texts of a missing number in a column of floats, as in pandas. In a column of tokens only "" is missing.
 _WORDS = "#N/A #NA -1.#IND -1.#QNAN -NaN -nan 1.#IND 1.#QNAN <NA> N/A NA NULL NaN None n/a nan null"
 MISSING_NUMBERS = frozenset(["", "#N/A N/A", *_WORDS.split()])
 
@@ -53,7 +53,7 @@ class AtomicFile:
         columns: the type of each column by name, in the file's order: token, float, token_seq or float_seq.
 
     Raises:
-        InputError: a file that is missing or unreadable, or a header that is not made of different ``name:type``.
+        InputError: a file that is missing or unreadable, or a header that does not consist of different ``name:type``.
     """
 
     def __init__(self, path: str | Path, separator: str = "\t", encoding: str = "utf-8") -> None:
@@ -65,7 +65,7 @@ class AtomicFile:
             codec = codecs.lookup(encoding or "utf-8").name
         except (LookupError, TypeError):
             raise InputError(f"encoding: expected one that Python knows, got {encoding!r}") from None
-        self._encoding = "utf-8-sig" if codec == "utf-8" else codec  # a byte-order mark is no part of a name
+        self._encoding = "utf-8-sig" if codec == "utf-8" else codec  # a byte-order mark is not part of a name
         with self._open() as file:
             header = file.readline(1 << 20).removesuffix("\n").removesuffix("\r")
         self.columns = self._parsed(header)
@@ -94,11 +94,11 @@ class AtomicFile:
             )
 
     def rows(self, columns: Sequence[str], seen: Callable[[int], Any] | None = None) -> Iterator[Rows]:
-        """Go through the rows, some at a time; empty lines are passed over.
+        """Iterate over the rows, some at a time; empty lines are skipped.
 
         Args:
             columns: names of columns of the file.
-            seen: is told after every chunk how many bytes of the file have been read since the last one.
+            seen: is told after every chunk how many bytes of the file have been read since the last call.
 
         Yields:
             At least one row at a time.
@@ -129,7 +129,7 @@ class AtomicFile:
                 yield found
 
     def _lines(self, text: str, number: int) -> list[str]:
-        """Split text, the first line of which has this number, without what ends the lines."""
+        """Split text into lines without their ends; the first line has this number."""
         lines = text.split("\n")
         for mark, name in (("\r", "a carriage return"), ("\0", "a NUL")):
             if mark in text:
@@ -140,7 +140,7 @@ class AtomicFile:
         return lines
 
     def _found(self, lines: list[str], number: int, places: Sequence[int]) -> Rows | None:
-        """Take lines, the first one of which has this number, apart."""
+        """Split lines into cells; the first line has this number."""
         numbers: Sequence[int] = range(number, number + len(lines))
         if not all(lines):
             numbers = [number for number, line in zip(numbers, lines, strict=True) if line]
@@ -182,7 +182,7 @@ class AtomicFile:
     def number_tokens(
         self, column: str, ids: "TokenIds", cells: list[str], lines: Sequence[int]
     ) -> npt.NDArray[np.int32]:
-        """Look the tokens of some rows up, new ones getting the next number.
+        """Look up the tokens of some rows; new tokens get the next numbers.
 
         Args:
             column: its name, for messages.
@@ -194,7 +194,7 @@ class AtomicFile:
             (N,) int32.
 
         Raises:
-            InputError: no token where one is needed, the padding's name, or one that is too long.
+            InputError: a missing token, the padding's name, or a token that is too long.
         """
         try:
             return np.fromiter(map(ids.__getitem__, cells), dtype=np.int32, count=len(cells))
@@ -205,7 +205,7 @@ class AtomicFile:
         """Read the times of some rows without rounding them; for :meth:`sortable_times`.
 
         Raises:
-            InputError: a cell that is no finite number.
+            InputError: a cell that is not a finite number.
         """
         try:
             return parse_times(cells)
@@ -220,10 +220,10 @@ class AtomicFile:
             raise InputError(f"{self.path}: {error}") from None
 
     def floats(self, column: str, cells: list[str], lines: Sequence[int]) -> npt.NDArray[np.float64]:
-        """Read numbers, NaN where one is missing: an empty cell, NA and the like.
+        """Read numbers, NaN for a missing one: an empty cell, NA and the like.
 
         Raises:
-            InputError: a cell that is neither.
+            InputError: any other text.
         """
         try:
             if "_" not in "".join(cells):
@@ -249,22 +249,22 @@ def _is_text(line: bytes, encoding: str) -> bool:
 
 
 def _float(cell: str) -> float | None:
-    """Read a number, NaN where it is missing; None for anything else."""
+    """Read a number, NaN for a missing one; None for anything else."""
     if cell in MISSING_NUMBERS:
         return math.nan
     try:
-        return None if "_" in cell else float(cell)  # which Python's numbers may hold, and no file's
+        return None if "_" in cell else float(cell)  # Python allows _ in numbers, files do not
     except ValueError:
         return None
 
 
 def is_usable(token: str) -> bool:
-    """Tell whether a text can be the name of anything."""
+    """Tell whether a text can be a name."""
     return token not in ("", PAD_TOKEN) and len(token) <= LONGEST_TOKEN
 
 
 class UnusableTokenError(InputError):
-    """A text that cannot be the name of anything."""
+    """A text that cannot be a name."""
 
     def __init__(self, token: str) -> None:
         self.token = token
@@ -281,7 +281,7 @@ class TokenIds(dict[str, int]):
 
     Args:
         first: the first number.
-        missing: the number of an empty cell; None: there may be none.
+        missing: the number of an empty cell; None: empty cells are errors.
     """
 
     def __init__(self, first: int = 1, missing: int | None = None) -> None:
@@ -298,5 +298,5 @@ class TokenIds(dict[str, int]):
         return number
 
     def add(self, tokens: Iterable[str]) -> None:
-        """Number tokens that are new, usable and all different."""
+        """Number tokens that are new, valid and all different."""
         self.update((token, number) for number, token in enumerate(tokens, start=len(self) + self._first))

@@ -1,4 +1,4 @@
-"""From RecBole's atomic files to a corpus, whatever the order and the number of their lines."""
+"""From RecBole's atomic files to a corpus, with lines in any order and number."""
 
 from pathlib import Path
 
@@ -22,10 +22,10 @@ def convert_interactions(
     overwrite: bool = False,
     show_progress: bool = True,
 ) -> Converted:
-    """Convert a RecBole ``.inter`` file to a corpus; all of its behaviours, where RecBole holds the newest out.
+    """Convert a RecBole ``.inter`` file to a corpus with all of its behaviours, where RecBole holds out the newest.
 
-    Each user's behaviours are sorted by time, those at the same time in the file's order. The ``.user`` file beside
-    it is taken along. What was broken off goes on where it was when the same call comes again.
+    Each user's behaviours are sorted by time, with ties in the file's order. The ``.user`` file beside it is converted
+    too. An interrupted conversion resumes when the same call is repeated.
 
     Args:
         source: the ``.inter`` file, or a folder that holds a single one.
@@ -33,12 +33,12 @@ def convert_interactions(
         user_column: the column of users, in the ``.user`` file too.
         item_column: the column of items.
         time_column: the column of times, as numbers.
-        name: of the files of labels; None: the folder's.
-        overwrite: replace a corpus that is there.
+        name: of the files of labels; None: the folder's name.
+        overwrite: replace an existing corpus.
         show_progress: a progress bar on standard error, in a log a line every ten seconds.
 
     Raises:
-        InputError: a file that cannot be read, a missing column, an odd line, or a corpus that is there already.
+        InputError: a file that cannot be read, a missing column, a malformed line, or an existing corpus.
     """
     path = _inter_file(Path(source))
     total = file_sizes([path])
@@ -82,7 +82,7 @@ def _write_behaviours(file: AtomicFile, columns: list[str], writer: Interactions
 
 
 def _write_profiles(file: AtomicFile, user_column: str, writer: InteractionsWriter) -> None:
-    """Write RecBole's file of users again, with the column of users called user_id and in front."""
+    """Rewrite RecBole's file of users, with the column of users called user_id and first."""
     file.check(user_column, "token")
     others = {name: kind for name, kind in file.columns.items() if name != user_column}
     writer.begin_labels(others)

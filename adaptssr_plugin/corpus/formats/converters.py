@@ -1,7 +1,7 @@
 """From other forms to RecBole's atomic files or a corpus: one line per user, and Parquet with a list per user.
 
-Each converter goes through its input once, user by user, so that memory grows with the number of different items
-and by eight bytes a user, not with the behaviours. Converters of one particular corpus are in files of their own.
+Each converter reads its input once, user by user, so that memory grows with the number of different items and by eight
+bytes per user, not with the behaviours. Converters for one particular corpus are in separate files.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from .dataset_writer import Converted, DatasetWriter, Users, file_sizes, numbere
 
 __all__ = ["Converted", "convert_lines", "convert_parquet"]
 
-_BATCH = 1 << 14  # users of a Parquet file that are Python objects at once
+_BATCH = 1 << 14  # users of a Parquet file held as Python objects at once
 
 
 def convert_lines(
@@ -36,17 +36,17 @@ def convert_lines(
     Behaviours get their positions 0, 1, 2, ... as timestamps.
 
     Args:
-        inputs: UTF-8 text files, one after the other; blank lines are passed over.
+        inputs: UTF-8 text files, one after another; blank lines are skipped.
         folder: where the dataset goes.
-        name: of the dataset; None: the folder's.
+        name: of the dataset; None: the folder's name.
         overwrite: replace files of that name.
-        corpus: write a corpus for :func:`~adaptssr_plugin.corpus.open_corpus` in place of RecBole's files; started
-            again after it was broken off, it goes on where it was.
+        corpus: write a corpus for :func:`~adaptssr_plugin.corpus.open_corpus` instead of RecBole's files; an
+            interrupted conversion resumes when it is started again.
         show_progress: a progress bar on standard error, in a log a line every ten seconds.
 
     Raises:
         InputError: a file that cannot be read, a user without items or with two lines, a name that a file cannot
-            hold, or files that are there already. Nothing is written then.
+            hold, or existing files. Nothing is written then.
     """
     paths = [Path(path) for path in inputs]
     total = file_sizes(paths)
@@ -72,20 +72,20 @@ def convert_parquet(
     Behaviours get their positions 0, 1, 2, ... as timestamps. Files are read by row groups.
 
     Args:
-        inputs: Parquet files, one after the other.
+        inputs: Parquet files, one after another.
         folder: where the dataset goes.
         user_column: integers or strings.
         items_column: lists of integers or strings.
         label_columns: columns for the ``.user`` file: integers, strings or truth values, and floating numbers,
-            which become a column of type float; null for none.
-        name: of the dataset; None: the folder's.
+            which become a column of type float; null: no label.
+        name: of the dataset; None: the folder's name.
         overwrite: replace files of that name.
-        corpus: write a corpus for :func:`~adaptssr_plugin.corpus.open_corpus` in place of RecBole's files; started
-            again after it was broken off, it goes on where it was.
+        corpus: write a corpus for :func:`~adaptssr_plugin.corpus.open_corpus` instead of RecBole's files; an
+            interrupted conversion resumes when it is started again.
         show_progress: a progress bar on standard error, in a log a line every ten seconds.
 
     Raises:
-        InputError: as :func:`convert_lines`, a missing column or one of another type.
+        InputError: as :func:`convert_lines`; a missing column or one of another type.
     """
     paths = [Path(path) for path in inputs]
     file_sizes(paths)
@@ -115,12 +115,12 @@ class _Row(NamedTuple):
 
 
 def fingerprint(text: str) -> int:
-    """Hash a text to 64 bits; two of n texts get the same number with a chance of n² / 2^65."""
+    """Hash a text to 64 bits; among n texts two are equal with a probability of n² / 2^65."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def _write_users(rows: Callable[[int], Iterator[_Row | Users]], writer: DatasetWriter) -> None:
-    """Write all users, one or several at a time; ``rows(n)`` starts behind the first n at every call.
+    """Write all users, one or several at a time; every call of ``rows(n)`` starts after the first n.
 
     Raises:
         InputError: what :meth:`DatasetWriter.add` raises, and two rows for one user.
@@ -135,7 +135,7 @@ def _write_users(rows: Callable[[int], Iterator[_Row | Users]], writer: DatasetW
         else:
             writer.add(*row)
             seen.append(fingerprint(row.user))
-    # Names are compared at the end, as numbers: a set of them would be the largest thing in memory.
+    # Names are compared at the end, as hashes: a set of them would be the largest object in memory.
     marks = np.frombuffer(seen, dtype=np.uint64)
     order = np.argsort(marks, kind="stable")
     again = order[1:][marks[order][1:] == marks[order][:-1]]
@@ -161,7 +161,7 @@ def _line_rows(paths: Sequence[Path], total: int, show_progress: bool, skip: int
 def _parquet_columns(
     path: Path, user_column: str, items_column: str, label_columns: Sequence[str]
 ) -> tuple[int, dict[str, str]]:
-    """Check a file's columns; give its number of rows, and the type in the ``.user`` file of each label."""
+    """Check a file's columns; returns its number of rows, and the type in the ``.user`` file of each label."""
     import pyarrow as pa
     from pyarrow import parquet, types
 
@@ -212,7 +212,7 @@ def _parquet_rows(
 
 
 def _parquet_batches(paths: Sequence[Path], columns: Sequence[str]) -> Iterator[tuple[Path, int, Any]]:
-    """Give some rows at a time, with their file and how many of it came before."""
+    """Return some rows at a time, with their file and the number of its earlier rows."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -220,7 +220,7 @@ def _parquet_batches(paths: Sequence[Path], columns: Sequence[str]) -> Iterator[
         number = 0
         try:
             with parquet.ParquetFile(path) as file:
-                # One after the other: pyarrow has no lists of dictionaries that reach from one group into the next.
+                # Row groups one by one: pyarrow has no lists of dictionaries across groups.
                 for group in range(file.num_row_groups):
                     for batch in file.iter_batches(_BATCH, row_groups=[group], columns=list(columns)):
                         yield path, number, batch
@@ -237,7 +237,7 @@ def _parquet_users(where: str, number: int, users: Any, lists: Any) -> Users:
         for row, (user, items) in enumerate(zip(users.to_pylist(), lists.to_pylist(), strict=True), start=number):
             if user is None or items is None or None in items:
                 raise InputError(f"{where} {row}: expected a user and a list of items, got null among them")
-    if hasattr(values, "dictionary"):  # which may hold names that do not occur
+    if hasattr(values, "dictionary"):  # it may contain names that do not occur
         values = values.dictionary_decode()
     coded = values.dictionary_encode()
     return Users(
@@ -256,7 +256,7 @@ def _write_parquet_labels(
     for path, number, batch in _parquet_batches(paths, [user_column, *label_columns]):
         values = [batch.column(column).to_pylist() for column in (user_column, *label_columns)]
         for row, (user, *labels) in enumerate(zip(*values, strict=True), start=number + 1):
-            # A floating number that is none is no label either.
+            # NaN is not a label either.
             known = ["" if label is None or label != label else str(label) for label in labels]
             writer.add_labels(f"{path}, row {row}", str(user), known)
 

@@ -1,4 +1,4 @@
-"""Writing a corpus that is mapped into memory, in parts: what is broken off goes on after the last whole part."""
+"""Writing a memory-mapped corpus in parts; an interrupted conversion resumes after the last complete part."""
 
 import json
 import os
@@ -31,14 +31,14 @@ Block = tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]
 def make_writer(
     folder: str | Path, name: str | None, overwrite: bool, corpus: bool, paths: Sequence[Path], **options: Any
 ) -> DatasetWriter:
-    """Make the writer of RecBole's files, or of a corpus from some files with some options."""
+    """Make the writer of RecBole's files, or of a corpus, from some files with some options."""
     if not corpus:
         return DatasetWriter(Path(folder), name, overwrite)
     return CorpusWriter(Path(folder), name, overwrite, source=source_of(paths, **options))
 
 
 def source_of(paths: Sequence[Path], **options: Any) -> dict[str, Any]:
-    """Tell a conversion by its files, their sizes and times, and its options."""
+    """Identify a conversion by its files, their sizes and times, and its options."""
     files = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     return {"files": files, "options": options}
 
@@ -46,16 +46,16 @@ def source_of(paths: Sequence[Path], **options: Any) -> dict[str, Any]:
 class CorpusWriter(DatasetWriter):
     """Writes what :func:`~adaptssr_plugin.corpus.open_corpus` reads, user by user, as :class:`DatasetWriter`.
 
-    Whenever ``PART`` behaviours have come, they are put into a part, a folder under ``.parts/`` that is whole or not
-    there. At the end of the context the parts become the files, the manifest comes last, and the parts go. A writer
-    of the same source that finds parts counts their users as written. An InputError takes the parts away; what else
-    breaks a conversion off leaves them.
+    Every ``PART`` behaviours are written to a part, a folder under ``.parts/`` that is complete or absent. When the
+    context ends, the parts become the files, the manifest is written last, and the parts are removed. A writer of the
+    same source that finds parts treats their users as written. An InputError removes the parts; any other interruption
+    leaves them.
 
     Args:
-        folder: made if missing.
+        folder: created if missing.
         name: of the files of labels; None: the folder's own name.
-        overwrite: replace a corpus that is there.
-        source: tells one conversion from any other: files, their sizes and times, options.
+        overwrite: replace an existing corpus.
+        source: identifies the conversion: files, their sizes and times, options.
 
     Raises:
         InputError: as :class:`DatasetWriter`.
@@ -74,7 +74,7 @@ class CorpusWriter(DatasetWriter):
         return self.folder / MANIFEST
 
     def _check_free(self, path: Path) -> None:
-        if not self._parts.are_there():  # else what lies there may come from a run that was killed at its very end
+        if not self._parts.are_there():  # otherwise the files may come from a run that was killed at its very end
             super()._check_free(path)
 
     def _temporary(self, path: Path) -> Path:
@@ -101,21 +101,21 @@ class CorpusWriter(DatasetWriter):
 
     @property
     def n_items(self) -> int:
-        """How many different items came."""
+        """The number of different items so far."""
         return len(self.item_ids)
 
     def already_written(self) -> int:
-        """Say how many users an earlier run has written; they need not come again."""
+        """Return how many users an earlier run has written; they need not be added again."""
         self._to_pass_over = 0
         return self.users
 
     def users_already_written(self) -> Iterator[str]:
-        """Give the names of these users."""
+        """Return the names of these users."""
         for part in self._parts:
             yield from part.names()[0]
 
     def write(self, user: str, items: Sequence[str], times: Sequence[str] | None = None) -> None:  # noqa: ARG002
-        """Write as :meth:`add`, without a look at the names; their order says all that ``times`` could."""
+        """Write as :meth:`add`, without checking the names; ``times`` is not needed, the order says the same."""
         if self._passed_over < self._to_pass_over:
             self._passed_over += 1
             return
@@ -125,7 +125,7 @@ class CorpusWriter(DatasetWriter):
         self._count(1, len(items))
 
     def add_users(self, users: Users) -> None:
-        """Write the behaviours of some users, each different item looked up once; errors as :meth:`add`."""
+        """Write the behaviours of some users, looking up each different item once; errors as :meth:`add`."""
         odd = not users.counts.all() or not all(map(is_usable, (*users.names, *users.users)))
         if odd or self._passed_over < self._to_pass_over:
             super().add_users(users)
@@ -143,12 +143,12 @@ class CorpusWriter(DatasetWriter):
             self._end_part()
 
     def add_labels(self, place: str, user: str, values: Sequence[str]) -> None:
-        """Write the labels of one user, whose name has to be one that an atomic file can hold."""
+        """Write the labels of one user, whose name has to be valid in an atomic file."""
         super()._check(place, [user])
         super().add_labels(place, user, values)
 
     def _check(self, place: str, names: Sequence[str]) -> None:
-        """Look at names for a corpus, which may hold what no atomic file could: tabs and ends of lines."""
+        """Check names for a corpus, which may contain what an atomic file cannot: tabs and line ends."""
         for name in names:
             if not is_usable(name):
                 raise InputError(f"{place}: {UnusableTokenError(name)}")
@@ -170,7 +170,7 @@ class CorpusWriter(DatasetWriter):
         shutil.rmtree(self._parts.folder)
 
     def _blocks(self) -> Iterator[Block]:
-        """Give the ids of some users, oldest first, and how many each has, until all users have come."""
+        """Yield the ids of some users, oldest first, and each one's number of them, until all users have come."""
         for part in self._parts:
             yield part["items"], part["counts"]
 
@@ -211,10 +211,10 @@ class CorpusWriter(DatasetWriter):
 
 
 class InteractionsWriter(CorpusWriter):
-    """Writes a corpus of behaviours that come in any order, by sorting them outside of memory.
+    """Writes a corpus from behaviours in any order, by sorting them outside of memory.
 
-    A part holds the behaviours as they came, ordered by user; at the end those of some users at a time are taken out
-    of all parts and ordered by time. Behaviours of a user at the same time stay in the order in which they came.
+    A part holds behaviours in the order of arrival, grouped by user. At the end the behaviours of some users at a time
+    are read from all parts and sorted by time. Ties keep the order of arrival.
     """
 
     def _begin(self) -> None:
@@ -226,7 +226,7 @@ class InteractionsWriter(CorpusWriter):
         self._filled = 0
 
     def already_written(self) -> int:
-        """Say how many behaviours an earlier run has written; they need not come again."""
+        """Return how many behaviours an earlier run has written; they need not be added again."""
         return self.behaviours
 
     def write_behaviours(self, users: npt.NDArray[np.int32], items: npt.NDArray[np.int32], times: ExactTimes) -> None:
@@ -280,11 +280,11 @@ class InteractionsWriter(CorpusWriter):
 
 
 class Parts:
-    """The parts of a conversion that has not ended, in the order in which they were written.
+    """The parts of an unfinished conversion, in the order in which they were written.
 
     Args:
-        folder: where they are; made by :meth:`begin`.
-        source: what they are of.
+        folder: where they are; created by :meth:`begin`.
+        source: identifies the conversion.
     """
 
     def __init__(self, folder: Path, source: Mapping[str, Any]) -> None:
@@ -293,7 +293,7 @@ class Parts:
         self._parts: list[Part] = []
 
     def begin(self) -> None:
-        """Take up the parts that are there, or clear those of another source away."""
+        """Use the existing parts, or remove those of another source."""
         if not self.are_there():
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir()
@@ -304,7 +304,7 @@ class Parts:
             self._parts.append(part)
 
     def are_there(self) -> bool:
-        """Tell whether a conversion of this source was broken off here."""
+        """Tell whether a conversion of this source was interrupted here."""
         try:
             return (self.folder / _SOURCE).read_text(encoding="utf-8") == self._source
         except (OSError, ValueError):
@@ -314,7 +314,7 @@ class Parts:
         return iter(self._parts)
 
     def add(self, arrays: Arrays, users: list[str], items: list[str]) -> None:
-        """Write a part: arrays by name, the users that begin in it, and the items that were new in it."""
+        """Write a part: arrays by name, its new users, and its new items."""
         half_written = self.folder / "part.tmp"
         shutil.rmtree(half_written, ignore_errors=True)
         half_written.mkdir()
@@ -340,7 +340,7 @@ class Part:
         self.folder = folder
 
     def __getitem__(self, name: str) -> Any:
-        """Map an array into memory."""
+        """Memory-map an array."""
         return np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
 
     def is_whole(self) -> bool:
@@ -352,7 +352,7 @@ class Part:
             return False
 
     def names(self) -> tuple[list[str], list[str]]:
-        """Give the users that begin in this part, and the items that were new in it."""
+        """Return the users and the items that are new in this part."""
         users, items = json.loads((self.folder / _NAMES).read_text(encoding="utf-8"))
         return users, items
 

@@ -1,4 +1,4 @@
-"""Writing a dataset in RecBole's atomic files, user by user: all of it comes into place, or nothing."""
+"""Writing a dataset in RecBole's atomic files, user by user: either all files appear or none."""
 
 import os
 import re
@@ -17,7 +17,7 @@ from ...progress import Progress
 from .atomic import UnusableTokenError, is_usable
 
 _HEADER = "user_id:token\titem_id:token\ttimestamp:float\n"
-_BYTES_SHOWN = 1 << 18  # at once, on a progress bar
+_BYTES_SHOWN = 1 << 18  # step of a progress bar
 _NAME = re.compile(r"[^./\\\0][^/\\\0]*")
 _COLUMN = re.compile(r"[^:\s\"]+")
 _Writer = TypeVar("_Writer", bound="DatasetWriter")
@@ -26,15 +26,15 @@ _ODD = re.compile("[\\r\\n\\0]")
 
 @dataclass(frozen=True)
 class Converted:
-    """What a conversion wrote.
+    """The result of a conversion.
 
     Attributes:
-        folder: where the files are; what ``adaptssr pretrain --dataset`` takes.
+        folder: where the files are; an argument for ``adaptssr pretrain --dataset``.
         files: their paths.
-        users: how many users.
-        items: how many different items.
-        behaviours: how many behaviours of all users together.
-        labelled: for each column of the ``.user`` file, and for each file of targets, how many users have a value.
+        users: number of users.
+        items: number of different items.
+        behaviours: number of behaviours of all users.
+        labelled: number of users with a value, for each column of the ``.user`` file and each file of targets.
         notes: what was left out, a sentence each.
     """
 
@@ -49,15 +49,15 @@ class Converted:
 
 @dataclass(frozen=True)
 class Users:
-    """Some users in a row, as a columnar file gives them.
+    """Consecutive users, in the form of a columnar file.
 
     Attributes:
-        where: they were read, for messages; the number of the row comes behind it.
-        number: of the row of the first one.
+        where: they were read, for messages; the row number follows it.
+        number: row number of the first one.
         users: (U,) their names.
-        names: (N,) of the items that they have, each once.
-        codes: (B,) integers, the items of all of them, user after user, as places in ``names``.
-        counts: (U,) integers, how many each has.
+        names: (N,) names of their items, each once.
+        codes: (B,) integers, the items of all of them, user after user, as indices into ``names``.
+        counts: (U,) integers, the number of items of each.
     """
 
     where: str
@@ -68,7 +68,7 @@ class Users:
     counts: npt.NDArray[np.integer[Any]]
 
     def rows(self) -> Iterator[tuple[str, str, list[str]]]:
-        """Give place, name and items of every user."""
+        """Yield place, name and items of every user."""
         items = np.array(self.names, dtype=object)[self.codes].tolist()
         start = 0
         for row, (user, count) in enumerate(zip(self.users, self.counts.tolist(), strict=True), start=self.number):
@@ -80,18 +80,18 @@ class DatasetWriter:
     """Writes a dataset into a folder, user by user.
 
     ``<name>.inter`` holds the behaviours, ``<name>.user`` the labels of users, if there are any, and
-    ``<name>.<column>.cold`` items of another domain that they came to (what ``finetune --task cold:FILE`` reads).
+    ``<name>.<column>.cold`` items of another domain that they came to (for ``finetune --task cold:FILE``).
 
-    To be used as a context. All files are written beside their places and moved there at the end of the context,
-    the ``.inter`` file last, so that no reader takes half a dataset for one; after an exception nothing has changed.
+    Use it as a context. All files are written as temporary files and moved into place when the context ends, the
+    ``.inter`` file last, so that no reader sees half a dataset. After an exception nothing has changed.
 
     Args:
-        folder: made if missing.
-        name: what the files begin with; None: the folder's own name, which is what RecBole looks for.
+        folder: created if missing.
+        name: with which the files begin; None: the folder's own name, for which RecBole looks.
         overwrite: replace the files of a dataset of this name.
 
     Raises:
-        InputError: a name that is none, a folder that is a file, or files that are there already.
+        InputError: an invalid name, a folder that is a file, or existing files.
     """
 
     def __init__(self, folder: Path, name: str | None = None, overwrite: bool = False) -> None:
@@ -119,41 +119,41 @@ class DatasetWriter:
     def __enter__(self: _Writer) -> _Writer:
         self._made = not self.folder.exists()
         self.folder.mkdir(parents=True, exist_ok=True)
-        for half_written in self.folder.glob(f".{_glob_escaped(self.name)}.*.tmp"):  # by a run that was killed
+        for half_written in self.folder.glob(f".{_glob_escaped(self.name)}.*.tmp"):  # left by a killed run
             half_written.unlink()
         self._begin()
         return self
 
     def _main_file(self) -> Path:
-        """Say which file holds the histories: without it there is no dataset."""
+        """Return the file of the histories: without it there is no dataset."""
         return self.folder / f"{self.name}.inter"
 
     def _begin(self) -> None:
-        """Open what histories are written to."""
+        """Open the file of the histories."""
         self._items: set[str] = set()
         self._inter = self._open(self.main)
         self._inter.write(_HEADER)
 
     @property
     def n_items(self) -> int:
-        """How many different items came."""
+        """The number of different items so far."""
         return len(self._items)
 
     def already_written(self) -> int:
-        """Say how many users, from the first one on, need not be read: an earlier run has written them. Here none."""
+        """Return how many first users need not be read, because an earlier run has written them. Here 0."""
         return 0
 
     def add(self, place: str, user: str, items: Sequence[str], times: Sequence[str] | None = None) -> None:
         """Write the behaviours of one user.
 
         Args:
-            place: where they were read from, for messages.
-            user: its name, which no other user has.
+            place: where they were read, for messages.
+            user: its name, unique among the users.
             items: at least one, oldest first.
-            times: one for each of ``items``, not descending; None: 0, 1, 2, ...
+            times: one for each of ``items``, in ascending order; None: 0, 1, 2, ...
 
         Raises:
-            InputError: no items, or a name that an atomic file cannot hold.
+            InputError: no items, or a name that an atomic file cannot contain.
         """
         if not items:
             raise InputError(f"{place}: expected a user and at least one item, got {user!r} alone")
@@ -166,7 +166,7 @@ class DatasetWriter:
             self.add(place, user, items)
 
     def write(self, user: str, items: Sequence[str], times: Sequence[str] | None = None) -> None:
-        """Write as :meth:`add`, without a look at the names."""
+        """Write as :meth:`add`, without checking the names."""
         moments: Iterable[str | int] = range(len(items)) if times is None else times
         self._inter.write("".join([f"{user}\t{item}\t{time}\n" for item, time in zip(items, moments, strict=True)]))
         self.users += 1
@@ -183,7 +183,7 @@ class DatasetWriter:
         self.labelled |= dict.fromkeys(columns, 0)
 
     def add_labels(self, place: str, user: str, values: Sequence[str]) -> None:
-        """Write the labels of one user, one for each column; "" where there is none."""
+        """Write the labels of one user, one per column; "" for none."""
         assert self._user is not None, "begin_labels comes first"
         self._check(place, [value for value in values if value])
         self._user.write("\t".join([user, *values]) + "\n")
@@ -200,12 +200,12 @@ class DatasetWriter:
         self.labelled[column] = 0
 
     def add_targets(self, column: str, user: str, targets: Sequence[str]) -> None:
-        """Write the targets of one user, whose names are not looked at."""
+        """Write the targets of one user, whose names are not checked."""
         self._targets[column].write("".join([f"{user}\t{target}\n" for target in targets]))
         self.labelled[column] += bool(targets)
 
     def converted(self) -> Converted:
-        """Say what was written, once the context is left."""
+        """Return what was written, after the context has ended."""
         return Converted(
             self.folder,
             tuple(self._temporaries),
@@ -236,7 +236,7 @@ class DatasetWriter:
             file.flush()
             os.fsync(file.fileno())
         self._stack.close()
-        # Between these moves there is no main file, and so no dataset, rather than one of two halves.
+        # Between these moves there is no main file, and so no dataset, instead of a mixed one.
         self.main.unlink(missing_ok=True)
         self.user.unlink(missing_ok=True)
         for path, temporary in reversed(self._temporaries.items()):
@@ -272,15 +272,15 @@ def _check_column(column: str) -> None:
 
 
 def _glob_escaped(name: str) -> str:
-    """Make a file's name stand for itself in a glob pattern."""
+    """Escape a file name for use in a glob pattern."""
     return re.sub(r"([*?\[])", r"[\1]", name)
 
 
 def numbered_lines(file: BinaryIO, path: str | Path, bar: Progress) -> Iterator[tuple[int, str]]:
-    """Give each line of UTF-8 text with its number, without its end and a byte-order mark; the bar counts bytes.
+    """Yield each line of UTF-8 text with its number, without line end and byte-order mark; the bar counts bytes.
 
     Raises:
-        InputError: bytes that are no UTF-8 text.
+        InputError: bytes that are not UTF-8 text.
     """
     read = 0
     for number, line in enumerate(file, start=1):

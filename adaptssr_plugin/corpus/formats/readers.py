@@ -1,4 +1,4 @@
-"""Readers for the two plain-text forms in which behaviour sequences are passed around."""
+"""Readers for the two common plain-text forms of behaviour sequences."""
 
 from array import array
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ def read_sequence_lines(path: str | Path) -> BehaviourCorpus:
     """Read a file with one line per user: the user, then its items, oldest first, separated by blanks.
 
     Args:
-        path: a UTF-8 text file; blank lines are passed over.
+        path: a UTF-8 text file; blank lines are skipped.
 
     Returns:
         A corpus with users in the file's order, and items numbered from 1 in order of first appearance.
@@ -60,11 +60,11 @@ def read_interactions(
 
     Args:
         path: a file whose first line names the columns, as in
-            ``user_id:token<TAB>item_id:token<TAB>timestamp:float``; further columns are not looked at.
+            ``user_id:token<TAB>item_id:token<TAB>timestamp:float``; other columns are ignored.
         user_field: the column of users.
         item_field: the column of items.
-        time_field: the column to sort each user's behaviours by, as numbers that are compared without rounding;
-            behaviours at the same time stay in the file's order. None keeps the file's order throughout.
+        time_field: the column by which each user's behaviours are sorted, as numbers compared without rounding; ties
+            keep the file's order. None keeps the file's order throughout.
         separator: between the cells of a row.
         encoding: of the text.
 
@@ -72,7 +72,7 @@ def read_interactions(
         A corpus with users and items in order of first appearance in the file, items numbered from 1.
 
     Raises:
-        InputError: a file that is missing, unreadable or empty, a missing column, or an odd row.
+        InputError: a file that is missing, unreadable or empty, a missing column, or a malformed row.
     """
     file = AtomicFile(path, separator, encoding)
     wanted = {user_field: "token", item_field: "token"} | ({} if time_field is None else {time_field: "float"})
@@ -93,7 +93,7 @@ def read_interactions(
     if not parts:
         raise InputError(f"{path}: expected at least one interaction, got none below the header")
     user_rows, items = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-    # Both sorts are stable: the file's order decides what time leaves open.
+    # Both sorts are stable, so ties keep the file's order.
     order = np.lexsort((file.sortable_times(times), user_rows)) if times else np.argsort(user_rows, kind="stable")
     offsets = np.zeros(len(users) + 1, dtype=np.int64)
     np.cumsum(np.bincount(user_rows), out=offsets[1:])
@@ -101,7 +101,7 @@ def read_interactions(
 
 
 def _lines(path: str | Path) -> Iterator[tuple[int, str]]:
-    """Give each line with its number, without its end."""
+    """Yield each line with its number, without its end."""
     try:
         with Path(path).open(encoding="utf-8-sig") as file:
             for line_number, line in enumerate(file, start=1):

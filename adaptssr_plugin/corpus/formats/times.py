@@ -1,4 +1,4 @@
-"""Times as a file gives them: integers of any size and floats, compared without rounding."""
+"""Times as in the file: integers of any size and floats, compared without rounding."""
 
 import math
 from array import array
@@ -30,14 +30,14 @@ def parse_times(cells: Sequence[str]) -> ExactTimes:
         cells: (N,) decimal numbers.
 
     Returns:
-        (N,): int64 where all are integers of 64 bits; float64 where that holds all of them; else a list of Python's
+        (N,): int64 if all are 64-bit integers; float64 if that represents all exactly; otherwise a list of Python
         integers of any size and floats.
 
     Raises:
-        NotATimeError: a cell that is no finite number.
+        NotATimeError: a cell that is not a finite number.
     """
     try:
-        if "_" not in "".join(cells):  # which Python's numbers may hold, and no file's
+        if "_" not in "".join(cells):  # Python allows _ in numbers, files do not
             return np.array(array("q", map(int, cells)), dtype=np.int64)
     except (ValueError, OverflowError):
         pass
@@ -63,7 +63,7 @@ def _number(cell: str, place: int) -> int | float:
 
 
 def join_times(parts: Sequence[ExactTimes]) -> ExactTimes:
-    """Put parts from :func:`parse_times` one after the other, in one of its forms, still without rounding."""
+    """Concatenate parts from :func:`parse_times`, in one of its forms, still without rounding."""
     arrays = [part for part in parts if isinstance(part, np.ndarray)]
     if len(arrays) == len(parts):
         if all(part.dtype == np.int64 for part in arrays):
@@ -78,14 +78,14 @@ def _are_floats(integers: npt.NDArray[Any]) -> bool:
 
 
 def sortable(times: ExactTimes) -> Times:
-    """Give an array in the order of the times.
+    """Convert times to an array with the same order.
 
     Returns:
-        (N,) int64 or float64: a smaller time is smaller here, an equal one equal. Where neither type holds all times, a
-        float64 that two different ones would share is moved to the next one.
+        (N,) int64 or float64: smaller times are smaller, equal times are equal. If neither type represents all times,
+        two different times with the same float64 are separated by moving one to the next float64.
 
     Raises:
-        InputError: a time beyond the range of float64, where int64 does not hold all of them.
+        InputError: a time beyond the range of float64, if int64 does not represent all of them.
     """
     if isinstance(times, np.ndarray):
         return times
@@ -104,10 +104,10 @@ def sortable(times: ExactTimes) -> Times:
 
 
 def as_text(times: ExactTimes) -> npt.NDArray[Any]:
-    """Give an array for a file: the times themselves, or, of a list, their text, which :func:`from_text` reads."""
+    """Return an array for a file: the times themselves, or, for a list, their text, which :func:`from_text` reads."""
     return times if isinstance(times, np.ndarray) else np.array([str(number) for number in times], dtype=np.str_)
 
 
 def from_text(times: npt.NDArray[Any]) -> ExactTimes:
-    """Read what :func:`as_text` gave."""
+    """Read the result of :func:`as_text`."""
     return [_number(cell, place) for place, cell in enumerate(times.tolist())] if times.dtype.kind == "U" else times

@@ -1,18 +1,18 @@
-"""The Tencent Transfer Learning files (TTL): the paper's public corpus, as PeterRec, CONURE and AdaptSSR pass it on.
+"""The Tencent Transfer Learning files (TTL): the paper's public corpus, as used by PeterRec, CONURE and AdaptSSR.
 
-Their form, as the code that reads them has it (fajieyuan/SIGIR2020_peterrec ``data_loader_recsys*.py`` and its two
+Their form, according to the code that reads them (fajieyuan/SIGIR2020_peterrec ``data_loader_recsys*.py`` and its two
 files under ``Data/Session``; yflyl613/AdaptSSR ``Code/data_preprocess.py``; Sein-Kim/TERACON_Revised ``README.md``):
 
 ``original_desen_pretrain.csv``
-    One sequence per line and no user: item numbers, oldest first, separated by commas, filled up with 0 on the left.
+    One sequence per line without a user: item numbers, oldest first, separated by commas, padded with 0 on the left.
 ``original_desen_age.csv``, ``original_desen_lifestatus.csv``, ``original_desen_gender.csv``
-    ``sequence,,label``: whose label it is, only the sequence says.
+    ``sequence,,label``: only the sequence identifies the user.
 ``original_desen_finetune_click_nouserID.csv``, ``original_desen_finetune_like_nouserID.csv``
-    ``sequence,,target,target,…``: items of another domain, in a numbering of their own.
+    ``sequence,,target,target,…``: items of another domain, with separate numbers.
 
-The data were not at hand when this was written. Our own reading is therefore what these files leave open: a 0 is
-left out wherever it stands; a user is called by the number of its line, counted from 0 (the authors' uid); of equal
-sequences the k-th in a file of labels is the k-th of the corpus (the authors give all labels to the last one).
+The data were not available when this was written, so the following is our own reading. A 0 is left out wherever it is.
+A user's name is the number of its line, counted from 0 (the authors' uid). Among equal sequences the k-th in a file of
+labels is the k-th of the corpus (the authors give all labels to the last one).
 """
 
 import re
@@ -48,10 +48,10 @@ def convert_ttl(
 ) -> Converted:
     """Convert TTL's files: the sequences, and any number of files with labels of them.
 
-    Which file is which, its first line says; a single file of labelled sequences is both. Labels become a column of
-    the ``.user`` file that is called after their file (``original_desen_age.csv``: age). Those of a file with
-    "finetune" in its name, or with several in a line, are targets of cold recommendation and become a file
-    ``<name>.click.cold`` with a line for each. Behaviours get their positions as timestamps.
+    The first line of a file says what it is; a single file of labelled sequences is both. Labels become a column of the
+    ``.user`` file named after their file (``original_desen_age.csv``: age). Labels of a file with "finetune" in its
+    name, or with several in a line, are targets of cold recommendation and become a file ``<name>.click.cold`` with a
+    line for each. Behaviours get their positions as timestamps.
 
     Args:
         inputs: csv files in any order.
@@ -62,17 +62,17 @@ def convert_ttl(
         show_progress: a progress bar on standard error, in a log a line every ten seconds.
 
     Returns:
-        What was written; ``notes`` say how many rows of labels were left out since no sequence is left for them.
+        What was written; ``notes`` say how many rows of labels were left out because no sequence was left for them.
 
     Raises:
-        InputError: a file that cannot be read or is of another form; a line without behaviour or, in a file of
-            labels, without label; something that is no number; two files for one column; labels that belong to none
-            of the sequences; files that are there already. Nothing is written then.
+        InputError: a file that cannot be read or has another form; a line without behaviour or, in a file of labels,
+            without label; text that is not a number; two files for one column; labels that belong to none of the
+            sequences; existing files. Nothing is written then.
     """
     paths = [Path(path) for path in inputs]
     total = file_sizes(paths)
     histories, labelled = _sorted_out(paths)
-    if histories in labelled.values():  # gone through twice
+    if histories in labelled.values():  # it is read twice
         total *= 2
     with (
         Progress(total, "convert", show_progress, "B") as bar,
@@ -92,9 +92,9 @@ class _Labels:
     Attributes:
         path: of the file.
         marks: (M,) uint64, the fingerprint of each row's sequence.
-        values: (V,) int64, the labels of all rows, one after the other.
+        values: (V,) int64, the labels of all rows, concatenated.
         offsets: (M + 1,) int64, where those of each row begin.
-        lines: (M,) int64, the number of each row's line in the file.
+        lines: (M,) int64, the line number of each row in the file.
     """
 
     path: Path
@@ -105,16 +105,16 @@ class _Labels:
 
     @property
     def are_targets(self) -> bool:
-        """Whether they are items of another domain, of which a user may come to several."""
+        """Whether they are items of another domain; a user may have several."""
         return "finetune" in self.path.stem.lower() or len(self.values) > len(self.marks)
 
     def of(self, row: int) -> list[str]:
-        """Give the labels of a row, none for -1."""
+        """Return the labels of a row; an empty list for -1."""
         return [] if row < 0 else list(map(str, self.values[self.offsets[row] : self.offsets[row + 1]].tolist()))
 
 
 def _sorted_out(paths: Sequence[Path]) -> tuple[Path, dict[str, Path]]:
-    """Tell the file of sequences from those with labels, and name the columns of these."""
+    """Find the file of sequences among those with labels, and name the columns of the latter."""
     with_labels = [path for path in paths if _SEPARATOR in _first_line(path)]
     plain = [path for path in paths if path not in with_labels]
     if len(plain) > 1 or (not plain and len(paths) > 1):
@@ -138,7 +138,7 @@ def _first_line(path: Path) -> str:
 
 
 def _rows(path: Path, bar: Progress) -> Iterator[tuple[int, list[str], str | None]]:
-    """Give each line's number, its items without the padding, and what stands behind ",,", or None."""
+    """Yield each line's number, its items without the padding, and the text after ",,", or None."""
     with path.open("rb") as file:
         for number, line in numbered_lines(file, path, bar):
             line = line.strip()
@@ -167,12 +167,12 @@ def _integers(text: str, place: str, what: str) -> list[int]:
 def _write_histories(
     path: Path, labelled: bool, writer: DatasetWriter, bar: Progress
 ) -> tuple[npt.NDArray[np.uint64], "array[int]"]:
-    """Write the .inter file; give the fingerprint of every sequence, and the number of its line."""
+    """Write the .inter file; return the fingerprint and the line number of every sequence."""
     marks, lines = array("Q"), array("q")
     for number, items, rest in _rows(path, bar):
         if rest is not None and not labelled:
             raise InputError(f"{path}, line {number}: expected no label, as in the first line, got {rest[:40]!r}")
-        writer.write(str(number - 1), items)  # digits: nothing that could not be read
+        writer.write(str(number - 1), items)  # only digits, which are valid names
         marks.append(fingerprint(",".join(items)))
         lines.append(number)
     return np.frombuffer(marks, dtype=np.uint64), lines
@@ -231,10 +231,10 @@ def _write_labels(
 
 
 def _matched(marks: npt.NDArray[np.uint64], wanted: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-    """Give for each of ``marks`` (N,) the place in ``wanted`` of the same mark, of equals the k-th for the k-th.
+    """Return, for each of ``marks`` (N,), the place of the same mark in ``wanted``; the k-th equal one for the k-th.
 
     Returns:
-        (N,) int64, -1 where there is none.
+        (N,) int64, -1 for none.
     """
     order = np.argsort(wanted, kind="stable")
     in_order = wanted[order]
@@ -245,7 +245,7 @@ def _matched(marks: npt.NDArray[np.uint64], wanted: npt.NDArray[np.uint64]) -> n
 
 
 def _rank(marks: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-    """Number equal marks (N,) from 0 on in the order in which they stand: (N,) int64."""
+    """Number equal marks (N,) from 0 in their order: (N,) int64."""
     order = np.argsort(marks, kind="stable")
     place = np.arange(len(marks))
     begins = np.append(True, marks[order][1:] != marks[order][:-1])

@@ -1,4 +1,4 @@
-"""Vectors by name, as Parquet: written piece by piece, and whole or not there."""
+"""Vectors by name, as Parquet: written piece by piece; the file is complete or absent."""
 
 import os
 from collections.abc import Mapping
@@ -15,8 +15,8 @@ from ...errors import InputError
 class VectorWriter:
     """Writes a column of names and a column ``vector``, a list of d float32 numbers for each.
 
-    To be used as a context. The file is written beside its place and moved there at the end; after an exception, or
-    without a single vector, nothing has changed. Needs pyarrow.
+    Use it as a context. A temporary file is moved into place at the end; after an exception, or without any vector,
+    nothing has changed. Needs pyarrow.
 
     Args:
         path: the file, replaced if it is there; its folder is made if missing.

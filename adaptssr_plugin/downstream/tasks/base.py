@@ -1,4 +1,4 @@
-"""What fine-tuning asks of a task, whatever its form."""
+"""The interface between fine-tuning and a task of any form."""
 
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
@@ -28,7 +28,7 @@ class TaskSplit(NamedTuple):
 
 
 class Task(Protocol):
-    """What fine-tuning asks of a task, whatever its form."""
+    """What fine-tuning needs from a task of any form."""
 
     @property
     def name(self) -> str:
@@ -36,15 +36,15 @@ class Task(Protocol):
 
     @property
     def inputs(self) -> BehaviourCorpus | None:
-        """What the encoder is shown, under the ids of its own items; None: the corpus that it was pre-trained on."""
+        """The encoder's input, under the ids of its own items; None: the corpus of the pre-training."""
 
     @property
     def metric_name(self) -> str:
-        """The metric by which epochs are chosen, as tables write it."""
+        """The metric by which epochs are chosen, as written in tables."""
 
     @property
     def size(self) -> str:
-        """How much there is of the task, for the line below a table."""
+        """The size of the task, for the line below a table."""
 
     def __len__(self) -> int:
         """Count the rows."""
@@ -57,12 +57,12 @@ class Task(Protocol):
 
 
 class TaskStage(Stage):
-    """What fine-tuning on any task has in common: epochs are compared by the first of the task's metrics."""
+    """The common part of fine-tuning on any task: epochs are compared by the first of the task's metrics."""
 
     criterion = "metric"
 
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
-        """Compute the task's metrics, fractions in [0, 1], with dropout off; the one to select on comes first."""
+        """Compute the task's metrics, fractions in [0, 1], with dropout off; the first one selects the epoch."""
         raise NotImplementedError(f"{type(self).__name__} has no metrics")
 
     def validate(self, batches: Iterable[Batch], streams: Streams) -> dict[str, float]:
@@ -72,7 +72,7 @@ class TaskStage(Stage):
 
 
 def integers(name: str, values: np.ndarray) -> np.ndarray:
-    """Give ``values`` back as (N,) int64; raise InputError unless they are a list of integers."""
+    """Return ``values`` as (N,) int64; raise InputError unless they are a list of integers."""
     values = np.asarray(values)
     if values.ndim != 1 or not (len(values) == 0 or np.issubdtype(values.dtype, np.integer)):
         raise InputError(f"{name}: expected a list of integers, got {values.dtype} of shape {values.shape}")

@@ -1,4 +1,4 @@
-"""Cold recommendation: rank the items of a label space that pre-training has never seen (the paper's T3 and T4)."""
+"""Cold recommendation: rank the items of a label space that pre-training has not seen (the paper's T3 and T4)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -31,17 +31,17 @@ class ColdRecommendationTask:
 
     Attributes:
         name: for tables.
-        rows: ``(N,)`` int64, the row of ``inputs`` that stands for each pair's user.
+        rows: ``(N,)`` int64, the row of ``inputs`` for each pair.
         targets: ``(N,)`` int64 in [0, len(labels)).
         labels: names of the items of the label space.
-        inputs: what the encoder is shown; None: the corpus that it was pre-trained on.
-        users: ``(N,)`` int64, who each pair's user is, where several rows of ``inputs`` are one user at different
-            times; None: every row is a user.
-        left_out: how many pairs of the source are not here, for want of an input or since they came twice.
+        inputs: the encoder's input; None: the corpus of the pre-training.
+        users: ``(N,)`` int64, the user of each pair, if several rows of ``inputs`` are one user at different times;
+            None: every row is a user.
+        left_out: number of pairs of the source that were left out because they have no input or repeat another.
 
     Raises:
-        InputError: numbers out of range, a row of two users, or a pair of a user and a target that comes twice, which
-            could stand in two parts of the split.
+        InputError: numbers out of range, a row of two users, or a repeated pair of user and target, which could be
+            in two parts of the split.
     """
 
     name: str
@@ -87,14 +87,14 @@ class ColdRecommendationTask:
 
     @property
     def size(self) -> str:
-        """How much there is of the task, for the line below a table."""
+        """The size of the task, for the line below a table."""
         left = f"; {self.left_out} left out" if self.left_out else ""
         users = len(np.unique(self._users))
         return f"{len(self)} pairs of {users} users and {len(self.labels)} items in {self.name}{left}"
 
     @property
     def user_of_row(self) -> npt.NDArray[np.int64]:
-        """int64, the number of the user that each row of ``inputs`` is of, from 0; 0 for rows without a pair."""
+        """int64, the user number of each row of ``inputs``, from 0; 0 for rows without a pair."""
         owner = np.zeros(int(self.rows.max()) + 1, dtype=np.int64)
         owner[self.rows] = self._user_numbers()
         return owner
@@ -103,7 +103,7 @@ class ColdRecommendationTask:
         """Split 6:2:2, at random over pairs, or over users with all their pairs (METHODS.md, row 42).
 
         Raises:
-            InputError: another word, or too few of the unit for three parts.
+            InputError: an unknown unit, or too few units for three parts.
         """
         if unit not in SPLIT_UNITS:
             raise InputError(f"split_unit: expected {' or '.join(SPLIT_UNITS)}, got {unit!r}")
@@ -136,24 +136,24 @@ class ColdRecommendationTask:
 
 
 class ColdRecommendationStage(TaskStage):
-    """Tell a user's target from one label that is not the user's (BPR), or from all others (cross-entropy).
+    """Distinguish a user's target from a label that is not the user's (BPR), or from all labels (cross-entropy).
 
-    With BPR a row whose user has every label, so that no negative is left, contributes nothing.
+    With BPR a row whose user has all labels, and so no negative, contributes nothing.
 
     Args:
         encoder: any module ``(item_seq, item_seq_len) -> (B, d)``.
         task: what to predict.
         dim: d.
         hidden: width of the head's hidden layer.
-        split: the task's, of which ``neg_exclude="train"`` needs the training part.
+        split: the task's; ``neg_exclude="train"`` needs its training part.
         loss: ``bpr``, −log σ(s_target − s_negative), or ``ce``, over the whole label space.
-        neg_exclude: which of the user's positives are never drawn as negatives: ``all`` of them, those held out
-            included, as in the authors' code (METHODS.md, row 41), or only those of the ``train`` part, which gives
-            nothing away.
+        neg_exclude: which of the user's positives are never drawn as negatives: ``all``, including held-out ones, as
+            in the authors' code (METHODS.md, row 41), or only those of the ``train`` part, which reveals nothing
+            about the others.
         ties: see :func:`target_ranks`.
 
     Raises:
-        InputError: another word, or labels of which every user has all.
+        InputError: an unknown value, or labels that every user has.
     """
 
     name = "cold recommendation"

@@ -1,4 +1,4 @@
-"""Cold recommendation from and to a file, one line per pair, joined to histories by the names of users."""
+"""Cold recommendation from and to a file with one line per pair, joined to histories by user names."""
 
 import re
 from pathlib import Path
@@ -24,8 +24,8 @@ class ColdRows(NamedTuple):
     Attributes:
         users: (N,) str.
         targets: (N,) str.
-        lengths: (N,) int64, how many of the user's oldest behaviours stand before the target; None: the whole
-            history is the input.
+        lengths: (N,) int64, the number of the user's oldest behaviours before the target; None: the whole history is
+            the input.
     """
 
     users: npt.NDArray[np.str_]
@@ -44,12 +44,12 @@ def write_cold_rows(path: Path, rows: ColdRows) -> None:
 
 
 def read_cold_rows(path: Path) -> ColdRows:
-    """Read a file with the columns ``user_id:token``, ``target_id:token`` and, if it likes, ``input_length:float``.
+    """Read a file with the columns ``user_id:token``, ``target_id:token`` and optionally ``input_length:float``.
 
-    Further columns are not looked at; columns are separated by tabs.
+    Other columns are ignored; columns are separated by tabs.
 
     Raises:
-        InputError: a file that is missing, unreadable or without rows, a missing column, an odd line.
+        InputError: a file that is missing, unreadable or without rows, a missing column, a malformed line.
     """
     file = AtomicFile(path)
     columns = [name for name in _COLUMNS if name in file.columns or name != "input_length"]
@@ -73,19 +73,19 @@ def read_cold_rows(path: Path) -> ColdRows:
 def cold_task(
     name: str, rows: ColdRows, histories: BehaviourCorpus, item_tokens: npt.NDArray[np.str_] | None = None
 ) -> ColdRecommendationTask:
-    """Join pairs to histories. The label space is what is asked for in the pairs that remain.
+    """Join pairs to histories. The label space consists of the targets of the remaining pairs.
 
-    Left out, and counted in ``left_out``, are pairs of users without a history, without an input (none of their
-    behaviours stands before the target, or none is known to the model), and pairs that came before.
+    Left out, and counted in ``left_out``, are pairs of users without a history or without an input (no behaviour is
+    before the target, or the model knows none), and repeated pairs.
 
     Args:
         name: of the task.
         rows: the pairs.
-        histories: whole histories, which ``rows.lengths`` count in; without lengths, the corpus of pre-training.
-        item_tokens: with lengths: the items of the model by id, if ``histories`` has ids of its own.
+        histories: whole histories, to which ``rows.lengths`` refer; without lengths, the corpus of the pre-training.
+        item_tokens: with lengths: the model's items by id, if ``histories`` has other ids.
 
     Raises:
-        InputError: a length that a user's history does not have, or nothing left.
+        InputError: a length beyond a user's history, or no pair left.
     """
     check_kind("rows", rows, ColdRows, "ColdRows")
     check_kind("histories", histories, BehaviourCorpus, "a BehaviourCorpus")
@@ -112,7 +112,7 @@ def _inputs(
     histories: BehaviourCorpus,
     item_tokens: npt.NDArray[np.str_] | None,
 ) -> tuple[BehaviourCorpus, npt.NDArray[np.int64]]:
-    """Make one history for every user and moment; gives it and each pair's row in it, -1 for those without."""
+    """Make one history for every user and moment; returns it and each pair's row in it, -1 for pairs without one."""
     row = np.full(len(users), -1, dtype=np.int64)
     some = np.flatnonzero((users >= 0) & (lengths > 0))
     longest = int(lengths.max()) + 1

@@ -13,24 +13,24 @@ from .profile import ProfileTask
 def conversion_task(corpus: BehaviourCorpus, item: str, max_len: int, seed: int) -> ProfileTask:
     """Make the binary task "interacts with ``item`` later", with inputs that end before.
 
-    Positive is a user with the item in the history; the input is what stands before its first occurrence (users with
-    nothing there are left out). Negative is a user without it. What of a negative's history is the input is our
-    choice, since neither paper nor code has the task: were it all of it, long would mean negative. So negatives are
-    matched to the positives in number of behaviours, as far as the encoder sees it, up to ``max_len``: as many
-    negatives as can be had with the positives' distribution of lengths, each cut at a length that its history
-    reaches; the rest, mostly users of short histories, is left out.
+    Positive is a user with the item in the history; the input is what comes before its first occurrence (users with
+    nothing before it are left out). Negative is a user without the item. Neither paper nor code describes the input of
+    negatives, so it is our choice. With whole histories, long would mean negative. So negatives are matched to the
+    positives in their number of behaviours, as far as the encoder sees it (``max_len``): as many negatives as possible
+    with the positives' distribution of lengths, each cut at a length that its history reaches. The rest, mostly users
+    of short histories, is left out.
 
     Args:
         corpus: whole histories.
         item: the target, by its token.
-        max_len: how many of the newest behaviours the encoder sees.
+        max_len: the number of newest behaviours that the encoder sees.
         seed: of the choice of negatives and of lengths.
 
     Returns:
-        A binary task ``convert:<item>`` with inputs of its own, positives first; the classes are "no" and "yes".
+        A binary task ``convert:<item>`` with separate inputs, positives first; the classes are "no" and "yes".
 
     Raises:
-        InputError: an unknown item, or no positives or no negatives of their lengths.
+        InputError: an unknown item, no positives, or no negatives of their lengths.
     """
     check_kind("corpus", corpus, BehaviourCorpus, "a BehaviourCorpus")
     check_kind("item", item, str, "the token of an item of the corpus")
@@ -66,25 +66,25 @@ def _matched(
     max_len: int,
     random: np.random.Generator,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Choose negatives and cut them, so that visible lengths are distributed as ``lengths``.
+    """Choose negatives and cut them so that visible lengths are distributed as ``lengths``.
 
     Args:
         lengths: (P,) visible lengths of the positives, up to ``max_len``.
         others: (M,) users to choose from.
         whole: (M,) lengths of their histories.
-        max_len: where visible lengths end.
+        max_len: the largest visible length.
         random: source of the choice.
 
     Returns:
-        Users chosen (K,), and after how many behaviours each is cut (K,).
+        The chosen users (K,), and after how many behaviours each is cut (K,).
     """
     levels, share = np.unique(lengths, return_counts=True)
-    at_least = np.cumsum(share[::-1])[::-1]  # positives of this length or more
+    at_least = np.cumsum(share[::-1])[::-1]  # number of positives of this length or more
     reach = np.sort(whole)
-    reached = len(reach) - np.searchsorted(reach, levels)  # others that reach it
-    # The largest K of which every upper end of the distribution finds enough others.
+    reached = len(reach) - np.searchsorted(reach, levels)  # number of others that reach it
+    # The largest K for which every upper end of the distribution has enough others.
     wanted = int(np.min(reached * len(lengths) // at_least))
-    # K lengths at equal steps through the sorted ones; the longest are served first, as fewest reach them.
+    # K lengths at equal steps through the sorted ones; the longest are assigned first, since fewest users reach them.
     steps = np.sort(lengths)[(np.arange(wanted) * 2 + 1) * len(lengths) // (2 * max(wanted, 1))]
     pool = np.empty(0, dtype=np.int64)
     order = np.argsort(-whole, kind="stable")
@@ -95,7 +95,7 @@ def _matched(
         taken = until
         count = min(int(np.sum(steps == level)), len(pool))
         picked, pool = pool[:count], pool[count:]
-        # Beyond max_len nothing of the length is seen: any moment from there on will do.
+        # Beyond max_len the encoder does not see the length: any later moment is equivalent.
         last = whole[picked] if level == max_len else np.full(count, level)
         chosen.append(others[picked])
         cuts.append(random.integers(level, last + 1) if count else picked)

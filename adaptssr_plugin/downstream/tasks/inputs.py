@@ -1,4 +1,4 @@
-"""Inputs of tasks that ask for less than a user's whole history: what stood before some moment."""
+"""Inputs of tasks that use a part of a user's history: the behaviours before some moment."""
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +11,12 @@ def prefixes(corpus: BehaviourCorpus, rows: npt.NDArray[np.int64], lengths: npt.
     """Make a corpus of the oldest ``lengths[i]`` behaviours of each ``rows[i]``; items keep their ids, all of them.
 
     Args:
-        corpus: where the histories come from.
+        corpus: the source of the histories.
         rows: (R,) integers; a user may come several times.
         lengths: (R,) integers, from 1 to the length of the row's history.
 
     Raises:
-        InputError: rows outside the corpus, or lengths that their histories do not have.
+        InputError: rows outside the corpus, or lengths beyond their histories.
     """
     rows, lengths = corpus.check_rows(rows), np.asarray(lengths, dtype=np.int64)
     if lengths.shape != rows.shape:
@@ -33,17 +33,17 @@ def prefixes(corpus: BehaviourCorpus, rows: npt.NDArray[np.int64], lengths: npt.
 def renumbered(
     corpus: BehaviourCorpus, item_tokens: npt.NDArray[np.str_]
 ) -> tuple[BehaviourCorpus, npt.NDArray[np.int64]]:
-    """Give items the ids that a model knows them by, and leave out those that it does not know.
+    """Convert items to a model's ids, and leave out those that it does not know.
 
     Args:
-        corpus: behaviours under ids of their own.
+        corpus: behaviours with other item ids.
         item_tokens: (n_items,) the model's items by id, the padding first.
 
     Returns:
-        A corpus under the model's ids, of the rows that have a known item; and which rows those are.
+        A corpus with the model's ids, of the rows that have a known item; and the numbers of these rows.
 
     Raises:
-        InputError: not a single known item.
+        InputError: no known item.
     """
     number = {token: item for item, token in enumerate(item_tokens.tolist()) if item > 0}
     known = np.array([number.get(token, 0) for token in corpus.item_tokens.tolist()], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""The labels that every user is known for, looked up for whole batches on the device of the batch."""
+"""The positive labels of every user, looked up for whole batches on the device of the batch."""
 
 import numpy as np
 import numpy.typing as npt
@@ -9,12 +9,12 @@ from ...augment.operators.draws import uniform_below
 
 
 class Positives(nn.Module):
-    """Pairs of a user and a label, sorted; its tensors belong to the data and to no checkpoint.
+    """Pairs of a user and a label, sorted; its tensors are data and not saved in checkpoints.
 
     Args:
         users: (K,) int64 in [0, n_users).
         labels: (K,) int64 in [0, n_labels); a pair may come several times.
-        n_users: number of users, those without a label included.
+        n_users: number of users, including those without a label.
         n_labels: size of the label space.
     """
 
@@ -30,13 +30,14 @@ class Positives(nn.Module):
         owners, sorted_labels = np.divmod(np.unique(users * n_labels + labels), n_labels)
         start = np.append(0, np.cumsum(np.bincount(owners, minlength=n_users)))
         nth = np.arange(len(owners)) - start[owners]
-        # How many labels below a user's k-th positive are none: ascending over k, and over users with their offset.
+        # The number of non-positive labels below a user's k-th positive: ascending in k, and over users with their
+        # offset.
         gaps = owners * (n_labels + 1) + sorted_labels - nth
         for name, values in (("start", start), ("labels", sorted_labels), ("gaps", gaps)):
             self.register_buffer(name, torch.from_numpy(values.astype(np.int64)), persistent=False)
 
     def pairs(self, users: Tensor) -> tuple[Tensor, Tensor]:
-        """Give all positives of some users ``(B,)``: for each its place in the batch and its label, both (K,) int64."""
+        """Return all positives of users ``(B,)``: place in the batch and label of each, both (K,) int64."""
         first, count = self.start[users], self.start[users + 1] - self.start[users]
         rows = torch.arange(len(users), device=users.device).repeat_interleave(count)  # (K,)
         before = count.cumsum(0) - count
@@ -45,15 +46,15 @@ class Positives(nn.Module):
     def negatives(self, users: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Draw one label for each user, uniform on those that are not the user's.
 
-        Rejecting positives until none is left has the same distribution, but no end for a user who has all labels.
-        Here the r-th label that is no positive is computed from a number r drawn below their count.
+        Redrawing until a label is not a positive has the same distribution, but never ends for a user who has all
+        labels. Here the r-th label that is not a positive is computed from a random number r below their count.
 
         Args:
             users: (B,) int64.
             generator: on the device of ``users``, or None.
 
         Returns:
-            (B,) int64 labels; and (B,) bool, False for a user who has all labels, whose label means nothing.
+            (B,) int64 labels; and (B,) bool, False for a user who has all labels, whose result is meaningless.
         """
         first, end = self.start[users], self.start[users + 1]
         left = self.n_labels - (end - first)

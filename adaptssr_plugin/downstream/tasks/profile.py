@@ -34,10 +34,10 @@ class ProfileTask:
         rows: ``(N,)`` int64 rows of the corpus, each at most once, so that no user straddles the split.
         labels: ``(N,)`` int64 in [0, len(classes)).
         classes: names of the classes.
-        inputs: what ``rows`` are rows of; None: the corpus that the encoder was pre-trained on.
+        inputs: the corpus of ``rows``; None: the corpus of the pre-training.
 
     Raises:
-        InputError: any of these does not hold.
+        InputError: any of these conditions is violated.
     """
 
     name: str
@@ -88,12 +88,12 @@ class ProfileTask:
 
     @property
     def metric_name(self) -> str:
-        """``"accuracy"`` or ``"AUC"``, as tables write it."""
+        """``"accuracy"`` or ``"AUC"``, as written in tables."""
         return "AUC" if self.kind == "binary" else "accuracy"
 
     @property
     def size(self) -> str:
-        """How much there is of the task, for the line below a table."""
+        """The size of the task, for the line below a table."""
         return f"{len(self)} users with {self.name}"
 
     def metric(self, scores: Values, labels: Values) -> float:

@@ -1,4 +1,4 @@
-"""Users active in two domains: pre-train on one, recommend items of the other that they have never seen there."""
+"""Users active in two domains: pre-train on one, recommend unseen items of the other."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ from .cold_files import ColdRows, cold_task, write_cold_rows
 
 @dataclass(frozen=True, eq=False)
 class TwoDomains:
-    """What a file of two domains comes to.
+    """The contents of a file of two domains.
 
     Attributes:
         name: of the dataset.
-        source: whole histories in the source domain, of the users that have one: what is pre-trained on. It holds no
-            item of the target domain; what users did in the source domain after a target is in it, as any other
-            behaviour of the same users (METHODS.md, row 54), while the inputs of the pairs end before their targets.
-        rows: pairs of a user and an item of the target domain, in the file's order, with the number of source
-            behaviours that stand before it; those without any are left out, of a repeated item the first is kept.
+        source: whole histories in the source domain, for pre-training, of the users that have one. It has no item of
+            the target domain. It includes what users did in the source domain after a target, like any other
+            behaviour of the same users (METHODS.md, row 54); the inputs of the pairs end before their targets.
+        rows: pairs of a user and an item of the target domain, in the file's order, with the number of earlier source
+            behaviours. Pairs without any are left out; of a repeated item the first is kept.
     """
 
     name: str
@@ -37,10 +37,10 @@ class TwoDomains:
         return cold_task(self.name, self.rows, self.source)
 
     def write(self, folder: str | Path) -> list[Path]:
-        """Write ``<name>.inter``, to pre-train on, and ``<name>.cold``, the pairs; gives their paths.
+        """Write ``<name>.inter``, for pre-training, and ``<name>.cold``, the pairs; returns their paths.
 
-        The timestamp of a behaviour is its position among the user's, and says nothing across users: of RecBole's
-        splits only those of each user's own behaviours make sense.
+        The timestamp of a behaviour is its position in the user's history and cannot be compared across users: of
+        RecBole's splits only those within each user's history make sense.
         """
         inter, cold = (Path(folder) / f"{self.name}.{ending}" for ending in ("inter", "cold"))
         lengths = self.source.lengths
@@ -58,11 +58,11 @@ def two_domains(path: str | Path, boundary: int, target: str = "low") -> TwoDoma
 
     Args:
         path: as for :func:`~adaptssr_plugin.corpus.read_sequence_lines`; its items are integers.
-        boundary: the last item of the low domain; what lies above belongs to the high one.
-        target: the domain to recommend from, ``low`` or ``high``; the other is pre-trained on.
+        boundary: the last item of the low domain; larger ones belong to the high one.
+        target: the domain to recommend from, ``low`` or ``high``; the other is for pre-training.
 
     Raises:
-        InputError: an unreadable file, items that are no integers, or a domain without items.
+        InputError: an unreadable file, items that are not integers, or a domain without items.
     """
     if target not in ("low", "high"):
         raise InputError(f"target: expected low or high, got {target!r}")
@@ -92,7 +92,7 @@ def convert_two_domains(
     name: str | None = None,
     overwrite: bool = False,
 ) -> Converted:
-    """Convert a file of two domains to RecBole's files of the one and pairs of the other, as :meth:`TwoDomains.write`.
+    """Convert a file of two domains to RecBole's files of one and pairs of the other, as :meth:`TwoDomains.write`.
 
     Args:
         path: as for :func:`two_domains`.
@@ -103,9 +103,9 @@ def convert_two_domains(
         overwrite: replace files of that name.
 
     Raises:
-        InputError: as :func:`two_domains`, a name that is none, or files that are there already.
+        InputError: as :func:`two_domains`; an invalid name, or existing files.
     """
-    name = DatasetWriter(Path(folder), name, overwrite).name  # which has looked for files that are there
+    name = DatasetWriter(Path(folder), name, overwrite).name  # it has checked for existing files
     file_sizes([Path(path)])
     domains = dataclasses.replace(two_domains(path, boundary, target), name=name)
     files, source = domains.write(folder), domains.source
@@ -121,7 +121,7 @@ def _integers_of(tokens: npt.NDArray[np.str_], path: str | Path) -> npt.NDArray[
 
 
 def _part(corpus: BehaviourCorpus, kept: npt.NDArray[np.bool_]) -> BehaviourCorpus:
-    """Keep some behaviours; users without any are left out, and items are numbered anew."""
+    """Keep some behaviours; users without any are left out, and items are renumbered."""
     items, numbers = np.unique(corpus.items[kept], return_inverse=True)
     counts = np.diff(np.append(0, np.cumsum(kept))[corpus.offsets])
     rows = np.flatnonzero(counts)

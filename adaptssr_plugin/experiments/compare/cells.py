@@ -1,4 +1,4 @@
-"""The cells of the grid: what each depends on, and how it is computed."""
+"""The cells of the grid: on what each depends, and how it is computed."""
 
 import dataclasses
 import hashlib
@@ -33,11 +33,11 @@ from ..task_tables import make_task
 from .memory import PeakMemory
 from .plan import ComparePlan, TaskSpec
 
-_NOT_IN_KEYS = {"preset"}  # its options are
+_NOT_IN_KEYS = {"preset"}  # the options of the preset are in the key
 # RecBole's options that change nothing, or whose effect is in the fingerprint of the corpus.
 _NOT_IN_SETTINGS = {"use_gpu", "gpu_id", "eval_args", "data_path", "load_col", "field_separator"}
 DEFAULTS: dict[str, Any] = {one.name: one.default for one in dataclasses.fields(Recipe)}
-# The options of the encoder, but for dropout.
+# The options of the encoder, except dropout.
 _ENCODER = {"encoder", "dim", "n_layers", "n_heads", "ff_dim", "max_len", "embed_norm", "embed_dropout", "interests"}
 
 _OF_STAGES = {
@@ -78,11 +78,11 @@ def load_data(plan: ComparePlan) -> Data:
 
 
 def options_of(recipe: Recipe, fine_tuning: bool | None = None) -> dict[str, Any]:
-    """Give the options of a recipe that differ from the defaults, so that an option added later changes no key.
+    """Return the options of a recipe that differ from the defaults, so that an option added later changes no key.
 
     Args:
         recipe: the recipe.
-        fine_tuning: True: options of fine-tuning alone; False: all others; None: both.
+        fine_tuning: True: only options of fine-tuning; False: all others; None: both.
     """
     return {
         name: getattr(recipe, name)
@@ -94,16 +94,16 @@ def options_of(recipe: Recipe, fine_tuning: bool | None = None) -> dict[str, Any
 
 
 class Cell:
-    """One result: what it depends on, and how it is computed."""
+    """One result: on what it depends, and how it is computed."""
 
     kind: str
 
     def spec(self) -> dict[str, Any]:
-        """Everything that the result depends on beside the corpus, as plain values."""
+        """Everything on which the result depends besides the corpus, as plain values."""
         raise NotImplementedError
 
     def needs(self) -> "Pretraining | None":
-        """Give the model that has to be there before."""
+        """Return the model that has to exist before."""
         return None
 
     def compute(self, plan: Any, models: Path) -> dict[str, Any]:
@@ -111,15 +111,15 @@ class Cell:
         raise NotImplementedError
 
     def device(self, plan: Any) -> torch.device:
-        """Tell where it is computed."""
+        """Return where it is computed."""
         return torch.device(load_data(plan).config["device"])
 
     def key(self, fingerprint: str) -> str:
-        """Hash what the result depends on."""
+        """Hash everything on which the result depends."""
         return _key(self, fingerprint)
 
 
-@lru_cache(maxsize=1 << 14)  # grids ask for the keys of all cells whenever one of them is finished
+@lru_cache(maxsize=1 << 14)  # grids ask for the keys of all cells after every finished cell
 def _key(cell: Cell, fingerprint: str) -> str:
     text = json.dumps({"corpus": fingerprint, "kind": cell.kind, **cell.spec()}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -127,30 +127,30 @@ def _key(cell: Cell, fingerprint: str) -> str:
 
 @dataclass(frozen=True)
 class Pretraining(Cell):
-    """A pre-trained model. With ``warm_start: mlm`` the masked-item stage is a cell of its own, shared by methods."""
+    """A pre-trained model. With ``warm_start: mlm`` the masked-item stage is a separate cell, shared by methods."""
 
     recipe: Recipe
     kind = "pretraining"
 
     def spec(self) -> dict[str, Any]:
-        """The options of pre-training, the seed among them."""
+        """The options of pre-training, including the seed."""
         return {"options": options_of(self.recipe, fine_tuning=False)}
 
     def needs(self) -> "Pretraining | None":
-        """Give the shared warm-up, where there is one."""
+        """Return the shared warm-up, if there is one."""
         if self.recipe.warm_start != "mlm" or not self.recipe.epochs:
             return None
         return Pretraining(warm_up_of(self.recipe))
 
     def compute(self, plan: ComparePlan, models: Path) -> dict[str, Any]:
-        """Pre-train; the result holds what Table 3 asks for."""
+        """Pre-train; the result has the values for Table 3."""
         fingerprint = load_data(plan).fingerprint
         recipe, warm_up = self.recipe, self.needs()
         if warm_up is not None:
             start = str(models / warm_up.key(fingerprint))
-            recipe = dataclasses.replace(recipe, warm_start=start, item_init="random")  # whose item table it brings
+            recipe = dataclasses.replace(recipe, warm_start=start, item_init="random")  # the start has an item table
             if method_named(recipe.method).needs_filler:
-                # A finished model has no output bias: what fills views is the warm-up, trained on for a while.
+                # A finished model has no output bias, so the filler is the warm-up, trained a little longer.
                 recipe = dataclasses.replace(recipe, mlm_epochs=math.ceil(recipe.mlm_epochs / 10), mlm_select="last")
         with PeakMemory(load_data(plan).config["device"]) as memory:
             started = time.perf_counter()
@@ -177,7 +177,7 @@ class Pretraining(Cell):
 
 
 def warm_up_of(recipe: Recipe) -> Recipe:
-    """Give the recipe of the masked-item stage alone, without options that have no part in it."""
+    """Return the recipe of the masked-item stage alone, without options that do not affect it."""
     kept = {
         name: getattr(recipe, name) for name in DEFAULTS if name.startswith("mlm_") or name in _ENCODER | _OF_STAGES
     }
@@ -191,9 +191,9 @@ class FineTuning(Cell):
     Attributes:
         start: the model; None: a random initialisation.
         task: what to predict.
-        recipe: its ``ft_`` options, sizes and split hold.
+        recipe: has the ``ft_`` options, sizes and split.
         seed: of the run.
-        split: which of repeated splits, from 0.
+        split: the number of the split among repeated ones, from 0.
     """
 
     start: Pretraining | None
@@ -220,11 +220,11 @@ class FineTuning(Cell):
         }
 
     def needs(self) -> Pretraining | None:
-        """Give the model."""
+        """Return the model."""
         return self.start
 
     def compute(self, plan: ComparePlan, models: Path) -> dict[str, Any]:
-        """Fine-tune, and give all metrics of validation and test rows."""
+        """Fine-tune; returns all metrics of validation and test rows."""
         data = load_data(plan)
         encoder, epoch = _model_of(self.start, data, models)
         with PeakMemory(data.config["device"]) as memory:
@@ -243,13 +243,13 @@ class FineTuning(Cell):
 
 @dataclass(frozen=True)
 class Baselines(Cell):
-    """What needs no encoder, on a task.
+    """The baselines without an encoder, on a task.
 
     Attributes:
         task: what to predict.
-        recipe: its sizes and split hold.
-        split: which of repeated splits, from 0.
-        lsa: LSA alone, which came later than the others, so that their results stand; False: the others.
+        recipe: has the sizes and the split.
+        split: the number of the split among repeated ones, from 0.
+        lsa: only LSA, which was added later, so that earlier results keep their keys; False: the others.
     """
 
     task: TaskSpec
@@ -291,11 +291,11 @@ class LabelCurve(Cell):
     Attributes:
         start: the model; None: a random initialisation.
         task: what to predict.
-        recipe: sizes and split hold, and how the row is called.
+        recipe: has sizes, split and the name of the row.
         seed: of the random initialisation.
         labels: numbers of labels; None: all.
-        splits: how many.
-        plain: the baselines, in place of an encoder.
+        splits: number of splits.
+        plain: the baselines, instead of an encoder.
     """
 
     start: Pretraining | None
@@ -320,7 +320,7 @@ class LabelCurve(Cell):
         }
 
     def needs(self) -> Pretraining | None:
-        """Give the model."""
+        """Return the model."""
         return self.start
 
     def compute(self, plan: ComparePlan, models: Path) -> dict[str, Any]:
@@ -346,7 +346,7 @@ class LabelCurve(Cell):
 
 
 def _split_of(number: int) -> dict[str, int]:
-    """Give the part of a cell's key that says which split; the first has none, as when there was but one."""
+    """Return the part of a cell's key for the split; empty for the first one, as when there was only one."""
     return {"split": number} if number else {}
 
 
@@ -369,11 +369,11 @@ class Similarities(Cell):
         return {"start": self.start.spec()}
 
     def needs(self) -> Pretraining | None:
-        """Give the model."""
+        """Return the model."""
         return self.start
 
     def compute(self, plan: ComparePlan, models: Path) -> dict[str, Any]:
-        """Sample; values to four decimals, which is finer than the grid of the figure."""
+        """Sample; values have four decimals, finer than the grid of the figure."""
         started = time.perf_counter()
         data = load_data(plan)
         recipe = self.start.recipe
@@ -390,7 +390,7 @@ class Similarities(Cell):
 
 @dataclass(frozen=True)
 class Reidentification(Cell):
-    """Whose newer half is whose, by a model that has seen the older halves alone."""
+    """Re-identification of users by a model that was trained on the older halves alone."""
 
     start: Pretraining
     kind = "re-identification"
@@ -400,11 +400,11 @@ class Reidentification(Cell):
         return {"start": self.start.spec()}
 
     def needs(self) -> Pretraining | None:
-        """Give the model."""
+        """Return the model."""
         return self.start
 
     def compute(self, plan: ComparePlan, models: Path) -> dict[str, Any]:
-        """Give the metrics."""
+        """Return the metrics."""
         started = time.perf_counter()
         data = load_data(plan)
         encoder = load_pretrained(models / self.start.key(data.fingerprint)).encoder
@@ -415,18 +415,18 @@ class Reidentification(Cell):
 
 @dataclass(frozen=True)
 class PlainReidentification(Cell):
-    """The same by what needs no encoder."""
+    """Re-identification by baselines without an encoder."""
 
     max_len: int
     dim: int
     kind = "plain re-identification"
 
     def spec(self) -> dict[str, Any]:
-        """How much is read of a half, and how long a vector of LSA is."""
+        """How much of a half is read, and the length of LSA's vectors."""
         return {"max_len": self.max_len, "dim": self.dim}
 
     def compute(self, plan: ComparePlan, models: Path) -> dict[str, Any]:  # noqa: ARG002 - as every cell's
-        """Give the metrics by row."""
+        """Return the metrics by row."""
         started = time.perf_counter()
         found = plain_reidentification(*load_data(plan).corpus.halves(), self.max_len, self.dim)
         return {"metrics": found, "seconds": time.perf_counter() - started}
@@ -436,7 +436,7 @@ _tasks: dict[Any, Task] = {}
 
 
 def task_of(plan: ComparePlan, spec: TaskSpec, recipe: Recipe) -> Task:
-    """Make a task, once in a process; the file of ``cold:FILE`` may stand beside the dataset's.
+    """Make a task, once per process; the file of ``cold:FILE`` may be beside the dataset's.
 
     Raises:
         InputError: as :func:`make_task`.
@@ -452,7 +452,7 @@ def task_of(plan: ComparePlan, spec: TaskSpec, recipe: Recipe) -> Task:
 
 
 def conditions(device: torch.device) -> Mapping[str, Any]:
-    """Where and with what a result is computed."""
+    """Where, and with which software, a result is computed."""
     return {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
@@ -466,7 +466,7 @@ def check_ready(plan: ComparePlan) -> None:
     """Load the corpus and make every task, so that a wrong plan is refused before anything is trained.
 
     Raises:
-        InputError: whatever is wrong with data or tasks.
+        InputError: an error in data or tasks.
     """
     reference = plan.recipe("none", False)
     names = [task_of(plan, spec, reference).name for spec in plan.tasks]

@@ -1,4 +1,4 @@
-"""Which cells a table or a figure consists of, and what they came to; values are chosen on validation rows alone."""
+"""The cells of tables and figures, and their results; values are chosen on validation rows alone."""
 
 import dataclasses
 import statistics
@@ -26,7 +26,7 @@ from .store import Store
 
 TUNED = "AdaptSSR, tuned"
 CONTRASTIVE = ("clue", "ccl", "idicl", "cl4srec", "coserec", "duorec")
-# The options that are a method's strength ρ of augmentation: a share that is changed. Cropping keeps 1 - ρ.
+# The options that are a method's augmentation strength ρ: the share that is changed. Cropping keeps 1 - ρ.
 _STRENGTHS: Mapping[str, Sequence[str]] = {
     "cl4srec": ("mask_ratio", "reorder_ratio", "crop_ratio"),
     "coserec": ("mask_ratio", "reorder_ratio", "crop_ratio", "substitute_ratio", "insert_ratio"),
@@ -37,7 +37,7 @@ ROBUSTNESS = ("cl4srec", "coserec", "ccl")
 
 
 def strength(method: str, rho: float) -> dict[str, float]:
-    """Options that give a method's operators the strength ρ; none for a method that has none."""
+    """Options that give a method's operators the strength ρ; empty for a method without one."""
     return {name: round(1 - rho, 6) if name == "crop_ratio" else rho for name in _STRENGTHS.get(method, ())}
 
 
@@ -46,12 +46,12 @@ class Row:
     """A row of a table, a bar or a point: fine-tuning from models of one recipe.
 
     Attributes:
-        name: as tables write it.
+        name: as in tables.
         recipe: with the seed of the first pre-training.
         seeds: runs of fine-tuning.
         pretrain_seeds: pre-trainings.
-        chosen: what was tuned, by name.
-        settled: False while tuning is under way; the recipe is the untuned one then.
+        chosen: tuned values, by name.
+        settled: False while tuning is unfinished; the recipe is then the untuned one.
         splits: random splits of a task's rows, each with all runs.
     """
 
@@ -65,12 +65,12 @@ class Row:
 
     @property
     def runs(self) -> int:
-        """Runs on a split; linear reading of a pre-trained model has nothing random, so there it is one for each."""
+        """Runs per split; linear reading of a pre-trained model is deterministic, so it has one run per model."""
         linear = self.recipe.ft_tune == "linear" and self.start(0) is not None
         return min(self.seeds, self.pretrain_seeds) if linear else self.seeds
 
     def start(self, seed: int) -> Pretraining | None:
-        """Give the model that a run of fine-tuning starts from."""
+        """Return the model from which a run of fine-tuning starts."""
         if self.recipe.method == "none" and self.recipe.item_init == "random":
             return None
         fresh = {name: DEFAULTS[name] for name in _FINE_TUNING}
@@ -93,11 +93,11 @@ _FINE_TUNING = [name for name in DEFAULTS if name.startswith("ft_")]
 
 
 class Grid:
-    """Rows of tables and figures from a plan and what is finished.
+    """Rows of tables and figures from a plan and the finished results.
 
-    Every method returns what results allow to say now. Cells that are needed for it are gathered as a side effect:
-    after asking for tables and figures, :attr:`cells` are all that can be named, in the order in which they should
-    be computed, :attr:`later` counts the others, and :attr:`tried` is what tuning compared.
+    Every method returns what the results allow so far, and collects the cells that it needs as a side effect. After
+    asking for tables and figures, :attr:`cells` are all cells that can be named, in the order in which they should be
+    computed; :attr:`later` counts the others, and :attr:`tried` is what tuning compared.
     """
 
     def __init__(self, plan: ComparePlan, store: Store) -> None:
@@ -111,11 +111,11 @@ class Grid:
 
     @property
     def cells(self) -> list[Cell]:
-        """What was asked for so far, finished or not."""
+        """The cells asked for so far, finished or not."""
         return list(self._cells.values())
 
     def ask(self, cells: Sequence[Cell]) -> bool:
-        """Note cells as needed; tells whether all of them are finished."""
+        """Record cells as needed; tells whether all of them are finished."""
         for cell in cells:
             self._cells.setdefault(cell.key(self.store.fingerprint), cell)
         return all(self.store.get(cell) is not None for cell in cells)
@@ -155,14 +155,14 @@ class Grid:
         return rows
 
     def _svd_start(self, **options: Any) -> list[Row]:
-        """Make the row of the untrained encoder, where models begin with an SVD's item vectors."""
+        """Make the row of the untrained encoder, if models start from an SVD's item vectors."""
         if self.plan.recipe("adaptssr", True).item_init == "random":
             return []
         recipe = self.plan.recipe("none", True, item_init="svd", **options)
         return [Row(SVD_START, recipe, self.plan.seeds, self.plan.pretrain_seeds, splits=self.plan.splits)]
 
     def _warm_up(self, **options: Any) -> list[Row]:
-        """Make the row of the common start itself: what a method does not improve upon has added nothing."""
+        """Make the row of the common start: a method that does not improve on it has added nothing."""
         full = self.plan.recipe("adaptssr", True, **options)
         if "adaptssr" not in self.plan.methods or full.warm_start != "mlm":
             return []
@@ -171,13 +171,13 @@ class Grid:
         return [Row(WARM_UP, recipe, self.plan.seeds, self.plan.pretrain_seeds, splits=self.plan.splits)]
 
     def _tuned(self, row: Row, values: Sequence[float], option: str) -> Row:
-        """Choose one option, then ρ with it; while that is under way the row stays as it is, and is not settled."""
+        """Choose one option, then ρ with it; until then the row is unchanged and not settled."""
         steps: list[tuple[str, list[tuple[float | None, dict[str, Any]]]]] = []
         if values:
             steps.append((option, [(value, {option: value}) for value in values]))
         if row.recipe.method in _STRENGTHS and self.plan.strengths:
             strengths = [(rho, strength(row.recipe.method, rho)) for rho in self.plan.strengths]
-            steps.append(("rho", [(None, {}), *strengths]))  # as the method comes, too
+            steps.append(("rho", [(None, {}), *strengths]))  # the method's default strength, too
         chosen: dict[str, float] = {}
         recipe = row.recipe
         for number, (name, candidates) in enumerate(steps):
@@ -200,14 +200,14 @@ class Grid:
         self.later += sum(map(len, steps)) * (self.plan.tuning_seeds * tasks + 1) + row.runs * row.splits * tasks
 
     def validation(self, row: Row) -> float | None:
-        """Mean over tasks and runs of what epochs are chosen by, on validation rows; None while unfinished."""
+        """Mean over tasks and runs of the selection metric on validation rows; None while unfinished."""
         cells = row.cells(self.plan.tasks)
         if not self.ask(cells):
             return None
         return statistics.fmean(self.values(cells, "valid"))
 
     def values(self, cells: Sequence[FineTuning], split: str) -> list[float]:
-        """The metric that epochs are chosen by, of finished cells, in their order."""
+        """The selection metric of finished cells, in their order."""
         return [
             float(result[split][self.name_and_metric(cell.task)[1]])
             for cell in cells
@@ -215,7 +215,7 @@ class Grid:
         ]
 
     def name_and_metric(self, spec: TaskSpec) -> tuple[str, str]:
-        """Name of a task, and the metric that epochs are chosen by."""
+        """Name and selection metric of a task."""
         task = task_of(self.plan, spec, self._reference)
         return task.name, task.metric_name
 
@@ -287,7 +287,7 @@ class Grid:
         ]
 
     def label_curves(self) -> dict[TaskSpec, list[tuple[str, LabelCurve]]]:
-        """Name and cell of everything that the curve over labels shows, for each profile task."""
+        """Name and cell of all rows of the curve over labels, for each profile task."""
         plan, found = self.plan, {}
         if not plan.label_curve:
             return {}
@@ -306,9 +306,9 @@ class Grid:
         return found
 
     def reidentification(self) -> dict[str, list[Reidentification]]:
-        """Rows of re-identification, a cell for each pre-training: random weights, the warm-up, methods as they come.
+        """Rows of re-identification, a cell per pre-training: random weights, the warm-up, and untuned methods.
 
-        All are trained on the older halves of histories, from the controlled start; nothing is tuned.
+        All are trained on the older halves of histories, from the controlled start.
         """
         plan = self.plan
 
@@ -329,7 +329,7 @@ class Grid:
 
     @staticmethod
     def before(cell: Reidentification) -> Reidentification | None:
-        """Give the cell of a model's own warm-up, if it had one."""
+        """Return the cell of a model's own warm-up, if it has one."""
         warm_up = cell.start.needs()
         return None if warm_up is None else Reidentification(warm_up)
 

@@ -9,9 +9,9 @@ from ..task_runs import peak_memory_mb
 
 
 class PeakMemory:
-    """Largest memory while inside: of a CUDA device, else of the whole process; MB (10^6 bytes).
+    """Peak memory within this context: of a CUDA device, otherwise of the whole process; MB (10^6 bytes).
 
-    On Linux the process's own record is reset on entering; elsewhere it is the largest since the process began.
+    On Linux the process's own record is reset on entering; elsewhere it is the peak since the process started.
 
     Args:
         device: where the work is done.

@@ -1,4 +1,4 @@
-"""What is compared: a plan, read from YAML."""
+"""The plan of a comparison, read from YAML."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from ...recbole.user_model.pretrain import Source
 from ..label_curve import CURVE
 
 _PACKAGED = files(__package__) / "plans"
-# Rows 1-5 of METHODS.md, where paper and code disagree, and what else stands on thin ice.
+# Rows 1-5 of METHODS.md, where paper and code differ, and other uncertain choices.
 _VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "λ per batch": {"lambda_mode": "batch"},
     "λ of two terms": {"lambda_terms": 2},
@@ -30,7 +30,7 @@ _VARIANTS: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """A task as ``adaptssr finetune --task`` reads it, and bins for a column of numbers."""
+    """A task in the form of ``adaptssr finetune --task``, and bins for a column of numbers."""
 
     word: str
     bins: tuple[float, ...] | None = None
@@ -44,27 +44,28 @@ class ComparePlan:
         name: of the corpus, for tables.
         dataset: a RecBole dataset by name, or a folder with its atomic files.
         recbole: RecBole's own options.
-        tasks: what the models are fine-tuned on; re-identification alone needs none.
+        tasks: on what the models are fine-tuned; re-identification alone needs none.
         methods: rows of the tables, by the names of :func:`~adaptssr_plugin.methods.available`.
         preset: of every recipe, see :func:`~adaptssr_plugin.methods.presets`.
-        options: options of every recipe, over the preset's: what the size of the corpus asks for.
-        controlled: options over those in the controlled comparison, the same for all methods: the warm-up, as a rule.
+        options: options of every recipe, over the preset's, for example for the size of the corpus.
+        controlled: further options in the controlled comparison, the same for all methods, usually the warm-up.
         seeds: runs of fine-tuning for a row.
         splits: random splits of every task's rows, each with all runs of fine-tuning; the first is that of one split.
         linear_splits: the same for the table ``linear``, whose runs take seconds.
-        label_curve: numbers of training labels, null for all, of a curve that reads frozen vectors linearly; none: no
+        label_curve: numbers of training labels, null for all, of a curve that reads frozen vectors linearly; empty: no
             curve. In a file, true stands for 50, 100, 200, 500, 1,000 and all.
         pretrain_seeds: pre-trainings for a row; run s of fine-tuning starts from pre-training ``s % pretrain_seeds``.
-        tuning_seeds: runs of fine-tuning for a value that is tried out.
-        temperatures: values of τ that contrastive methods choose from on validation rows, in the controlled comparison.
-        strengths: values of ρ that methods choose from there once τ is chosen; the method's own besides.
-        scales: values of κ in the row "AdaptSSR, tuned", which also chooses from ``strengths``; none: no such row.
+        tuning_seeds: runs of fine-tuning for every value that is tried.
+        temperatures: values of τ for contrastive methods to choose from on validation rows, in the controlled
+            comparison.
+        strengths: values of ρ to choose from once τ is chosen, in addition to the method's own.
+        scales: values of κ in the row "AdaptSSR, tuned", which also chooses from ``strengths``; empty: no such row.
         figure_strengths: values of ρ in Figures 3 and 7.
         figure_seeds: runs of fine-tuning for a point of them.
         ablation_seeds: runs of fine-tuning for a bar of Figure 4.
         lambdas: constant values of λ in Figure 4.
-        variants: variants of AdaptSSR, options by name: bars of Figure 4, and rows of a table of their own.
-        note: stands below every table.
+        variants: variants of AdaptSSR, options by name: bars of Figure 4, and rows of a separate table.
+        note: a line below every table.
     """
 
     name: str
@@ -129,18 +130,18 @@ class ComparePlan:
             self.recipe("adaptssr", True, **options)
 
     def source(self) -> Source:
-        """Where behaviours come from."""
+        """The source of behaviours."""
         return Source(self.dataset, self.recbole)
 
     def recipe(self, method: str, controlled: bool, **options: Any) -> Recipe:
-        """Make the recipe of a row; ``none`` and what comes before a controlled start stay what they are."""
+        """Make the recipe of a row; ``none`` and the stages before a controlled start are not changed."""
         merged = {**self.options, **(self.controlled if controlled and method != "none" else {})}
         if method == "none":
             merged["item_init"] = "random"
         return recipe(method, self.preset, {**merged, **options})
 
     def linear(self) -> "ComparePlan":
-        """Give the plan whose tasks are read linearly from frozen vectors."""
+        """Return the plan whose tasks are read linearly from frozen vectors."""
         return dataclasses.replace(self, options={**self.options, "ft_tune": "linear"}, splits=self.linear_splits)
 
 
@@ -152,11 +153,11 @@ def packaged_plans() -> list[str]:
 def read_plan(
     name_or_file: str, changes: Mapping[str, Any] | None = None, recbole: Mapping[str, Any] | None = None
 ) -> ComparePlan:
-    """Read a packaged plan by its name, or one of the user's own.
+    """Read a packaged plan by its name, or a user's file.
 
     Args:
         name_or_file: one of :func:`packaged_plans`, or a path.
-        changes: fields that win over the file's; None values are left out.
+        changes: fields that override the file's; None values are ignored.
         recbole: RecBole's options, over the file's.
 
     Raises:

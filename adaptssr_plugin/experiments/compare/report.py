@@ -1,4 +1,4 @@
-"""Tables and figures of what is finished, and the command that runs the rest first."""
+"""Tables and figures of finished cells, and the command that first computes the rest."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -45,13 +45,13 @@ _ENCODER_ROWS = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison leaves behind.
+    """The results of a comparison.
 
     Attributes:
         tables: text of each table, by name.
         files: all files of tables and figures.
         computed: cells that this call computed.
-        unfinished: cells that are left, for other machines or a later call.
+        unfinished: cells that remain for other machines or a later call.
     """
 
     tables: Mapping[str, str]
@@ -71,7 +71,7 @@ def compare(
     variants: bool = False,
     report_only: bool = False,
 ) -> Comparison:
-    """Compute what tables and figures need and is not there, then write them.
+    """Compute the missing cells of tables and figures, then write these.
 
     Args:
         plan: what is compared.
@@ -85,7 +85,7 @@ def compare(
         report_only: compute nothing; write what is finished.
 
     Raises:
-        InputError: anything the caller can put right.
+        InputError: a mistake of the caller.
         TrainingDivergedError: NaN or infinity in a step.
     """
     if unknown := [name for name in tables if name not in TABLES]:
@@ -102,7 +102,7 @@ def compare(
     store = Store(Path(folder), load_data(plan).fingerprint)
 
     linear = plan.linear() if "linear" in tables else None
-    if linear is not None:  # which has the curve
+    if linear is not None:  # it has the curve
         plan = replace(plan, label_curve=())
 
     def asked() -> list[Grid]:
@@ -180,7 +180,7 @@ def _plain_reidentification(plan: ComparePlan) -> PlainReidentification:
 
 
 class _Report:
-    """Writes what is finished."""
+    """Writes the finished results."""
 
     def __init__(self, grid: Grid, folder: Path) -> None:
         self.grid, self.plan, self.store, self.folder = grid, grid.plan, grid.store, folder
@@ -203,7 +203,7 @@ class _Report:
         return table.text()
 
     def efficiency(self, tables: Sequence[str]) -> str:
-        """Write Table 3 from the pre-trainings of the tables; the controlled comparison's where both are there."""
+        """Write Table 3 from the pre-trainings of the tables; the controlled comparison's if both exist."""
         rows = self.grid.table("controlled" in tables)
         runs = [run for row in rows for run in self._efficiencies(row)]
         if not runs:
@@ -215,7 +215,7 @@ class _Report:
         return table.text()
 
     def variants(self) -> str:
-        """Write what the finished variants came to; returns the text, empty without the first of them."""
+        """Write the finished variants; returns the text, empty without the first of them."""
         named = {task: self.grid.name_and_metric(task) for task in self.plan.tasks}
         rows, found, unfinished = self.grid.variants(), [], []
         for row in rows:
@@ -268,7 +268,7 @@ class _Report:
         return self.plan.recipe("none", False).split_seed
 
     def reidentification(self) -> str:
-        """Write whose newer half is whose by the models that are finished; returns the text, empty without any."""
+        """Write re-identification by the finished models; returns the text, empty without any."""
         plan, rows, reference = self.plan, self.grid.reidentification(), self.plan.recipe("adaptssr", True)
         plain = self.store.get(_plain_reidentification(plan))
         measured: list[_Measured] = []
@@ -298,7 +298,7 @@ class _Report:
         return table.text()
 
     def _against_warm_up(self, name: str, cells: Sequence[Reidentification]) -> list[str]:
-        """Say what a method adds to its own warm-up, where all its pre-trainings are finished and had one."""
+        """Say what a method adds to its own warm-up, if all its pre-trainings are finished and had one."""
         found = [
             (ours["metrics"], theirs["metrics"])
             for cell in cells
@@ -316,7 +316,7 @@ class _Report:
         return [f"{name} against its own warm-up, in percentage points: {', '.join(gains)}{test}."]
 
     def _efficiencies(self, row: Row) -> list[Efficiency]:
-        """One entry for each pre-training of a row that is finished."""
+        """One entry per finished pre-training of a row."""
         starts = dict.fromkeys(row.start(seed) for seed in range(row.pretrain_seeds))
         found = []
         for start in starts:
@@ -351,7 +351,7 @@ class _Report:
             self.files.append(path)
 
     def _conditions(self, rows: Sequence[Row], controlled: bool) -> list[str]:
-        """Say what stands behind the numbers of a table."""
+        """Describe how the numbers of a table were computed."""
         plan = self.plan
         lines = self._setting(plan.seeds, plan.pretrain_seeds, controlled, "x 100; Impr against None", plan.splits)
         if controlled:
@@ -375,7 +375,7 @@ class _Report:
         return lines
 
     def _candidates(self) -> str:
-        """Say which values tuning tries; where there are none, methods keep their own."""
+        """Say which values tuning tries; if there are none, methods keep their own."""
         plan = self.plan
         tried = (("temperature", plan.temperatures), ("rho", plan.strengths), ("scale", plan.scales))
         return "; ".join(
@@ -384,7 +384,7 @@ class _Report:
         )
 
     def _setting(self, runs: int, pretrainings: int, controlled: bool, numbers: str, splits: int = 1) -> list[str]:
-        """Say what was split how, how often it was run, how numbers are written, and with which options."""
+        """Describe splits, runs, number format and options."""
         plan = self.plan
         found = [result for cell in _baseline_cells(plan) if (result := self.store.get(cell)) is not None]
         sizes = list(dict.fromkeys(result["size"] for result in found))
@@ -423,7 +423,7 @@ class _Report:
     # --- figures -------------------------------------------------------------------------------------------------
 
     def figure(self, number: int) -> None:
-        """Draw a figure of the paper from what is finished."""
+        """Draw a figure of the paper from finished cells."""
         if number == 5:
             self._figure_5()
             return
@@ -441,7 +441,7 @@ class _Report:
         if not values:
             return
         lines = {
-            row.name: self._test_values(replace(row, splits=1), task)  # as the curves
+            row.name: self._test_values(replace(row, splits=1), task)  # one split, as the curves
             for row in self.grid.table(controlled=True)
             if row.name in (PAPER_ROWS[0], WARM_UP)
         }
@@ -501,7 +501,7 @@ class _Report:
     # --- records -------------------------------------------------------------------------------------------------
 
     def write_all_records(self) -> None:
-        """Write the long form of every table, and what was tried in tuning."""
+        """Write the long form of every table, and the values that tuning tried."""
         for name, measured in self._measured.items():
             if measured:
                 records, where = [record for record, _ in measured], [_columns(one) for _, one in measured]
@@ -513,7 +513,7 @@ class _Report:
             write_text(self.files[-1], csv_text(lines))
 
     def _tried(self) -> Iterator[tuple[object, ...]]:
-        """Validation values of everything that tuning looked at."""
+        """Validation values of all cells that tuning compared."""
         self.grid.table(controlled=True)
         for row, score in self.grid.tried:
             recipe = row.recipe
@@ -556,7 +556,7 @@ class _Report:
         ]
 
     def _chosen(self, records: Sequence[Record]) -> list[Record]:
-        """Keep the metric that each task's epochs are chosen by."""
+        """Keep the metric by which each task's epochs are chosen."""
         metrics = dict(self.grid.name_and_metric(task) for task in self.plan.tasks)
         return [record for record in records if metrics.get(record.task) == record.metric]
 
@@ -571,12 +571,12 @@ _Measured = tuple[Record, Mapping[str, Any]]  # a value, and the conditions that
 
 
 def _columns(where: Mapping[str, Any]) -> dict[str, str]:
-    """Give what a line of the long form says of the machine."""
+    """Return the machine's columns for a line of the long form."""
     return {**where["versions"], "computed_on": place(where)}
 
 
 def place(where: Mapping[str, Any]) -> str:
-    """Say where a cell was computed, and how many others beside it: what its seconds depend on."""
+    """Say where a cell was computed, and how many others beside it: its seconds depend on that."""
     threads = "one thread" if where["threads"] == 1 else f"{where['threads']} threads"
     beside = f", {where['jobs']} cells side by side" if where["jobs"] > 1 else ""
     return f"{where['device']} ({where['machine']}, {threads}{beside})"

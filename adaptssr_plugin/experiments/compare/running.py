@@ -1,4 +1,4 @@
-"""Cells in an order in which what they need is there, in this process or in several."""
+"""Computing cells after those that they need, in this process or in several."""
 
 import multiprocessing
 import os
@@ -19,13 +19,13 @@ from ...progress import Progress, Show
 from .cells import Cell, Pretraining, conditions
 from .store import Store
 
-# The cells that results so far allow to name, and how many more will follow from them.
+# The cells that results so far allow to name, and how many more will follow.
 Wanted = Callable[[], tuple[Sequence[Cell], int]]
 
 
 @dataclass(frozen=True)
 class Part:
-    """The share of the work that this machine takes: what starts from one model stays together.
+    """This machine's share of the work: cells that start from one model stay together.
 
     A warm-up that several machines need is made by each of them.
     """
@@ -34,14 +34,14 @@ class Part:
     of: int = 1
 
     def takes(self, cell: Cell, fingerprint: str) -> bool:
-        """Whether a cell is this machine's."""
+        """Whether a cell belongs to this machine."""
         own = cell if isinstance(cell, Pretraining) else cell.needs() or cell
         return int(own.key(fingerprint), 16) % self.of == self.number - 1
 
 
 @dataclass
 class _Pace:
-    """How long cells of a kind have taken, for the time to go."""
+    """The time that cells of a kind have taken, to estimate the time to go."""
 
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
@@ -66,22 +66,22 @@ def run_cells(
     part: Part | None = None,
     show_progress: Show = True,
 ) -> int:
-    """Compute what is wanted and not finished; results are written as they come.
+    """Compute the wanted unfinished cells; results are written at once.
 
     Args:
-        plan: what the cells' ``compute`` takes.
-        store: where results are and go.
-        wanted: asked again whenever a cell is finished, since what is tuned decides what comes next.
+        plan: the argument of the cells' ``compute``.
+        store: of the results.
+        wanted: called again after every finished cell, since tuning decides what comes next.
         jobs: processes. Each gets an equal share of the cores.
         part: this machine's share; None: all.
         show_progress: the cells left and the time to go, as :class:`~adaptssr_plugin.progress.Progress` shows them.
 
     Returns:
-        How many cells were computed.
+        The number of computed cells.
 
     Raises:
-        InputError: what a cell met that the caller can put right, or a process that was killed.
-        TrainingDivergedError: NaN or infinity in a step; all other cells that were under way are finished first.
+        InputError: a mistake of the caller that a cell found, or a process that was killed.
+        TrainingDivergedError: NaN or infinity in a step; cells in progress are finished first.
     """
     part = part or Part()
     pace, computed = _Pace(), 0
@@ -98,7 +98,7 @@ def run_cells(
             bar.total = computed + len(missing) + later
             bar.line(f"{len(missing) + later} left, {pace.to_go(missing, later, jobs)} to go")
             if not running:
-                return computed  # nothing left, or what is left waits for other machines
+                return computed  # nothing left, or the rest belongs to other machines
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 cell = running.pop(future)
                 try:
@@ -118,7 +118,7 @@ def run_cells(
 
 
 def _let_finish(running: Mapping["Future[Any]", Cell], store: Store, jobs: int) -> None:
-    """Keep what others come to while a run ends."""
+    """Keep the results of other cells while a run ends."""
     for future, cell in running.items():
         if not future.cancel() and future.exception() is None:
             result, where = future.result()
@@ -126,7 +126,7 @@ def _let_finish(running: Mapping["Future[Any]", Cell], store: Store, jobs: int) 
 
 
 def _with_needs(cells: Sequence[Cell], store: Store) -> list[Cell]:
-    """List the unfinished cells, each behind the models that it needs and that are not here."""
+    """List the unfinished cells, each after the missing models that it needs."""
     found: dict[str, Cell] = {}
 
     def visit(cell: Cell) -> None:
@@ -152,7 +152,7 @@ _Submit = Callable[[Cell], "Future[Any]"]
 
 
 class _workers:  # noqa: N801 - used as a context manager, like a function
-    """Give what runs a cell: here and now with one job, else in a pool of fresh processes."""
+    """Return what runs a cell: this process with one job, otherwise a pool of new processes."""
 
     def __init__(self, plan: Any, store: Store, jobs: int) -> None:
         self._plan, self._models, self._jobs = plan, store.models, jobs
@@ -187,7 +187,7 @@ def _begin(threads: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """End as soon as the process that asks for cells has: nobody would write down what comes of this one's."""
+    """End as soon as the parent process has ended: nobody would store this one's results."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

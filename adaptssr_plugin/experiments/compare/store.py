@@ -1,4 +1,4 @@
-"""All finished cells of a folder in one file, a line each: what is there is not computed again, here or elsewhere."""
+"""All finished cells of a folder in one file, a line each, so that they are not computed again, here or elsewhere."""
 
 import fcntl
 import json
@@ -16,13 +16,13 @@ CELLS = "cells.jsonl"
 class Store:
     """Results in a folder: a line of JSON for every cell in ``cells.jsonl``, and models in ``models/KEY``.
 
-    Files of several machines are brought together by concatenating them; of two lines with one key the later one
-    holds. A last line that is incomplete, since its writer was killed, is passed over, and cut off when the next one
-    is written. A model that is not there is trained again when something needs it.
+    Files of several machines are merged by concatenation; among lines with one key the last one counts. An incomplete
+    last line, left by a killed writer, is ignored, and cut off when the next line is written. A missing model is
+    trained again when something needs it.
 
     Args:
-        folder: made if missing.
-        fingerprint: of the corpus; results on another corpus are not seen.
+        folder: created if missing.
+        fingerprint: of the corpus; results on another corpus are ignored.
 
     Raises:
         InputError: a line that cannot be read as a result.
@@ -47,20 +47,20 @@ class Store:
                 )
 
     def get(self, cell: Cell) -> Mapping[str, Any] | None:
-        """Return the result of a cell, with the conditions it was computed under; None if it is not finished."""
+        """Return the result of a cell, with the conditions of its computation; None if it is not finished."""
         return self._results.get(cell.key(self.fingerprint))
 
     def has_model(self, cell: Cell) -> bool:
-        """Tell whether the weights of a pre-training are here, and not its result alone."""
+        """Tell whether the weights of a pre-training are here, and not only its result."""
         return (self.models / cell.key(self.fingerprint) / "model.json").is_file()
 
     def put(self, cell: Cell, result: Mapping[str, Any], where: Mapping[str, Any]) -> None:
-        """Add the line of a result; several processes may do so at once.
+        """Append the line of a result; several processes may do so at once.
 
         Args:
             cell: what was computed.
             result: plain values.
-            where: conditions it was computed under.
+            where: conditions of its computation.
         """
         key = cell.key(self.fingerprint)
         content = {"key": key, "corpus": self.fingerprint, "kind": cell.kind, "spec": cell.spec(), "result": result,
@@ -70,7 +70,7 @@ class Store:
 
 
 def _read(line: bytes) -> Mapping[str, Any] | None:
-    """Read the line of a cell; None if it is not a whole one."""
+    """Read the line of a cell; None if it is incomplete."""
     try:
         cell = json.loads(line)
         whole = isinstance(cell["key"], str) and all(isinstance(cell[name], dict) for name in ("result", "conditions"))
@@ -80,7 +80,7 @@ def _read(line: bytes) -> Mapping[str, Any] | None:
 
 
 def _append(path: Path, line: bytes) -> None:
-    """Write a line at the end, on the disk when this returns; what a killed writer left behind is cut off before."""
+    """Append a line and flush it to disk; the rest of a line left by a killed writer is cut off first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
@@ -89,7 +89,7 @@ def _append(path: Path, line: bytes) -> None:
         ends = there.rfind(b"\n") + 1
         if _read(there[ends:]) is None:
             file.truncate(ends)
-        else:  # a whole one that lacks its end, as some editors leave it
+        else:  # a complete line without its end, as some editors write it
             line = b"\n" + line
         file.write(line + b"\n")
         file.flush()

@@ -15,15 +15,15 @@ from ...recbole.entry_points.measured import device_of_run, measured_run
 from ..compare.cells import Cell
 from ..compare.memory import PeakMemory
 
-_NOT_IN_KEYS = {"use_gpu", "gpu_id", "data_path"}  # where it runs, and where the data are
+_NOT_IN_KEYS = {"use_gpu", "gpu_id", "data_path"}  # the device, and the place of the data
 
 
 @dataclass(frozen=True)
 class RecommenderRun(Cell):
-    """A model trained and tested.
+    """A trained and tested model.
 
     Attributes:
-        dataset: where the data are, which is not part of the key: the data themselves are.
+        dataset: the place of the data, which is not part of the key; the data are.
         model: its name.
         options: of the run, as JSON with sorted keys.
         share: of the training users.
@@ -41,7 +41,7 @@ class RecommenderRun(Cell):
         return {"model": self.model, "options": options, "share": self.share}
 
     def device(self, plan: Any) -> torch.device:  # noqa: ARG002 - as every cell's
-        """Tell where it is computed."""
+        """Return where it is computed."""
         return device_of_run(self.model, self.dataset, json.loads(self.options))
 
     def compute(self, plan: Any, models: Path) -> dict[str, Any]:  # noqa: ARG002

@@ -36,7 +36,7 @@ def values_of(metric: str, ranks: np.ndarray, users: np.ndarray) -> np.ndarray:
 
 
 def thirds(values: np.ndarray) -> np.ndarray:
-    """Put (R,) values into three groups, 0, 1 and 2, as equal in size as values that are the same allow."""
+    """Divide (R,) values into three groups, 0, 1 and 2, of nearly equal size; equal values stay together."""
     cuts = np.quantile(values, [1 / 3, 2 / 3], method="inverted_cdf")
     groups: np.ndarray = np.searchsorted(cuts, values, side="left")
     return groups
@@ -51,7 +51,7 @@ class Difference:
         interval: the mean difference with its 95 % interval over users.
         p: of the two-sided paired t-test over users.
         by_seed: mean difference of each seed.
-        n_users: how many pairs.
+        n_users: number of pairs.
     """
 
     reference: float
@@ -68,10 +68,10 @@ class Difference:
 
     @property
     def finding(self) -> str:
-        """What the difference allows to say.
+        """The conclusion that the difference allows.
 
-        The interval is over users, with the trained models as they are; what another seed would change shows in the
-        seeds alone. So a gain or a loss is one that the interval and every seed agree on.
+        The interval is over users, for the trained models; only the seeds show what another seed would change. So a
+        gain or a loss is reported only if the interval and every seed agree.
         """
         if not self.interval.low * self.interval.high > 0:
             return "no difference beyond noise"

@@ -1,4 +1,4 @@
-"""Rows of the table, and the cells that each needs; one point of a row's grid is chosen on validation rows."""
+"""Rows of the table, and the cells of each; one point of a row's grid is chosen on validation rows."""
 
 import itertools
 import json
@@ -11,7 +11,7 @@ from ..compare.store import Store
 from .cells import RecommenderRun
 from .plan import LossPlan, has_own_loss
 
-Point = Mapping[str, float]  # values of options that a row chooses
+Point = Mapping[str, float]  # values of the options that a row chooses
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Row:
         share: of the training users.
         model: its name.
         loss: ``none``, ``infonce``, ``adaptssr``, or ``own`` for a model's published one.
-        mode: ``joint`` or ``pretrain``; empty where there is no loss to add.
+        mode: ``joint`` or ``pretrain``; empty without an added loss.
     """
 
     share: float
@@ -32,21 +32,21 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The loss as tables name it."""
+        """The name of the loss in tables."""
         return f"{self.loss} ({self.mode})" if self.mode else {"own": "its own"}.get(self.loss, self.loss)
 
     @property
     def is_reference(self) -> bool:
-        """Whether the other rows of the model are tested against this one."""
+        """Whether the model's other rows are tested against this one."""
         return self.loss in ("none", "own")
 
     def options(self, point: Point) -> dict[str, Any]:
-        """Give the options that the row differs in from others."""
+        """Return the options in which the row differs from others."""
         loss = {} if self.loss == "own" else {"ssl_loss": self.loss}
         return {**loss, **({"ssl_mode": self.mode} if self.mode else {}), **point}
 
     def points(self, plan: LossPlan) -> list[dict[str, float]]:
-        """List what is tried out. For a model's own loss, its published values are among them."""
+        """List the points to try. For a model's own loss, its published values are among them."""
         if self.loss == "none":
             return [{}]
         scales = self.loss == "adaptssr"
@@ -62,7 +62,7 @@ class Row:
 
 
 def rows_of(plan: LossPlan) -> Iterator[Row]:
-    """List the rows from top to bottom, of every model its reference first."""
+    """List the rows from top to bottom; for every model its reference first."""
     for share, model in itertools.product(plan.shares, plan.models):
         own = has_own_loss(model)
         yield Row(share, model, "own" if own else "none")
@@ -72,7 +72,7 @@ def rows_of(plan: LossPlan) -> Iterator[Row]:
 
 
 class Grid:
-    """What the results so far allow to name.
+    """The cells and rows that the results so far allow to name.
 
     Args:
         plan: what is compared.
@@ -84,7 +84,7 @@ class Grid:
         self.rows = list(rows_of(plan))
 
     def wanted(self) -> tuple[list[RecommenderRun], int]:
-        """Give all cells that can be named, and how many follow from them: what is searched for comes first."""
+        """Return all cells that can be named, and how many follow from them; the search comes first."""
         search = [cell for row in self.rows for cell in self._search(row)]
         chosen = {row: self.chosen(row) for row in self.rows}
         runs = [cell for row, point in chosen.items() if point is not None for cell in self.cells(row, point)]
@@ -92,7 +92,7 @@ class Grid:
         return list(dict.fromkeys([*search, *runs])), later
 
     def chosen(self, row: Row) -> Point | None:
-        """Give the point with the best validation value of the first seed, the first of equals; None: not yet known."""
+        """Return the point with the best validation value of the first seed, the first on a tie; None: unknown yet."""
         points = row.points(self.plan)
         if len(points) == 1:
             return points[0]
@@ -100,18 +100,18 @@ class Grid:
         return None if len(scores) < len(points) else points[max(range(len(points)), key=scores.__getitem__)]
 
     def tried(self, row: Row) -> list[tuple[Point, float]]:
-        """Give the points whose search is finished, with their validation values."""
+        """Return the points whose search is finished, with their validation values."""
         found = zip(row.points(self.plan), map(self.store.get, self._search(row)), strict=True)
         return [(point, result["valid_score"]) for point, result in found if result is not None]
 
     def results(self, row: Row) -> list[Mapping[str, Any]]:
-        """Give the results of the chosen point, by seed; empty until all are finished."""
+        """Return the results of the chosen point, by seed; empty until all are finished."""
         point = self.chosen(row)
         found = [] if point is None else list(map(self.store.get, self.cells(row, point)))
         return [result for result in found if result is not None] if None not in found else []
 
     def cells(self, row: Row, point: Point) -> list[RecommenderRun]:
-        """Give the runs of a point, seed by seed."""
+        """Return the runs of a point, seed by seed."""
         return [self._cell(row, point, seed) for seed in range(self.plan.seeds)]
 
     def _search(self, row: Row) -> list[RecommenderRun]:

@@ -1,4 +1,4 @@
-"""Which models and losses are compared, on what: a plan, read from YAML."""
+"""The plan of a comparison of losses, read from YAML."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from ..compare.plan import as_sequence, check_fields, names_within, plan_values
 
 _PACKAGED = files(__package__) / "plans"
 MODES = ("joint", "pretrain")
-# Options of every run; a plan's ``recbole`` comes over them.
+# Options of every run; a plan's ``recbole`` overrides them.
 _OPTIONS: Mapping[str, Any] = {
     "metrics": ["Recall", "NDCG"],
     "topk": [10, 20],
@@ -20,7 +20,7 @@ _OPTIONS: Mapping[str, Any] = {
     "metric_decimal_place": 6,
     "faster_layers": True,
 }
-# What rows differ in, and what would let a run take up another's work.
+# Options in which rows differ, and options by which a run would use another's work.
 _RESERVED = (
     "model", "dataset", "seed", "ssl_loss", "ssl_mode", "ssl_weight", "ssl_temperature", "ssl_scale", "pretrained",
     "resume", "checkpoint_dir", "save_dataset", "save_dataloaders", "dataloaders_save_path",
@@ -41,10 +41,10 @@ class LossPlan:
         weights: values of ``ssl_weight`` to choose from, in joint mode.
         temperatures: values of ``ssl_temperature`` to choose from, for InfoNCE.
         scales: values of ``ssl_scale`` to choose from, for AdaptSSR.
-        shares: of the training users, in (0, 1]; all users are tested on.
-        seeds: runs of a row, seeds 0, 1, …; the first one is that of the search.
-        recbole: options of all runs: RecBole's, and ``ssl_`` options that rows do not differ in.
-        note: stands below the table.
+        shares: of the training users, in (0, 1]; all users are tested.
+        seeds: runs of a row, seeds 0, 1, …; the search uses the first one.
+        recbole: options of all runs: RecBole's, and ``ssl_`` options in which rows do not differ.
+        note: a line below the table.
     """
 
     dataset: str
@@ -89,7 +89,7 @@ class LossPlan:
             self_supervision(model, self.recbole)
 
     def options(self, own: Mapping[str, Any], seed: int) -> dict[str, Any]:
-        """Give all options of a run, ``own`` those of its row; the self-supervised ones only where there is a loss."""
+        """Return all options of a run, ``own`` those of its row; the self-supervised ones only if there is a loss."""
         shared = dict(self.recbole)
         if own.get("ssl_loss") == "none":
             shared = {name: value for name, value in shared.items() if not name.startswith("ssl_")}
@@ -97,7 +97,7 @@ class LossPlan:
 
 
 def has_own_loss(model: str) -> bool:
-    """Tell whether a model has a self-supervised loss unless ``ssl_loss`` says otherwise."""
+    """Tell whether a model has a self-supervised loss without ``ssl_loss``."""
     return self_supervision(model, {}).active
 
 
@@ -111,11 +111,11 @@ def read_loss_plan(
     changes: Mapping[str, Any] | None = None,
     recbole: Mapping[str, Any] | None = None,
 ) -> LossPlan:
-    """Read a packaged plan by its name, or one of the user's own.
+    """Read a packaged plan by its name, or a user's file.
 
     Args:
         name_or_file: one of :func:`packaged_loss_plans`, or a path; None: the defaults of :class:`LossPlan`.
-        changes: fields that win over the file's; None values are left out.
+        changes: fields that override the file's; None values are ignored.
         recbole: RecBole's options, over the file's.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Figure 4: AdaptSSR with parts of it taken out or changed, and the curve over constant λ."""
+"""Figure 4: AdaptSSR with parts removed or changed, and the curve over constant λ."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Groups by what they are called under the bars, with colour and hatching: told apart in grey too.
+# Groups by their names under the bars, with colour and hatching: distinguishable in grey too.
 _GROUPS = {
     "paper": ("the paper's Figure 4", "#56B4E9", ""),
     "variants": ("additional variants", "#E69F00", "///"),
@@ -49,7 +49,7 @@ class Bar:
 
 
 def best_lambda(validation: Mapping[float, Sequence[float]]) -> float:
-    """The constant λ with the best mean on validation data, the smaller of two that tie."""
+    """The constant λ with the best mean on validation data; the smaller one on a tie."""
     if not validation:
         raise InputError("lambda_validation: expected at least one λ, got none")
     return max(sorted(validation), key=lambda constant: summarise(validation[constant]).mean)
@@ -77,7 +77,7 @@ def draw_ablation(
         dataset: for the title.
         task: for the title.
         metric: "accuracy", "AUC" or "NDCG@10".
-        conditions: what else the title has to say, e.g. "one pre-training seed".
+        conditions: what else the title says, e.g. "one pre-training seed".
         lambda_validation: values by seed for each constant λ in [0, 1] on validation data, by which λ is chosen.
         lambda_test: the same on test data.
 
@@ -150,7 +150,7 @@ def _draw_bars(ax: "Axes", bars: Sequence[Bar], means: Sequence[Summary], metric
     places = _places(bars)
     ends = [100 * mean.mean + (0.0 if math.isnan(mean.std) else 100 * mean.std) for mean in means]
     starts = [2 * 100 * mean.mean - end for mean, end in zip(means, ends, strict=True)]
-    # What differs has to be seen: the axis begins a little below the smallest value, and says so.
+    # Differences have to be visible: the axis starts a little below the smallest value, and says so.
     span = max(max(ends) - min(starts), 0.5)
     left = max(0.0, math.floor(min(starts) - 0.35 * span))
     several = len({bar.group for bar in bars}) > 1

@@ -1,4 +1,4 @@
-"""What all figures share: bands, labels, files. matplotlib is imported only when something is drawn."""
+"""Common parts of all figures: bands, labels, files. matplotlib is imported only when something is drawn."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -39,13 +39,13 @@ def draw_band(ax: "Axes", points: Mapping[float, Summary], *, color: str, alpha:
 
 
 def label_percent(ax: "Axes", metric: str) -> None:
-    """Label the vertical axis, which may begin above 0 and then says so."""
+    """Label the vertical axis; if it starts above 0, the label says so."""
     start = ax.get_ylim()[0]
     ax.set_ylabel(f"{metric} × 100" + (f" (axis starts at {start:.1f})" if start > 0 else ""))
 
 
 def seeds_shown(summaries: Iterable[Summary]) -> str:
-    """How many seeds there are behind each value, for a title."""
+    """Return the number of seeds behind each value, for a title."""
     counts = {summary.n for summary in summaries}
     least, most = min(counts), max(counts)
     if most == 1:

@@ -1,4 +1,4 @@
-"""What losses change, with intervals."""
+"""Changes by losses, with intervals."""
 
 from collections.abc import Mapping
 from pathlib import Path

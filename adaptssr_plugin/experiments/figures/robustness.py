@@ -1,4 +1,4 @@
-"""Figures 3 and 7: what a method gives at each augmentation strength ρ, under its own loss and AdaptSSR."""
+"""Figures 3 and 7: the metric of a method at each augmentation strength ρ, under its own loss and AdaptSSR."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Loss = Literal["original", "AdaptSSR"]
 
-# How the two losses are drawn: by line style and filling of the marker too, so that they can be told in grey.
+# The styles of the two losses: line style and marker filling also differ, for printing in grey.
 _LOSSES = {"original": ("#D55E00", "--", "white"), "AdaptSSR": ("#0072B2", "-", "#0072B2")}
 _LABELS = {"original": "original (InfoNCE)", "AdaptSSR": "+ AdaptSSR"}
 _METHODS = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#000000", "v"))
@@ -110,10 +110,10 @@ def draw_robustness(
         task: for the title.
         metric: "accuracy", "AUC" or "NDCG@10".
         none: values by seed without pre-training, for the horizontal line.
-        warm_up: values by seed of the start that all curves share, for the line of dots and dashes: what lies above
-            None, but not above this, is not the method's.
+        warm_up: values by seed of the start that all curves share, for the line of dots and dashes: a gain over None
+            up to this line comes from the warm-up, not from the method.
         tfidf: value of TF-IDF with logistic regression, for the dotted line.
-        conditions: what else the title has to say, e.g. "one pre-training seed".
+        conditions: what else the title says, e.g. "one pre-training seed".
         panels: "methods", a panel for each, or "one" with all curves.
 
     Returns:
@@ -189,7 +189,7 @@ def _figure(
 
 
 def _draw_curve(ax: "Axes", curve: Curve, methods: Sequence[str]) -> None:
-    """A curve with its band; in the colour and marker of its method where several share a panel."""
+    """A curve with its band, in the colour and marker of its method if several share a panel."""
     colour, style, face = _LOSSES[curve.loss]
     label, marker = _LABELS[curve.loss], "o" if curve.loss == "AdaptSSR" else "s"
     if methods:

@@ -72,9 +72,9 @@ def similarity_distributions(
 ) -> SimilarityDistributions:
     """Sample the three curves of Figure 5 for one encoder.
 
-    Users are drawn without replacement among those with at least two behaviours (a single one cannot be
-    masked); all of them if there are no more than ``n_users``. The encoder runs without gradients in
-    evaluation mode, dropout off, and every module of it is put back into the mode that it was in.
+    Users are drawn without replacement among those with at least two behaviours (a single one cannot be masked); all of
+    them if there are no more than ``n_users``. The encoder runs without gradients in evaluation mode, dropout off; the
+    modes of its modules are restored afterwards.
 
     Args:
         encoder: ``encoder(item_seq, item_seq_len) -> (B, d)``, already on ``device``.
@@ -83,12 +83,12 @@ def similarity_distributions(
         crop_ratio: share of the behaviours that cropping keeps, in (0, 1].
         n_users: how many users to draw.
         seed: seed of the users, the augmentations and the pairs of users.
-        max_len: how many of the newest behaviours the encoder sees.
+        max_len: the number of newest behaviours that the encoder sees.
         batch_size: users encoded at once; the augmentations drawn depend on it.
         device: where the encoder is.
 
     Raises:
-        InputError: fewer than two users to draw from, or a number out of its range.
+        InputError: fewer than two users to draw from, or a number out of range.
     """
     for name, value, least in (("n_users", n_users, 2), ("batch_size", batch_size, 1), ("max_len", max_len, 2)):
         if value < least:
@@ -129,7 +129,7 @@ def similarity_distributions(
 
 
 def derangement(n: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw a permutation ``(n,)`` int64 that leaves nothing in place, all of them equally likely.
+    """Draw a permutation ``(n,)`` int64 without fixed points, all of them equally likely.
 
     Permutations are drawn until one has no fixed point, which takes 2.7 tries (e) on average.
     """
@@ -145,9 +145,8 @@ def derangement(n: int, rng: np.random.Generator) -> np.ndarray:
 def density(values: np.ndarray, grid: np.ndarray = GRID) -> np.ndarray:
     """Gaussian kernel density of a sample on a grid, scaled to area 1 there.
 
-    The bandwidth is Scott's, ``std · n^(-1/5)``, but at least the spacing of the grid: a sample that hardly
-    varies gives a peak as thin as the grid can show. What the kernels put beyond the grid is given back by
-    the scaling.
+    The bandwidth is Scott's, ``std · n^(-1/5)``, but at least the spacing of the grid: a sample with almost no spread
+    gives a peak as thin as the grid can show. The scaling restores the mass of the kernels beyond the grid.
 
     Args:
         values: ``(n,)`` finite values, n at least 1; those beyond the ends of the grid count at its ends.

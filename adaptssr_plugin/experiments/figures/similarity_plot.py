@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Each curve has a line style of its own, so that it can be told without colours; the colours differ in
-# lightness too (Okabe and Ito's, safe for colour-blind readers).
+# Each curve has a different line style, so that colours are not needed; the colours also differ in lightness (Okabe and
+# Ito's, safe for colour-blind readers).
 _STYLES = {
     "masked": ("#0072B2", "-"),
     "cropped": ("#D55E00", "--"),
@@ -36,7 +36,7 @@ def draw_similarity(
 
     Args:
         panels: distributions by the title of their panel, from left to right and top to bottom; all with
-            the same number of users and the same ratios, which stand above and below the panels.
+            the same number of users and the same ratios, which are printed above and below the panels.
         path_stem: path without ending; its folder is made.
         corpus: what the users are from, for the title, e.g. "ml-100k, last 100 behaviours".
 
@@ -107,13 +107,13 @@ def _draw_panel(ax: "Axes", title: str, panel: SimilarityDistributions, densitie
         for key, heading in (("overlap", "overlap"), ("separation", "separation (AUC)"))
     ]
     ax.set_title(title, fontsize="medium", fontweight="bold", pad=30)
-    # Under the title, since a curve can be anywhere inside.
+    # Below the title, since a curve can be anywhere inside.
     ax.text(0.5, 1.03, "\n".join(lines), transform=ax.transAxes, ha="center", fontsize="small")
     ax.set_xlabel("cosine similarity")
     ax.set_xlim(-1, 1)
     ax.set_xticks([-1, -0.5, 0, 0.5, 1])
     peak = max(float(heights.max()) for heights in densities.values())
-    # A thin peak would press everything else flat; where it is cut, the panel says how high it goes.
+    # A thin peak would flatten everything else; if it is cut, the panel prints its height.
     top = min(1.05 * peak, _TALLEST * float(densities["other"].max()))
     ax.set_ylim(0, top)
     if peak > top:

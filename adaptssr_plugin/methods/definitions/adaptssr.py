@@ -1,6 +1,6 @@
-"""AdaptSSR (Yu et al., NeurIPS 2023): self-supervised ranking of two randomly augmented views, after masked items.
+"""AdaptSSR (Yu et al., NeurIPS 2023): ranking of two randomly augmented views, after masked items.
 
-Evidence: verified against the authors' code; where code and paper differ, the presets name both (METHODS.md).
+Evidence: verified against the authors' code. Where code and paper differ, there is a preset for each (METHODS.md).
 """
 
 from ...augment import ItemCrop, ItemMask, ItemReorder, RandomPair
@@ -11,7 +11,7 @@ from ..views import ViewSource
 
 
 def random_pair(options: ComparisonOptions, source: ViewSource) -> Views:
-    """Two views by operators drawn per row from mask, crop and reorder."""
+    """Two views; an operator is drawn for each row from mask, crop and reorder."""
     operators = [
         ItemMask(options.mask_ratio, mask_id=source.n_items),
         ItemCrop(options.crop_ratio),

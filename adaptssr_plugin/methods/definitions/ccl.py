@@ -1,8 +1,9 @@
-"""CCL (Bian et al., CIKM 2021): behaviours hidden and guessed again by a masked-item model, from few to many.
+"""CCL (Bian et al., CIKM 2021): behaviours are masked and filled by a masked-item model, from few to many.
 
-Evidence: our reconstruction from the abstract, but the ratio that grows by equal steps (``curriculum: ratio_linear``),
-which is in the authors' code. That code has neither the generator (here: the filler) nor the evaluator of difficulty.
-Candidates sorted by how far the filler sees them move (``curriculum: scored``) stand in for the learnable evaluator.
+Evidence: our reconstruction from the abstract, except the ratio that grows in equal steps (``curriculum:
+ratio_linear``), which is in the authors' code. That code has neither the generator (here: the filler) nor the evaluator
+of difficulty. Sorting candidates by how far the filler sees them from the sequence (``curriculum: scored``) replaces
+the learnable evaluator.
 """
 
 from typing import Literal
@@ -16,9 +17,9 @@ from ..views import ViewSource, filler_of
 
 
 def filled_pair(options: ComparisonOptions, source: ViewSource) -> Views:
-    """Two draws of mask-and-fill by the recipe's own masked-item stage."""
+    """Two independent draws of mask-and-fill by the recipe's own masked-item stage."""
     filler = filler_of(source)
-    recipe = options if isinstance(options, Recipe) else Recipe()  # a RecBole run has no filler, and is refused
+    recipe = options if isinstance(options, Recipe) else Recipe()  # a RecBole run has no filler and is refused
     fill: Literal["sample", "argmax"] = "argmax" if recipe.fill == "argmax" else "sample"
     operator = MaskAndFill(
         recipe.fill_ratio,

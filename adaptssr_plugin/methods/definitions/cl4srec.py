@@ -1,4 +1,4 @@
-"""CL4SRec (Xie et al., ICDE 2022): crop, mask and reorder, two different ones for the views of a row.
+"""CL4SRec (Xie et al., ICDE 2022): crop, mask and reorder; the two views of a row use different operators.
 
 Evidence: operators and ratios verified against the code of DuoRec's repository; its in-place edits of stored
 sequences are not reproduced.

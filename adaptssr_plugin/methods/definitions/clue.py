@@ -1,6 +1,6 @@
 """CLUE (Cheng et al., ICDM 2021): the same sequence under two dropout masks.
 
-Evidence: our reconstruction from the abstract: the objective is InfoNCE unless asked otherwise.
+Evidence: our reconstruction from the abstract; the default objective is InfoNCE.
 """
 
 from ...augment import DropoutPair
@@ -11,7 +11,7 @@ from ..views import ViewSource
 
 
 def dropout_pair(_options: ComparisonOptions, _source: ViewSource) -> Views:
-    """Both views are the sequence itself; the encoder's dropout tells them apart."""
+    """Both views are the sequence itself; only the encoder's dropout tells them apart."""
     return DropoutPair()
 
 

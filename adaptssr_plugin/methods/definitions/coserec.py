@@ -1,7 +1,7 @@
-"""CoSeRec (Liu et al., 2021): CL4SRec's operators, and substitution and insertion of correlated items.
+"""CoSeRec (Liu et al., 2021): the operators of CL4SRec, and substitution and insertion of correlated items.
 
-Evidence: operators, ItemCF-IUF and the rule for short sequences verified against the authors' code; its masking by
-padding and its crops that never reach the newest item are not reproduced.
+Evidence: operators, ItemCF-IUF and the rule for short sequences verified against the authors' code. Its masking with
+the padding id and its crops that never include the newest item are not reproduced.
 """
 
 from collections.abc import Mapping
@@ -21,8 +21,8 @@ from ..views import ViewSource
 
 
 def correlated_pair(options: ComparisonOptions, source: ViewSource) -> Views:
-    """Two views by five operators, with the correlation of the training histories."""
-    recipe = options if isinstance(options, Recipe) else Recipe()  # a RecBole run has the defaults: memory alone
+    """Two views from five operators, with the correlation of the training histories."""
+    recipe = options if isinstance(options, Recipe) else Recipe()  # a RecBole run uses the defaults: memory only
     memory = None if recipe.correlation == "random" else ItemCorrelation.from_histories(source.histories())
     # Without neighbours the operators draw from the catalogue.
     neighbours = torch.zeros(source.n_items, dtype=torch.int64) if memory is None else _first(memory)
@@ -42,7 +42,7 @@ def correlated_pair(options: ComparisonOptions, source: ViewSource) -> Views:
 
 
 class _Padded(nn.Module):
-    """Views of rows that are padded to the full width first, so that an inserted item pushes none out for nothing."""
+    """Views of rows that are first padded to the full width, so that an inserted item pushes none out needlessly."""
 
     def __init__(self, views: nn.Module, width: int) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class _Padded(nn.Module):
 
 
 class _Refreshed(_Padded):
-    """Views whose correlation follows the item table that is trained: anew every epoch, after epochs of memory.
+    """Views whose correlation follows the item table in training: updated every epoch, after epochs of memory.
 
     Validation always correlates by memory, so that its views are the same in every epoch.
     """
@@ -67,7 +67,7 @@ class _Refreshed(_Padded):
         self._neighbours = _first(memory)
 
     def set_epoch(self, epoch: int | None, encoder: object) -> None:
-        """Correlate by memory, or by the encoder's item table from the end of the warm-up on."""
+        """Correlate by memory; after the warm-up epochs, by the encoder's item table."""
         if epoch is None or epoch < self.warmup:
             correlation = self.memory
         elif not hasattr(encoder, "item_weight"):
@@ -79,11 +79,11 @@ class _Refreshed(_Padded):
         self._correlate(_first(correlation))
 
     def epoch_state(self) -> dict[str, Tensor]:
-        """Give the neighbours of this epoch, for one that is interrupted."""
+        """Return the neighbours of this epoch, for a checkpoint within it."""
         return {"neighbours": self._neighbours}
 
     def load_epoch_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take them back."""
+        """Restore them."""
         self._correlate(state["neighbours"])
 
     def _correlate(self, neighbours: Tensor) -> None:
@@ -92,7 +92,7 @@ class _Refreshed(_Padded):
 
 
 def _first(correlation: ItemCorrelation) -> Tensor:
-    """Give the most correlated item of every item: (n_items,) int64, 0 for none."""
+    """Return the most correlated item of every item: (n_items,) int64, 0 for none."""
     return torch.from_numpy(correlation.neighbours[:, 0].copy())
 
 

@@ -1,6 +1,6 @@
 """DuoRec (Qiu et al., WSDM 2022): a sequence under dropout against another with the same target.
 
-Evidence: verified against the authors' code; for user models the key is the last behaviour, as AdaptSSR's paper says.
+Evidence: verified against the authors' code. For user models the key is the last behaviour, as in AdaptSSR's paper.
 """
 
 from typing import Literal
@@ -13,7 +13,7 @@ from ..views import UserHistories, ViewSource
 
 
 def same_target(options: ComparisonOptions, source: ViewSource) -> Views:
-    """The row itself, and one drawn from the rows of the same key item."""
+    """The row itself, and one drawn from the rows with the same key item."""
     if isinstance(options, UserLevelOptions) and isinstance(source, UserHistories):
         key: Literal["last_kept", "last_dropped"]
         key = "last_dropped" if options.duorec_key == "last_dropped" else "last_kept"

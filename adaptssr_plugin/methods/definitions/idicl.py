@@ -1,9 +1,9 @@
-"""IDICL: two periods of one history, pooled by a dictionary of interests, whose directions are kept apart.
+"""IDICL: two periods of one history, pooled by a dictionary of interests with a penalty on their overlap.
 
-Evidence: our reconstruction. Published are "different time periods" and an interest dictionary;
-how long the periods are (``crop_ratio``), how they are drawn (``period``), the number of interests, how they are
-compared and the weight of the penalty are ours, and options all. The dictionary is the encoder's (``interests``):
-any method that compares views may have one, and a RecBole model, which pools as it does, gets the periods alone.
+Evidence: our reconstruction. Published are only "different time periods" and an interest dictionary. The length of the
+periods (``crop_ratio``), how they are drawn (``period``), the number of interests, how they are compared and the weight
+of the penalty are ours, and all are options. The dictionary belongs to the encoder (``interests``), so any method that
+compares views can use one. A RecBole model pools in its own way and gets only the periods.
 """
 
 from typing import Literal
@@ -16,7 +16,7 @@ from ..views import ViewSource
 
 
 def two_periods(options: ComparisonOptions, _source: ViewSource) -> Views:
-    """Two windows of the sequence, disjoint wherever both fit."""
+    """Two windows of the sequence, disjoint where both fit."""
     period: Literal["disjoint", "independent"] = "independent" if options.period == "independent" else "disjoint"
     return PeriodPair(options.crop_ratio, period)
 

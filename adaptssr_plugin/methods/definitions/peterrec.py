@@ -1,7 +1,7 @@
 """PeterRec's pre-training (Yuan et al., SIGIR 2020) as AdaptSSR's paper uses it: masked items alone.
 
-Evidence: verified against AdaptSSR's code; PeterRec's adapters are no part of that comparison. For a causal
-encoder, whose states see no later behaviour, it is the next item instead, as in PeterRec's own causal twin.
+Evidence: verified against AdaptSSR's code. PeterRec's adapters are not part of that comparison. With a causal encoder,
+whose states see no later behaviour, next items are predicted instead, as in PeterRec's causal variant.
 """
 
 from typing import Literal
@@ -17,7 +17,7 @@ from ..views import ViewSource
 def masked_items(
     recipe: Recipe, encoder: UserEncoder, _source: ViewSource, name: str = "peterrec"
 ) -> ItemPredictionStage:
-    """Predict the items at masked positions; with a causal encoder, the next ones."""
+    """Predict the items at masked positions; with a causal encoder, the next items."""
     softmax: Literal["full", "sampled"] = "sampled" if recipe.mlm_softmax == "sampled" else "full"
     if encoder_kind(recipe.encoder).causal:
         if recipe.mlm_pooled:

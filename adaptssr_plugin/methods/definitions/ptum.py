@@ -1,8 +1,8 @@
-"""PTUM (Wu et al., Findings of EMNLP 2020): a masked behaviour, and the next K, told from behaviours of others.
+"""PTUM (Wu et al., Findings of EMNLP 2020): classify a masked behaviour, and the next K, among negatives.
 
-Evidence: verified against the authors' code (wuch15/PTUM), whose second task takes the positions of the last user for
-all rows and leaves hidden behaviours in place as blanks: neither is reproduced, and here [MASK] is a learned vector
-where theirs is an empty behaviour. The paper's text was not read.
+Evidence: verified against the authors' code (wuch15/PTUM); the paper's text was not read. Not reproduced: the code's
+second task uses the positions of the last user for all rows, and leaves hidden behaviours in place as blanks. Here
+[MASK] is a learned vector; there it is an empty behaviour.
 """
 
 from ...encoders import UserEncoder

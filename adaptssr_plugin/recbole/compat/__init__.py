@@ -1,1 +1,1 @@
-"""RecBole 1.2.1 on today's libraries: what patches it, configures it and reads its data, for both roads."""
+"""RecBole 1.2.1 on current libraries: patches, configuration and reading of data, for recommenders and user models."""

@@ -1,4 +1,4 @@
-"""Finding a dataset in RecBole's atomic files, and what columns they have, before RecBole reads them."""
+"""Finding a dataset among RecBole's atomic files, and its columns, before RecBole reads them."""
 
 import os
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from adaptssr_plugin.errors import MissingDatasetError
 
 
 def locate(dataset: str, data_path: str | Path, parts: Sequence[str] | None = None) -> tuple[Path, str]:
-    """Find a dataset's folder and the name that its files begin with.
+    """Find a dataset's folder and the name with which its files begin.
 
     Args:
         dataset: ``ml-100k`` (ships in the RecBole wheel), the name of a folder under ``data_path``, or a folder.
@@ -19,7 +19,7 @@ def locate(dataset: str, data_path: str | Path, parts: Sequence[str] | None = No
         parts: RecBole's ``benchmark_filename``: the files are then ``<name>.<part>.inter``, otherwise ``<name>.inter``.
 
     Raises:
-        MissingDatasetError: there is no such folder, or it does not hold exactly one dataset.
+        MissingDatasetError: no such folder, or a folder without exactly one dataset.
     """
     if dataset == "ml-100k":
         return Path(recbole.__file__).parent / "dataset_example" / dataset, dataset
@@ -33,19 +33,19 @@ def locate(dataset: str, data_path: str | Path, parts: Sequence[str] | None = No
 
 
 def inter_endings(parts: Sequence[str]) -> list[str]:
-    """Give what follows a dataset's name in its files of interactions; ``parts`` as :func:`locate` has them."""
+    """Return the suffixes of a dataset's files of interactions; ``parts`` as in :func:`locate`."""
     return [f".{part}.inter" for part in parts] or [".inter"]
 
 
 def datasets_within(folder: Path, parts: Sequence[str]) -> list[str]:
-    """Name the datasets whose files of interactions are in a folder; ``parts`` as :func:`locate` has them."""
+    """Return the names of the datasets whose files of interactions are in a folder; ``parts`` as in :func:`locate`."""
     first, *others = inter_endings(parts)
     names = sorted(path.name.removesuffix(first) for path in folder.glob(f"*{first}"))
     return [name for name in names if all((folder / f"{name}{ending}").is_file() for ending in (first, *others))]
 
 
 def _name_within(folder: Path, parts: list[str]) -> str:
-    """Take the folder's own name if its files bear it, otherwise the only name that they could bear."""
+    """Return the folder's own name if its files have it, otherwise the only possible name."""
     found = datasets_within(folder, parts)
     own_name = Path(os.path.abspath(folder)).name  # noqa: PTH100 - resolve() would follow a link to another name
     if own_name in found:
@@ -65,7 +65,7 @@ def atomic_columns(
 
     Args:
         folder: the dataset's folder.
-        name: what its files begin with.
+        name: with which its files begin.
         suffix: ``inter``, ``user``, ``item``, or any other that the dataset has.
         separator: RecBole's ``field_separator``.
         encoding: RecBole's ``encoding``.
@@ -74,6 +74,6 @@ def atomic_columns(
         Column names in the file's order, each with its type: token, float, token_seq or float_seq.
 
     Raises:
-        InputError: the file is missing, unreadable, or its header is not made of ``name:type``.
+        InputError: the file is missing or unreadable, or its header does not consist of ``name:type``.
     """
     return AtomicFile(Path(folder) / f"{name}.{suffix}", separator, encoding).columns

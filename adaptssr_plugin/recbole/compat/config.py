@@ -1,4 +1,4 @@
-"""A RecBole ``Config`` that leaves the process as it found it and says in one line what is wrong with a call."""
+"""A RecBole ``Config`` without side effects on the process, whose errors are one line."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -25,25 +25,25 @@ def build_config(
 ) -> Config:
     """Make the RecBole ``Config`` of a sequential model, with the defaults that a user model needs.
 
-    Options take precedence over config files, those over this function's defaults (``MAX_ITEM_LIST_LENGTH`` 100,
-    as the paper's; ``loss_type`` CE and therefore ``train_neg_sample_args`` None; utf-8; of the ``.inter`` file the
-    columns of user, item, time and those that ``val_interval`` and ``threshold`` name), and those over RecBole's.
-    What ``eval_args`` leaves out is as for RecBole's sequential models: last two items held out, ordered by time.
+    Options override config files, these override this function's defaults (``MAX_ITEM_LIST_LENGTH`` 100, as in the
+    paper; ``loss_type`` CE and therefore ``train_neg_sample_args`` None; utf-8; of the ``.inter`` file the columns of
+    user, item, time and those that ``val_interval`` and ``threshold`` name), and these override RecBole's. Missing
+    parts of ``eval_args`` are as for RecBole's sequential models: the last two items held out, ordered by time.
 
-    Unlike RecBole's own: ``sys.argv`` is not read; a string among the options is taken as a Python literal or left
-    as it is, never evaluated; ``options`` and ``CUDA_VISIBLE_DEVICES`` stay as they are (``gpu_id`` counts the
-    devices that this process sees); ``use_gpu: False`` means the CPU; columns are checked before anything is loaded.
+    Differences from RecBole: ``sys.argv`` is not read. A string among the options is read as a Python literal or kept,
+    never evaluated. ``options`` and ``CUDA_VISIBLE_DEVICES`` are not changed (``gpu_id`` counts the devices that this
+    process sees). ``use_gpu: False`` means the CPU. Columns are checked before anything is loaded.
 
     Args:
         model_class: a model class of RecBole's sequential type; its name becomes ``config["model"]``.
-        dataset: ``ml-100k``, the name of a folder under the option ``data_path``, or a folder that holds
-            ``<folder's name>.inter`` or else a single ``.inter`` file; or the path of a folder that
-            :func:`~adaptssr_plugin.corpus.open_corpus` reads, for which RecBole's options of datasets mean nothing.
+        dataset: ``ml-100k``, the name of a folder under the option ``data_path``, or a folder that contains
+            ``<folder's name>.inter`` or else a single ``.inter`` file; or a folder that
+            :func:`~adaptssr_plugin.corpus.open_corpus` reads, to which RecBole's options of datasets do not apply.
         options: RecBole's ``config_dict``.
-        config_files: yaml files, or options in the place of one; later ones before earlier ones.
+        config_files: YAML files or mappings of options; later ones override earlier ones.
 
     Raises:
-        MissingDatasetError: there is no such dataset.
+        MissingDatasetError: no such dataset.
         InputError: a wrong option, a missing column, an unreadable file.
     """
     if getattr(model_class, "type", None) != ModelType.SEQUENTIAL:
@@ -80,14 +80,14 @@ class _UserModelConfig(SafeConfig):
         return model.__name__, model, name
 
     def _get_final_config_dict(self) -> dict[str, Any]:
-        """Put our defaults between RecBole's and the caller's."""
+        """Apply our defaults between RecBole's and the caller's."""
         defaults = {"encoding": "utf-8", "MAX_ITEM_LIST_LENGTH": 100}
         final = {**self.internal_config_dict, **defaults, **self.external_config_dict}
         final.setdefault("loss_type", "CE")
-        if isinstance(final["eval_args"], dict):  # where RecBole would fill in random order, which it then refuses
+        if isinstance(final["eval_args"], dict):  # otherwise RecBole fills in random order, and then refuses it
             final["eval_args"] = {**self.internal_config_dict["eval_args"], **final["eval_args"]}
         if final["loss_type"] == "CE" and "train_neg_sample_args" not in self.external_config_dict:
-            final["train_neg_sample_args"] = None  # RecBole refuses its own default of one negative with CE
+            final["train_neg_sample_args"] = None  # with CE RecBole refuses its own default of one negative
         return final
 
     def _set_default_parameters(self) -> None:
@@ -100,7 +100,7 @@ class _UserModelConfig(SafeConfig):
 
 
 def _refuse_options_of_datasets(config: Config) -> None:
-    """Raise InputError for options that say how RecBole reads, filters and splits files, where it reads none."""
+    """Raise InputError for options about reading, filtering and splitting files, where RecBole reads none."""
     meaningless = {*config.parameters["Dataset"], "eval_args"} - {"MAX_ITEM_LIST_LENGTH"}
     for name in config.external_config_dict:
         if name in meaningless:
@@ -109,12 +109,12 @@ def _refuse_options_of_datasets(config: Config) -> None:
 
 
 def refuse_processes(options: Mapping[str, Any], whose: str, number: int = 1) -> None:
-    """Raise InputError where RecBole's options ask for more processes than there are: they start none.
+    """Raise InputError if RecBole's options ask for more processes than there are: they start none.
 
     Args:
         options: of a run.
-        whose: what starts several processes, as the message names it.
-        number: how many train together.
+        whose: what starts several processes, in the words of the message.
+        number: of processes that train together.
     """
     for name, most in {"nproc": number, "world_size": number, "local_rank": number - 1}.items():
         value = options.get(name)
@@ -123,10 +123,10 @@ def refuse_processes(options: Mapping[str, Any], whose: str, number: int = 1) ->
 
 
 def _settle_columns(config: Config) -> None:
-    """Fill in ``load_col`` where the caller left it open, and check every column that it names.
+    """Fill in ``load_col`` if the caller left it open, and check every column that it names.
 
     Raises:
-        InputError: a file lacks a column that is named or that a sequential model needs, or has it in another type.
+        InputError: a file lacks a column that is named or that a sequential model needs, or the column's type is wrong.
     """
     final, external = config.final_config_dict, config.external_config_dict
     needed = _needed_columns(config)
@@ -136,7 +136,7 @@ def _settle_columns(config: Config) -> None:
             raise InputError(f"{option}: expected a mapping, got {final[option]!r}")
     given = external.get("load_col")
     if given is None and ("load_col" in external or external.get("unload_col")):
-        final["load_col"] = None  # RecBole's way to say: everything
+        final["load_col"] = None  # RecBole's value for: everything
     else:
         filters = [field for key in ("val_interval", "threshold") for field in final.get(key) or {} if field in inter]
         final["load_col"] = {"inter": list(dict.fromkeys([*needed, *filters])), **(given or {})}
@@ -166,7 +166,7 @@ def atomic_file(config: Config, suffix: str) -> AtomicFile:
 
 
 def _needed_columns(config: Config) -> dict[str, tuple[str, str]]:
-    """Columns of the .inter file that a sequential model cannot do without: the option that names each, its type."""
+    """Columns of the .inter file that a sequential model needs: the option that names each, and its type."""
     needed = {
         config["USER_ID_FIELD"]: ("USER_ID_FIELD", "token"),
         config["ITEM_ID_FIELD"]: ("ITEM_ID_FIELD", "token"),
@@ -178,12 +178,12 @@ def _needed_columns(config: Config) -> dict[str, tuple[str, str]]:
 
 
 def history_column(options: Mapping[str, Any]) -> str:
-    """Name the column in which files that are split beforehand (``benchmark_filename``) bring their histories."""
+    """Return the column of histories in files that are split beforehand (``benchmark_filename``)."""
     return f"{options['ITEM_ID_FIELD']}{options['LIST_SUFFIX']}"
 
 
 def aliases_of_items(options: Mapping[str, Any]) -> list[str]:
-    """Give ``alias_of_item_id`` with the column of histories, which RecBole would otherwise number by itself."""
+    """Return ``alias_of_item_id`` with the column of histories, to which RecBole would otherwise give separate ids."""
     shared = list(options.get("alias_of_item_id") or [])
     return shared if history_column(options) in shared else [*shared, history_column(options)]
 

@@ -1,9 +1,9 @@
-"""A RecBole run in several processes: what each of them is told, and what RecBole itself would do wrongly.
+"""A RecBole run in several processes: the config of each, and what RecBole itself would get wrong.
 
-RecBole takes its batches apart by a ``DistributedSampler``, and so do we. Its trainer would wrap the model in
-DistributedDataParallel on a GPU of its own, with nccl (config/configurator.py:496, trainer/trainer.py:56), and average
-metrics that are rounded, of parts that are padded, weighted by their number of batches (trainer/trainer.py:630). So
-the trainer is told that it is alone; ours exchanges gradients, and every process evaluates all rows.
+RecBole splits its batches by a ``DistributedSampler``, and so do we. Its trainer would wrap the model in
+DistributedDataParallel on one GPU per process, with nccl (config/configurator.py:496, trainer/trainer.py:56), and
+average rounded metrics of padded parts, weighted by their number of batches (trainer/trainer.py:630). So the trainer is
+told that it is alone; ours exchanges gradients, and every process evaluates all rows.
 """
 
 import copy
@@ -22,7 +22,7 @@ from torch.utils.data.distributed import DistributedSampler
 from ...errors import InputError
 from ...training.processes import Processes
 
-# What a process may have for itself; all other options are the same for all.
+# Options that may differ between processes; all others are equal.
 _OWN = {
     *("checkpoint_dir", "data_path", "device", "gpu_id", "local_rank"),
     *("log_wandb", "show_progress", "state", "verbose"),
@@ -30,10 +30,10 @@ _OWN = {
 
 
 def share_out(config: Any, processes: Processes) -> None:
-    """Make a run's config that of one of several processes.
+    """Turn a run's config into that of one of several processes.
 
-    The first one alone speaks. RecBole's ``local_rank`` is the number among all processes, also those of other
-    machines: it sets the seeds apart (quick_start/quick_start.py:136).
+    Only the first one prints. RecBole's ``local_rank`` is the rank among all processes, including those of other
+    machines: it makes the seeds differ (quick_start/quick_start.py:136).
 
     Raises:
         InputError: what RecBole can do in one process only.
@@ -57,10 +57,10 @@ def share_out(config: Any, processes: Processes) -> None:
 
 
 def device_of_process(config: Config, processes: Processes) -> torch.device:
-    """Give a process the GPU of its own number on its machine, or the CPU where the config says so.
+    """Return the GPU for a process, by its number on its machine, or the CPU if the config says so.
 
-    The number is torchrun's LOCAL_RANK; without it that of the process. It counts RecBole's ``gpu_id`` where that
-    names several devices, and otherwise all that the process sees.
+    The number is torchrun's LOCAL_RANK, otherwise the rank. It indexes RecBole's ``gpu_id`` if that names several
+    devices, otherwise all devices that the process sees.
 
     Raises:
         InputError: more processes than devices.
@@ -79,7 +79,7 @@ def device_of_process(config: Config, processes: Processes) -> torch.device:
 
 
 def refuse_trainer(trainer: type[Any], model: str, number: int) -> NoReturn:
-    """Raise InputError for a trainer that cannot share its steps out."""
+    """Raise InputError for a trainer whose steps cannot be shared."""
     raise InputError(
         f"nproc: expected 1 for {model}, which {trainer.__name__} trains, got {number}: only the steps of RecBole's "
         "plain trainer are shared out"
@@ -87,14 +87,14 @@ def refuse_trainer(trainer: type[Any], model: str, number: int) -> NoReturn:
 
 
 def alone(config: Any) -> Any:
-    """Copy a config, as one of a process that trains for itself."""
+    """Copy a config, as that of a process that trains alone."""
     config = copy.copy(config)
     config.final_config_dict = {**config.final_config_dict, "single_spec": True}
     return config
 
 
 def check_shared_out(train_data: Any) -> None:
-    """Raise InputError for a loader that gives every process all training rows: one from a file."""
+    """Raise InputError for a loader from a file, which would give every process all training rows."""
     if not isinstance(train_data.sampler, DistributedSampler):
         raise InputError(
             "dataloaders_save_path: expected no saved loaders in several processes, got those of one process"
@@ -102,10 +102,10 @@ def check_shared_out(train_data: Any) -> None:
 
 
 def with_shared_norms(model: nn.Module, config: Any, processes: Processes) -> nn.Module:
-    """Let batch norms see the rows of all processes, as RecBole does.
+    """Let batch norms use the rows of all processes, as RecBole does.
 
     Raises:
-        InputError: batch norms on a CPU, for which torch has no such.
+        InputError: batch norms on a CPU, for which torch has no such version.
     """
     normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
     if normed and config["device"].type != "cuda":
@@ -118,7 +118,7 @@ def with_shared_norms(model: nn.Module, config: Any, processes: Processes) -> nn
 
 
 def check_alike(processes: Processes, run: Mapping[str, Any]) -> None:
-    """Raise InputError, on all processes, unless all were asked for the same run on the same data."""
+    """Raise InputError, on all processes, unless all have the same run on the same data."""
     run = {name: value for name, value in run.items() if name not in _OWN}
     for number, other in enumerate(processes.gather(run)):
         for name in {**run, **other}:

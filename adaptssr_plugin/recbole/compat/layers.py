@@ -1,4 +1,4 @@
-"""Faster parts for RecBole's models: the same functions and distributions, from other random numbers."""
+"""Faster parts for RecBole's models: the same functions and distributions, with other random numbers."""
 
 import itertools
 from typing import Any
@@ -19,10 +19,10 @@ _MANY_TRIES = 100
 
 
 def speed_up(model: nn.Module) -> None:
-    """Replace a model's dropout masks and its written-out GELU; parameters and their names stay."""
+    """Replace a model's dropout and its written-out GELU; parameters and their names stay."""
     replace_dropout(model)
     for module in model.modules():
-        # RecBole writes x · 0.5 · (1 + erf(x / √2)) out (model/layers.py:521): six passes over the widest tensor.
+        # RecBole writes out x · 0.5 · (1 + erf(x / √2)) (model/layers.py:521): six passes over the widest tensor.
         if isinstance(module, FeedForward) and module.intermediate_act_fn == module.gelu:
             module.intermediate_act_fn = F.gelu
 
@@ -30,8 +30,8 @@ def speed_up(model: nn.Module) -> None:
 class BatchMaskItemSequence(MaskItemSequence):
     """RecBole's ``mask_itemseq`` for a whole batch at once (RecBole's goes through every item in Python).
 
-    Each item is masked with probability ``mask_ratio``; with probability ``ft_ratio`` a batch has only its newest
-    items masked instead. Of a row with more masked items than ``int(mask_ratio · L)`` the newest count in the loss.
+    Each item is masked with probability ``mask_ratio``; with probability ``ft_ratio`` only the newest items of a batch
+    are masked instead. If a row has more masked items than ``int(mask_ratio · L)``, the newest count in the loss.
 
     Args:
         config: RecBole's config.
@@ -43,7 +43,7 @@ class BatchMaskItemSequence(MaskItemSequence):
         self.generator = stream_generator("cpu", int(config["seed"]), "mask item sequence", stream)
 
     def __call__(self, dataset: Any, interaction: Interaction) -> Interaction:
-        """Add the masked sequence, its masked items, their places, and as many items that are not in the row."""
+        """Add the masked sequence, its masked items, their positions, and as many items that are not in the row."""
         sequences, lengths = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
         n_items = int(dataset.num(self.ITEM_ID))
         places = torch.arange(sequences.shape[1])
@@ -52,7 +52,7 @@ class BatchMaskItemSequence(MaskItemSequence):
         else:
             draws = torch.rand(sequences.shape, generator=self.generator)
             masked = (draws < self.mask_ratio) & (places < lengths[:, None])  # (B, L)
-        # Masked items fill the last of the slots, oldest first; those beyond the first slot are left out.
+        # Masked items fill the last slots, oldest first; those beyond the first slot are left out.
         slots = self.mask_item_length - masked.flip(1).cumsum(1).flip(1)
         rows, columns = (masked & (slots >= 0)).nonzero(as_tuple=True)
         to = rows, slots[rows, columns]
@@ -75,7 +75,7 @@ class BatchMaskItemSequence(MaskItemSequence):
         return interaction
 
     def _negatives(self, sequences: Tensor, n_items: int) -> Tensor:
-        """Draw for every row an item, uniformly, that it does not hold; redrawn where it does.
+        """Draw, uniformly for every row, an item that the row does not contain, by redrawing.
 
         Raises:
             InputError: a row holds every item.
@@ -92,21 +92,21 @@ class BatchMaskItemSequence(MaskItemSequence):
 
 
 def mask_whole_batches(loader: Any, config: Any, stream: str) -> None:
-    """Put :class:`BatchMaskItemSequence` in the place of a loader's ``mask_itemseq``, if that is its transform."""
+    """Replace a loader's ``mask_itemseq`` by :class:`BatchMaskItemSequence`, if that is its transform."""
     if type(getattr(loader, "transform", None)) is MaskItemSequence:
         loader.transform = BatchMaskItemSequence(config, stream)
 
 
 def index_interaction(interaction: Interaction, index: Any) -> Any:
-    """Stand in for ``Interaction.__getitem__``, which turns an array of indices into a list, for every field anew."""
+    """Replace ``Interaction.__getitem__``, which converts an array of indices to a list for every field."""
     if isinstance(index, str):
         return interaction.interaction[index]
     if isinstance(index, list):
         index = torch.tensor(index)
     if isinstance(index, np.ndarray):
-        index = torch.from_numpy(np.array(index))  # a copy: torch takes no array that is read-only or runs backwards
+        index = torch.from_numpy(np.array(index))  # a copy: torch accepts no read-only or reversed arrays
     if isinstance(index, Tensor):
         if index.dtype != torch.bool or index.numel() == 0:
-            index = index.long()  # of bytes torch would make a mask
+            index = index.long()  # torch would take bytes as a mask
         return Interaction({name: values[index.to(values.device)] for name, values in interaction.interaction.items()})
     return Interaction({name: values[index] for name, values in interaction.interaction.items()})

@@ -1,7 +1,7 @@
-"""What RecBole 1.2.1 needs to run on today's numpy and torch, put in for a while and taken out again.
+"""Temporary patches with which RecBole 1.2.1 runs on current numpy and torch.
 
 Importing this module changes nothing. Inside ``with compat_patches():`` RecBole is safe to use; afterwards numpy, the
-warnings filters, autograd's anomaly mode and ``CUDA_VISIBLE_DEVICES`` are what they were.
+warnings filters, autograd's anomaly mode and ``CUDA_VISIBLE_DEVICES`` are as before.
 """
 
 import importlib
@@ -24,7 +24,7 @@ from recbole.model.sequential_recommender import BERT4Rec
 from adaptssr_plugin.recbole.compat.reading import REPLACEMENTS
 from adaptssr_plugin.recbole.requirements import anomaly_mode_kept
 
-# The names that RecBole's Config gives to numpy (config/configurator.py:628-635), by what they mean today.
+# The names that RecBole's Config adds to numpy (config/configurator.py:628-635), with their current meaning.
 _NUMPY_ALIASES: dict[str, type] = {
     "bool": np.bool_,
     "int": np.int_,
@@ -43,7 +43,7 @@ _data_struct, _bert4rec_loss = Collector.get_data_struct, BERT4Rec.calculate_los
 def compat_patches() -> Iterator[None]:
     """Make RecBole safe to use within this context, or within a function decorated with ``@compat_patches()``.
 
-    Contexts may be nested. Whoever trains, loads data or builds a stock ``Config`` does it inside of one.
+    Contexts may be nested. Training, loading data and making a stock ``Config`` have to happen inside of one.
     """
     with (
         _quiet(),
@@ -63,14 +63,14 @@ def compat_patches() -> Iterator[None]:
 def import_quick_start() -> ModuleType:
     """Import ``recbole.quick_start`` without ray, and return it.
 
-    quick_start/quick_start.py:20 says ``from ray import tune``; the newest ray that RecBole allows, 2.6.3, imports
-    neither under today's setuptools (no ``pkg_resources``) nor under numpy 2 (no ``np.bool8``). A ray that is
-    imported already is used; otherwise a stub stands in ``sys.modules`` for the length of this one import.
+    quick_start/quick_start.py:20 says ``from ray import tune``. The newest ray that RecBole allows, 2.6.3, can be
+    imported neither with current setuptools (no ``pkg_resources``) nor with numpy 2 (no ``np.bool8``). A ray that is
+    already imported is used; otherwise a stub is in ``sys.modules`` during this import.
     """
     if "recbole.quick_start" in sys.modules or "ray.tune" in sys.modules:
         return importlib.import_module("recbole.quick_start")
     ray, tune = ModuleType("ray"), ModuleType("ray.tune")
-    # The only use, at line 223. Outside a ray session ray's own does nothing either, but for a warning.
+    # The only use, at line 223. Outside a ray session ray's own does nothing either, except warn.
     tune.report = lambda **_: None  # type: ignore[attr-defined]
     ray.tune = tune  # type: ignore[attr-defined]
     with compat_patches(), _modules({"ray": ray, "ray.tune": tune}):
@@ -79,7 +79,7 @@ def import_quick_start() -> ModuleType:
 
 @contextmanager
 def tensorboard_into(directory: str | Path | None) -> Iterator[None]:
-    """Let a RecBole ``Trainer`` made within this context write its TensorBoard curves to ``directory``, or nowhere.
+    """Let a RecBole ``Trainer`` made in this context write its TensorBoard curves to ``directory``, or nowhere.
 
     RecBole's own ``get_tensorboard`` (utils/utils.py:208) always makes ``log_tensorboard/`` in the working directory.
     """
@@ -114,26 +114,26 @@ class _NoCurves:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what RecBole's own lines deprecate: its user can do nothing about them.
+    """Silence deprecation warnings about RecBole's own lines, which a user cannot change.
 
     For instance torch.cuda.amp at trainer/trainer.py:235,262 and chained fillna at data/dataset/dataset.py:501,648.
     """
     with warnings.catch_warnings():
         for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
             warnings.filterwarnings("ignore", category=category, module=r"recbole\.")
-        # np.argsort of a tensor at data/interaction.py:347, which numpy 2 puts down to a line of its own.
+        # np.argsort of a tensor at data/interaction.py:347; numpy 2 reports the warning at one of its own lines.
         warnings.filterwarnings("ignore", category=DeprecationWarning, message="__array_wrap__ must accept context")
         yield
 
 
 @contextmanager
 def _numpy_aliases() -> Iterator[None]:
-    """Add the aliases that numpy no longer has, and only those.
+    """Add the aliases that numpy has removed, and no others.
 
     RecBole reads ``np.float`` whenever it makes an Interaction (data/interaction.py:31) or a metric
     (evaluator/metrics.py:90), and ``np.long``, ``np.bool`` and ``np.str`` elsewhere, so they stay while it runs.
     """
-    added = [name for name in _NUMPY_ALIASES if name not in vars(np)]  # hasattr would warn under numpy 1
+    added = [name for name in _NUMPY_ALIASES if name not in vars(np)]  # hasattr would warn with numpy 1
     for name in added:
         setattr(np, name, _NUMPY_ALIASES[name])
     try:
@@ -144,13 +144,13 @@ def _numpy_aliases() -> Iterator[None]:
 
 
 def _no_settings(_config: Config) -> None:
-    """Stand in for RecBole's setting of the aliases, which reads np.float_ (config/configurator.py:630): gone."""
+    """Replace RecBole's setting of the aliases, which reads np.float_ (config/configurator.py:630), gone in numpy 2."""
 
 
 def _data_struct_with_counts(collector: Collector) -> Any:
-    """Stand in for ``get_data_struct``, which moves counts to the CPU as if they were tensors.
+    """Replace ``get_data_struct``, which moves counts to the CPU as if they were tensors.
 
-    At evaluator/collector.py:227, so that ItemCoverage, AveragePopularity, GiniIndex and TailPercentage fail.
+    At evaluator/collector.py:227; because of it ItemCoverage, AveragePopularity, GiniIndex and TailPercentage fail.
     """
     everything = collector.data_struct._data_dict
     counts = {name: value for name, value in everything.items() if not isinstance(value, torch.Tensor)}
@@ -162,13 +162,13 @@ def _data_struct_with_counts(collector: Collector) -> Any:
 
 
 def _finite_bert4rec_loss(model: BERT4Rec, interaction: Interaction) -> torch.Tensor:
-    """Stand in for BERT4Rec's loss, which is 0/0 for a batch without a masked item that counts: a zero with its graph.
+    """Replace BERT4Rec's loss, which is 0/0 for a batch without a masked item that counts: here 0, with its graph.
 
     At model/sequential_recommender/bert4rec.py:197 and 212. An item at the first position does not count.
     """
     places = interaction[model.MASK_INDEX]  # (B, masked)
     counted = (places > 0).any()
-    # Where none counts, all are moved to a place that does, so that the loss is a number, which zero is multiplied by.
+    # If none counts, all are moved to a position that does, so that the loss is a number, which is multiplied by zero.
     moved = {model.MASK_INDEX: torch.where(counted, places, 1)}
     loss: torch.Tensor = counted * _bert4rec_loss(model, Interaction({**interaction.interaction, **moved}))
     return loss
@@ -176,7 +176,7 @@ def _finite_bert4rec_loss(model: BERT4Rec, interaction: Interaction) -> torch.Te
 
 @contextmanager
 def _environment_kept(name: str) -> Iterator[None]:
-    """Put an environment variable back: a stock Config overwrites this one (config/configurator.py:484)."""
+    """Restore an environment variable: a stock Config overwrites this one (config/configurator.py:484)."""
     before = os.environ.get(name)
     try:
         yield
@@ -189,7 +189,7 @@ def _environment_kept(name: str) -> Iterator[None]:
 
 @contextmanager
 def temporary_attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Give an attribute another value for a while."""
+    """Set an attribute temporarily."""
     before = getattr(owner, name)
     setattr(owner, name, value)
     try:
@@ -200,7 +200,7 @@ def temporary_attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 @contextmanager
 def _modules(stand_ins: dict[str, ModuleType]) -> Iterator[None]:
-    """Put modules into sys.modules for a while."""
+    """Put modules into sys.modules temporarily."""
     before = {name: sys.modules.get(name, _ABSENT) for name in stand_ins}
     sys.modules.update(stand_ins)
     try:

@@ -17,9 +17,9 @@ class ProfileLabels(NamedTuple):
     """A classification task over users.
 
     Attributes:
-        rows: ``(M,)`` int64, ascending: the rows of the users that have a label.
+        rows: ``(M,)`` int64, ascending: the rows of the users who have a label.
         labels: ``(M,)`` int64 in ``0..C-1``.
-        classes: the C names: the file's tokens in order (as numbers where all are numbers), or intervals of numbers.
+        classes: the C names: the file's tokens, sorted (numerically if all are numbers), or intervals of numbers.
     """
 
     rows: np.ndarray
@@ -32,13 +32,13 @@ def profile_labels(
 ) -> ProfileLabels:
     """Look up a label for every user in the dataset's ``.user`` file.
 
-    The file is matched by token, whatever ``load_col`` says: loading it with the interactions would drop those of
-    users without a profile, and with them change the ids of items.
+    Users are matched by token, whatever ``load_col`` says. Loading the file with the interactions would drop those of
+    users without a profile, and so change the ids of items.
 
     Args:
         config: from :func:`~adaptssr_plugin.recbole.build_config`.
         user_tokens: ``(U,)`` str, the user of each row, as ``corpus.user_tokens``.
-        field: a column of type token or float. Users for whom it is empty or who are not in the file are left out.
+        field: a column of type token or float. Users with an empty value or without a line are left out.
         bins: ascending lower bounds that turn numbers into ``len(bins) + 1`` classes: ``(18, 25)`` makes
             "under 18", "18-24" and "25+". Needed for a column of type float.
 
@@ -59,10 +59,10 @@ def profile_labels(
 
 
 def profile_lines(config: Config, columns: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Go through the ``.user`` file: each user and the texts of some columns; of a user's lines the first one counts.
+    """Read the ``.user`` file: each user and the texts of some columns; a user's first line counts.
 
     Raises:
-        InputError: a file that cannot be read, a missing column, an odd line, a number that is none.
+        InputError: a file that cannot be read, a missing column, a malformed line, or text instead of a number.
     """
     file = atomic_file(config, "user")
     user = config["USER_ID_FIELD"]
@@ -77,7 +77,7 @@ def profile_lines(config: Config, columns: Sequence[str]) -> Iterator[tuple[str,
                 file.number_tokens(column, labels, texts, lines)
         ids = file.number_tokens(user, users, names, lines).tolist()
         for number, name, *texts in zip(ids, names, *cells, strict=True):
-            if number == next_user:  # ids count up as users come
+            if number == next_user:  # ids count up in the order of the users
                 next_user += 1
                 yield name, texts
 

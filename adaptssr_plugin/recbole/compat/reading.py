@@ -1,9 +1,9 @@
 """RecBole's datasets, read by this package's reader and kept in the exact order of their times.
 
-RecBole 1.2.1 reads its files with pandas, which takes quotation marks and words such as NA for something else than
-text (data/dataset/dataset.py:486), and compares times after rounding them to float32 (data/interaction.py:41), which
-leaves Unix seconds within some 128 of each other unordered. What stands here takes the place of the methods that do
-so, and of the loop over rows that cuts histories into prefixes (data/dataset/sequential_dataset.py:109).
+RecBole 1.2.1 reads its files with pandas, which does not treat quotation marks and words such as NA as text
+(data/dataset/dataset.py:486). It compares times rounded to float32 (data/interaction.py:41), so Unix seconds within
+some 128 of each other have no order. This module replaces these methods, and the loop over rows that cuts histories
+into prefixes (data/dataset/sequential_dataset.py:109).
 """
 
 from collections.abc import Sequence
@@ -22,20 +22,20 @@ from ...corpus.formats.atomic import AtomicFile, TokenIds
 from ...corpus.formats.times import ExactTimes
 from ...errors import InputError
 
-_ROWS = 1 << 14  # prefixes that are gathered at a time
+_ROWS = 1 << 14  # prefixes gathered at once
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
 
 
 def load_feat(dataset: Any, filepath: str, source: Any) -> pd.DataFrame | None:
-    """Stand in for ``Dataset._load_feat``: read the columns of a file that the config asks for.
+    """Replace ``Dataset._load_feat``: read the columns of a file that the config asks for.
 
-    Tokens are the text of the file, NaN for an empty cell; the times are exact (int64, or float64 that keeps their
-    order); other numbers are float64.
+    Tokens are the text of the file, NaN for an empty cell. Times are exact (int64, or float64 that keeps their order);
+    other numbers are float64.
 
     Raises:
-        InputError: a file that cannot be read, an odd row, an empty cell where a user or an item belongs.
+        InputError: a file that cannot be read, a malformed row, an empty cell for a user or an item.
     """
     load_col, unload_col = dataset._get_load_and_unload_col(source)
     if load_col == set():
@@ -63,7 +63,7 @@ def load_feat(dataset: Any, filepath: str, source: Any) -> pd.DataFrame | None:
 
 
 def _note_columns(dataset: Any, columns: dict[str, FeatureType], source: Any) -> None:
-    """Tell a dataset which fields it has, as RecBole does (data/dataset/dataset.py:471)."""
+    """Tell a dataset its fields, as RecBole does (data/dataset/dataset.py:471)."""
     for name, kind in columns.items():
         dataset.field2source[name] = source
         dataset.field2type[name] = kind
@@ -74,7 +74,7 @@ def _note_columns(dataset: Any, columns: dict[str, FeatureType], source: Any) ->
 
 
 class _Column:
-    """The cells of a column, chunk by chunk."""
+    """The cells of a column, collected chunk by chunk."""
 
     def __init__(self, file: AtomicFile, name: str) -> None:
         self.file = file
@@ -82,11 +82,11 @@ class _Column:
         self.parts: list[Any] = []
 
     def read(self, cells: list[str], lines: Sequence[int]) -> None:
-        """Take the cells of some rows and the numbers of their lines."""
+        """Add the cells of some rows, with their line numbers."""
         self.parts.append(self.file.floats(self.name, cells, lines))
 
     def values(self) -> Any:
-        """Give all values: here (N,) float64."""
+        """Return all values: here (N,) float64."""
         return np.concatenate(self.parts)
 
 
@@ -97,12 +97,12 @@ class _Times(_Column):
         self.parts.append(self.file.times(self.name, cells, lines))
 
     def values(self) -> Any:
-        """Give (N,) int64 or float64, in the order of the times."""
+        """Return (N,) int64 or float64, in the order of the times."""
         return self.file.sortable_times(self.parts)
 
 
 class _Tokens(_Column):
-    """Tokens, each different one of which is one Python object."""
+    """Tokens; equal tokens are one Python object."""
 
     def __init__(self, file: AtomicFile, name: str, needed: bool) -> None:
         super().__init__(file, name)
@@ -112,12 +112,12 @@ class _Tokens(_Column):
         self.parts.append(self.file.number_tokens(self.name, self._ids, cells, lines))
 
     def values(self) -> Any:
-        """Give (N,) objects, str or NaN."""
+        """Return (N,) objects, str or NaN."""
         return np.array([np.nan, *self._ids], dtype=object)[np.concatenate(self.parts)]
 
 
 class _Lists(_Column):
-    """Lists of tokens or numbers, cut to ``seq_len``; what is empty between two separators is passed over."""
+    """Lists of tokens or numbers, cut to ``seq_len``; empty entries between two separators are skipped."""
 
     def __init__(self, file: AtomicFile, name: str, dataset: Any, of_numbers: bool) -> None:
         super().__init__(file, name)
@@ -135,12 +135,12 @@ class _Lists(_Column):
         if self._of_numbers:
             values = self.file.floats(self.name, flat, numbers)
         else:
-            self.file.number_tokens(self.name, self._ids, flat, numbers)  # as a check
+            self.file.number_tokens(self.name, self._ids, flat, numbers)  # only as a check
             values = np.array(flat, dtype=object)
         self.parts += np.split(values, ends)
 
     def values(self) -> Any:
-        """Give N arrays."""
+        """Return N arrays."""
         lists, field2seqlen = self.parts, self._dataset.field2seqlen
         field2seqlen[self.name] = max(map(len, lists))
         limit = (self._dataset.config["seq_len"] or {}).get(self.name)
@@ -169,10 +169,10 @@ def _reader(dataset: Any, file: AtomicFile, name: str, kind: FeatureType, source
 
 
 class _ExactTimes:
-    """The times of a dataset's rows, and what RecBole makes of them for its models.
+    """The exact times of a dataset's rows, and RecBole's form of them for its models.
 
-    While a dataset is sorted, cut into prefixes and split, its column of times is exact; afterwards it is RecBole's
-    again, whatever normalising and discretising have made of it.
+    While a dataset is sorted, cut into prefixes and split, its column of times is exact. Afterwards it is RecBole's
+    again, normalised or discretised as RecBole does it.
 
     Attributes:
         exact: (N,) int64 or float64.
@@ -184,20 +184,20 @@ class _ExactTimes:
         self._of_unique: Any = None
 
     def swap_in(self, rows: Interaction, field: str) -> None:
-        """Put the exact times into rows, which are in the order of ``exact``."""
+        """Write the exact times into rows, which are in the order of ``exact``."""
         self._unique, first = np.unique(self.exact, return_index=True)
         self._of_unique = rows[field][torch.from_numpy(first)]
         rows.interaction[field] = torch.from_numpy(self.exact)
 
     def as_recbole_has_them(self, times: Tensor) -> Tensor:
-        """Give RecBole's float32 for exact times of any shape: that shape, or (..., 2) for a numerical feature."""
+        """Return RecBole's float32 for exact times of any shape: that shape, or (..., 2) for a numerical feature."""
         places = np.searchsorted(self._unique, times.numpy())
         converted: Tensor = self._of_unique[torch.from_numpy(places)]
         return converted
 
 
 def fill_nan(original: Any) -> Any:
-    """Wrap ``Dataset._fill_nan``, after which RecBole changes values, and no longer which rows there are."""
+    """Wrap ``Dataset._fill_nan``; after it RecBole changes values but no longer the set of rows."""
 
     def wrapped(dataset: Any) -> None:
         field, rows = dataset.time_field, dataset.inter_feat
@@ -206,7 +206,7 @@ def fill_nan(original: Any) -> Any:
             exact = rows[field].to_numpy()
             dataset._exact_times = _ExactTimes(exact)
             rows[field] = exact.astype(np.float64)
-        with np.errstate(over="ignore"):  # in the mean that RecBole fills in
+        with np.errstate(over="ignore"):  # for the mean that RecBole fills in
             original(dataset)
 
     return wrapped
@@ -224,10 +224,10 @@ def change_feat_format(original: Any) -> Any:
 
 
 def build(original: Any) -> Any:
-    """Wrap ``Dataset.build``: order and split by exact times; the parts have RecBole's.
+    """Wrap ``Dataset.build``: order and split by exact times; the parts get RecBole's times.
 
     Raises:
-        InputError: a dataset that stock RecBole has read, and saved perhaps: its order and tokens may be wrong.
+        InputError: a dataset that stock RecBole has read (and perhaps saved): its order and tokens may be wrong.
     """
 
     def wrapped(dataset: Any) -> Any:
@@ -242,7 +242,7 @@ def build(original: Any) -> Any:
         finally:
             dataset._building = False
         times, field = dataset._exact_times, dataset.time_field
-        for rows in {id(part.inter_feat): part.inter_feat for part in (dataset, *parts)}.values():  # some share theirs
+        for rows in {id(part.inter_feat): part.inter_feat for part in (dataset, *parts)}.values():  # some share
             if isinstance(rows, PrefixRows):
                 rows.end_building()
             if times is not None and field in rows:
@@ -259,7 +259,7 @@ def _is_built(dataset: Any) -> bool:
 
 
 def remove_duplication(dataset: Any) -> None:
-    """Stand in for ``Dataset._remove_duplication``, whose sort leaves open what comes first of equal times."""
+    """Replace ``Dataset._remove_duplication``, whose sort leaves the order of equal times open."""
     keep = dataset.config["rm_dup_inter"]
     if keep is None:
         return
@@ -276,9 +276,9 @@ def remove_duplication(dataset: Any) -> None:
 
 
 def data_augmentation(dataset: Any) -> None:
-    """Stand in for ``data_augmentation`` of RecBole's sequential datasets: the same rows, which take less memory.
+    """Replace ``data_augmentation`` of RecBole's sequential datasets: the same rows with less memory.
 
-    One row for every behaviour that has one of the same user before it: the behaviour, and lists of those before.
+    One row for every behaviour that follows another of the same user: the behaviour, and lists of the earlier ones.
     """
     dataset._aug_presets()
     dataset._check_field("uid_field", "time_field")
@@ -287,7 +287,7 @@ def data_augmentation(dataset: Any) -> None:
     prefixes = _Prefixes(feat[dataset.uid_field], int(dataset.config["MAX_ITEM_LIST_LENGTH"]))
     if not len(prefixes.targets):
         raise InputError(f"dataset: expected a user with two interactions or more in {dataset.dataset_name}")
-    widens = isinstance(dataset, DIENDataset)  # whose lists have the widest type (data/dataset/customized_dataset.py)
+    widens = isinstance(dataset, DIENDataset)  # its lists have the widest type (data/dataset/customized_dataset.py)
     for field in feat:
         if field == dataset.uid_field:
             continue
@@ -305,16 +305,16 @@ def data_augmentation(dataset: Any) -> None:
 
 
 class _Prefixes:
-    """What stands before each behaviour that has one of the same user before it.
+    """The earlier behaviours of each behaviour that follows another of the same user.
 
     Args:
-        users: (N,) of all behaviours, those of a user in one place.
-        width: how many of the newest behaviours before it count.
+        users: (N,) of all behaviours; those of a user are adjacent.
+        width: the number of newest earlier behaviours that count.
 
     Attributes:
-        targets: (M,) int64, the places of these behaviours.
+        targets: (M,) int64, the positions of these behaviours.
         lengths: (M,) int64, from 1 to ``width``.
-        values: for each list field, (N, ...): what the lists consist of.
+        values: for each list field, (N, ...): the elements of the lists.
     """
 
     def __init__(self, users: Tensor, width: int) -> None:
@@ -329,7 +329,7 @@ class _Prefixes:
         self.values: dict[str, Tensor] = {}
 
     def lists(self, field: str, rows: Tensor) -> Tensor:
-        """Gather the lists of some rows, int64 of any shape: (rows, width, ...), 0 behind the end of each list."""
+        """Gather the lists of some rows, int64 of any shape: (rows, width, ...), padded with 0 at the end."""
         values, numbers, columns = self.values[field], rows.reshape(-1), torch.arange(self._width)
         lists = values.new_zeros(len(numbers), self._width, *values.shape[1:])
         for start in range(0, len(numbers), _ROWS):
@@ -342,14 +342,14 @@ class _Prefixes:
 class PrefixRows(Interaction):
     """RecBole's rows of prefixes, whose lists are gathered when rows are asked for.
 
-    RecBole holds ``rows x MAX_ITEM_LIST_LENGTH`` values for every column; here a batch has its lists, and the dataset
-    the columns that they are cut from. A whole column of lists is gathered, and then kept, when it is asked for.
+    RecBole holds ``rows x MAX_ITEM_LIST_LENGTH`` values for every column. Here only a batch has its lists; the dataset
+    has the columns from which they are cut. A whole column of lists is gathered, and then kept, if it is asked for.
 
     Args:
         columns: (M,) or (M, ...), the columns without lists.
-        prefixes: where the lists come from.
+        prefixes: the source of the lists.
         numbers: (M,) int64, the rows of ``prefixes``.
-        building: whether the rows are still ordered and split: parts of them then are rows of this kind too.
+        building: whether the rows are still ordered and split: then parts of them are also of this class.
     """
 
     def __init__(self, columns: dict[str, Tensor], prefixes: _Prefixes, numbers: Tensor, building: bool) -> None:
@@ -360,14 +360,14 @@ class PrefixRows(Interaction):
         self.interaction = _Columns({**columns, **dict.fromkeys(prefixes.values)}, self._lists)
 
     def end_building(self) -> None:
-        """Let parts be RecBole's rows from now on."""
+        """Make parts plain RecBole rows from now on."""
         self._building = False
 
     def _lists(self, field: str) -> Tensor:
         return self._prefixes.lists(field, self._numbers)
 
     def __getitem__(self, index: Any) -> Any:
-        """Give a column by its name, or some rows."""
+        """Return a column by its name, or some rows."""
         if isinstance(index, str):
             return self.interaction[index]
         if isinstance(index, list | range):
@@ -381,7 +381,7 @@ class PrefixRows(Interaction):
         if self._building:
             part = PrefixRows(columns, self._prefixes, numbers, True)
             for field in [field for field in part if field not in self.interaction]:
-                del part[field]  # which has been dropped here
+                del part[field]  # dropped from these rows
             return part
         lists = {field: self._prefixes.lists(field, numbers) for field in absent}
         return Interaction({field: (lists if field in lists else columns)[field] for field in self.interaction})
@@ -395,14 +395,14 @@ class PrefixRows(Interaction):
 
 
 class _Columns(dict[str, Any]):
-    """Columns by name, of which those that are None are made on the first look."""
+    """Columns by name; those that are None are computed when first used."""
 
     def __init__(self, columns: dict[str, Tensor | None], make: Any) -> None:
         super().__init__(columns)
         self._make = make
 
     def there(self) -> dict[str, Tensor]:
-        """Give the columns that need not be made."""
+        """Return the columns that are already there."""
         return {field: values for field, values in super().items() if values is not None}
 
     def __getitem__(self, field: str) -> Tensor:
@@ -412,18 +412,18 @@ class _Columns(dict[str, Any]):
         return values  # type: ignore[no-any-return]
 
     def items(self) -> Any:
-        """Give all columns, made."""
+        """Return all columns, computed."""
         return {field: self[field] for field in self}.items()
 
     def values(self) -> Any:
-        """Give all columns, made."""
+        """Return all columns, computed."""
         return {field: self[field] for field in self}.values()
 
     def __reduce__(self) -> Any:
         return type(self), (dict(super().items()), self._make)
 
 
-# What takes the place of what, for as long as RecBole is made compatible.
+# The replacements, in effect while RecBole is patched.
 REPLACEMENTS: tuple[tuple[Any, str, Any], ...] = (
     (Dataset, "_load_feat", load_feat),
     (Dataset, "_fill_nan", fill_nan(Dataset._fill_nan)),

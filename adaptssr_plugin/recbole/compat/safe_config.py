@@ -1,4 +1,4 @@
-"""RecBole's ``Config`` with those of its steps replaced that reach outside of it or evaluate text."""
+"""RecBole's ``Config`` without the steps that change global state or evaluate text."""
 
 import ast
 import re
@@ -17,22 +17,22 @@ _PLAIN = (str, int, float, list, tuple, dict, bool, type(None))
 
 
 class SafeConfig(Config):
-    """A ``Config`` that leaves the process as it found it.
+    """A ``Config`` without side effects on the process.
 
-    Unlike RecBole's own: a string is taken as a Python literal or left as it is, never evaluated; yaml's loader,
-    RecBole's lists of options and ``CUDA_VISIBLE_DEVICES`` stay as they are (``gpu_id`` counts the devices that this
-    process sees); ``use_gpu: False`` means the CPU. To be made inside ``compat_patches()``.
+    Differences from RecBole: a string is read as a Python literal or kept, never evaluated. The YAML loader,
+    RecBole's lists of options and ``CUDA_VISIBLE_DEVICES`` are not changed (``gpu_id`` counts the devices that this
+    process sees). ``use_gpu: False`` means the CPU. Make it inside ``compat_patches()``.
     """
 
     parameters: dict[str, list[str]]
 
     def _init_parameters_category(self) -> None:
         super()._init_parameters_category()
-        # The lists are globals of RecBole, and it adds the options of a dataset to them (configurator.py:279).
+        # The lists are globals of RecBole, which adds a dataset's options to them (configurator.py:279).
         self.parameters = {category: list(names) for category, names in self.parameters.items()}
 
     def _build_yaml_loader(self) -> type[yaml.SafeLoader]:
-        """Read 1e-3 as a number, as RecBole does, but in a class of our own (configurator.py:122 alters FullLoader)."""
+        """Read 1e-3 as a number, as RecBole does, but in a class of ours (configurator.py:122 changes FullLoader)."""
 
         class Loader(yaml.SafeLoader):
             pass
@@ -42,7 +42,7 @@ class SafeConfig(Config):
         return Loader
 
     def _load_config_files(self, file_list: list[str | Path | Mapping[str, Any]] | None) -> dict[str, Any]:
-        """Read yaml files; options by name may stand in the place of one, with strings as among all options."""
+        """Read YAML files or mappings of options; strings in mappings are treated like those among all options."""
         merged: dict[str, Any] = {}
         for file in file_list or []:
             if isinstance(file, Mapping):
@@ -62,7 +62,7 @@ class SafeConfig(Config):
         return {key: _literal(value) if isinstance(value, str) else value for key, value in config_dict.items()}
 
     def _init_device(self) -> None:
-        """Choose the device without writing to CUDA_VISIBLE_DEVICES (configurator.py:484) and heeding ``use_gpu``."""
+        """Choose the device without writing to CUDA_VISIBLE_DEVICES (configurator.py:484), and respect ``use_gpu``."""
         final = self.final_config_dict
         wanted = final["gpu_id"]
         wanted = ",".join(map(str, wanted)) if isinstance(wanted, tuple | list) else str(wanted)
@@ -76,20 +76,20 @@ class SafeConfig(Config):
 
 
 def one_line(error: BaseException) -> str:
-    """Give the message of an exception as one line."""
+    """Return the message of an exception as one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def as_option(value: Any) -> Any:
-    """Give the value of a yaml file as it has to stand among options, where strings are read as literals."""
+    """Return a value of a YAML file in the form it needs among options, where strings are read as literals."""
     return repr(value) if isinstance(value, str) and _literal(value) != value else value
 
 
 def _literal(text: str) -> Any:
-    """Read a string as the Python literal it spells, or as true or false; any other stays a string."""
+    """Read a string as a Python literal, or as true or false; any other stays a string."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an odd backslash in a path is no concern of the caller
+            warnings.simplefilter("ignore")  # a stray backslash in a path is not the caller's problem
             value = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return {"true": True, "false": False}.get(text.lower(), text)

@@ -1,4 +1,4 @@
-"""What RecBole trains a sequential model on, as the data that view providers and user-level stages are made of."""
+"""RecBole's training data of a sequential model, as input of view providers and user-level stages."""
 
 import hashlib
 from typing import Any
@@ -20,7 +20,7 @@ class TrainingRows:
 
     Args:
         config: RecBole's config.
-        dataset: the training dataset, as RecBole hands it to a model.
+        dataset: the training dataset, as RecBole passes it to a model.
 
     Raises:
         InputError: a dataset that is not split yet.
@@ -36,11 +36,11 @@ class TrainingRows:
         self._sequence = dataset.iid_field + config["LIST_SUFFIX"]
 
     def histories(self) -> BehaviourCorpus:
-        """Give the training histories, one row per user."""
+        """Return the training histories, one row per user."""
         return histories_of_rows(self.dataset)
 
     def same_target(self) -> SameTargetPair:
-        """Give pairs of rows with the same target (as DuoRec's code: the key is not in the input)."""
+        """Return pairs of rows with the same target (as in DuoRec's code: the key is not in the input)."""
         rows = self.dataset.inter_feat
         sequences = rows[self._sequence]  # (N, L)
         return SameTargetPair(
@@ -51,17 +51,17 @@ class TrainingRows:
         )
 
     def number_rows(self) -> None:
-        """Give every row its number, as a column of the dataset, so that batches say which rows they hold."""
+        """Add a column with the row number to the dataset, so that batches say which rows they hold."""
         self.dataset.inter_feat[ROW_FIELD] = torch.arange(len(self.dataset.inter_feat))
 
 
 def item_tokens(dataset: Any) -> list[str]:
-    """Give the token of every item id of a RecBole dataset, the padding first."""
+    """Return the token of every item id of a RecBole dataset, the padding first."""
     return list(map(str, np.asarray(dataset.field2id_token[dataset.iid_field]).tolist()))
 
 
 def item_fingerprint(dataset: Any) -> str:
-    """Hash the tokens of all items in the order of their ids: tables of one fingerprint mean the same by every row."""
+    """Hash the tokens of all items in the order of their ids: equal hashes: equal items by id."""
     digest = hashlib.blake2b(digest_size=16)
     for token in item_tokens(dataset):
         digest.update(token.encode())

@@ -1,4 +1,4 @@
-"""The user-level view of a RecBole dataset: one row per user with the training history, without prefix rows."""
+"""A RecBole dataset by user: one row per user with the training history, without prefix rows."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,13 +19,13 @@ _POSITION = "adaptssr_position"
 
 @dataclass(frozen=True)
 class UserSequences:
-    """What a user model is pre-trained on.
+    """The data on which a user model is pre-trained.
 
     Attributes:
         corpus: the training history of every user, oldest first, in the order of RecBole's user ids. Item ids are
             RecBole's; ``corpus.item_tokens[i]`` is ``dataset.id2token(item_field, i)``.
-        held_out: how many interactions RecBole's split keeps for validation and test. None of them is in the corpus.
-        left_out: how many users are not in the corpus since nothing of theirs belongs to the training part.
+        held_out: number of interactions that RecBole's split holds out for validation and test; none is in the corpus.
+        left_out: number of users without any interaction in the training part, who are not in the corpus.
     """
 
     corpus: BehaviourCorpus
@@ -37,22 +37,21 @@ class UserSequences:
 def load_user_sequences(config: Config) -> UserSequences:
     """Load a sequential dataset as one row per user, with RecBole's own filtering, ids and split.
 
-    A corpus that is mapped into memory (:func:`~adaptssr_plugin.corpus.open_corpus`) is given as it is, whole.
+    A memory-mapped corpus (:func:`~adaptssr_plugin.corpus.open_corpus`) is returned whole and unchanged.
 
-    A row is the longest of the prefixes that RecBole would train on, followed by its target, and not cut to
-    ``MAX_ITEM_LIST_LENGTH``. RecBole never predicts a user's first interaction, so that it belongs to no part of the
-    split: it stays, and is all there is of a user with one interaction. Where the split goes by time over all users
-    (``TS``, or ``RS`` without grouping), it stays only if it is no later than the newest training target.
+    A row is the longest of the prefixes on which RecBole would train, followed by its target, and not cut to
+    ``MAX_ITEM_LIST_LENGTH``. RecBole never predicts a user's first interaction, so it is in no part of the split. Here
+    it stays; a user with one interaction has only that. If the split is by time over all users (``TS``, or ``RS``
+    without grouping), it stays only if it is no later than the newest training target.
 
-    Of files that are split beforehand (``benchmark_filename``) a row is the longest list of the first file, the last
-    one where several are as long, followed by its target; the list may be empty. All other files, however many, are
-    held out.
+    For files that are split beforehand (``benchmark_filename``) a row is the longest list of the first file (the last
+    of equally long ones), followed by its target; the list may be empty. All other files are held out.
 
     Args:
         config: from :func:`~adaptssr_plugin.recbole.build_config`.
 
     Raises:
-        InputError: the files cannot be read, nothing is left after filtering, or the split is none of RecBole's.
+        InputError: the files cannot be read, nothing is left after filtering, or the split is not one of RecBole's.
     """
     if is_corpus(config["data_path"]):
         return UserSequences(open_corpus(config["data_path"]), held_out=0, left_out=0)
@@ -67,14 +66,14 @@ def load_user_sequences(config: Config) -> UserSequences:
 
 
 class _Histories(SequentialDataset):
-    """RecBole's sequential dataset with rows of single interactions in place of prefix rows."""
+    """RecBole's sequential dataset with rows of single interactions instead of prefix rows."""
 
     inter_feat: Any
 
     def data_augmentation(self) -> None:
-        """Keep what RecBole could predict, all but each user's first interaction, for its split to run on.
+        """Keep what RecBole could predict, everything except each user's first interaction, for RecBole's split.
 
-        RecBole makes one row with copies of all list fields for each of them (sequential_dataset.py:81), in this order.
+        RecBole makes a row with copies of all list fields for each of them (sequential_dataset.py:81), in this order.
         """
         self.sort(by=[self.uid_field, self.time_field], ascending=True)
         users, items = self.inter_feat[self.uid_field], self.inter_feat[self.iid_field]
@@ -94,10 +93,10 @@ class _Histories(SequentialDataset):
         self.inter_feat = Interaction(rows)
 
     def _drop_unused_col(self) -> None:
-        """Leave ``unused_col`` alone: it names columns that RecBole spares its models, and there are none here."""
+        """Keep ``unused_col``: it names columns that RecBole withholds from its models, and there are none here."""
 
     def user_sequences(self) -> UserSequences:
-        """Split as RecBole does and gather what belongs to training."""
+        """Split as RecBole does and collect the training part."""
         train, *held_out = self.build()
         targets = train.inter_feat[_POSITION].numpy()
         keep = np.zeros(len(self._users), dtype=bool)
@@ -116,26 +115,26 @@ class _Histories(SequentialDataset):
         return self._times[targets].max() if len(targets) else -np.inf
 
     def _grouped_by_user(self) -> bool:
-        """Tell a split of each user's own interactions from one by time over all users."""
+        """Tell whether a split is within each user's interactions, and not by time over all users."""
         arguments = self.config["eval_args"]
         return "LS" in arguments["split"] or ("RS" in arguments["split"] and arguments["group_by"] == "user")
 
 
 class _PresplitHistories(SequentialDataset):
-    """RecBole's sequential dataset over files that bring a history list with every interaction."""
+    """RecBole's sequential dataset over files in which every interaction has a list of its history."""
 
     def user_sequences(self) -> UserSequences:
-        """Take the longest history of every user of the first file, and its target."""
+        """Take the longest history of every user in the first file, and its target."""
         train, *held_out = self.build()
         corpus = _longest_rows(train, f"{self.iid_field}{self.config['LIST_SUFFIX']}", self.item_list_length_field)
         return UserSequences(corpus, held_out=sum(len(part.inter_feat) for part in held_out), left_out=0)
 
 
 def histories_of_rows(dataset: SequentialDataset) -> BehaviourCorpus:
-    """Put the histories together again that a sequential dataset has cut into rows of a prefix and its target.
+    """Restore the histories that a sequential dataset has cut into rows of a prefix and its target.
 
     Args:
-        dataset: the training part, as RecBole hands it to a model: every prefix of a user's training history in
+        dataset: the training part, as RecBole passes it to a model: every prefix of a user's training history in
             order of time, each cut to its newest ``MAX_ITEM_LIST_LENGTH`` items; or rows of files that were split
             beforehand, of which each user's longest counts.
 
@@ -167,7 +166,7 @@ def _longest_rows(dataset: SequentialDataset, sequence: str, length: str) -> Beh
     """Take each user's longest list, from the column ``sequence``, followed by its target."""
     rows = dataset.inter_feat
     users, lengths = rows[dataset.uid_field].numpy(), rows[length].numpy()
-    # The last of each user's rows when these are ordered by length, rows of one length in the file's order.
+    # The last of each user's rows when these are sorted by length, rows of one length in the order of the file.
     order = np.lexsort((lengths, users))
     longest = order[np.append(users[order][1:] != users[order][:-1], True)]
     lists = rows[sequence].numpy()[longest]  # (U, L)

@@ -1,1 +1,1 @@
-"""RecBole's ways to start a run, with the ``ssl_`` options: ``install``, ``run_recbole`` and the classes themselves."""
+"""The ways to start a RecBole run with the ``ssl_`` options: ``install``, ``run_recbole`` and RecBole's classes."""

@@ -1,8 +1,8 @@
-"""What is made of RecBole's classes while installed: what honours the options of its config.
+"""Making instances of RecBole's classes while installed, so that they honour the options of their config.
 
-A name that was imported before :func:`~adaptssr_plugin.recbole.install` is the same class as one that is imported
-after it. So it is the classes that change for a while, in their ``__init__``. Not in ``__new__``: CPython (3.10 to
-3.13, tried) does not give a class its former one back, and nothing could be made of it any more.
+A name imported before :func:`~adaptssr_plugin.recbole.install` refers to the same class as one imported after it. So
+the classes themselves are changed for a while, in their ``__init__``. Not in ``__new__``: CPython (3.10 to 3.13, tried)
+does not restore a class's former ``__new__``, and no more instances could be made.
 """
 
 import functools
@@ -38,7 +38,7 @@ from ..recommender.trainer import RecommenderTrainer
 from ..user_model.trainer import UserModel
 
 _Init = Callable[..., None]
-# Whether a model is being made, of which another one may be a part.
+# Whether a model is being made; another one made meanwhile may be a part of it.
 _making_model: ContextVar[bool] = ContextVar("making_model", default=False)
 
 
@@ -58,7 +58,7 @@ def options_honoured() -> Iterator[None]:
 
 
 def _instead(own: _Init, make: _Init) -> _Init:
-    """Give an ``__init__`` that calls ``make(own, self, …)`` in the place of ``own(self, …)``."""
+    """Return an ``__init__`` that calls ``make(own, self, …)`` instead of ``own(self, …)``."""
 
     @functools.wraps(own)
     def init(*arguments: Any, **options: Any) -> None:
@@ -76,7 +76,7 @@ def _make_config(own: _Init, config: Any, /, *arguments: Any, **options: Any) ->
 
 
 def _make_loader(own: _Init, loader: Any, /, config: Any, *arguments: Any, **options: Any) -> None:
-    """Give every process all rows that it evaluates, and its own part of those that it trains on."""
+    """Give every process all rows for evaluation, and its own part of those for training."""
     if config["single_spec"] is False and isinstance(loader, FullSortEvalDataLoader | NegSampleEvalDataLoader):
         config = alone(config)
     own(loader, config, *arguments, **options)
@@ -98,7 +98,7 @@ def _make_trainer(own: _Init, trainer: Any, /, config: Any, model: Any) -> None:
 
 
 def _check_first_step(trainer: Any, config: Any, term: SelfSupervisedTerm) -> None:
-    """Let the first step raise InputError if it is by other losses of the model than ``calculate_loss``."""
+    """Let the first step raise InputError if it uses other losses of the model than ``calculate_loss``."""
 
     def check(*_: Any) -> None:
         handle.remove()
@@ -112,7 +112,7 @@ def _check_first_step(trainer: Any, config: Any, term: SelfSupervisedTerm) -> No
 
 
 def _make_any_trainer(own: _Init, trainer: Any, /, config: Any, model: Any) -> None:
-    if isinstance(config, Config) and not isinstance(model, UserModel):  # that of a stage within pretrain mode
+    if isinstance(config, Config) and not isinstance(model, UserModel):  # a UserModel is a stage of pretrain mode
         settings = _settings(config)
         _check_model(settings, model)
         if not isinstance(trainer, RecommenderTrainer):
@@ -121,7 +121,7 @@ def _make_any_trainer(own: _Init, trainer: Any, /, config: Any, model: Any) -> N
 
 
 def _check_model(settings: SelfSupervision, model: Any) -> None:
-    """Raise InputError for a model that was not made by a trainer's ``ssl_`` options."""
+    """Raise InputError for a model that was made with other ``ssl_`` options than the trainer's."""
     term = self_supervised_term(model)
     its = SelfSupervision() if term is None else term.settings
     if not (settings.active or its.active):
@@ -136,7 +136,7 @@ def _check_model(settings: SelfSupervision, model: Any) -> None:
 
 
 def _check_trainer(trainer: type[Any], config: Config, settings: SelfSupervision) -> None:
-    """Raise InputError for what only this package's trainer does, where a model has a trainer of its own."""
+    """Raise InputError for options that need this package's trainer, if a model has its own trainer."""
     model = config["model"]
     if settings.active and settings.mode == "pretrain":
         raise InputError(
@@ -157,12 +157,12 @@ def _check_trainer(trainer: type[Any], config: Config, settings: SelfSupervision
 
 @contextmanager
 def _models_intercepted() -> Iterator[None]:
-    """Intercept the making of every recommender, also of classes that come to be within this context."""
+    """Intercept the making of every recommender, including classes defined within this context."""
     own: dict[type[Any], _Init | None] = {}
     stand_ins: set[_Init] = set()
 
     def intercept(model_class: type[Any]) -> None:
-        if model_class.__init__ not in stand_ins:  # its own, or that of a class that is no recommender
+        if model_class.__init__ not in stand_ins:  # its own, or inherited from a class that is not a recommender
             own[model_class] = vars(model_class).get("__init__")
             stand_in = _instead(model_class.__init__, _make_model)
             stand_ins.add(stand_in)
@@ -193,16 +193,16 @@ def _descendants(parent: type[Any]) -> Iterator[type[Any]]:
 
 
 def _make_model(own: _Init, model: Any, /, *arguments: Any, **options: Any) -> None:
-    """Make a model as its config says; one within another, say a teacher, is a part of that, and stays as it is."""
+    """Make a model as its config says. A model within another, such as a teacher, is a part of it and not changed."""
     config = _first(Config, *arguments, *options.values())
     if config is None or _making_model.get():
         own(model, *arguments, **options)
         return
     dataset = _first(Dataset, *arguments, *options.values())
-    if trained := vars(config).pop("trained_items", None):  # of a checkpoint that is being loaded
+    if trained := vars(config).pop("trained_items", None):  # from a checkpoint that is being loaded
         trained.check(dataset)
     settings = _settings(config)
-    # Past nn.Module, which would look for a parameter of that name.
+    # Not through nn.Module, which would look for a parameter of that name.
     object.__setattr__(model, "__class__", class_of_model(type(model), config, settings))
     making = _making_model.set(True)
     try:
@@ -226,5 +226,5 @@ def _first(kind: type[Any], *arguments: Any) -> Any:
 
 
 def _settings(config: Any) -> SelfSupervision:
-    """Read the ``ssl_`` options anew: of a config that was made before, or changed since, nobody has."""
+    """Read the ``ssl_`` options again: a config may have been made before install(), or changed since."""
     return self_supervision(config.model, config.final_config_dict)

@@ -1,8 +1,8 @@
-"""Letting RecBole honour the ``ssl_`` options, and taking that back.
+"""Making RecBole honour the ``ssl_`` options, and undoing it.
 
-While installed, RecBole's classes make what heeds them (:mod:`.construction`), whoever calls these: a user, or the
-functions of ``recbole.quick_start``, which are RecBole's own lines but for what is named here. Everything is put back
-by :func:`uninstall`.
+While installed, RecBole's classes make instances that honour them (:mod:`.construction`), called by the user or by the
+functions of ``recbole.quick_start``, which are RecBole's own except for what is named here. :func:`uninstall` restores
+everything.
 """
 
 import functools
@@ -39,15 +39,15 @@ _stack: ExitStack | None = None
 
 
 def install() -> None:
-    """Let RecBole honour ``ssl_loss``, find CL4SRec, CoSeRec and DuoRec, and train without detours.
+    """Let RecBole honour ``ssl_loss``, find CL4SRec, CoSeRec and DuoRec, and train with this package's trainer.
 
-    That holds for its functions, ``run_recbole`` and the others, and for its parts, called one by one: what is made
-    of ``Config``, of a class of models and of ``Trainer`` from now on, also under names that were imported before.
-    A model that somebody's own trainer trains has the loss in joint mode. What cannot be honoured is refused.
+    This applies to its functions, such as ``run_recbole``, and to its parts, called one by one: instances of
+    ``Config``, of models and of ``Trainer`` made from now on, also under names that were imported before. A model that
+    another trainer trains has the loss in joint mode. Options that cannot be honoured are refused.
 
-    RecBole's ``run`` starts several processes (``nproc``) on CPUs too, and they are installed in as well.
+    RecBole's ``run`` starts several processes (``nproc``) on CPUs too; install() also takes effect in them.
 
-    Until :func:`uninstall`, RecBole is also patched for today's numpy, torch and pandas. Twice is as good as once.
+    Until :func:`uninstall`, RecBole is also patched for current numpy, torch and pandas. A second call has no effect.
     """
     global _stack
     if _stack is None:
@@ -57,9 +57,9 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """Put everything back that :func:`install` changed; nothing happens if it was not called.
+    """Restore everything that :func:`install` changed; without install() it has no effect.
 
-    What was made before goes on as it is. A config with an active ``ssl_loss`` refuses to make a model from now on.
+    Instances made before keep working. A config with an active ``ssl_loss`` refuses to make a model from now on.
     """
     global _stack
     if _stack is not None:
@@ -69,7 +69,7 @@ def uninstall() -> None:
 
 @contextmanager
 def installed() -> Iterator[None]:
-    """Install within a context; what was installed before stays so afterwards."""
+    """Install within a context; an earlier install() stays in effect afterwards."""
     before = _stack is not None
     install()
     try:
@@ -94,7 +94,7 @@ def _installation() -> Iterator[None]:
             (module, "get_model", _class_of_config),
             (data, "create_samplers", _parts_checked(data.create_samplers)),
             (data, "load_split_dataloaders", load_split_dataloaders),
-            # Where RecBole ends the process group at the end of a run: that is for whoever began it.
+            # RecBole destroys the process group at the end of a run; that is left to the code that initialised it.
             (module, "dist", SimpleNamespace(destroy_process_group=lambda: None)),
             (Trainer, "_save_checkpoint", save_checkpoint),
             (Interaction, "__getitem__", index_interaction),
@@ -113,7 +113,7 @@ def _installation() -> Iterator[None]:
 
 @contextmanager
 def _own_models() -> Iterator[None]:
-    """Let RecBole's look-up by name search our folder of models too."""
+    """Let RecBole's look-up by name also search our folder of models."""
     folder = str(Path(models.__file__).parent)
     sequential_models.__path__.append(folder)
     try:
@@ -129,17 +129,17 @@ def _own_models() -> Iterator[None]:
 
 
 def _logger_made(init_logger: Callable[..., None]) -> Callable[[Any], None]:
-    """Spare a caller who has set up logging the file that RecBole then opens, never writes to and never closes."""
+    """If the caller has set up logging, avoid the log file that RecBole opens, never writes to and never closes."""
     own: list[logging.Handler] = []
 
     def logger_made(config: Any) -> None:
         root = logging.getLogger()
         for handler in own:
-            if handler not in root.handlers:  # objective_function takes them out, trial by trial
+            if handler not in root.handlers:  # objective_function removes them in every trial
                 handler.close()
         if not root.handlers:
             if config["local_rank"]:
-                logging.basicConfig(level=logging.ERROR)  # the first of several processes has the log
+                logging.basicConfig(level=logging.ERROR)  # only the first of several processes writes the log
             else:
                 init_logger(config)
             own[:] = root.handlers
@@ -148,7 +148,7 @@ def _logger_made(init_logger: Callable[..., None]) -> Callable[[Any], None]:
 
 
 def _flops(get_flops: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a model be trained that scores all items at once and has no ``predict``, by which RecBole counts."""
+    """Allow training of a model without ``predict``, with which RecBole counts FLOPs: it scores all items at once."""
 
     def flops(*arguments: Any, **options: Any) -> Any:
         try:
@@ -160,23 +160,23 @@ def _flops(get_flops: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _class_of_config(_name: str) -> Callable[[Any, Any], Any]:
-    """Stand in for ``get_model``: RecBole looks the class up again by name, where the config has it already."""
+    """Replace ``get_model``: RecBole looks the class up by name although the config already has it."""
     return lambda config, dataset: config.model_class(config, dataset)
 
 
 def _run_recboles(rank: int, *arguments: Any) -> None:
-    """Stand in for RecBole's function of one of several processes."""
+    """Replace RecBole's function of one of several processes."""
     with installed():
         _stock["run_recboles"](rank, *arguments)
 
 
 def _objective_function(config_dict: Any = None, config_file_list: Any = None, saved: bool = True) -> Any:
-    """Stand in for RecBole's function of one trial, which ray calls in processes of its own."""
+    """Replace RecBole's function of one trial, which ray calls in separate processes."""
     with installed():
         return _stock["objective_function"](config_dict, config_file_list, saved)
 
 
-# RecBole's functions that begin a process, in which nothing is installed yet. Pickled, ours are found by their names.
+# RecBole's functions that begin a new process, where nothing is installed yet. Ours can be pickled by name.
 _IN_OTHER_PROCESSES: dict[str, Callable[..., Any]] = {
     "run_recboles": _run_recboles,
     "objective_function": _objective_function,
@@ -201,36 +201,36 @@ def _loading(load_data_and_model: Callable[..., Any]) -> Callable[..., Any]:
         model: type[Any] | None = None,
         data_path: str | Path | None = None,
     ) -> Any:
-        """Load what RecBole's ``load_data_and_model`` does: config, model, dataset and the three loaders.
+        """Return what RecBole's ``load_data_and_model`` does: config, model, dataset and the three loaders.
 
         Args:
             model_file: a checkpoint of a run.
-            trusted: whether the file may execute code, as one that RecBole itself has written does.
-            model: class of the model, where it is none that RecBole finds by name.
-            data_path: where the run's data are now: a folder of atomic files, or one that holds the dataset's folder.
+            trusted: whether the file may execute code, as a file written by RecBole itself does.
+            model: class of the model, if RecBole does not find it by name.
+            data_path: where the run's data are now: a folder of atomic files, or a folder that contains the dataset's.
 
         Raises:
             InputError: a file that is missing, damaged, or would execute code; a model that is not found by name; data
-                that are not there, or have other items than the model was trained on.
+                that are missing or have other items than those of the training.
         """
         state = load_run(model_file, trusted)
         if isinstance(state["config"], dict):
             state["config"] = RunConfig.restored(state["config"], model)
         find_data(state["config"], model_file, data_path)
         state["config"].trained_items = TrainedItems.of(model_file, state)
-        own = torch.load  # which unpickling a dataset or loaders that were saved calls too
+        own = torch.load  # also called to unpickle a saved dataset or saved loaders
 
         def load(file: Any, *arguments: Any, **options: Any) -> Any:
             return state if file == str(model_file) else own(file, *arguments, **options)
 
-        # RecBole's own lines read the file themselves, with torch.load.
+        # RecBole's own code reads the file itself, with torch.load.
         with temporary_attribute(torch, "load", load):
             try:
                 return load_data_and_model(str(model_file))
             except RuntimeError as error:
                 if "loading state_dict" not in str(error):
                     raise
-                # Of the same items, so that it is the users or the features that are others.
+                # The items are the same, so users or features differ.
                 reason = str(error).splitlines()[-1].strip()
                 raise InputError(f"checkpoint: the weights in {model_file} do not fit these data: {reason}") from None
 
@@ -249,7 +249,7 @@ def _run_here_or_there(run: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _RandomState(np.random.RandomState):
-    """numpy's old source of random numbers with the one method that today's hyperopt asks of the new."""
+    """numpy's old source of random numbers with the one method of the new one that current hyperopt uses."""
 
     def integers(self, *arguments: Any, **options: Any) -> Any:
         """Draw integers, as ``Generator.integers`` does."""

@@ -1,4 +1,4 @@
-"""A run of a RecBole model that keeps the rank of every test row's target, and says what it cost."""
+"""A run of a RecBole model that returns the rank of every test row's target, and its cost."""
 
 import hashlib
 import statistics
@@ -33,9 +33,9 @@ class EvaluatedRows:
     Attributes:
         users: int64 (R,), RecBole's user ids.
         lengths: int64 (R,), interactions of the user before the target.
-        counts: int64 (R,), how often the target occurs in the training histories.
-        n_training_users: how many users are trained on.
-        n_items: how many items are ranked.
+        counts: int64 (R,), number of occurrences of the target in the training histories.
+        n_training_users: number of users in training.
+        n_items: number of ranked items.
         fingerprint: a hash of the training histories, the test rows and the item tokens.
     """
 
@@ -52,15 +52,15 @@ class MeasuredRun:
     """The result of a run.
 
     Attributes:
-        valid_score: the best value of ``valid_metric``, which chooses the epoch.
+        valid_score: the best value of ``valid_metric``, by which the epoch is chosen.
         test: RecBole's metrics on the test rows at that epoch.
-        ranks: int32 (R,), the rank of each target among all items, from 1; ties count against the target. Rows stand
-            in order of user, input length and item.
-        epochs: epochs trained.
+        ranks: int32 (R,), the rank of each target among all items, from 1; ties count against the target. Rows are in
+            order of user, input length and item.
+        epochs: number of trained epochs.
         best_epoch: the chosen epoch, from 1.
         seconds_per_epoch: median over epochs, of training alone.
-        seconds_to_best: until the chosen epoch was validated: the stages before and all validation are included.
-        seconds: of the whole run, loading included.
+        seconds_to_best: until the chosen epoch was validated, including the stages before and all validation.
+        seconds: of the whole run, including loading.
     """
 
     valid_score: float
@@ -92,7 +92,7 @@ def evaluated_rows(model: str, dataset: str, options: Mapping[str, Any], share: 
 
 
 def device_of_run(model: str, dataset: str, options: Mapping[str, Any]) -> torch.device:
-    """Tell where :func:`measured_run` trains; arguments and errors as there."""
+    """Return the device of :func:`measured_run`; arguments and errors as there."""
     with _run_config(model, dataset, options) as config:
         return torch.device(config["device"])
 
@@ -100,14 +100,14 @@ def device_of_run(model: str, dataset: str, options: Mapping[str, Any]) -> torch
 def measured_run(model: str, dataset: str, options: Mapping[str, Any], share: float = 1.0) -> MeasuredRun:
     """Train a sequential model as :func:`~adaptssr_plugin.recbole.run_recbole` does, and rank every test target.
 
-    Nothing is written: the checkpoint is in a folder that is removed, and there are no logs.
+    Nothing is written permanently: the checkpoint is in a folder that is removed, and there are no logs.
 
     Args:
         model: name of a sequential model of RecBole's, CL4SRec, CoSeRec or DuoRec.
         dataset: name of a dataset as RecBole knows it, or a folder of atomic files.
         options: RecBole's and the ``ssl_`` options. The command line is not read.
-        share: in (0, 1], of the users that are trained on and validated with: the first of one random order, so that
-            a smaller share is part of a larger one. All users are tested on.
+        share: in (0, 1], of the users for training and validation: the first ones of one random order, so that a
+            smaller share is part of a larger one. All users are tested.
 
     Raises:
         InputError: as ``run_recbole``; or a model that is not sequential, a split without validation or test rows,
@@ -121,7 +121,7 @@ def measured_run(model: str, dataset: str, options: Mapping[str, Any], share: fl
         init_seed(config["seed"], config["reproducibility"])
         network = config.model_class(config, train._dataset).to(config["device"])
         trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, network)
-        validated: list[tuple[int, float, float]] = []  # epoch, seconds since the beginning, score
+        validated: list[tuple[int, float, float]] = []  # epoch, seconds since the start, score
         epoch_seconds: list[float] = []
         own_epoch = trainer._train_epoch
 
@@ -139,7 +139,7 @@ def measured_run(model: str, dataset: str, options: Mapping[str, Any], share: fl
         with temporary_attribute(trainer, "_train_epoch", train_epoch):
             valid_score, _ = trainer.fit(train, valid, verbose=False, saved=True, callback_fn=note)
         result, ranks = _evaluate(config, trainer, test)
-    best = max(validated, key=lambda one: one[2])  # the first of equals, as RecBole's
+    best = max(validated, key=lambda one: one[2])  # the first of equal ones, as in RecBole
     epochs = validated[-1][0]
     return MeasuredRun(
         valid_score=float(valid_score),
@@ -147,7 +147,7 @@ def measured_run(model: str, dataset: str, options: Mapping[str, Any], share: fl
         ranks=ranks,
         epochs=epochs,
         best_epoch=best[0],
-        seconds_per_epoch=statistics.median(epoch_seconds[-epochs:]),  # those before are a warm-up
+        seconds_per_epoch=statistics.median(epoch_seconds[-epochs:]),  # earlier ones belong to a warm-up
         seconds_to_best=best[1],
         seconds=time.perf_counter() - started,
     )
@@ -155,7 +155,7 @@ def measured_run(model: str, dataset: str, options: Mapping[str, Any], share: fl
 
 @contextmanager
 def _run_config(model: str, dataset: str, options: Mapping[str, Any]) -> Iterator[Any]:
-    """Stand in for the beginning of RecBole's quick start: its config, nothing written, the command line left alone."""
+    """Replace the beginning of RecBole's quick start: its config, without writing files or reading the command line."""
     with (
         TemporaryDirectory() as folder,
         installed(),
@@ -170,7 +170,7 @@ def _run_config(model: str, dataset: str, options: Mapping[str, Any]) -> Iterato
 
 
 def _loaders(config: Any, share: float) -> tuple[tuple[Any, Any, Any], np.ndarray]:
-    """Make RecBole's loaders of a share of the training users, and count what is before each test row's target."""
+    """Make RecBole's loaders of a share of the training users; count the interactions before each test row's target."""
     try:
         dataset = create_dataset(config)
         parts = dataset.build()
@@ -234,7 +234,7 @@ def _evaluate(config: Any, trainer: Any, test: Any) -> tuple[Mapping[str, float]
 
 
 def _sort_keys(config: Any, rows: Any) -> list[np.ndarray]:
-    """Give user, input length and target of rows, by which they are put into one order."""
+    """Return user, input length and target of rows, the keys of their order."""
     return [_numbers(rows, config[name]) for name in ("USER_ID_FIELD", "ITEM_LIST_LENGTH_FIELD", "ITEM_ID_FIELD")]
 
 

@@ -1,4 +1,4 @@
-"""``run_recbole`` and ``load_data_and_model`` with the ``ssl_`` options, in RecBole's own signatures."""
+"""``run_recbole`` and ``load_data_and_model`` with the ``ssl_`` options and RecBole's own signatures."""
 
 import importlib
 import logging
@@ -24,21 +24,21 @@ def run_recbole(
 ) -> dict[str, Any]:
     """Train and test a model by RecBole's own ``run_recbole``, with the ``ssl_`` options honoured.
 
-    Options come, later ones first, from the command line (``--key=value``), ``config_dict`` and the yaml files. The
-    process is left as it was, but for the state of its random numbers, which RecBole seeds: ``config_dict``, numpy,
-    warnings filters, autograd's modes, cuDNN's switches, CUDA_VISIBLE_DEVICES, the root logger, the standard streams.
+    Options come, later ones first, from the command line (``--key=value``), ``config_dict`` and the YAML files.
+    RecBole seeds the process's random numbers. Everything else is restored: ``config_dict``, numpy, warnings filters,
+    autograd's modes, cuDNN's switches, CUDA_VISIBLE_DEVICES, the root logger, the standard streams.
 
-    Where torch's default process group has several processes, all of them call this, alike, and train one model: they
-    share every batch out among themselves, ``ssl_loss`` compares the rows of all, and the first one writes and speaks.
+    If torch's default process group has several processes, all of them call this with the same arguments and train one
+    model: they share every batch, ``ssl_loss`` compares the rows of all, and the first one prints and writes files.
     Each gets the result.
 
     Args:
         model: name of a RecBole model, CL4SRec, CoSeRec or DuoRec; or a class.
         dataset: name of a dataset as RecBole knows it, or a folder of atomic files.
-        config_file_list: yaml files, later ones before earlier ones.
+        config_file_list: YAML files; later ones override earlier ones.
         config_dict: options.
-        saved: whether to write checkpoints, and test the best of them.
-        queue: where the result is put besides, for a parent process.
+        saved: whether to write checkpoints, and test the best one.
+        queue: where the result is also put, for a parent process.
 
     Returns:
         RecBole's: ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result``, ``test_result``.
@@ -47,7 +47,7 @@ def run_recbole(
         InputError: an unknown model, a model that cannot have a self-supervised loss, an unknown ``ssl_`` option or
             a value outside its range, an unreadable file.
         TrainingDivergedError: a loss that is not a number.
-        ProcessLostError: another one of several processes ended, or no longer answers.
+        ProcessLostError: another process ended or no longer answers.
     """
     with installed(), process_kept(), Processes(together=True).none_lost(GO_ON_BY_RESUME):
         result: dict[str, Any] = _quick_start().run_recbole(
@@ -68,17 +68,17 @@ def load_data_and_model(
 
     Args:
         model_file: the checkpoint.
-        trusted: whether the file may execute code, as one that RecBole itself has written does.
-        model: class of the model, where it is none that RecBole finds by name.
-        data_path: where the data of the run are now: a folder of atomic files, or RecBole's ``data_path``, which holds
-            the dataset's folder. None: where the run had them.
+        trusted: whether the file may execute code, as a file written by RecBole itself does.
+        model: class of the model, if RecBole does not find it by name.
+        data_path: where the data of the run are now: a folder of atomic files, or RecBole's ``data_path``, which
+            contains the dataset's folder. None: where they were in the run.
 
     Returns:
         config, model, dataset, and the loaders of training, validation and test.
 
     Raises:
         InputError: a file that is missing, damaged, or would execute code; a model that is not found by name; data
-            that are not there, or have other items than the model was trained on.
+            that are missing or have other items than those of the training.
     """
     with installed(), process_kept():
         return _quick_start().load_data_and_model(model_file, trusted, model, data_path)
@@ -90,10 +90,10 @@ def _quick_start() -> Any:
 
 @contextmanager
 def process_kept() -> Iterator[None]:
-    """Put back what RecBole's ``init_logger`` and ``init_seed`` change of the process.
+    """Restore what RecBole's ``init_logger`` and ``init_seed`` change in the process.
 
-    Taken out again, and closed: the handlers that the root logger gets. Put back: the standard streams, which
-    colorama wraps (utils/logger.py:84), and cuDNN's switches (utils/utils.py:188).
+    Handlers added to the root logger are removed and closed. The standard streams, which colorama wraps
+    (utils/logger.py:84), and cuDNN's switches (utils/utils.py:188) are restored.
     """
     root, cudnn = logging.getLogger(), torch.backends.cudnn
     before, level = list(root.handlers), root.level

@@ -1,4 +1,4 @@
-"""RecBole's ``run``, which starts the processes of a run itself: ours in its place, since its own lack our patches."""
+"""RecBole's ``run``, which starts the processes of a run. Ours replaces it: RecBole's processes lack our patches."""
 
 import importlib
 import os
@@ -11,7 +11,7 @@ from ...training.processes import GO_ON_BY_RESUME, process_group
 
 
 class Group(NamedTuple):
-    """The processes of a run, and which of them are on this machine; what RecBole's ``run`` takes."""
+    """The processes of a run, and which of them are on this machine; the arguments of RecBole's ``run``."""
 
     nproc: int
     world_size: int
@@ -37,22 +37,22 @@ def run_in_processes(
 
     Args:
         run: RecBole's own, for one process.
-        model: as of all others of RecBole's own.
+        model: this and all following arguments as RecBole's.
         dataset: a name or a folder.
-        config_file_list: yaml files.
+        config_file_list: YAML files.
         config_dict: options.
         saved: whether to write checkpoints.
         nproc: processes on this machine.
-        world_size: processes on all machines; -1: on this one alone.
-        ip: of the machine of the first one.
-        port: that is free there.
-        group_offset: how many processes other machines have before this one's.
+        world_size: processes on all machines; -1: only this machine.
+        ip: of the first process's machine.
+        port: a free port there.
+        group_offset: the number of processes on the machines before this one.
 
     Returns:
         The first process's result.
 
     Raises:
-        InputError: what the user can put right, of the first process that says so.
+        InputError: a user's mistake, from the first process that reports one.
         TrainingDivergedError: a loss that is not a number.
         ProcessLostError: a process was killed, or one on another machine ended.
         ProcessRaisedException: torch's, for anything else that a process raised, with the traceback.
@@ -71,7 +71,7 @@ def run_in_processes(
 
 
 def _checked(group: Group) -> Group:
-    """Give the group with the number of all processes filled in; InputError for one that cannot be."""
+    """Return the group with the number of all processes filled in; InputError for an impossible one."""
     check_count("nproc", group.nproc)
     if group.world_size <= 0:
         group = group._replace(world_size=group.nproc)
@@ -88,10 +88,10 @@ def _checked(group: Group) -> Group:
 
 
 def _in_process(group: Group, call: dict[str, Any]) -> Any:
-    """Be one of the processes of all machines, which find one another at the address that RecBole's ``run`` was given.
+    """Run as one of the processes of all machines, which connect at the address given to RecBole's ``run``.
 
-    Each machine has an agent of its own: torchrun's would be told how many machines there are, and not how many
-    processes are on others.
+    Each machine has a separate agent: torchrun's own would need the number of machines, not the number of processes
+    on the others.
     """
     os.environ |= {
         "RANK": str(group.group_offset + int(os.environ["LOCAL_RANK"])),
@@ -100,6 +100,6 @@ def _in_process(group: Group, call: dict[str, Any]) -> Any:
         "MASTER_PORT": group.port,
         "TORCHELASTIC_USE_AGENT_STORE": "False",
     }
-    run_recbole = importlib.import_module(f"{__package__}.run").run_recbole  # whose file imports this one
+    run_recbole = importlib.import_module(f"{__package__}.run").run_recbole  # that file imports this one
     with process_group():
         return run_recbole(**call)

@@ -1,9 +1,9 @@
-"""RecBole's sequential models as encoders of user vectors, without a line written for any one of them but BERT4Rec.
+"""RecBole's sequential models as encoders of user vectors; only BERT4Rec needs code of its own.
 
-What a model needs for it: a ``forward`` that takes the item sequence, and its length or not, and gives a vector
-``(B, d)``. Arguments are bound by name. While a sequence is encoded for a self-supervised loss, hooks on the model's
-item embedding give [MASK] a learned vector and, where the model has no active dropout, drop out item vectors;
-whatever else the model computes is its own.
+A model needs a ``forward`` that takes the item sequence, with or without its length, and returns a vector ``(B, d)``.
+Arguments are bound by name. While a sequence is encoded for a self-supervised loss, hooks on the model's item embedding
+give [MASK] a learned vector and, if the model has no active dropout, apply dropout to item vectors. Everything else is
+computed by the model itself.
 """
 
 import inspect
@@ -24,14 +24,14 @@ from ...seeding import stream_generator
 SEQUENCE = ("item_seq", "seq_item")
 LENGTH = ("item_seq_len", "seq_item_len")
 _USER = ("user",)
-_MASK_STD = 0.02  # as every embedding of AdaptSSR's code
+_MASK_STD = 0.02  # as all embeddings in AdaptSSR's code
 PROBED_ROWS = 8
 _GROUP_COST = 256  # padded positions on a CPU that take as long as another pass through a backbone
-_SAME = 1e-4  # relative; float32's rounding in a backbone of a few layers stays a hundred times below
+_SAME = 1e-4  # relative; float32's rounding in a backbone of a few layers is a hundred times smaller
 
 
 def refusal(model_class: type[Any]) -> str | None:
-    """Say in a few words why a model cannot be given a self-supervised loss; None if nothing speaks against it."""
+    """Say in a few words why a model cannot have a self-supervised loss; None if it can."""
     if getattr(model_class, "type", None) != ModelType.SEQUENTIAL:
         return "it is no sequential model, so that it has no behaviour sequence to make views of"
     if hasattr(model_class, "pretrain"):
@@ -56,15 +56,15 @@ class BackboneEncoder(nn.Module):
     """A RecBole model as the encoder of a self-supervised loss.
 
     Args:
-        backbone: the model. Its weights are the encoder's, and the other way round.
+        backbone: the model. The encoder shares its weights.
         n_items: items, the padding id 0 included; the id ``n_items`` marks a masked position.
-        mask: the learned vector of [MASK], ``(d,)``; None where the backbone has a row of its own for it, or no view
-            holds any.
-        dropout: probability with which item vectors are dropped out if the backbone has no active dropout.
+        mask: the learned vector of [MASK], ``(d,)``; None if the backbone's table has a row for it, or if views never
+            contain it.
+        dropout: probability of dropout on item vectors, used if the backbone has no active dropout.
 
     Attributes:
         drops_out: whether the backbone's own dropout is active; None before :meth:`probe`.
-        ignores_padding: whether a row is encoded the same without the padding behind it; None before :meth:`probe`.
+        ignores_padding: whether the encoding of a row does not depend on padding; None before :meth:`probe`.
     """
 
     def __init__(self, backbone: nn.Module, n_items: int, mask: nn.Parameter | None, dropout: float) -> None:
@@ -81,13 +81,13 @@ class BackboneEncoder(nn.Module):
         """Encode sequences, int64 ``(B, L)`` and ``(B,)``, as user vectors ``(B, d)``.
 
         Raises:
-            InputError: at the first call, for a backbone that gives something else than a vector.
+            InputError: at the first call, for a backbone that does not return a vector.
         """
         if self.ignores_padding is None:
             self.probe(item_seq[:PROBED_ROWS], item_seq_len[:PROBED_ROWS])
         if not len(
             item_seq
-        ):  # one process's part of a batch, for which not every backbone has a forward; a graph it needs
+        ):  # one process's empty part of a batch: not every backbone has a forward for it, but it needs a graph
             return self(item_seq.new_ones(2, 1), item_seq_len.new_ones(2))[:0]  # type: ignore[no-any-return]
         with self._hooks():
             if not self.ignores_padding:
@@ -97,7 +97,7 @@ class BackboneEncoder(nn.Module):
             return restore_order(parts, groups)
 
     def _full_width(self, item_seq: Tensor) -> Tensor:
-        """Pad rows to the width that the backbone knows from its own data."""
+        """Pad rows to the width of the backbone's own data."""
         missing = int(getattr(self.backbone, "max_seq_length", 0)) - item_seq.shape[1]
         return F.pad(item_seq, (0, missing)) if missing > 0 else item_seq
 
@@ -109,14 +109,14 @@ class BackboneEncoder(nn.Module):
         return vectors
 
     def _forward(self, *arguments: Tensor, **named: Tensor) -> Tensor:
-        """Call the backbone's own ``forward``, and not the one by groups that ``faster_layers`` puts around it."""
+        """Call the backbone's own ``forward``, not the grouped one that ``faster_layers`` puts around it."""
         output: Tensor = inspect.unwrap(type(self.backbone).forward)(self.backbone, *arguments, **named)
         return output
 
     def _at_appended_mask(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
-        """BERT4Rec's user vector: its output at a [MASK] behind the newest item, as in its own prediction.
+        """BERT4Rec's user vector: its output at a [MASK] after the newest item, as in its own prediction.
 
-        The same as its ``reconstruct_test_data``, which goes through the rows in Python.
+        The same as its ``reconstruct_test_data``, which loops over the rows in Python.
         """
         appended = F.pad(item_seq, (0, 1)).scatter(1, item_seq_len[:, None], self.n_items)[:, 1:]
         hidden: Tensor = self._forward(appended)  # (B, L, d)
@@ -158,27 +158,27 @@ class BackboneEncoder(nn.Module):
             yield
 
     def _knows_items_alone(self, module: nn.Module) -> bool:
-        """Whether a module looks something up by item (features, entities) and has nothing under [MASK]'s id."""
+        """Whether a module looks something up by item (features, entities) and has no row for [MASK]'s id."""
         if isinstance(module, nn.Embedding):
             return module.num_embeddings <= self.n_items
         return isinstance(module, ContextSeqEmbAbstractLayer)
 
-    # --- what the backbone does, found out by trying -----------------------------------------------------------------
+    # --- properties of the backbone, found by trying -----------------------------------------------------------------
 
     @torch.no_grad()
     def probe(self, item_seq: Tensor, item_seq_len: Tensor) -> None:
-        """Try the backbone on a few rows: does it give vectors, drop anything out, and mind how far rows are padded?
+        """Try the backbone on a few rows: does it return vectors, apply dropout, and depend on padding?
 
-        Leaves modes, buffers and torch's random numbers as they were.
+        Restores modes, buffers and torch's random numbers.
 
         Args:
             item_seq: int64 ``(B, L)``.
             item_seq_len: int64 ``(B,)``.
 
         Raises:
-            InputError: for a backbone that gives something else than a vector.
+            InputError: for a backbone that does not return a vector.
         """
-        # Plain items: a backbone that is refused below may make anything of an id that it does not know.
+        # Plain items only: a backbone that is refused below may fail in any way on an unknown id.
         item_seq = self._full_width(item_seq.masked_fill(item_seq == self.n_items, 1))
         with untouched(self.backbone, item_seq.device):
             self.backbone.train()
@@ -198,7 +198,7 @@ class BackboneEncoder(nn.Module):
             ValueError,
             TypeError,
             LookupError,
-        ) as error:  # what a forward of the backbone's may raise
+        ) as error:  # anything the backbone's forward may raise
             why = " ".join(str(error).split())
             raise InputError(
                 f"ssl_loss: {type(self.backbone).__name__} cannot have one: its forward fails on these data: {why}"
@@ -219,7 +219,7 @@ class BackboneEncoder(nn.Module):
 
 @contextmanager
 def untouched(backbone: nn.Module, device: torch.device) -> Iterator[None]:
-    """Leave modes, buffers and torch's random numbers as they were before this context."""
+    """Restore modes, buffers and torch's random numbers after this context."""
     training = {module: module.training for module in backbone.modules()}
     buffers = {name: buffer.clone() for name, buffer in backbone.named_buffers()}
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -235,9 +235,9 @@ def untouched(backbone: nn.Module, device: torch.device) -> Iterator[None]:
 def ignores_padding(
     backbone: nn.Module, encode: Callable[[Tensor, Tensor, Tensor], Tensor], item_seq: Tensor, item_seq_len: Tensor
 ) -> bool:
-    """Try whether rows of half the width are encoded alike with padding behind them and without, and one by one.
+    """Try whether rows of half the width have equal encodings with and without padding, and one by one.
 
-    Not so where a batch norm takes the mean over all rows and positions.
+    Not so if a batch norm averages over all rows and positions.
 
     Args:
         backbone: in evaluation mode.
@@ -255,16 +255,16 @@ def ignores_padding(
     padded = encode(short, lengths, rows)
     try:
         trimmed = torch.cat([encode(short[row, :width], lengths[row], rows[row]) for row in rows[:, None]])
-    except (RuntimeError, IndexError, ValueError):  # a width that is built into the model
+    except (RuntimeError, IndexError, ValueError):  # the model has a fixed width
         return False
-    # Relative to each vector: some backbones begin with vectors near 0.
+    # Relative to each vector: the vectors of some backbones are near 0 at first.
     if trimmed.shape != padded.shape:
         return False
     return bool(((trimmed - padded).norm(dim=1) <= _SAME * padded.norm(dim=1)).all())
 
 
 def backbone_groups(item_seq_len: Tensor) -> list[LengthGroup]:
-    """Cut a batch into few groups of similar length: each goes through the whole backbone, small operations and all."""
+    """Cut a batch into few groups of similar length: each passes through the whole backbone, small operations too."""
     if item_seq_len.device.type == "cpu":
         return priced_groups(item_seq_len, _GROUP_COST)
     return list(length_groups(item_seq_len, max(1, min(4, len(item_seq_len) // 256))))
@@ -282,7 +282,7 @@ def item_embedding(backbone: nn.Module, n_items: int, option: str = "ssl_loss") 
     """Find the item embedding of a RecBole model, which an option needs.
 
     Raises:
-        InputError: there is none, or several and none is called ``item_embedding``.
+        InputError: it has none, or several of which none is called ``item_embedding``.
     """
     tables = {
         name: module
@@ -300,7 +300,7 @@ def item_embedding(backbone: nn.Module, n_items: int, option: str = "ssl_loss") 
 
 
 def mask_vector(backbone: nn.Module, n_items: int, seed: int) -> nn.Parameter | None:
-    """Make a backbone's [MASK] vector from its own random stream; None where its item table has a row for it."""
+    """Make a backbone's [MASK] vector from a separate random stream; None if its item table has a row for it."""
     table = item_embedding(backbone, n_items)
     if table.num_embeddings > n_items:
         return None

@@ -1,4 +1,4 @@
-"""Checkpoints of RecBole runs: they load without executing anything, and say what they are."""
+"""Checkpoints of RecBole runs: they load without executing code and identify their run."""
 
 import random
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from .backbones import item_embedding
 from .config import plain
 from .data import tokens_in
 
-# What a user can say of a file that RecBole itself wrote, which may execute code.
+# What a user can do about a file written by RecBole itself, which may execute code.
 _TRUSTED = (
     "; if you made it yourself with RecBole alone, say so: trusted_files=True among the options, trusted=True to "
     "load_data_and_model"
@@ -41,7 +41,7 @@ def run_state(trainer: Any, epoch: int) -> dict[str, Any]:
 
 
 def save_checkpoint(trainer: Any, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
-    """Stand in for RecBole's ``Trainer._save_checkpoint``, whose files need ``weights_only=False`` (trainer.py:308)."""
+    """Replace RecBole's ``Trainer._save_checkpoint``, whose files need ``weights_only=False`` (trainer.py:308)."""
     path = Path(kwargs.pop("saved_model_file", trainer.saved_model_file))
     extra = trainer.more_state() if hasattr(trainer, "more_state") else {}
     write_checkpoint(path, run_state(trainer, epoch) | extra)
@@ -54,7 +54,7 @@ def load_run(path: str | Path, trusted: bool = False) -> dict[str, Any]:
 
     Args:
         path: the file.
-        trusted: whether the file may execute code, as one that RecBole itself has written does.
+        trusted: whether the file may execute code, as a file written by RecBole itself does.
 
     Raises:
         InputError: a file that is missing, damaged, or would execute code.
@@ -103,7 +103,7 @@ def random_states(generators: dict[str, torch.Generator]) -> dict[str, Any]:
 
 
 def restore_random_states(states: dict[str, Any], generators: dict[str, torch.Generator]) -> None:
-    """Put the states back that :func:`random_states` collected."""
+    """Restore the states that :func:`random_states` collected."""
     torch.set_rng_state(states["torch"].cpu())
     if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
@@ -121,13 +121,13 @@ def restore_random_states(states: dict[str, Any], generators: dict[str, torch.Ge
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What came of loading weights into a model.
+    """The result of loading weights into a model.
 
     Attributes:
-        loaded: tensors of the model that were overwritten, tables over items at least in part.
+        loaded: tensors of the model that were overwritten; tables over items perhaps only in part.
         skipped: tensors of the file that were not used, each with the reason.
         missing: tensors of the model that kept their initialisation.
-        items: the items whose rows were taken, where the file is of other items; None where tables were taken whole.
+        items: the items whose rows were copied, if the file has other items; None if tables were copied whole.
     """
 
     loaded: tuple[str, ...]
@@ -144,13 +144,13 @@ class LoadReport:
 
 
 def load_pretrained_weights(model: nn.Module, path: str | Path, dataset: Any, trusted: bool = False) -> LoadReport:
-    """Overwrite every tensor of a model that a file has under the same name and in the same shape.
+    """Overwrite every tensor of a model for which a file has one of the same name and shape.
 
-    Where the file is of other items, tables over items (of as many rows as there are items, or one more, of [MASK])
-    take the rows of the items that both have, by token; the other rows stay as they are. A checkpoint without tokens
-    of its items, as of RecBole alone, gives its tables only if it numbers the same items in the same way, where it
-    says so; a ``.safetensors`` file says nothing of items, and shapes alone count. Of a model of ``adaptssr pretrain``,
-    whose encoder has another architecture, the item table is taken.
+    If the file has other items, the rows of common items, matched by token, are copied into tables over items (tables
+    with one row per item, or one more for [MASK]); the other rows stay. A checkpoint without item tokens, such as
+    RecBole's own, provides its tables only if it numbers the same items in the same way, if it says so at all. A
+    ``.safetensors`` file says nothing about items, so only shapes count. From a model of ``adaptssr pretrain``, whose
+    encoder has another architecture, only the item table is taken.
 
     Args:
         model: a RecBole model.
@@ -159,7 +159,7 @@ def load_pretrained_weights(model: nn.Module, path: str | Path, dataset: Any, tr
         trusted: whether the file may execute code.
 
     Raises:
-        InputError: nothing can be read, nothing fits, or no item is in both.
+        InputError: an unreadable file, no tensor that fits, or no common item.
     """
     path = Path(path)
     there: list[str] | None = None
@@ -212,7 +212,7 @@ def _overwrite(
 
 
 def _over_items(tensor: Tensor, n_items: int) -> bool:
-    """Tell whether a tensor has a row for every item, or also one of [MASK], or a column for every item."""
+    """Tell whether a tensor has a row for every item, perhaps one more for [MASK], or a column for every item."""
     return bool(tensor.dim()) and (tensor.shape[0] - n_items in (0, 1) or n_items in tensor.shape[1:])
 
 

@@ -1,4 +1,4 @@
-"""What RecBole would only trip over once it trains or evaluates, refused before it begins."""
+"""Errors that RecBole would only hit during training or evaluation, refused before it begins."""
 
 import math
 import re
@@ -15,7 +15,7 @@ from recbole.utils import EvaluatorType, ModelType
 
 from ...errors import InputError, check_count
 
-# What RecBole fills in where eval_args leaves it out (config/configurator.py:441).
+# What RecBole fills in for missing parts of eval_args (config/configurator.py:441).
 _EVAL_ARGS: dict[str, Any] = {
     "split": {"RS": [0.8, 0.1, 0.1]},
     "order": "RO",
@@ -24,7 +24,7 @@ _EVAL_ARGS: dict[str, Any] = {
 }
 _SPLITS = "{'RS': [0.8, 0.1, 0.1]}, {'TS': [0.8, 0.1, 0.1]} or {'LS': 'valid_and_test', 'valid_only' or 'test_only'}"
 _LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")
-# With 0 or less RecBole trains for no epoch, never validates, and stops at the first epoch that is no better.
+# With 0 or less RecBole trains for no epoch, never validates, or stops at the first epoch without improvement.
 _INTEGERS = ("epochs", "eval_step", "stopping_step")
 _COUNTS = {
     "train_batch_size": 1,
@@ -39,17 +39,18 @@ _COUNTS = {
 
 
 def settle_options(final: dict[str, Any], given: Mapping[str, Any], model_class: type[Any]) -> None:
-    """Choose the metric of validation where the user gives none, and check what RecBole does not.
+    """Choose the validation metric if the user gives none, and check what RecBole does not.
 
-    RecBole's own is MRR@10, or AUC for models of labels. Where that is not computed, the first of ``metrics`` stands
-    in for MRR, and the first of ``topk`` for 10.
+    RecBole's own is MRR@10, or AUC for models of labels. If that is not computed, the first of ``metrics`` replaces
+    MRR, and the first of ``topk`` replaces 10.
 
     Args:
-        final: RecBole's options, the defaults among them; ``valid_metric`` is set.
-        given: those that the user gave.
+        final: RecBole's options, including defaults; ``valid_metric`` is set.
+        given: the options that the user gave.
         model_class: of the model.
 
     Raises:
+        InputError: an option with which a run could not finish training or evaluation.
         InputError: an option with which a run could not train or evaluate to its end.
     """
     _check_numbers(final)
@@ -80,13 +81,13 @@ def _check_numbers(final: Mapping[str, Any]) -> None:
     for name, least in _COUNTS.items():
         if name != "loss_decimal_place" or final[name] is not None:
             check_count(name, final[name], least)
-    tail = final.get("tail_ratio")  # in its place TailPercentage takes 0.1 where it is None, and where it is 0 or less
+    tail = final.get("tail_ratio")  # for None, and for 0 or less, TailPercentage uses 0.1
     if tail is not None and not (isinstance(tail, int | float) and tail > 0):
         raise InputError(f"tail_ratio: expected a positive number, got {tail!r}")
 
 
 def _checked_metrics(asked: Any) -> list[str]:
-    """Give the metrics that are asked for, as the user spells them."""
+    """Return the requested metrics, as the user spells them."""
     metrics = [asked] if isinstance(asked, str) else asked
     known = isinstance(metrics, list | tuple | set) and all(
         isinstance(metric, str) and metric.lower() in metric_types for metric in metrics
@@ -110,7 +111,7 @@ def _checked_topk(asked: Any) -> list[int]:
 
 
 def _takes_k(metric: str) -> bool:
-    """Tell whether a metric is of the first k items of a ranking."""
+    """Tell whether a metric depends on the first k items of a ranking."""
     return not {"rec.topk", "rec.items"}.isdisjoint(metric_information[metric.lower()])
 
 
@@ -123,7 +124,7 @@ def _settle_valid_metric(
         final["valid_metric"] = _default_valid_metric(final["valid_metric"], metrics, topk)
     asked = final["valid_metric"]
     name = asked.partition("@")[0].lower() if isinstance(asked, str) else ""
-    # A metric that a user has added to RecBole's may name its values otherwise.
+    # A metric that a user has added to RecBole's may use other names for its values.
     added = {metric.lower() for metric in metrics if not metrics_dict[metric.lower()].__module__.startswith("recbole.")}
     if name not in added and str(asked).lower() not in [metric.lower() for metric in computed]:
         raise InputError(
@@ -170,7 +171,7 @@ def _check_split(split: Any) -> None:
     kind, how = next(iter(split.items())) if isinstance(split, dict) and len(split) == 1 else ("", ())
     known = kind == "LS" and how in ("valid_and_test", "valid_only", "test_only")
     if kind in ("RS", "TS") and isinstance(how, list) and len(how) == 3 and all(map(_is_share, how)):
-        # By TS, RecBole divides by what the test leaves (data/dataset/dataset.py:1777).
+        # For TS, RecBole divides by what the test part leaves (data/dataset/dataset.py:1777).
         known = sum(how) > 0 and (kind == "RS" or how[2] < sum(how))
     if not known:
         raise InputError(f"eval_args: expected a split such as {_SPLITS}, got {split!r}")
@@ -181,7 +182,7 @@ def _is_share(value: Any) -> bool:
 
 
 def _modes(given: Any) -> dict[str, str]:
-    """Give the modes of validation and test as RecBole completes them (config/configurator.py:455)."""
+    """Return the modes of validation and test as RecBole completes them (config/configurator.py:455)."""
     modes = {"valid": given, "test": given} if isinstance(given, str) else given
     known = isinstance(modes, dict) and bool(modes) and set(modes) <= {"valid", "test"}
     if not known or not all(_is_mode(mode) for mode in modes.values()):
@@ -204,7 +205,7 @@ def _check_modes(modes: Mapping[str, str], metrics: Sequence[str], model_class: 
         raise InputError(
             f"eval_args: expected a mode {possible}, uniN or popN for {', '.join(metrics)}, got {impossible}"
         )
-    if modes["valid"] == "labeled" != modes["test"]:  # NegSampleEvalDataLoader would take both for the test's
+    if modes["valid"] == "labeled" != modes["test"]:  # NegSampleEvalDataLoader would use the test's mode for both
         raise InputError(f"eval_args: expected the mode labeled for test as for valid, got {modes['test']}")
     if getattr(model_class, "type", None) == ModelType.DECISIONTREE:
         return
@@ -223,7 +224,7 @@ def _check_modes(modes: Mapping[str, str], metrics: Sequence[str], model_class: 
 
 def _check_optimiser(final: Mapping[str, Any], model_class: type[Any]) -> None:
     learner, clip = final["learner"], final.get("clip_grad_norm")
-    if str(learner).lower() not in _LEARNERS:  # RecBole takes Adam, and warns
+    if str(learner).lower() not in _LEARNERS:  # RecBole would warn and use Adam
         raise InputError(f"learner: expected one of {', '.join(_LEARNERS)}, got {learner!r}")
     if str(learner).lower() == "sparse_adam" and model_class.__module__.startswith(f"{recbole.__name__}."):
         raise refused_sparse_adam(model_class)
@@ -239,7 +240,7 @@ def _check_optimiser(final: Mapping[str, Any], model_class: type[Any]) -> None:
 
 
 def refused_sparse_adam(model_class: type[Any]) -> InputError:
-    """Give the error for a model whose gradients torch's SparseAdam does not take."""
+    """Make the error for a model whose gradients torch's SparseAdam does not support."""
     return InputError(
         f"learner: expected another than sparse_adam for {model_class.__name__}, whose gradients are not sparse, "
         "got sparse_adam"
@@ -247,7 +248,7 @@ def refused_sparse_adam(model_class: type[Any]) -> InputError:
 
 
 def _check_masking(final: Mapping[str, Any], model_class: type[Any]) -> None:
-    """Check that RecBole's ``mask_itemseq`` masks an item that its loss counts: none at the first position."""
+    """Check that RecBole's ``mask_itemseq`` masks an item that counts in its loss: none at the first position does."""
     transform = final.get("transform")
     if model_class is BERT4Rec and transform not in ("mask_itemseq", "user_defined"):
         raise InputError(f"transform: expected mask_itemseq or user_defined for BERT4Rec, got {transform!r}")
@@ -274,7 +275,7 @@ def check_parts(config: Any, parts: Sequence[Any]) -> None:
         parts: the datasets for training, validation and test.
 
     Raises:
-        InputError: an option with which a run could not train or evaluate to its end.
+        InputError: an option with which a run could not finish training or evaluation.
     """
     n_rows = [len(part.inter_feat) for part in parts]
     if n_rows[0] == 0:
@@ -311,7 +312,7 @@ def _check_labels(config: Any, parts: Sequence[Any]) -> None:
             )
     elif config["valid_metric"].lower() == "auc" and modes["valid"] == "labeled" and config["eval_step"] > 0:
         labels = np.asarray(parts[1].inter_feat[label]) == 1
-        if len(labels) and labels.all() == labels.any():  # AUC is then no number, and RecBole saves no checkpoint
+        if len(labels) and labels.all() == labels.any():  # AUC is NaN then, and RecBole saves no checkpoint
             raise InputError(
                 "valid_metric: expected rows with the label 1 and others in the validation part, for AUC, got "
                 f"{labels.sum()} of {len(labels)} with it"
@@ -319,7 +320,7 @@ def _check_labels(config: Any, parts: Sequence[Any]) -> None:
 
 
 def _need_of_labels(config: Any) -> str:
-    """Say what a run needs labels of its rows for; nothing where it needs none."""
+    """Say why a run needs labels of its rows; empty if it does not."""
     if "labeled" in config["eval_args"]["mode"].values():
         return "the mode labeled of eval_args"
     if config["MODEL_TYPE"] == ModelType.CONTEXT and config["train_neg_sample_args"]["distribution"] == "none":

@@ -1,4 +1,4 @@
-"""The ``Config`` of a RecBole run that knows the ``ssl_`` options."""
+"""The ``Config`` of a RecBole run with the ``ssl_`` options."""
 
 import copy
 import enum
@@ -28,28 +28,28 @@ _ENUMS: dict[str, type[enum.Enum]] = {
     "MODEL_INPUT_TYPE": InputType,
     "eval_type": EvaluatorType,
 }
-# The options of a run beside those that begin with ssl_: their type, default and meaning.
+# The options of a run other than ssl_ ones: type, default and meaning.
 RUN_OPTIONS: dict[str, tuple[type, Any, str]] = {
     "faster_layers": (
         bool,
         None,
         "Rows in groups of similar length, cross-entropy without all scores in memory, cheaper dropout masks, fused "
-        "GELU and Adam, BERT4Rec's masking by whole batches: the same functions and distributions with other rounding "
-        "and random numbers. By default only where ssl_loss is set, so that nothing changes where it is not.",
+        "GELU and Adam, BERT4Rec's masking by whole batches: the same functions and distributions, with other rounding "
+        "and random numbers. On by default only if ssl_loss is set, so that plain RecBole runs do not change.",
     ),
     "pretrained": (str, "", "Weights to start from: a checkpoint, a .safetensors file or a folder of `pretrain`."),
-    "resume": (str, "", "Checkpoint of the same model whose training goes on."),
+    "resume": (str, "", "Checkpoint of the same model, whose training is continued."),
     "trusted_files": (bool, False, "Load checkpoints that may execute code: only files that you made yourself."),
 }
 
 
 class RunConfig(SafeConfig):
-    """RecBole's ``Config`` with all its sources (command line, ``config_dict``, yaml files) and the ``ssl_`` options.
+    """RecBole's ``Config`` with all its sources (command line, ``config_dict``, YAML files) and the ``ssl_`` options.
 
-    ``config_dict`` stays as it is. A sequential model trained by cross-entropy samples no negatives unless asked to
+    ``config_dict`` is not changed. A sequential model trained by cross-entropy samples no negatives unless asked to
     (RecBole refuses its own default there). A class that extends one of RecBole's models has that model's defaults.
-    Validation is by RecBole's metric if ``metrics`` and ``topk`` ask for it, otherwise by the first that they ask for.
-    Where torch's default process group has several processes, the run is that of all of them.
+    Validation uses RecBole's metric if ``metrics`` and ``topk`` include it, otherwise their first. If torch's default
+    process group has several processes, all of them run together.
     """
 
     ssl: SelfSupervision
@@ -69,16 +69,16 @@ class RunConfig(SafeConfig):
             share_out(self, processes)
 
     def _load_variable_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
-        """Take numbers of numpy's, as hyperopt draws them, as Python's: they end up in checkpoints."""
+        """Convert numpy numbers, which hyperopt draws, to Python's: they are saved in checkpoints."""
         options = super()._load_variable_config_dict(config_dict)
         return {name: value.item() if isinstance(value, np.generic) else value for name, value in options.items()}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the yaml loader, a class made on the fly: RecBole's ``save_dataset`` pickles the config too."""
+        """Leave out the YAML loader, a class made at run time: RecBole's ``save_dataset`` pickles the config too."""
         return {name: value for name, value in vars(self).items() if name != "yaml_loader"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Make the yaml loader anew."""
+        """Make the YAML loader again."""
         self.__dict__.update(state, yaml_loader=self._build_yaml_loader())
 
     def _get_model_and_dataset(self, model: Any, dataset: Any) -> tuple[str, type[Any], str]:
@@ -146,10 +146,10 @@ class RunConfig(SafeConfig):
 
         Args:
             saved: the options.
-            model: class of the model, where it is none that RecBole finds by name.
+            model: class of the model, if RecBole does not find it by name.
 
         Raises:
-            InputError: options that are none of a RecBole run, or a model that is not known here.
+            InputError: options that are not those of a RecBole run, or an unknown model.
         """
         try:
             config = cls.__new__(cls)
@@ -163,20 +163,20 @@ class RunConfig(SafeConfig):
             config.dataset = saved["dataset"]
             config.ssl = self_supervision(config.model, config.final_config_dict)
             config._init_device()
-            if config.dataset == "ml-100k":  # ships inside RecBole, which lay elsewhere on another machine
+            if config.dataset == "ml-100k":  # it ships with RecBole, whose folder differs from machine to machine
                 config.final_config_dict["data_path"] = str(locate("ml-100k", "")[0])
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"checkpoint: its options are not those of a RecBole run ({one_line(error)})") from None
-        # What concerned the beginning of that run.
+        # Options about the start of that run.
         config.final_config_dict.update(pretrained="", resume="", ssl_item_init="random")
         return config
 
 
 def _found(model: Any) -> tuple[str, type[Any]]:
-    """Give name and class of a model, which may be given by either.
+    """Return name and class of a model, given by either.
 
     Raises:
-        InputError: a name that RecBole's look-up does not find, or a class that is no model of RecBole's kind.
+        InputError: a name that RecBole's look-up does not find, or a class that is not a RecBole model.
     """
     found = model
     if isinstance(model, str):
@@ -184,7 +184,7 @@ def _found(model: Any) -> tuple[str, type[Any]]:
             found = get_model(model)
         except (ValueError, AttributeError):
             found = None
-        except ImportError as error:  # the look-up ends among models that need lightgbm and xgboost
+        except ImportError as error:  # the look-up also tries models that need lightgbm and xgboost
             if any(path.stem == model.lower() for path in _RECBOLE_CODE.glob("*/*.py")):
                 raise InputError(f"model: {model} cannot be imported: {one_line(error)}") from None
             found = None
@@ -197,7 +197,7 @@ def _found(model: Any) -> tuple[str, type[Any]]:
 
 
 def _needed_column(final: Mapping[str, Any]) -> str | None:
-    """Name the column that RecBole's default ``load_col`` leaves out and that it then sorts or splits by, or reads."""
+    """Return the column that RecBole's default ``load_col`` leaves out although RecBole sorts or splits by it."""
     sequential = final["MODEL_TYPE"] == ModelType.SEQUENTIAL
     if final.get("benchmark_filename") is not None:
         return history_column(final) if sequential else None
@@ -207,7 +207,7 @@ def _needed_column(final: Mapping[str, Any]) -> str | None:
 
 
 def plain(config: Any) -> dict[str, Any]:
-    """Turn the options of a config into values that load with ``weights_only=True``."""
+    """Convert the options of a config to values that load with ``weights_only=True``."""
     return {name: _plain_value(value) for name, value in config.final_config_dict.items()}
 
 
@@ -220,6 +220,6 @@ def _plain_value(value: Any) -> Any:
         return {key: _plain_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set):
         return [_plain_value(item) for item in value]
-    if isinstance(value, np.generic | np.ndarray):  # np.float64 is a float besides
+    if isinstance(value, np.generic | np.ndarray):  # before float: np.float64 is also a float
         return value.tolist()
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)

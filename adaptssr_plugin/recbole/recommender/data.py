@@ -1,4 +1,4 @@
-"""What a checkpoint of a RecBole run says of its data: where they are, and which items they have."""
+"""What a checkpoint of a RecBole run says about its data: where they are, and which items they have."""
 
 import glob
 import json
@@ -13,14 +13,14 @@ from ...errors import InputError, MissingDatasetError
 from ..compat.atomic_files import datasets_within, inter_endings
 from ..compat.training_rows import item_fingerprint, item_tokens
 
-# Options that name a file which RecBole reads in place of the atomic files.
+# Options that name a file which RecBole reads instead of the atomic files.
 _PICKLED = ("dataset_save_path", "dataloaders_save_path")
 
 
 def items_state(dataset: Any) -> dict[str, Any]:
-    """Say for a checkpoint which items a model is trained on, in the order of their ids: fingerprint and tokens.
+    """Return, for a checkpoint, the items of a model in the order of their ids: fingerprint and tokens.
 
-    The tokens are one tensor, since a list of a million strings takes seconds to load with ``weights_only=True``.
+    The tokens are one tensor: a list of a million strings takes seconds to load with ``weights_only=True``.
     """
     text = json.dumps(item_tokens(dataset), ensure_ascii=False, separators=(",", ":"))
     tokens = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
@@ -28,12 +28,12 @@ def items_state(dataset: Any) -> dict[str, Any]:
 
 
 def tokens_in(state: Mapping[str, Any], path: str | Path) -> list[str] | None:
-    """Read the tokens of a checkpoint's items, the padding first; None where it has none.
+    """Read the tokens of a checkpoint's items, the padding first; None if it has none.
 
     Raises:
-        InputError: something else in their place.
+        InputError: something that is not item tokens.
     """
-    if "item_tokens" not in state:  # RecBole's own, and ours before they had any
+    if "item_tokens" not in state:  # RecBole's own checkpoints, and ours of early versions
         return None
     try:
         tokens = json.loads(state["item_tokens"].numpy().tobytes())
@@ -45,15 +45,15 @@ def tokens_in(state: Mapping[str, Any], path: str | Path) -> list[str] | None:
 
 
 def find_data(config: Any, path: str | Path, data_path: str | Path | None) -> None:
-    """Let the config of a loaded run say where its data are.
+    """Update the config of a loaded run with the place of its data.
 
     Args:
-        config: of the run, changed in place where ``data_path`` is given.
+        config: of the run, changed in place if ``data_path`` is given.
         path: the checkpoint, for the message.
-        data_path: a folder of atomic files, or one that holds the dataset's folder; None: where the run had them.
+        data_path: a folder of atomic files, or one that contains the dataset's folder; None: the place in the run.
 
     Raises:
-        MissingDatasetError: they are not there.
+        MissingDatasetError: the data are not there.
     """
     options = config.final_config_dict
     name, parts = str(options["dataset"]), list(options.get("benchmark_filename") or [])
@@ -77,12 +77,12 @@ def find_data(config: Any, path: str | Path, data_path: str | Path | None) -> No
         )
     folder, config.dataset = (exact + renamed)[0]
     options.update(data_path=str(folder), dataset=config.dataset)
-    # In place of the files RecBole would read what a run has pickled, which is to be found nowhere.
+    # Instead of the files RecBole would read what a run has pickled; it shall find none.
     options.update(dict.fromkeys(_PICKLED, str(folder / "nothing-pickled")))
 
 
 def _pickled(options: Mapping[str, Any]) -> bool:
-    """Tell whether RecBole finds what a run has pickled (``save_dataset``), which it reads in place of the files."""
+    """Tell whether RecBole finds a pickled dataset (``save_dataset``), which it reads instead of the files."""
     named = (options.get(option) for option in _PICKLED)
     pattern = f"{glob.escape(str(options['dataset']))}-*.pth"
     return any(Path(path).exists() for path in named if path) or any(
@@ -92,11 +92,11 @@ def _pickled(options: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class TrainedItems:
-    """The items that the model of a checkpoint was trained on, to compare data with.
+    """The items on which the model of a checkpoint was trained, to compare data with.
 
     Attributes:
         path: the checkpoint.
-        state: what it says of items (:func:`items_state`), if anything.
+        state: what it says about items (:func:`items_state`), if anything.
     """
 
     path: str | Path
@@ -104,11 +104,11 @@ class TrainedItems:
 
     @classmethod
     def of(cls, path: str | Path, state: Mapping[str, Any]) -> "TrainedItems":
-        """Take from a checkpoint what it says of items, and keep nothing else of it."""
+        """Take from a checkpoint only what it says about items."""
         return cls(path, {name: state[name] for name in ("items", "item_tokens") if name in state})
 
     def check(self, dataset: Any) -> None:
-        """Raise InputError unless a dataset numbers the same items in the same way, where the checkpoint says so."""
+        """Raise InputError unless a dataset numbers the same items in the same way, if the checkpoint says how."""
         if self.state.get("items") in (None, item_fingerprint(dataset)):
             return
         there, here = tokens_in(self.state, self.path), item_tokens(dataset)

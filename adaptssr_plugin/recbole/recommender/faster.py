@@ -1,8 +1,8 @@
-"""RecBole's sequential models with ``faster_layers``: their own loss, and their own scores, at less cost.
+"""RecBole's sequential models with ``faster_layers``: their own loss and scores at less cost.
 
-The model's ``forward`` is computed in groups of rows of similar length, where trying it shows that padding has no part
-in it, and the cross-entropy over all items without holding their scores. Both are the model's own functions with
-another rounding; a model that has another form is computed as RecBole does.
+The model's ``forward`` is computed in groups of rows of similar length, if a trial shows that padding does not matter.
+The cross-entropy over all items is computed without holding their scores. Both are the model's own functions with
+different rounding; a model of another form is computed as in RecBole.
 """
 
 import functools
@@ -21,11 +21,11 @@ from .backbones import LENGTH, PROBED_ROWS, SEQUENCE, backbone_groups, ignores_p
 
 
 class Faster:
-    """What is laid over the class of a sequential model."""
+    """Mixed into the class of a sequential model."""
 
     n_items: int
     _splits: bool | None = None
-    """Whether rows can be encoded apart from each other and without padding; None before the first batch."""
+    """Whether rows can be encoded separately and without padding; None before the first batch."""
 
     def calculate_loss(self, interaction: Any) -> Any:
         """Compute the model's own loss; cross-entropy over all items chunk by chunk."""
@@ -34,7 +34,7 @@ class Faster:
 
 
 def faster_bases(model_class: type[Any]) -> tuple[tuple[type[Any], ...], dict[str, Any]]:
-    """Give bases and members of the class that a model gets with ``faster_layers``."""
+    """Return bases and members of the class that a model gets with ``faster_layers``."""
     if getattr(model_class, "type", None) != ModelType.SEQUENTIAL:
         return (model_class,), {}
     names = list(inspect.signature(model_class.forward).parameters)
@@ -60,7 +60,7 @@ def _in_groups(own: Callable[..., Any], sequence: str) -> Callable[..., Any]:
         lengths = _lengths(given, item_seq)
         groups = backbone_groups(lengths)
         parts = [own(self, **_part(given, rows, {sequence: item_seq[rows, :width]})) for rows, width in groups]
-        if parts[0].dim() == 3:  # of BERT4Rec, whose loss and scores look at nothing behind a row's last item
+        if parts[0].dim() == 3:  # BERT4Rec, whose loss and scores use nothing after a row's last item
             parts = [F.pad(part, (0, 0, 0, item_seq.shape[1] - part.shape[1])) for part in parts]
         return restore_order(parts, groups)
 
@@ -68,7 +68,7 @@ def _in_groups(own: Callable[..., Any], sequence: str) -> Callable[..., Any]:
 
 
 def _are_rows(given: dict[str, Any], sequence: str) -> bool:
-    """Whether the arguments of a ``forward`` are those of two rows or more: a sequence, and numbers beside it."""
+    """Whether the arguments of a ``forward`` are those of two rows or more: a sequence, and numbers per row."""
     item_seq = given[sequence]
     return (
         isinstance(item_seq, Tensor)
@@ -82,12 +82,12 @@ def _are_rows(given: dict[str, Any], sequence: str) -> bool:
 
 
 def _part(given: dict[str, Any], rows: Any, other: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Take some rows of the arguments of a ``forward``, and others in place of some."""
+    """Select rows of the arguments of a ``forward``, with replacements for some arguments."""
     return {name: other[name] if name in other else value[rows] for name, value in given.items()}
 
 
 def _lengths(given: dict[str, Any], item_seq: Tensor) -> Tensor:
-    """Give up to where a row is looked at, int64 ``(B,)``: its last item, or its length if that is more."""
+    """Return how much of each row is used, int64 ``(B,)``: up to its last item, or its length if that is more."""
     places = torch.arange(1, item_seq.shape[1] + 1, device=item_seq.device)
     lengths = torch.where(item_seq != 0, places, 1).amax(1)
     for name in LENGTH:
@@ -98,7 +98,7 @@ def _lengths(given: dict[str, Any], item_seq: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _splits(model: Any, own: Callable[..., Any], given: dict[str, Any], sequence: str) -> bool:
-    """Try on the first rows whether each is encoded the same alone and without the padding behind it."""
+    """Try on the first rows whether each has the same encoding alone and without padding."""
     item_seq = given[sequence][:PROBED_ROWS]
 
     def encode(sequences: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""``ssl_item_init: svd``: the item embedding of a RecBole model begins with vectors of a truncated SVD."""
+"""``ssl_item_init: svd``: the item embedding of a RecBole model starts with vectors of a truncated SVD."""
 
 from typing import Any
 
@@ -14,8 +14,8 @@ from .backbones import item_embedding
 def start_from_svd(model: Any, config: Any, dataset: Any) -> None:
     """Write vectors of :func:`~adaptssr_plugin.corpus.svd_item_vectors` into the item embedding of a new model.
 
-    They are of the whole training histories, whose every prefix is a row. Items that are held out alone keep the
-    model's own initialisation, and so does the padding.
+    They are computed from the whole training histories, whose prefixes are the rows. Items that are only held out
+    keep the model's own initialisation, and so does the padding.
 
     Args:
         model: of any embedding size.
@@ -23,7 +23,7 @@ def start_from_svd(model: Any, config: Any, dataset: Any) -> None:
         dataset: the training dataset.
 
     Raises:
-        InputError: no sequential model, or no item embedding; a dataset that is not split yet.
+        InputError: not a sequential model, or no item embedding; a dataset that is not split yet.
     """
     if getattr(model, "type", None) != ModelType.SEQUENTIAL:
         raise InputError(f"ssl_item_init: expected random for {type(model).__name__}, no sequential model, got svd")

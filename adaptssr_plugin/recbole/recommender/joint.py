@@ -26,19 +26,20 @@ COMPARED_FIELD = "adaptssr_compared"
 class SelfSupervisedTerm:
     """The self-supervised loss of a RecBole model on the rows of its own batches.
 
-    Not a module of the model, so that the model's ``state_dict`` is RecBole's, but for the vector of [MASK].
+    It is not a module of the model, so the model's ``state_dict`` is RecBole's, except for the vector of [MASK].
 
     Several processes that train together compare the rows of all their batches. Each gets its share of the loss: the
-    average of the shares, and of their gradients, is that of all rows in one batch.
+    average of the shares is the loss of all rows in one batch, and the same holds for gradients.
 
     Attributes:
         settings: the ``ssl_`` options.
-        n_rows: training rows that views are made of.
-        processes: that train together.
-        apart: whether the model's ``calculate_loss`` always gives it apart from the model's own; False at first.
-        computed: whether the loss of any batch has been asked for.
-        stage: what computes the loss.
-        logs: what the last loss was made of; detached scalars on the device.
+        n_rows: number of training rows from which views are made.
+        processes: those that train together.
+        apart: whether the model's ``calculate_loss`` always returns it separately from the model's own; initially
+            False.
+        computed: whether the loss of any batch has been computed.
+        stage: computes the loss.
+        logs: parts of the last loss; detached scalars on the device.
     """
 
     def __init__(self, settings: SelfSupervision, backbone: Any, config: Any, dataset: Any) -> None:
@@ -57,10 +58,10 @@ class SelfSupervisedTerm:
             self.stage.share_batches()
         self.logs: dict[str, Tensor] = {}
         self._fields = config["USER_ID_FIELD"], backbone.ITEM_SEQ, backbone.ITEM_SEQ_LEN, backbone.ITEM_ID
-        # Now, so that a model that gives no user vector is refused before anything runs.
+        # Now, so that a model without user vectors is refused before anything runs.
         some = dataset.inter_feat[torch.linspace(0, len(dataset.inter_feat) - 1, PROBED_ROWS).long()]
         encoder.probe(*(some[field].to(config["device"]) for field in self._fields[1:3]))
-        self._place = [0, 0]  # epoch and step, by which the streams of views are keyed
+        self._place = [0, 0]  # epoch and step, the keys of the streams of views
         self._numbered = bool(getattr(self.stage.views, "needs_rows", False))
         if self._numbered:
             rows.number_rows()
@@ -73,8 +74,8 @@ class SelfSupervisedTerm:
         """Choose which rows of a batch are compared: int64, on the CPU.
 
         One row per user, the first in the batch, which is as random as the order of the batch: a user's other rows
-        are prefixes of the same history and would be no negatives of it. Of several processes' batches it is the
-        first one's that has the user. Waits for the device if the batch is there.
+        are prefixes of the same history and would not be valid negatives. Among several processes, the row of the first
+        process that has the user. Waits for the device if the batch is there.
         """
         users = interaction[self._fields[0]]
         users = (users if users.device.type == "cpu" else users.cpu()).numpy()
@@ -87,7 +88,7 @@ class SelfSupervisedTerm:
         return torch.from_numpy(first)
 
     def loss(self, interaction: Any) -> Tensor | None:
-        """Compute the loss on a batch, a scalar; None where there are no two rows to compare."""
+        """Compute the loss on a batch, a scalar; None if there are no two rows to compare."""
         self.computed = True
         chosen = COMPARED_FIELD in interaction
         compared = interaction[COMPARED_FIELD] if chosen else self.compared_rows(interaction)
@@ -97,7 +98,7 @@ class SelfSupervisedTerm:
             item_seq=sequences[compared],
             item_seq_len=lengths[compared],
             user_ids=users[compared],
-            lengths=torch.empty(len(compared), dtype=torch.int64),  # nothing here reads them
+            lengths=torch.empty(len(compared), dtype=torch.int64),  # not read here
             keys=targets[compared] if self.settings.mask_same_target else None,
             rows=interaction[ROW_FIELD][compared] if self._numbered else None,
         )
@@ -112,15 +113,15 @@ class SelfSupervisedTerm:
 
 
 class _Joint:
-    """What is laid over a RecBole model: its own loss, and the self-supervised one."""
+    """Mixed into a RecBole model: its own loss plus the self-supervised one."""
 
     _ssl: SelfSupervisedTerm
 
     def calculate_loss(self, interaction: Any) -> Any:
         """Compute the model's own loss and the weighted self-supervised loss.
 
-        One number where the model's own is one, as its trainer may expect; otherwise, and where the trainer takes the
-        self-supervised loss apart, a tuple of parts of which it is the last.
+        One number if the model's own loss is one, as its trainer may expect. Otherwise, or if the trainer takes the
+        self-supervised loss separately, a tuple of parts, of which it is the last.
         """
         own = super().calculate_loss(interaction)  # type: ignore[misc]
         if self._ssl.settings.mode != "joint":
@@ -133,23 +134,23 @@ class _Joint:
 
 
 class _NextItemFEARec(FEARec):
-    """FEARec without its contrast, and without the search for it, row by row, that RecBole does in any case."""
+    """FEARec without its contrast, and without the row-by-row search for it, which RecBole always does."""
 
     def get_same_item_index(self, dataset: Any) -> dict[int, Any]:
-        """Look for nothing: RecBole compares every row with every other here (fearec.py:102)."""
+        """Search nothing: RecBole compares every row with every other here (fearec.py:102)."""
         return {}
 
     def calculate_loss(self, interaction: Any) -> Tensor:
-        """Compute the next-item loss alone, which FEARec shares with SASRec line by line."""
+        """Compute the next-item loss alone, which is the same in FEARec and SASRec."""
         loss: Tensor = SASRec.calculate_loss(self, interaction)
         return loss
 
 
 def class_of_model(model_class: type[Any], config: Any, settings: SelfSupervision) -> type[Any]:
-    """Give the class that a model gets by its options: its own, or one with the self-supervised loss beside it.
+    """Return the class of a model with its options: its own, or one with the self-supervised loss added.
 
     Args:
-        model_class: what was asked for; that of a model made before counts as the class that it was made of.
+        model_class: the requested class; for a class made here before, the class from which it was made.
         config: RecBole's.
         settings: the ``ssl_`` options.
 
@@ -181,25 +182,25 @@ def add_term(model: Any, config: Any, dataset: Any, settings: SelfSupervision) -
         settings: the ``ssl_`` options.
 
     Raises:
-        InputError: a model whose forward gives no user vector; a dataset that is not split yet.
+        InputError: a model whose forward returns no user vector; a dataset that is not split yet.
     """
-    model.to(config["device"])  # where some models send what they make in forward
-    # Past nn.Module, which would take it for a part of the model.
+    model.to(config["device"])  # some models move what they make in forward there
+    # Not through nn.Module, which would make it a part of the model.
     object.__setattr__(model, "_ssl", SelfSupervisedTerm(settings, model, config, dataset))
 
 
 def self_supervised_term(model: Any) -> SelfSupervisedTerm | None:
-    """Give the self-supervised term of a model; None if it has none."""
+    """Return the self-supervised term of a model; None if it has none."""
     return getattr(model, "_ssl", None)
 
 
 def _puts_in_masks(views: Any) -> bool:
-    """Whether views may hold [MASK]: a vector for it that no view holds would never be trained."""
+    """Whether views may contain [MASK]: otherwise a vector for it would never be trained."""
     return isinstance(views, nn.Module) and any(isinstance(module, ItemMask) for module in views.modules())
 
 
 def keep_modules_out_of_checkpoints(model: Any) -> None:
-    """Keep whole modules out of what RecBole pickles beside a model's weights, which hold their weights already.
+    """Keep whole modules out of what RecBole pickles beside a model's weights, which already include theirs.
 
     The feature layers of FDSA, GRU4RecF and SASRecF, with the dataset in them: ``other_parameter_name``.
     """
@@ -209,5 +210,5 @@ def keep_modules_out_of_checkpoints(model: Any) -> None:
 
 
 def _class(asked_for: type[Any], *bases: type[Any], **members: Any) -> type[Any]:
-    """Make a class of some bases under the name by which RecBole knows the model."""
+    """Make a class from some bases, under the name by which RecBole knows the model."""
     return type(asked_for.__name__, bases, {"_asked_for": asked_for, **members})

@@ -19,13 +19,13 @@ from .joint import SelfSupervisedTerm
 def pretrain_backbone(term: SelfSupervisedTerm, config: Config, dataset: Any, show_progress: bool) -> None:
     """Train a RecBole model on pairs of views of whole users.
 
-    One row per user, and training interactions only. Several processes share every batch out among themselves, and
-    compare with the users of all, as in :func:`~adaptssr_plugin.recbole.user_model.pretrain.pretrain`.
+    One row per user, and only training interactions. Several processes share every batch, with negatives from all of
+    them, as in :func:`~adaptssr_plugin.recbole.user_model.pretrain.pretrain`.
 
     Args:
         term: of the model, which is trained.
         config: of the run.
-        dataset: the training rows, as RecBole hands them to a model.
+        dataset: the training rows, as RecBole passes them to a model.
         show_progress: whether to show bars.
 
     Raises:

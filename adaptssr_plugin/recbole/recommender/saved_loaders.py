@@ -1,4 +1,4 @@
-"""RecBole's ``save_dataloaders``: taking up the loaders that an earlier run has saved."""
+"""RecBole's ``save_dataloaders``: using the loaders that an earlier run has saved."""
 
 import pickle
 from logging import getLogger
@@ -12,22 +12,22 @@ from ...errors import InputError
 from ..compat.safe_config import one_line
 from .checks import check_parts
 
-# What the rows of a part and the sampler of their negatives depend on.
+# Options on which the rows of a part and the sampler of their negatives depend.
 _SAME = (*dataset_arguments, "seed", "repeatable", "eval_args", "train_neg_sample_args", "MODEL_TYPE")
 
 
 def load_split_dataloaders(config: Any) -> tuple[Any, ...] | None:
-    """Stand in for RecBole's function of that name (data/utils.py:102): the rows are saved ones, the loaders are new.
+    """Replace RecBole's function of that name (data/utils.py:102): the rows are the saved ones, the loaders are new.
 
-    RecBole keeps the loaders of the run that saved them, with its batch size and its transform, whatever this run's
-    options are, and BERT4Rec finds the names of its fields in the config of the run that made its transform. The
-    order of rows is the same: both begin it from the seed, which has to be the same.
+    RecBole keeps the saved loaders with their batch size and transform, whatever the options of this run, and
+    BERT4Rec's transform uses the field names of the config with which it was made. The order of rows is the same:
+    both start from the seed, which has to be equal.
 
     Returns:
-        The loaders for training, validation and test; None where there are none of a run with the same data.
+        The loaders for training, validation and test; None if no run with the same data has saved any.
 
     Raises:
-        InputError: a file that cannot be read, rows that this run cannot do with, several processes.
+        InputError: a file that cannot be read, rows that this run cannot use, several processes.
     """
     default = Path(config["checkpoint_dir"]) / f"{config['dataset']}-for-{config['model']}-dataloader.pth"
     path = Path(config["dataloaders_save_path"] or default)

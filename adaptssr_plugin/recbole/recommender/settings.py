@@ -1,7 +1,7 @@
-"""The ``ssl_*`` options of a RecBole run: meaning, type, range and default of each, in one place.
+"""The ``ssl_*`` options of a RecBole run: meaning, type, range and default of each.
 
-A value comes from, later ones first: what the user says (command line, ``config_dict``, yaml files, as RecBole
-ranks them), ``defaults/models/<Model>.yaml``, ``defaults/methods/<ssl_method>.yaml``, the defaults here.
+A value comes from, later ones first: what the user says (command line, ``config_dict``, YAML files, in RecBole's
+order), ``defaults/models/<Model>.yaml``, ``defaults/methods/<ssl_method>.yaml``, the defaults here.
 """
 
 import dataclasses
@@ -29,12 +29,12 @@ class SelfSupervision(ComparisonOptions):
 
     loss: str = choice("none", LOSSES, "Self-supervised loss: the ranking of AdaptSSR, InfoNCE, or none.", "ours")
     method: str = choice(
-        "cl4srec", partial(view_methods, with_filler=False), "Where the two views of a sequence come from.", "ours"
+        "cl4srec", partial(view_methods, with_filler=False), "Method that makes the two views of a sequence.", "ours"
     )
     mode: str = choice(
         "joint",
         ("joint", "pretrain"),
-        "joint: the model's own loss + weight · self-supervised loss; pretrain: user-level stages first.",
+        "joint: the model's own loss + weight · self-supervised loss; pretrain: stages on whole users first.",
         "ours",
     )
     weight: float = option(
@@ -47,16 +47,16 @@ class SelfSupervision(ComparisonOptions):
     rows: str = choice(
         "user",
         ("user", "all"),
-        "Rows of a batch that are compared: one of each user (its rows are prefixes of one history), or all.",
+        "Rows of a batch that are compared: user, one per user (its rows are prefixes of one history); all.",
         "ours",
     )
     mask_same_target: bool = option(
-        False, "Rows with the same target item are no negatives of each other either.", "DuoRec's code"
+        False, "Rows with the same target item are not negatives of each other either.", "DuoRec's code"
     )
 
     dropout: float = option(
         0.1,
-        "Dropout on the item vectors of self-supervised encodes, for a model that has no active dropout.",
+        "Dropout on the item vectors in self-supervised encoding, for a model without active dropout.",
         "ours",
         lambda value: 0 < value < 1,
         "a number in (0, 1)",
@@ -65,14 +65,14 @@ class SelfSupervision(ComparisonOptions):
     item_init: str = choice(
         "random",
         ("random", "svd"),
-        "Item embedding at the start: the model's own, or by a truncated SVD of the training histories.",
+        "Initial item embedding: random, the model's own; svd, a truncated SVD of the training histories.",
         "RecBole",
     )
     warmup_epochs: int = count(5, "pretrain mode: epochs of the model's own loss before the views.", "ours", least=0)
     epochs: int = count(20, "pretrain mode: epochs of the self-supervised loss on whole users.", "the authors' code")
     learning_rate: float = positive(2e-4, "pretrain mode: Adam's learning rate on whole users.", "the paper")
     batch_size: int = count(128, "pretrain mode: users in a batch.", "the paper", least=2)
-    valid_share: float = rate(0.1, "pretrain mode: share of users by which the epoch is chosen.", "the paper")
+    valid_share: float = rate(0.1, "pretrain mode: share of users for choosing the epoch.", "the paper")
 
     def __post_init__(self) -> None:
         """Check every option; raises InputError."""
@@ -84,7 +84,7 @@ class SelfSupervision(ComparisonOptions):
         return self.loss != "none"
 
     def as_options(self) -> dict[str, Any]:
-        """Give the options by the names that users write."""
+        """Return the options by the names that users write."""
         return {PREFIX + name: value for name, value in dataclasses.asdict(self).items()}
 
 
@@ -92,14 +92,14 @@ _NAMES = [field.name for field in dataclasses.fields(SelfSupervision)]
 
 
 def self_supervision(model: str, given: Mapping[str, Any]) -> SelfSupervision:
-    """Put the options of a run together.
+    """Make the options of a run.
 
     Args:
         model: name of the RecBole model.
-        given: every option that the user gave; those that do not begin with ``ssl_`` are left alone.
+        given: every option that the user gave; those without the prefix ``ssl_`` are ignored.
 
     Raises:
-        InputError: an unknown ``ssl_`` option, a value of the wrong type or outside its range.
+        InputError: an unknown ``ssl_`` option, or a value of the wrong type or out of range.
     """
     own = {
         str(name).removeprefix(PREFIX): _drawn(value) for name, value in given.items() if str(name).startswith(PREFIX)
@@ -111,26 +111,26 @@ def self_supervision(model: str, given: Mapping[str, Any]) -> SelfSupervision:
             known = ", ".join(PREFIX + known for known in _NAMES)
             raise InputError(f"{PREFIX}{name}: expected one of {known}, got an unknown name")
     if "loss" in own and own["loss"] is None:
-        own["loss"] = "none"  # as yaml and Python spell it
+        own["loss"] = "none"  # YAML's and Python's way to write it
     merged = _own_part(packaged_defaults("models", model)) | own
     method = merged.get("method", "cl4srec")
     return SelfSupervision(**(_own_part(packaged_defaults("methods", str(method))) | merged))
 
 
 def packaged_defaults(kind: str, name: str) -> dict[str, Any]:
-    """Read ``defaults/<kind>/<name>.yaml``; nothing where there is none."""
+    """Read ``defaults/<kind>/<name>.yaml``; empty if there is no such file."""
     source = _DEFAULTS / kind / f"{name}.yaml"
     return read_yaml(source) if source.is_file() else {}
 
 
 def _drawn(value: Any) -> Any:
-    """Turn a number as hyperopt draws it, numpy's and a float even where it is whole, into Python's."""
+    """Convert a number drawn by hyperopt (numpy's, or a whole number as a float) to a plain Python number."""
     value = value.item() if isinstance(value, np.generic) else value
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _options_of_recbole(model: str) -> dict[str, Any]:
-    """Read what RecBole's own yaml of a model says under ``ssl_``: SGL and NCL have such options themselves."""
+    """Read the ``ssl_`` options in RecBole's own YAML file of a model: SGL and NCL have some."""
     source = files("recbole") / "properties" / "model" / f"{model}.yaml"
     return _own_part(read_yaml(source)) if source.is_file() else {}
 

@@ -1,8 +1,8 @@
-"""RecBole's ``Trainer`` without what makes it slow, for any model that it trains by one loss.
+"""RecBole's ``Trainer`` without its slow parts, for any model that it trains by one loss.
 
-The numbers are RecBole's, to the last digit that it prints. What differs: no value is read back from the device in a
-step (losses are added up there, and looked at every so often), gradients are clipped after they are unscaled, one
-GradScaler lives as long as the run, and checkpoints hold what a resumed run needs to go on as if never interrupted.
+The numbers are RecBole's, to the last digit that it prints. Differences: no value is read back from the device in a
+step (losses are summed there and read now and then), gradients are clipped after they are unscaled, one GradScaler
+lasts for the whole run, and checkpoints hold what a resumed run needs to continue as if never interrupted.
 """
 
 from collections import OrderedDict
@@ -37,8 +37,8 @@ class RecommenderTrainer(Trainer):
     """Train a RecBole model, with or without a self-supervised loss.
 
     Several processes have the same weights after every step: each takes its part of a batch, and the gradients are
-    averaged, as under DistributedDataParallel. All of them evaluate all rows, and the first one's numbers count; it
-    alone writes.
+    averaged, as under DistributedDataParallel. All of them evaluate all rows; the first one's numbers count, and only
+    it writes files.
 
     Args:
         config: of the run.
@@ -50,17 +50,17 @@ class RecommenderTrainer(Trainer):
         if self.processes.data_parallel:
             config = alone(config)
             model = with_shared_norms(model, config, self.processes)
-            # Before RecBole does, which several processes at once would disturb.
+            # Before RecBole does it; several processes at once would interfere.
             Path(config["checkpoint_dir"]).mkdir(parents=True, exist_ok=True)
         with nullcontext() if self.processes.is_main_process else tensorboard_into(None):
             super().__init__(config, model)
-        # RecBole names it by the time.
+        # RecBole puts the time into its name.
         self.saved_model_file: str = self.processes.first(self.saved_model_file)
         self.term = self_supervised_term(model)
         if self.term is not None:
-            self.term.apart = True  # so that the log has both
+            self.term.apart = True  # so that the log shows both
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=bool(self.enable_scaler))
-        self._averaging = Processes().averaging(model)  # alone, until fit() has brought all processes together
+        self._averaging = Processes().averaging(model)  # alone, until fit() sets up all processes
         self._train_data: Any = None
         self._items: dict[str, Any] = {}
         self._resumed_states: dict[str, Any] | None = None
@@ -76,7 +76,7 @@ class RecommenderTrainer(Trainer):
         show_progress: bool = False,
         callback_fn: Callable[..., Any] | None = None,
     ) -> Any:
-        """Train as RecBole does; arguments and result as its own."""
+        """Train as RecBole does; arguments and result as in RecBole."""
         self._train_data = train_data
         dataset = getattr(train_data, "_dataset", None)
         self._items = items_state(dataset) if hasattr(dataset, "field2id_token") else {}
@@ -96,7 +96,7 @@ class RecommenderTrainer(Trainer):
             return super().fit(train_data, valid_data, verbose, saved, show_progress, callback_fn)
 
     def _generate_train_loss_output(self, epoch_idx: int, s_time: float, e_time: float, losses: Any) -> str:
-        """Write RecBole's line of an epoch, with how many there are and the time to go."""
+        """Write RecBole's line of an epoch, with the number of epochs and the time to go."""
         line = super()._generate_train_loss_output(epoch_idx, s_time, e_time, losses)
         self._epochs.update(1)
         return f"{line}, {self.epochs - epoch_idx - 1} of {self.epochs} epochs and {self._epochs.to_go()} to go"
@@ -104,8 +104,8 @@ class RecommenderTrainer(Trainer):
     def _pretrain(self, term: SelfSupervisedTerm, train_data: Any, show_progress: bool) -> None:
         """Warm the model up on its own loss, then train it on pairs of views of whole users.
 
-        What this leaves in the model is also written beside the run's checkpoint, as ``<name>-pretrained.pth``, and
-        can be given to other runs as ``pretrained``.
+        The resulting model is also written beside the run's checkpoint, as ``<name>-pretrained.pth``, which other runs
+        can load as ``pretrained``.
         """
         for epoch in range(term.settings.warmup_epochs):
             loss = self._train_epoch(train_data, epoch, show_progress=show_progress)
@@ -114,12 +114,12 @@ class RecommenderTrainer(Trainer):
         pretrain_backbone(term, self.config, train_data._dataset, show_progress)
         path = Path(self.saved_model_file)
         self._save_checkpoint(-1, saved_model_file=str(path.with_name(f"{path.stem}-pretrained{path.suffix}")))
-        self.optimizer = self._build_optimizer()  # with none of the moments of another objective
-        # The one before has seen which weights that objective used, and would expect their gradients.
+        self.optimizer = self._build_optimizer()  # without the moments of another objective
+        # The one before has recorded which weights that objective used, and would expect their gradients.
         self._averaging = self.processes.averaging(self.model)
 
     def _check_rows(self) -> None:
-        """Raise InputError for a model whose views are those of other rows, say of the validation and test rows too."""
+        """Raise InputError for a model whose views come from other rows, such as validation and test rows too."""
         if self.term is None:
             return
         rows = len(self._train_data._dataset)
@@ -130,7 +130,7 @@ class RecommenderTrainer(Trainer):
             )
 
     def _begin_together(self) -> None:
-        """Give all processes the weights of the first, once they agree on what to train."""
+        """Copy the weights of the first process to all, once they agree on what to train."""
         if self.processes.data_parallel:
             check_shared_out(self._train_data)
             data = {"dataset": self._items.get("items"), "training rows": len(self._train_data._dataset)}
@@ -162,7 +162,7 @@ class RecommenderTrainer(Trainer):
 
     def _step(self, loss_func: Callable[..., Any], interaction: Interaction) -> Any:
         if self.term is not None and self.term.settings.mode == "joint":
-            # Here, where the batch is still on the CPU: choosing rows by user id makes nobody wait.
+            # Here, where the batch is still on the CPU: choosing rows by user id waits for no device.
             interaction.update(Interaction({COMPARED_FIELD: self.term.compared_rows(interaction)}))
         interaction = interaction.to(self.device)
         self.optimizer.zero_grad()
@@ -186,7 +186,7 @@ class RecommenderTrainer(Trainer):
             )
 
     def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> Any:
-        """Validate as RecBole does, and keep the result for a checkpoint that is written because of it."""
+        """Validate as RecBole does, and keep the result for a checkpoint that may follow."""
         score, result = super()._valid_epoch(valid_data, show_progress)
         self._last_valid_result = {name: float(value) for name, value in result.items()}
         return score, result
@@ -194,7 +194,7 @@ class RecommenderTrainer(Trainer):
     def evaluate(
         self, eval_data: Any, load_best_model: bool = True, model_file: Any = None, show_progress: bool = False
     ) -> Any:
-        """Evaluate as RecBole does; of several processes, which all do, the first one's model and numbers count."""
+        """Evaluate as RecBole does; all processes do, and the first one's model and numbers count."""
         show_progress = show_progress and on_terminal()  # a log has RecBole's lines
         if self.config["faster_layers"]:
             mask_whole_batches(eval_data, self.config, "evaluation")
@@ -216,7 +216,7 @@ class RecommenderTrainer(Trainer):
         """Make RecBole's optimiser; with ``faster_layers``, Adam as one fused kernel.
 
         Raises:
-            InputError: ``sparse_adam`` for a model of which not every weight is a sparse embedding.
+            InputError: ``sparse_adam`` for a model that has a weight other than a sparse embedding.
         """
         optimizer = super()._build_optimizer(**kwargs)
         if isinstance(optimizer, torch.optim.SparseAdam) and not _is_sparse(self.model):
@@ -229,18 +229,18 @@ class RecommenderTrainer(Trainer):
     # --- checkpoints -----------------------------------------------------------------------------------------------
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
-        """Write a checkpoint that loads without executing anything."""
-        if epoch < 0:  # RecBole's word for nothing trained; of a resumed run that is over already, it would undo it
+        """Write a checkpoint that loads without executing code."""
+        if epoch < 0:  # RecBole's value for no training; for a resumed run that is already finished, it would undo it
             epoch = self.start_epoch - 1
         path = str(kwargs.get("saved_model_file", self.saved_model_file))
         if self.processes.is_main_process:
             save_checkpoint(self, epoch, verbose, **kwargs)
         else:
-            self.more_state()  # for which all are asked
+            self.more_state()  # a collective call
         self._last_good = path
 
     def more_state(self) -> dict[str, Any]:
-        """Collect what a checkpoint holds besides RecBole's: its metrics, the items by id, the random states."""
+        """Collect what a checkpoint holds in addition to RecBole's: its metrics, the items by id, the random states."""
         state: dict[str, Any] = {"scaler": self.scaler.state_dict(), "best_valid_result": self._last_valid_result}
         if self._train_data is not None:
             states = self.processes.gather(random_states(self._generators()))
@@ -248,10 +248,10 @@ class RecommenderTrainer(Trainer):
         return state | self._items
 
     def resume_checkpoint(self, resume_file: Any) -> None:
-        """Go on after the epoch of a checkpoint.
+        """Continue after the epoch of a checkpoint.
 
         Raises:
-            InputError: a file that is damaged, would execute code, or is of another model.
+            InputError: a file that is damaged, would execute code, or belongs to another model.
         """
         state = load_run(resume_file, bool(self.config["trusted_files"]))
         if state["config"]["model"] != self.config["model"]:
@@ -287,12 +287,12 @@ class RecommenderTrainer(Trainer):
         self.logger.info(f"Checkpoint loaded. Resume training from epoch {self.start_epoch}")
 
     def _restore_random_states(self, states: dict[str, Any]) -> None:
-        if "order" not in states["generators"]:  # the interrupted run saved its loaders, as below
+        if "order" not in states["generators"]:  # the interrupted run saved its loaders; see below
             self._train_data.generator = self._train_data.sampler.generator = None
         restore_random_states(states, self._generators())
 
     def _generators(self) -> dict[str, torch.Generator]:
-        """Give the generators that the batches come from; RecBole's ``save_dataloaders`` leaves them without."""
+        """Return the generators of the batches; RecBole's ``save_dataloaders`` leaves the loaders without them."""
         sources = {"order": self._train_data, "transform": getattr(self._train_data, "transform", None)}
         generators = {name: getattr(source, "generator", None) for name, source in sources.items()}
         return {name: generator for name, generator in generators.items() if generator is not None}
@@ -306,10 +306,10 @@ def _is_sparse(model: nn.Module) -> bool:
 
 
 class _LossTotals:
-    """Sums over the steps of an epoch, in float64 as Python's own, kept on the device until somebody looks."""
+    """Sums over the steps of an epoch, in float64 as in Python, kept on the device until they are read."""
 
     def __init__(self, device: torch.device) -> None:
-        self._dtype = torch.float32 if device.type == "mps" else torch.float64  # mps has no other
+        self._dtype = torch.float32 if device.type == "mps" else torch.float64  # mps has no float64
         self._sums: list[Tensor] = []
         self._several = False
         self._first_bad = torch.full((), -1, dtype=torch.int64, device=device)

@@ -1,7 +1,7 @@
-"""The checkpoints of a stage's trainer: when they are written, what is in them, going on from one.
+"""The checkpoints of a stage's trainer: when they are written, what they contain, and how training resumes.
 
-Where several processes train together the first one reads and writes, and all have what it has read. Whether a
-checkpoint is due, or SIGTERM has come to any of them, they ask one another every second or so.
+If several processes train together, the first one reads and writes files and passes on what it has read. About once a
+second they ask one another whether a checkpoint is due, or SIGTERM has come to any of them.
 """
 
 import time
@@ -17,12 +17,12 @@ from ...training import EpochState, LastTwo, RunFingerprint, Stage, StopRequest,
 from ...training.processes import Processes
 
 CHECKPOINT_MINUTES = 5.0  # of training between two checkpoints within an epoch
-LOG_EVERY = 50  # steps between two looks at the device, and at most between two questions to the other processes
-_ASK_SECONDS = 1.0  # torchrun, and most clusters, kill 30 seconds after SIGTERM
+LOG_EVERY = 50  # steps between two read-backs, and at most between two exchanges with the other processes
+_ASK_SECONDS = 1.0  # torchrun and most clusters kill 30 seconds after SIGTERM
 
 
 class CheckpointingTrainer(Trainer):
-    """What of a stage's trainer has to do with files."""
+    """The part of a stage's trainer that deals with files."""
 
     stage: Stage
     plan: StagePlan
@@ -34,7 +34,7 @@ class CheckpointingTrainer(Trainer):
     history: list[dict[str, float]]
     best_epoch: int
     _best_state: dict[str, Tensor]
-    _epoch_state: EpochState | None  # in the epoch under way, its validation included
+    _epoch_state: EpochState | None  # of the epoch in progress, including its validation
     _stop: StopRequest
 
     _saved_at = 0.0
@@ -49,9 +49,9 @@ class CheckpointingTrainer(Trainer):
         self._saved_at = time.monotonic()
 
     def _checkpoint_due(self) -> bool:
-        """Whether to write a checkpoint in the middle of an epoch: it is time, or SIGTERM came.
+        """Whether to write a checkpoint in the middle of an epoch: it is due, or SIGTERM came.
 
-        Several processes call this equally often, and answer alike.
+        All processes make the same number of calls and get the same answers.
         """
         if self.checkpoints is None:
             return False
@@ -62,7 +62,7 @@ class CheckpointingTrainer(Trainer):
         return self._ask()
 
     def _ask(self) -> bool:
-        """Ask all processes for SIGTERM, and the first whether it is time."""
+        """Ask all processes about SIGTERM, and the first whether a checkpoint is due."""
         now = time.monotonic()
         due = now - self._saved_at >= self.checkpoint_seconds
         between = 1
@@ -86,7 +86,7 @@ class CheckpointingTrainer(Trainer):
     # --- writing ---------------------------------------------------------------------------------------------
 
     def _write_within(self) -> None:
-        """Write a checkpoint in the middle of an epoch, whose steps so far were good, and stop if asked to."""
+        """Write a checkpoint in the middle of an epoch, whose steps were good so far, and stop if SIGTERM came."""
         assert self._epoch_state is not None
         self._require_finite()
         self._write(self._epoch_state.epoch - 1)
@@ -97,7 +97,7 @@ class CheckpointingTrainer(Trainer):
         raise NotImplementedError
 
     def _write(self, epoch: int) -> None:
-        """Write a checkpoint of what comes after an epoch: the next one, or the state within it."""
+        """Write a checkpoint for the next epoch, or for the rest of this one."""
         assert self.checkpoints is not None
         state = self._state(epoch)
         if self.processes.is_main_process:
@@ -136,7 +136,7 @@ class CheckpointingTrainer(Trainer):
         }
 
     def _epoch_states(self, epoch_state: EpochState) -> dict[str, Any]:
-        """Give the state within the epoch, with what is each process's own of it under ``processes``."""
+        """Return the state within the epoch; each process's own part of it is under ``processes``."""
         state = epoch_state.state_dict(self.stage)
         if not self.processes.data_parallel:
             return state
@@ -144,11 +144,11 @@ class CheckpointingTrainer(Trainer):
         return {**state, "processes": self.processes.gather(own)}
 
     def _selection(self, epoch: int) -> dict[str, Any]:
-        """Give the weights of an epoch, and what run they are of."""
+        """Return the weights of an epoch, with what identifies the run."""
         return {**self.fingerprint.state_dict(), "epoch": epoch, "state_dict": self.stage.state_dict()}
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
-        """Keep the weights of the best epoch so far; RecBole calls it when the criterion improves."""
+        """Save the weights of the best epoch so far; RecBole calls it when the criterion improves."""
         self.best_epoch = epoch
         if self.directory is None:
             self._best_state = {name: tensor.clone() for name, tensor in self.stage.state_dict().items()}
@@ -158,7 +158,7 @@ class CheckpointingTrainer(Trainer):
     # --- reading ---------------------------------------------------------------------------------------------
 
     def _resume_from_last(self) -> None:
-        """Go on from the newest checkpoint that is whole, if there is one."""
+        """Resume from the newest intact checkpoint, if there is one."""
         checkpoints = self.checkpoints
         if checkpoints is None:
             return
@@ -172,10 +172,10 @@ class CheckpointingTrainer(Trainer):
             self._resume(Path(found["path"]), found["state"])
 
     def resume_checkpoint(self, resume_file: str | Path) -> None:
-        """Go on where a checkpoint was written.
+        """Resume where a checkpoint was written.
 
         Raises:
-            InputError: a file that is damaged, or of another stage, run or model.
+            InputError: a file that is damaged, or belongs to another stage, run or model.
         """
         self._resume(Path(resume_file), load_checkpoint(Path(resume_file), self.device))
 
@@ -198,7 +198,7 @@ class CheckpointingTrainer(Trainer):
             reason = (str(error).splitlines() or [type(error).__name__])[-1].strip()
             raise InputError(f"checkpoint: {path} does not fit this model: {reason}") from None
         if self.plan.select != "last" and self.selected_epoch <= len(self.history):
-            # To say today that it is damaged, and not when training is over.
+            # To report damage now, and not when training is over.
             self.processes.agreed(lambda: self._load_selected() if self.processes.is_main_process else None)
         changed = self.fingerprint.changed_versions(state)
         if changed:
@@ -207,23 +207,23 @@ class CheckpointingTrainer(Trainer):
     # --- the selected epoch ----------------------------------------------------------------------------------
 
     def _selected_state(self) -> dict[str, Tensor]:
-        """Weights of the epoch that the plan selects, if training came that far."""
+        """Weights of the epoch that the plan selects, if training has reached it."""
         state: dict[str, Tensor] = self.stage.state_dict()
         if self.plan.select == "best" and self.directory is None:
             state = self._best_state or state
         elif self.plan.select != "last":
             selected = self.processes.by_first(self._load_selected, self.device)
             state = selected["state_dict"]
-            # best.pt may be of a later epoch than the last checkpoint knows of, if a run was killed after writing
-            # it, and the epoch did not come out as good again, as may be on a GPU. The better one it was.
+            # best.pt may be of a later epoch than the last checkpoint: a run was killed after writing it, and the
+            # epoch, repeated, was not as good, which can happen on a GPU. Then best.pt is the better one.
             self.best_epoch = max(self.best_epoch, selected["epoch"])
         return state
 
     def _load_selected(self) -> dict[str, Any]:
-        """Load what training has selected so far.
+        """Load the epoch that training has selected so far.
 
         Raises:
-            InputError: a file that is missing, damaged, of another run or of an earlier epoch.
+            InputError: a file that is missing, damaged, or of another run or an earlier epoch.
         """
         path = self._selected_file()
         state = load_checkpoint(path, self.device)

@@ -33,13 +33,13 @@ class FineTuned:
     """One fine-tuning run.
 
     Attributes:
-        valid: the metric that epochs are chosen by, on validation rows at the best epoch, a fraction in [0, 1].
-        test: the same on test rows, looked at once.
-        best_epoch: counted from 1; None for linear reading, which has none.
+        valid: the metric by which epochs are chosen, on validation rows at the best epoch, a fraction in [0, 1].
+        test: the same on test rows, computed once.
+        best_epoch: counted from 1; None for linear reading, which has no epochs.
         seconds: wall-clock time of the run.
-        trained: share of the encoder's parameters that were trained, beside the whole head.
+        trained: share of the encoder's parameters that were trained; the head is always trained.
         valid_metrics: all metrics of the task by name, ``valid`` first.
-        test_metrics: likewise, ``test`` first.
+        test_metrics: the same on test rows, ``test`` first.
     """
 
     valid: float
@@ -54,28 +54,28 @@ class FineTuned:
 def profile_task(
     config: Config, corpus: BehaviourCorpus, field: str, bins: Sequence[float] | None = None
 ) -> ProfileTask:
-    """Make a task of a column of the dataset's ``.user`` file; two classes make it binary.
+    """Make a task from a column of the dataset's ``.user`` file; two classes make it binary.
 
     Args:
         config: of the dataset.
-        corpus: whose users are labelled.
+        corpus: has the users to label.
         field: the column.
         bins: for numbers: ascending lower bounds of the classes.
 
     Raises:
-        InputError: no such column, or one that makes no classes.
+        InputError: no such column, or a column that gives fewer than two classes.
     """
     found = profile_labels(config, corpus.user_tokens, field, bins)
     return ProfileTask.from_labels(field, found.rows, found.labels, found.classes)
 
 
 def whole_histories(config: Config) -> BehaviourCorpus:
-    """Read every behaviour in the dataset's ``.inter`` file: unsplit, unfiltered, under item ids of its own.
+    """Read every behaviour in the dataset's ``.inter`` file: without split or filter, with separate item ids.
 
-    A corpus that is mapped into memory is that already.
+    A memory-mapped corpus already has this form.
 
     Raises:
-        InputError: a file that is missing or odd.
+        InputError: a file that is missing or malformed.
     """
     if is_corpus(config["data_path"]):
         return open_corpus(config["data_path"])
@@ -106,18 +106,18 @@ def fine_tune(
 
     Args:
         config: of the dataset.
-        corpus: the behaviours that were pre-trained on, whose items the encoder knows.
+        corpus: the behaviours of the pre-training, whose items the encoder knows.
         task: what to predict.
         recipe: its ``ft_`` options (``ft_tune``: which weights) and the encoder's; ``split_seed`` fixes the split.
-            ``ft_item_lr_share`` is for the item table of ``pretrained``: a random one learns like the rest.
+            ``ft_item_lr_share`` applies to the item table of ``pretrained``; a random one is trained like the rest.
         seed: of initialisation, dropout and order.
         pretrained: weights to start from; None: a random initialisation (the row ``None`` of Table 2).
         labels: how many labels of training rows to use, see :func:`fewer_labels`; None: all.
-        frozen: for linear reading, what :func:`frozen_vectors` gave for the same arguments, to encode users once.
+        frozen: for linear reading, the result of :func:`frozen_vectors` for the same arguments, to encode users once.
 
     Raises:
         InputError: weights that do not fit, a task for an encoder of other items, or linear reading for a task that
-            is no profile task.
+            is not a profile task.
         TrainingDivergedError: NaN or infinity in a step.
     """
     started = time.perf_counter()
@@ -171,7 +171,7 @@ def frozen_vectors(
     seed: int,
     pretrained: UserEncoder | None = None,
 ) -> Features:
-    """Encode a task's users with the encoder that fine-tuning would start from, dropout off.
+    """Encode a task's users with the encoder from which fine-tuning would start, dropout off.
 
     Arguments and errors as :func:`fine_tune`.
 

@@ -1,4 +1,4 @@
-"""The manifest of a pre-training, ``run.json``: what the run was asked for, by which it claims its folder."""
+"""The manifest of a pre-training, ``run.json``: the options of the run, which reserve its folder for it."""
 
 import dataclasses
 import json
@@ -13,13 +13,13 @@ from ...training.artefacts import write_json
 from .source import Source
 
 _NAME = "run.json"
-# A run that was refused before its first epoch left none of these, and may be corrected in the same folder.
+# A run that was refused before its first epoch has written none of these, and may be corrected in the same folder.
 _LEFT_BY_A_RUN = ("*/last.pt", "*/previous.pt", "model.json")
 _HALF_WRITTEN = (".*.tmp", "*/.*.tmp")  # by a run that was killed
 
 
 def manifest_of(source: Source, recipe: Recipe, corpus: BehaviourCorpus) -> dict[str, Any]:
-    """Give what a run is asked for, as plain values in named parts."""
+    """Return the options of a run, as plain values in named parts."""
     asked = {
         "recipe": dataclasses.asdict(recipe),
         "source": {
@@ -33,19 +33,19 @@ def manifest_of(source: Source, recipe: Recipe, corpus: BehaviourCorpus) -> dict
 
 
 def as_json(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Give values as JSON holds them, those that it does not know as text."""
+    """Return values in the form that JSON gives them; unknown types become text."""
     plain: dict[str, Any] = json.loads(json.dumps(values, default=str))
     return plain
 
 
 def claim(folder: Path, manifest: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Write the manifest of a run into its folder, or check that the one there is the same; clear half-written files.
+    """Write the manifest of a run into its folder, or check that the existing one is equal; remove half-written files.
 
     Returns:
         The manifest.
 
     Raises:
-        InputError: a folder that holds another run or a damaged manifest, or a file in its place.
+        InputError: a folder with another run or a damaged manifest, or a file of that name.
     """
     if any(path for pattern in _LEFT_BY_A_RUN for path in folder.glob(pattern)):
         _check_same(folder, manifest)

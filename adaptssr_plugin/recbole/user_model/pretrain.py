@@ -1,4 +1,4 @@
-"""Pre-training from a RecBole dataset to a folder with the model: every stage through RecBole's trainer."""
+"""Pre-training from a RecBole dataset to a folder with the model: all stages through RecBole's trainer."""
 
 import dataclasses
 import time
@@ -26,7 +26,7 @@ from .source import Source
 from .stages import PretrainStages, StageResult, fresh_encoder, users_of
 from .warm_start import WarmStart, warm_start
 
-# What users look for here, wherever it is defined.
+# Users look for these names here, wherever they are defined.
 __all__ = [
     "PretrainedModel",
     "Source",
@@ -40,13 +40,13 @@ __all__ = [
 
 @dataclass(frozen=True)
 class PretrainedModel:
-    """A pre-trained encoder and where its files are.
+    """A pre-trained encoder and its files.
 
     Attributes:
         encoder: on the CPU, in evaluation mode.
-        folder: where its files are.
-        stages: how training went.
-        warm_up: the encoder as the warm-up left it, where there was one and the stages were run or read again.
+        folder: of the files.
+        stages: the results of training.
+        warm_up: the encoder after the warm-up, if there was one and the stages were run or read again.
     """
 
     encoder: UserEncoder
@@ -63,34 +63,34 @@ def pretrain(
     checkpoint_minutes: float = CHECKPOINT_MINUTES,
     say: Callable[[str], None] = lambda _: None,
 ) -> PretrainedModel:
-    """Run the stages of a recipe, or go on where an interrupted run of the same recipe stopped.
+    """Run the stages of a recipe, or resume an interrupted run of the same recipe.
 
-    Nine tenths of the users are trained on, by ``valid_share``; the rest choose the epoch. The folder gets a
+    By default nine tenths of the users are trained on (``valid_share``); the rest choose the epoch. The folder gets a
     sub-folder with checkpoints and TensorBoard curves per stage, and at the end the model's files
     (:func:`~adaptssr_plugin.training.save_artefact`). An interrupted run that is started again ends with the
     same weights as an uninterrupted one.
 
-    Where torch's default process group has several processes, all of them call this, alike, and train together: every
-    batch is shared out among them, negatives come from all of them, and a step is that of the whole batch (``sampled``
-    warm-up excepted, where each draws items of its own). The first one writes and speaks. Views and dropout are
-    drawn by each for its rows, so that the weights depend on the number of processes, and on nothing else of them.
+    If torch's default process group has several processes, all of them call this with the same arguments and train
+    together: they share every batch, negatives come from all of them, and a step is that of the whole batch (except in
+    a ``sampled`` warm-up, where each draws different items). The first one prints and writes files. Each draws views
+    and dropout for its own rows, so the weights depend on the number of processes.
 
     Args:
         source: where the behaviours come from.
         recipe: method and options; ``none`` gives the random initialisation.
-        folder: where the files go; made if missing.
+        folder: where the files go; created if missing.
         show_progress: on standard error. True: a progress bar per stage on a terminal, elsewhere one line per epoch;
             ``"last"``: only the last line of each stage; False: nothing.
         checkpoint_minutes: of training between two checkpoints within an epoch; 0: after every step. The last two
             checkpoints are kept, and those of the epochs that are selected.
-        say: is told, in one line, of items that a warm start does not know.
+        say: is told, in one line, about items that a warm start does not know.
 
     Raises:
-        InputError: anything the caller can put right, a folder that holds another run among it.
+        InputError: a mistake of the caller, or a folder with another run.
         TrainingDivergedError: NaN or infinity in a step.
-        TrainingStoppedError: SIGTERM came in training, which has written a checkpoint.
-        OSError: a full disk or the like; what was written before is whole.
-        ProcessLostError: another one of several processes ended, or no longer answers.
+        TrainingStoppedError: SIGTERM came during training, which has written a checkpoint.
+        OSError: a full disk or the like; earlier files are intact.
+        ProcessLostError: another process ended or no longer answers.
     """
     if isinstance(checkpoint_minutes, bool) or not 0 <= checkpoint_minutes < float("inf"):
         raise InputError(f"checkpoint_minutes: expected a number of at least 0, got {checkpoint_minutes!r}")
@@ -123,7 +123,7 @@ def pretrain(
 
 
 def _read(source: Source, recipe: Recipe, processes: Processes) -> tuple[Config, BehaviourCorpus, WarmStart | None]:
-    """Read all that a run begins with; errors as for :func:`pretrain`."""
+    """Read everything that a run needs; errors as for :func:`pretrain`."""
     config = source.config(recipe.max_len)
     if processes.data_parallel:
         config["device"] = device_of_process(config, processes)

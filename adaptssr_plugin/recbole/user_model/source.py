@@ -1,4 +1,4 @@
-"""Where the behaviours of a run come from: a dataset, and how RecBole is to read it."""
+"""The source of a run's behaviours: a dataset, and how RecBole reads it."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from ..compat.config import build_config
 from ..compat.safe_config import as_option
 from .trainer import UserModel
 
-# RecBole's options that would be without effect, since stages have their own.
+# RecBole's options that would have no effect, because recipes have their own.
 _OPTIONS_OF_A_RECIPE = {
     "MAX_ITEM_LIST_LENGTH": "max_len",
     "clip_grad_norm": "clip_grad_norm",
@@ -27,13 +27,13 @@ _OPTIONS_OF_A_RECIPE = {
 
 @dataclass(frozen=True)
 class Source:
-    """Where behaviours come from.
+    """The source of behaviours.
 
     Attributes:
         dataset: a RecBole dataset by name, or a folder with its atomic files.
         options: RecBole's own options (columns, filters, split, device, AMP …).
-        config_files: RecBole's yaml files, or options in the place of one.
-        advice: what is said besides where there is no such dataset.
+        config_files: RecBole's YAML files, or mappings of options.
+        advice: added to the error if there is no such dataset.
     """
 
     dataset: str
@@ -42,7 +42,7 @@ class Source:
     advice: str = ""
 
     def config(self, max_len: int = 100) -> Config:
-        """Make RecBole's config; errors as :func:`build_config`, and for options that a recipe has in their place."""
+        """Make RecBole's config; errors as :func:`build_config`, and for options that belong to a recipe."""
         for name in self.options:
             if name in _OPTIONS_OF_A_RECIPE:
                 raise InputError(
@@ -57,9 +57,9 @@ class Source:
             raise MissingDatasetError(f"{error}{self.advice and f'; {self.advice}'}") from None
 
     def options_and_files(self, config: Config) -> dict[str, Any]:
-        """Give RecBole's options with those of the yaml files, which ``config`` has read."""
+        """Return RecBole's options with those of the YAML files, which ``config`` has read."""
         read = config.file_config_dict.items()
-        # In a file those of a recipe are without effect.
+        # In a file, options of a recipe have no effect.
         of_files = {name: as_option(value) for name, value in read if name not in _OPTIONS_OF_A_RECIPE}
         return {**of_files, **self.options}
 
@@ -77,20 +77,20 @@ class Source:
         config_files: Sequence[str] = (),
         advice: str = "",
     ) -> "Source":
-        """Say again where the behaviours of a finished run came from.
+        """Recreate the source of a finished run.
 
         Args:
             folder: of its model.
             card: of its model.
-            options: that go before those of the run.
-            config_files: likewise, behind ``options``.
-            advice: what to do where the dataset has moved.
+            options: override those of the run.
+            config_files: likewise; ``options`` override them.
+            advice: what to do if the dataset has moved.
 
         Raises:
-            InputError: a card that does not say it.
+            InputError: a card without this information.
         """
         dataset, before = card.get("dataset"), card.get("recbole_options", {})
-        files = card.get("recbole_config_files", [])  # of runs whose card does not yet say what is in these
+        files = card.get("recbole_config_files", [])  # of runs whose card does not yet contain the files' contents
         if not (isinstance(dataset, str) and isinstance(before, Mapping) and isinstance(files, list)):
             raise InputError(f"model: expected one from adaptssr pretrain, got another model.json in {folder}")
         advice = f"the model in {folder} was trained on it{advice and f', and {advice}'}"

@@ -1,4 +1,4 @@
-"""The stages of a pre-training: each begins with what the one before has selected, and RecBole's trainer runs it."""
+"""The stages of a pre-training: each starts from the selected epoch of the one before; RecBole's trainer runs it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,12 +27,12 @@ from .warm_start import WarmStart
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage came to.
+    """The result of a stage.
 
     Attributes:
         name: of the stage.
-        selected_epoch: the epoch, counted from 1, that moved on.
-        history: per epoch the means of what was logged, validation numbers and seconds.
+        selected_epoch: the epoch, counted from 1, that was selected.
+        history: per epoch the means of the logs, validation numbers and seconds.
     """
 
     name: str
@@ -49,18 +49,18 @@ def fresh_encoder(recipe: Recipe, n_items: int, dropout: float, seed: int) -> Us
 
 
 def users_of(recipe: Recipe, corpus: BehaviourCorpus) -> UserSplit:
-    """Split the users of a pre-training into those that it trains on and those that choose its epochs."""
+    """Split the users of a pre-training into training users and those that choose the epochs."""
     return UserSplit.draw(corpus, stream_seed(recipe.split_seed, "pretrain split"), recipe.valid_share, "valid_share")
 
 
 def item_vectors(recipe: Recipe, users: UserSplit) -> Tensor:
-    """Compute SVD vectors of the items of training users, from what a stage sees of them."""
+    """Compute SVD vectors of items from the training users' behaviours, as far as a stage sees them."""
     seed = stream_seed(recipe.seed, "item_init")
     return svd_item_vectors(users.corpus, recipe.dim, users.train, recipe.max_len, seed)
 
 
 def untrained_encoder(recipe: Recipe, corpus: BehaviourCorpus) -> UserEncoder:
-    """Make the encoder that the stages of a recipe begin with, in evaluation mode."""
+    """Make the encoder with which the stages of a recipe start, in evaluation mode."""
     encoder = fresh_encoder(recipe, corpus.n_items, recipe.dropout, recipe.seed)
     if recipe.item_init == "svd":
         put_item_vectors(item_table(encoder, "item_init"), item_vectors(recipe, users_of(recipe, corpus)))
@@ -74,11 +74,12 @@ class PretrainStages:
     Attributes:
         config: RecBole's.
         recipe: method and options.
-        users: that are trained on, and that choose the epoch of every stage.
-        start: the weights that every stage starts from; None: a random initialisation, the item table by ``item_init``.
-        processes: that train together.
-        folder: which gets a sub-folder per stage.
-        manifest: what the run was asked for, kept in every checkpoint.
+        users: for training, and for choosing the epoch of every stage.
+        start: the weights from which every stage starts; None: a random initialisation, the item table by
+            ``item_init``.
+        processes: those that train together.
+        folder: gets a sub-folder per stage.
+        manifest: the options of the run, kept in every checkpoint.
         checkpoint_minutes: of training between two checkpoints within an epoch.
         show_progress: as for :func:`~.pretrain.pretrain`.
     """
@@ -94,11 +95,11 @@ class PretrainStages:
     show_progress: Show
 
     def run(self) -> tuple[UserEncoder, UserEncoder | None, tuple[StageResult, ...]]:
-        """Run all stages, or go on where an interrupted run stopped; errors as for :func:`~.pretrain.pretrain`.
+        """Run all stages, or resume an interrupted run; errors as for :func:`~.pretrain.pretrain`.
 
         Returns:
-            The encoder, the encoder as the warm-up left it (None where nothing of it moved on), and how training
-            went; encoders on the CPU, in evaluation mode.
+            The encoder, the encoder after the warm-up (None if nothing of it was passed on), and the results of the
+            stages; encoders on the CPU, in evaluation mode.
         """
         plans = stage_plans(self.recipe)
         histories = UserHistories(self.users.corpus, self.recipe.max_len, self.users.train)
@@ -117,7 +118,7 @@ class PretrainStages:
         return encoder.cpu().eval(), warm_up, tuple(results)
 
     def _initial(self, dropout: float) -> UserEncoder:
-        """Make the encoder that a stage begins with."""
+        """Make the encoder with which a stage starts."""
         encoder = fresh_encoder(self.recipe, self.users.corpus.n_items, dropout, self.recipe.seed)
         if self.start is not None:
             self.start.into(encoder)
@@ -127,7 +128,7 @@ class PretrainStages:
 
     @cached_property
     def _item_vectors(self) -> Tensor:
-        """Vectors of :func:`item_vectors`; the first process computes them."""
+        """Return :func:`item_vectors`; the first process computes them."""
         return self.processes.by_first(lambda: item_vectors(self.recipe, self.users))
 
     def _train(self, plan: StagePlan, encoder: UserEncoder, histories: UserHistories) -> tuple[Stage, StageResult]:
@@ -153,7 +154,7 @@ class PretrainStages:
             self.processes, batch_size=recipe.batch_size, max_len=recipe.max_len, seed=recipe.seed
         )
         trainer.run(train_data, valid_data, self.show_progress)
-        encoder.requires_grad_(True)  # whatever this stage has frozen
+        encoder.requires_grad_(True)  # undoes what this stage has frozen
         return stage, StageResult(plan.name, trainer.selected_epoch, trainer.history)
 
 

@@ -1,9 +1,9 @@
 """A RecBole ``Trainer`` that runs the stages of :mod:`adaptssr_plugin.training`.
 
-RecBole's own ``fit`` turns the crank: epochs, best-epoch selection, early stopping, TensorBoard. What differs
-from its training step: no value is read back from the device in a step, gradients are clipped after they are
-unscaled, one GradScaler lives as long as the run, and checkpoints are atomic, load with ``weights_only``, and are
-written within an epoch too, so that a run that is killed goes on from a few minutes before, to the same weights.
+RecBole's own ``fit`` runs the training: epochs, best-epoch selection, early stopping, TensorBoard. Differences from
+its training step: no value is read back from the device in a step, gradients are clipped after they are unscaled, and
+one GradScaler lasts for the whole run. Checkpoints are atomic, load with ``weights_only``, and are also written within
+an epoch, so that a killed run resumes from a few minutes before and ends with the same weights.
 """
 
 import copy
@@ -43,12 +43,12 @@ from ..versions import versions
 from .checkpoints import CHECKPOINT_MINUTES, LOG_EVERY, CheckpointingTrainer
 
 _FUSED = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-_LEARNERS = (*_FUSED, "sgd", "adagrad", "rmsprop")  # RecBole's, but for sparse_adam, which takes no dense gradients
+_LEARNERS = (*_FUSED, "sgd", "adagrad", "rmsprop")  # RecBole's, except sparse_adam, which needs sparse gradients
 _AMP_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class UserModel(AbstractRecommender):
-    """A stage as RecBole knows models: what its trainer optimises."""
+    """A stage in the form of a RecBole model, which its trainer optimises."""
 
     type = ModelType.SEQUENTIAL
 
@@ -57,7 +57,7 @@ class UserModel(AbstractRecommender):
         self.stage = stage
 
     def calculate_loss(self, interaction: Any) -> Tensor:
-        """Compute the loss of a :class:`Batch`, with streams that depend on nothing else."""
+        """Compute the loss of a :class:`Batch`, with streams keyed by epoch and step."""
         device = next(self.parameters()).device
         return self.stage.step(interaction, Streams(device, ("calculate_loss",))).loss
 
@@ -65,26 +65,26 @@ class UserModel(AbstractRecommender):
 class StageTrainer(CheckpointingTrainer):
     """Train one stage, with its files in one folder: ``last.pt``, ``previous.pt``, ``best.pt``, TensorBoard's curves.
 
-    The last two checkpoints are written at the end of every epoch, every so many minutes within one, and when
-    SIGTERM comes. A run that is started again in the same folder goes on at the very next step.
+    The last two checkpoints are kept. One is written at the end of every epoch, every few minutes within one, and when
+    SIGTERM comes. A run that is started again in the same folder resumes at the next step.
 
-    Processes that train together have the same weights after every step, each the gradient of its part of the batch
-    averaged with the others'. All of them validate, and the first one's numbers count.
+    Processes that train together have the same weights after every step: the gradients of their parts of the batch are
+    averaged. All of them validate, and the first one's numbers count.
 
     Args:
         config: from :func:`build_config`; RecBole's own switches for device, AMP (``enable_amp``,
-            ``enable_scaler``) and optimiser (``learner``, ``weight_decay``) hold.
+            ``enable_scaler``) and optimiser (``learner``, ``weight_decay``) apply.
         stage: what to train.
-        plan: epochs, learning rates and selection; where the item table's is 0, it is frozen from here on.
-        directory: where the files go; None writes none, and keeps the best epoch in memory.
+        plan: epochs, learning rates and selection; an item table with learning rate 0 is frozen from here on.
+        directory: where the files go; None: no files, and the best epoch is kept in memory.
         seed: of the random streams.
-        stopping_step: epochs without a better one after which to stop.
+        stopping_step: epochs without improvement after which to stop.
         clip_grad_norm: largest norm of the gradient; 0: no clipping.
         amp_dtype: bfloat16, float16, or auto for torch's default on the device.
         checkpoint_minutes: of training between two checkpoints within an epoch; 0: after every step.
-        run: what the run was asked for, in named parts of plain values; kept in every checkpoint. One of a run that
-            was asked for anything else is refused.
-        together: all processes of torch's default group make this trainer, and train one stage.
+        run: the options of the run, in named parts of plain values; kept in every checkpoint. A checkpoint of a run
+            with other options is refused.
+        together: all processes of torch's default group make this trainer and train one stage.
     """
 
     def __init__(
@@ -106,13 +106,13 @@ class StageTrainer(CheckpointingTrainer):
         config.final_config_dict = dict(config.final_config_dict)
         config["epochs"], config["learning_rate"] = plan.epochs, plan.learning_rate
         config["eval_step"], config["valid_metric_bigger"] = 1, stage.bigger_is_better
-        # RecBole stops one epoch later than it is told to.
+        # RecBole stops one epoch later than it is told.
         config["stopping_step"] = stopping_step - 1 if plan.select == "best" else plan.epochs
         config["clip_grad_norm"] = {"max_norm": clip_grad_norm} if clip_grad_norm else None
-        config["metrics"] = []  # a stage brings its own; some of RecBole's would ask our loaders for its dataset
+        config["metrics"] = []  # a stage has its own metrics; some of RecBole's would ask our loaders for their dataset
         config["checkpoint_dir"] = str(directory or ".")
         self.directory = directory
-        if directory is not None:  # before RecBole does, which two processes at once would disturb
+        if directory is not None:  # before RecBole does it; two processes at once would interfere
             directory.mkdir(parents=True, exist_ok=True)
         self.stage = stage
         self.plan = plan
@@ -142,18 +142,18 @@ class StageTrainer(CheckpointingTrainer):
         self._stop = StopRequest(listens=False)
         self._bar = Progress(0, plan.name, show=False)
 
-    # --- the crank -------------------------------------------------------------------------------------------
+    # --- training --------------------------------------------------------------------------------------------
 
     def run(self, train_data: BatchLoader, valid_data: BatchLoader, show_progress: Show = True) -> None:
-        """Train to the end, from the last checkpoint if there is one, and leave the selected weights in the stage.
+        """Train to the end, from the last checkpoint if there is one, and load the selected weights into the stage.
 
-        ``show_progress`` is that of :func:`~.pretrain.pretrain`.
+        ``show_progress`` is as for :func:`~.pretrain.pretrain`.
 
         Raises:
             TrainingDivergedError: NaN or infinity in a step.
             TrainingStoppedError: SIGTERM, after a checkpoint; only where it would kill, in the main thread.
-            InputError: checkpoints in the folder that are damaged or of another run.
-            OSError: a full disk or the like; the checkpoints that were there are whole.
+            InputError: checkpoints in the folder that are damaged or belong to another run.
+            OSError: a full disk or the like; earlier checkpoints are intact.
         """
         order = {"order": f"{train_data.name} {train_data.seed}", "steps": len(train_data)}
         order["processes"] = self.processes.number
@@ -162,7 +162,7 @@ class StageTrainer(CheckpointingTrainer):
             "max_len": train_data.max_len,
             **order,
         }
-        # Without a folder it is part of a run that has checkpoints of its own, and its own word on lost processes.
+        # Without a folder it is part of a run that has its own checkpoints and its own message about lost processes.
         with self.processes.none_lost() if self.directory is not None else nullcontext():
             self._run(train_data, valid_data, show_progress if self.processes.is_main_process else False)
 
@@ -189,7 +189,7 @@ class StageTrainer(CheckpointingTrainer):
 
     @contextmanager
     def _curves(self) -> Iterator[None]:
-        """Write TensorBoard's files while training, and none for a run that has nothing left to train."""
+        """Write TensorBoard's files while training; none for a run that has nothing left to train."""
         folder = self.directory if self.processes.is_main_process else None
         with tensorboard_into(folder / "tensorboard" if folder else None):
             self.tensorboard = recbole_trainer.get_tensorboard(self.logger)
@@ -244,7 +244,7 @@ class StageTrainer(CheckpointingTrainer):
         return result
 
     def _watch(self, epoch_state: EpochState, train_data: BatchLoader) -> dict[str, float]:
-        """Look at the device, that of every process: stop if a step went bad, else show the loss; returns means."""
+        """Read back from the device of every process: stop if a step was bad, else show the loss; returns means."""
         epoch = epoch_state.epoch + 1
         totals = of_all([Totals(*read) for read in self.processes.gather(tuple(epoch_state.totals.read()))])
         if totals.first_bad >= 0:

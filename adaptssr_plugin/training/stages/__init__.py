@@ -1,1 +1,1 @@
-"""Stages of training: what a step and a validation of each objective compute."""
+"""Stages of training: the step and the validation of each objective."""

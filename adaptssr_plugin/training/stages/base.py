@@ -1,4 +1,4 @@
-"""What a trainer needs to know of a stage, and nothing of how the stage works."""
+"""The interface between a trainer and a stage."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ class Streams:
     """Random streams of one step, keyed by (seed, stage, epoch, step, rank) and a name.
 
     Attributes:
-        device: where the generators live.
+        device: where the generators are.
         key: what the streams depend on.
     """
 
@@ -25,16 +25,16 @@ class Streams:
     key: tuple[int | str, ...]
 
     def generator(self, name: str) -> torch.Generator:
-        """Make the generator of a stream, the same one for the same key and name."""
+        """Make the generator of a stream; the same key and name give the same generator."""
         return stream_generator(self.device, *self.key, name)
 
 
 @contextmanager
 def dropout_seeded(device: torch.device, *key: int | str) -> Iterator[None]:
-    """Seed torch's own generators, from which dropout draws, for a while; afterwards they are as they were."""
+    """Seed torch's own generators, which dropout uses, within a context; afterwards they are restored."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
-        # Not torch.manual_seed, which would seed every other device too, for good.
+        # Not torch.manual_seed, which would also seed every other device, permanently.
         torch.default_generator.manual_seed(stream_seed(*key, "dropout"))
         if device.type == "cuda":
             with torch.cuda.device(device):
@@ -43,26 +43,26 @@ def dropout_seeded(device: torch.device, *key: int | str) -> Iterator[None]:
 
 
 class StepResult(NamedTuple):
-    """What a training step gives."""
+    """The result of a training step."""
 
     loss: Tensor
     """Scalar with its graph."""
     logs: Mapping[str, Tensor]
     """Detached scalars on the device; their means over the steps of an epoch are logged. A process without rows of a
-    batch leaves out what it cannot say."""
+    batch leaves out what it cannot compute."""
 
 
 def share_of(here: int, batch: Batch, everywhere: int) -> float:
-    """Give the weight of a mean over ``here`` things of this part of a batch, by which it counts as it should.
+    """Return the weight of a mean over ``here`` elements of this process's part of a batch.
 
-    The average over the processes of their weighted means is then the mean over all things ``everywhere``.
+    The average over the processes of the weighted means is then the mean over all ``everywhere`` elements.
     """
     assert batch.whole is not None
     return here * batch.whole.parts / max(everywhere, 1)
 
 
 class Stage(nn.Module):
-    """One stage of training. Its modules are what is trained and checkpointed.
+    """One stage of training. Its modules are trained and saved in checkpoints.
 
     Attributes:
         name: of its folder, curves and random streams.
@@ -75,30 +75,30 @@ class Stage(nn.Module):
     bigger_is_better: bool = True
 
     def share_batches(self) -> None:
-        """Learn that the processes of torch's default group train this stage together, each a part of every batch."""
+        """Tell the stage that the processes of torch's default group train it together, each a part of every batch."""
 
     def set_epoch(self, epoch: int) -> None:
-        """Learn which epoch begins, counted from 0; a trainer says so before every one, resumed runs included."""
+        """Begin an epoch, counted from 0; a trainer calls it before every epoch, also when resuming."""
 
     def epoch_state(self) -> dict[str, Any]:
-        """Give what :meth:`set_epoch` made of the weights as they were then, as tensors and plain values.
+        """Return what :meth:`set_epoch` computed from the weights at that time, as tensors and plain values.
 
-        A run that goes on in the middle of an epoch has other weights by then, and cannot make it again.
+        A run that resumes in the middle of an epoch has other weights by then and cannot compute it again.
         """
         return {}
 
     def load_epoch_state(self, state: Mapping[str, Any]) -> None:
-        """Take back what :meth:`epoch_state` gave; a trainer does so after :meth:`set_epoch`."""
+        """Restore what :meth:`epoch_state` returned; a trainer does so after :meth:`set_epoch`."""
 
     def usable(self, batch: Batch) -> bool:
-        """Whether a batch has anything to learn from, on any process; decided on the CPU. Others are skipped."""
+        """Whether a batch contains anything to learn, on any process; decided on the CPU. Other batches are skipped."""
         return len(batch.all_lengths) > 0
 
     def step(self, batch: Batch, streams: Streams) -> StepResult:
         """Compute the loss of a batch, in training mode.
 
-        Of a part of a batch the loss is such that its average over the processes is that of the whole batch, and so
-        that the average of gradients is. It has a graph even where the part has no rows.
+        For a part of a batch, the average of the losses over the processes is the loss of the whole batch, and so is
+        the average of the gradients. The loss has a graph even if the part has no rows.
         """
         raise NotImplementedError(f"{type(self).__name__} has no training step")
 

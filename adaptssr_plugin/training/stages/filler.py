@@ -1,4 +1,4 @@
-"""A trained masked-item model as what fills masked positions, and says how far rows are changed (CCL)."""
+"""A trained masked-item model that fills masked positions and measures how far rows are changed (CCL)."""
 
 import copy
 from collections.abc import Iterator
@@ -16,16 +16,16 @@ _CPU_SCORES, _DEVICE_SCORES = 2**22, 2**25
 class MaskedItemFiller(nn.Module):
     """Scores all items at masked positions, for :class:`~adaptssr_plugin.MaskAndFill`, and encodes whole rows.
 
-    Holds copies of encoder and head, in evaluation mode and without gradient, so that nothing that is trained
-    afterwards changes them; ``train()`` leaves them so. Scores come in chunks of positions: memory does not grow
-    with positions times items.
+    It holds copies of encoder and head, in evaluation mode and without gradient, so later training does not change
+    them; ``train()`` has no effect. Scores come in chunks of positions: memory does not grow with positions times
+    items.
 
     Args:
         encoder: with ``hidden_states``, ``item_weight`` and ``n_items``.
         head: of the same number of items.
 
     Raises:
-        InputError: an encoder without the second contract.
+        InputError: an encoder without ``hidden_states``, ``item_weight`` or ``n_items``.
     """
 
     def __init__(self, encoder: nn.Module, head: MaskedItemHead) -> None:
@@ -41,7 +41,7 @@ class MaskedItemFiller(nn.Module):
         self.train(False)
 
     def train(self, _mode: bool = True) -> "MaskedItemFiller":
-        """Stay in evaluation mode, whatever is asked for."""
+        """Stay in evaluation mode, whatever the argument."""
         super().train(False)
         return self
 
@@ -61,7 +61,7 @@ class MaskedItemFiller(nn.Module):
     def mean_states(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         """Average the hidden states over the items of every row, for the difficulty of candidates.
 
-        The pooling of the encoder has no part in it: masked items do not train it.
+        The encoder's pooling is not used, because masked items do not train it.
 
         Args:
             item_seq: (B, L) int64, right-padded with 0.
@@ -77,7 +77,7 @@ class MaskedItemFiller(nn.Module):
     def _hidden_states(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         """Encode every position: (B, L, d)."""
         if item_seq.device.type != "cpu" and hasattr(self.encoder, "length_groups"):
-            # Groups by length cost a read-back, and a step has one already, where the views are encoded.
+            # Grouping by length needs a read-back, and a step already has one where the views are encoded.
             self.encoder.length_groups = 1  # type: ignore[assignment]
         hidden: Tensor = self.encoder.hidden_states(item_seq, item_seq_len)  # type: ignore[operator]
         return hidden

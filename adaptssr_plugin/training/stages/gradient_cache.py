@@ -1,9 +1,9 @@
-"""Gradient caching: a large batch through an encoder that fits a small device, a few rows at a time.
+"""Gradient caching: a large batch through an encoder on a small device, a few rows at a time.
 
-A loss that compares the users of a batch with one another cannot be added up from small batches; its gradient can be
-passed on in parts. So the rows are encoded a few at a time without keeping what the backward would need; one loss
-takes all encodings; and its backward encodes every part a second time, now with its graph, which is gone again before
-the next part's is made (Gao et al. 2021, "Scaling deep contrastive learning batch size under memory limited setup").
+A loss that compares the users of a batch cannot be summed over small batches, but its gradient can be passed on in
+parts. The rows are encoded a few at a time without keeping what the backward needs. One loss takes all encodings. Its
+backward encodes every part a second time, now with its graph, which is freed before the next part (Gao et al. 2021,
+"Scaling deep contrastive learning batch size under memory limited setup").
 """
 
 from collections.abc import Callable
@@ -21,29 +21,28 @@ Encodings = TypeVar("Encodings", Tensor, tuple[Tensor, ...])
 def encode_in_micro_batches(
     encoder: Callable[..., Encodings], *inputs: Tensor, micro_batch: int, module: nn.Module | None = None
 ) -> Encodings:
-    """Encode the rows of a batch a few at a time, keeping the encodings alone, not what lies between.
+    """Encode the rows of a batch a few at a time, keeping only the encodings.
 
-    The gradient is that of ``encoder`` called on each part in turn: what torch's own generators draw in the first
-    pass, dropout masks above all, is drawn again in the second, also under autocast. Masks of parts are other numbers
-    than those of the whole batch drawn at once; without anything random the gradient is that of the whole batch. It
-    costs one more pass of the encoder and works with any loss, ``gather=True`` too. In one backward every weight gets
-    its gradient once, so that DistributedDataParallel and ``no_sync`` notice nothing: but the call stands inside of
-    the module that is wrapped.
+    The gradient is that of ``encoder`` called on each part in turn. What torch's own generators draw in the first
+    pass, such as dropout masks, is drawn again in the second, also under autocast. The masks of parts differ from those
+    of the whole batch drawn at once; without random numbers the gradient is that of the whole batch. It costs one
+    more pass of the encoder and works with any loss, including ``gather=True``. Every weight gets its gradient once per
+    backward, so DistributedDataParallel and ``no_sync`` work; the call has to be inside the wrapped module.
 
     Args:
-        encoder: ``(*inputs) -> encodings``, a tensor or a tuple of tensors with the rows first; it takes its random
-            numbers from torch's own generators, gives a row the same encoding whatever rows stand beside it, and
-            changes nothing outside of itself.
-        *inputs: tensors of as many rows.
+        encoder: ``(*inputs) -> encodings``, a tensor or a tuple of tensors with the rows first. It takes its random
+            numbers from torch's own generators, encodes a row independently of the other rows, and has no side
+            effects.
+        *inputs: tensors with the same number of rows.
         micro_batch: rows encoded at once; 0: all, as ``encoder(*inputs)``.
-        module: what ``encoder`` computes with, where it is not itself a module; only to look for batch norm.
+        module: what ``encoder`` computes with, if it is not a module itself; used only to look for batch norm.
 
     Returns:
-        What ``encoder(*inputs)`` does, with its graph.
+        The result of ``encoder(*inputs)``, with its graph.
 
     Raises:
-        InputError: ``micro_batch`` no integer of 0 or more; inputs that differ in their number of rows; batch norm
-            in training, for which rows depend on those beside them; a module wrapped by DistributedDataParallel.
+        InputError: ``micro_batch`` is not an integer of 0 or more; inputs that differ in their number of rows; batch
+            norm in training, where a row depends on others; a module wrapped by DistributedDataParallel.
 
     Example:
         >>> encoder = UserEncoder(n_items, dim=8)
@@ -73,7 +72,7 @@ def check_micro_batch(micro_batch: object) -> None:
 
 
 def _check_module(module: nn.Module | None) -> None:
-    """Refuse what cannot be encoded in parts, or twice."""
+    """Refuse modules that cannot encode in parts, or twice."""
     for name, child in [] if module is None else module.named_modules():
         if isinstance(child, nn.parallel.DistributedDataParallel):
             raise InputError("micro_batch: expected an encoder inside of DistributedDataParallel, got one around it")

@@ -15,16 +15,16 @@ from .base import Stage, StepResult, Streams, share_of
 class ItemPredictionStage(Stage):
     """Predict items from states of the encoder. A subclass says which items, in :meth:`predicted`.
 
-    A user of one behaviour has nothing to predict, and a batch without any other is skipped. Where several processes
-    share a batch, the average of their losses is the mean over what is predicted on all of them, and so the average
-    of gradients is that of the whole batch; with "sampled" each process draws items of its own.
+    A user of one behaviour has nothing to predict; a batch of such users is skipped. If several processes share a
+    batch, the average of their losses is the mean over all predictions, and so the average of gradients is that of the
+    whole batch; with "sampled" each process draws different items.
 
     Args:
         encoder: with ``hidden_states`` and ``item_weight``.
         name: of the stage.
-        softmax: the items that the loss of a step compares with: "full", all, or "sampled", drawn uniformly for
-            every step (validation always compares with all).
-        sample_share: how many of the catalogue "sampled" draws, in (0, 1].
+        softmax: with which items the loss of a step compares: "full", all, or "sampled", drawn uniformly in every
+            step (validation always compares with all).
+        sample_share: the share of the catalogue that "sampled" draws, in (0, 1].
     """
 
     criterion = "accuracy"
@@ -40,7 +40,7 @@ class ItemPredictionStage(Stage):
         raise NotImplementedError(f"{type(self).__name__} does not say what it predicts")
 
     def count(self, lengths: Tensor) -> int:
-        """Count what is predicted of users with ``lengths`` ``(N,)``, on the CPU."""
+        """Count the predictions for users with ``lengths`` ``(N,)``, on the CPU."""
         raise NotImplementedError(f"{type(self).__name__} does not say how much it predicts")
 
     def usable(self, batch: Batch) -> bool:
@@ -48,15 +48,15 @@ class ItemPredictionStage(Stage):
         return bool((batch.all_lengths.numpy() > 1).any())
 
     def step(self, batch: Batch, streams: Streams) -> StepResult:
-        """Mean cross-entropy over what is predicted in the batch."""
+        """Mean cross-entropy over the predictions of the batch."""
         hidden, targets = self.predicted(batch, streams)
-        # A stream that nothing draws from is not made.
+        # Unused streams are not made.
         generator = streams.generator("samples") if self.head.softmax == "sampled" else None
         loss = self.cross_entropy(batch, hidden, targets, generator)
         return StepResult(loss, {"loss": loss.detach()})
 
     def cross_entropy(self, batch: Batch, states: Tensor, targets: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Mean cross-entropy of M states; of a part of a batch weighted by how many of all predictions these are."""
+        """Mean cross-entropy of M states; for a part of a batch, weighted by its share of all predictions."""
         if batch.whole is None:
             return self.head.loss(states, self.encoder.item_weight, targets, generator)
         if not len(targets):
@@ -68,7 +68,7 @@ class ItemPredictionStage(Stage):
     def validate(self, batches: Iterable[Batch], streams: Streams) -> dict[str, float]:
         """Accuracy and cross-entropy, from the same streams every epoch, dropout off.
 
-        A target that shares the first place counts as missed.
+        A target that ties for the first place counts as missed.
         """
         self.eval()
         sums = torch.zeros(2, dtype=torch.float64)

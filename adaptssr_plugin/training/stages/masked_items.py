@@ -1,4 +1,4 @@
-"""Masked-item prediction: AdaptSSR's warm-up, and the whole of PeterRec's row, as in the authors' code."""
+"""Masked-item prediction: AdaptSSR's warm-up, and all of PeterRec's row, as in the authors' code."""
 
 from typing import Literal, NamedTuple
 
@@ -23,19 +23,19 @@ class MaskedSlots(NamedTuple):
     positions: Tensor
     """int64 ``(M,)``."""
     targets: Tensor
-    """int64 ``(M,)``: the items that stood there."""
+    """int64 ``(M,)``: the original items."""
 
 
 class MaskedItemStage(ItemPredictionStage):
     """Predict the items behind [MASK] from both sides: cross-entropy over the whole catalogue or a sample of it.
 
-    Of n behaviours ``min(ceil(ratio · n), n - 1)`` are masked, all of them by [MASK]; a user of one behaviour
-    has none, and a batch without any is skipped. Learned are the item table, [MASK], positions, layers and a
-    bias per item; the pooling query is not, unless ``pooled`` says so.
+    Of n behaviours ``min(ceil(ratio · n), n - 1)`` are masked, all of them by [MASK]. A user of one behaviour has none,
+    and a batch without any is skipped. The item table, [MASK], positions, layers and a bias per item are learned; the
+    pooling query is not, unless ``pooled`` is above 0.
 
     With ``pooled`` the loss is ``(1 - pooled) · positions + pooled · user``: the second term predicts the same items
-    from the user vector of the masked sequence. It is no part of the paper, where the pooling query is untrained when
-    ranking starts. Epochs are compared by positions alone, in both cases.
+    from the user vector of the masked sequence. This is ours; in the paper the pooling query is untrained when ranking
+    starts. In both cases epochs are compared by the first term alone.
 
     Args:
         encoder: with ``hidden_states`` and ``item_weight``; for ``pooled`` also ``pooling``.
@@ -46,7 +46,7 @@ class MaskedItemStage(ItemPredictionStage):
         pooled: share of the loss, in [0, 1], that predicts from the user vector.
 
     Raises:
-        InputError: ``pooled`` outside of its range, or with an encoder whose user vector has another width.
+        InputError: ``pooled`` out of range, or with an encoder whose user vector has another width.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class MaskedItemStage(ItemPredictionStage):
         self.pooled = pooled
 
     def predicted(self, batch: Batch, streams: Streams) -> tuple[Tensor, Tensor]:
-        """Return the states at masked positions ``(M, d)``, and the items that stood there ``(M,)``."""
+        """Return the states at masked positions ``(M, d)``, and the original items ``(M,)``."""
         slots, hidden = self._states(batch, streams)
         return hidden[slots.rows, slots.positions], slots.targets
 
@@ -79,7 +79,7 @@ class MaskedItemStage(ItemPredictionStage):
         return int(self.mask.counts(lengths).numpy().sum())
 
     def step(self, batch: Batch, streams: Streams) -> StepResult:
-        """Mean cross-entropy over the masked positions, of the states there and of the user vectors."""
+        """Mean cross-entropy over the masked positions, from their states and from the user vectors."""
         if not self.pooled:
             return super().step(batch, streams)
         slots, hidden = self._states(batch, streams)
@@ -103,7 +103,7 @@ class MaskedItemStage(ItemPredictionStage):
 
     def _mask(self, batch: Batch, streams: Streams) -> MaskedSlots:
         order, counts = self.mask.positions(batch.item_seq_len, batch.item_seq.shape[1], streams.generator("mask"))
-        # The number of slots follows from the lengths, which are on the CPU: nothing is read back for it.
+        # The number of slots follows from the lengths, which are on the CPU, so nothing is read back.
         total = self.count(batch.lengths)
         users = torch.arange(len(counts), device=counts.device)
         rows = users.repeat_interleave(counts, output_size=total)  # (M,)

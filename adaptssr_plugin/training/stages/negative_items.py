@@ -1,4 +1,4 @@
-"""Items that a behaviour is told from, drawn from other behaviours or from the catalogue."""
+"""Negatives of a behaviour, drawn from other behaviours or from the catalogue."""
 
 import numpy as np
 import numpy.typing as npt
@@ -8,23 +8,23 @@ from torch import Tensor, nn
 from ...corpus import BehaviourCorpus
 from ...errors import InputError, check_kind
 
-_TOTAL = 1 << 44  # what weights are scaled to add up to, near enough
-_USERS = 1 << 16  # whose behaviours are looked at together
-_RANDOM_BITS = 62  # of a draw; so no item is favoured by more than 2**-18 of its probability
+_TOTAL = 1 << 44  # the sum to which weights are scaled, approximately
+_USERS = 1 << 16  # users whose behaviours are processed together
+_RANDOM_BITS = 62  # of a draw; so an item's probability is off by at most a factor of 1 + 2**-18
 
 
 class NegativeItems(nn.Module):
     """Draw items by their weights, but never the positive itself.
 
-    To draw until something other than the positive comes is to draw by the weights without the positive's. So one
-    draw is enough: the positive's weight is cut out of the line on which all weights lie side by side. Weights are
-    integers, so that the cut is exact.
+    Drawing until an item differs from the positive is drawing by the weights without the positive's. So one draw is
+    enough: the positive's weight is cut out of the line on which all weights lie side by side. Weights are integers, so
+    that the cut is exact.
 
     Args:
-        weights: (n_items,) floating numbers of at least 0, of which only the ratios count; the padding's is 0.
+        weights: (n_items,) floating numbers of at least 0, of which only the ratios matter; the padding's is 0.
 
     Raises:
-        InputError: fewer than two items with a weight, of which one can always be drawn.
+        InputError: fewer than two items with a positive weight.
     """
 
     def __init__(self, weights: npt.NDArray[np.float64]) -> None:
@@ -33,8 +33,8 @@ class NegativeItems(nn.Module):
         known = int((weights > 0).sum())
         if known < 2:
             raise InputError(f"negatives: expected two different items or more in the training histories, got {known}")
-        scaled = np.ceil(weights * (_TOTAL / weights.sum())).astype(np.int64)  # an item that may come keeps its place
-        # No part of a checkpoint: it belongs to the data.
+        scaled = np.ceil(weights * (_TOTAL / weights.sum())).astype(np.int64)  # a positive weight stays positive
+        # Not in checkpoints: it is part of the data.
         self.ends: Tensor
         self.register_buffer("ends", torch.from_numpy(scaled.cumsum()), persistent=False)
 
@@ -51,7 +51,7 @@ class NegativeItems(nn.Module):
 
     @classmethod
     def uniform(cls, n_items: int) -> "NegativeItems":
-        """Every item alike; ``n_items`` counts the padding id 0."""
+        """Every item with the same weight; ``n_items`` includes the padding id 0."""
         weights = np.ones(n_items)
         weights[0] = 0
         return cls(weights)
@@ -60,12 +60,12 @@ class NegativeItems(nn.Module):
         """Draw ``count`` items for each positive, independently.
 
         Args:
-            positives: int64, any shape, ids 0..n_items-1; from a 0 any item is another.
-            count: how many for each.
+            positives: int64, any shape, ids 0..n_items-1; for a 0 any item is a negative.
+            count: the number of negatives for each.
             generator: on the device of ``positives``; None takes torch's own.
 
         Returns:
-            int64 ``(*positives.shape, count)``, none of which is its positive.
+            int64 ``(*positives.shape, count)``, all different from their positive.
         """
         ends = self.ends
         end = ends[positives][..., None]

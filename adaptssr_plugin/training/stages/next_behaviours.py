@@ -1,4 +1,4 @@
-"""PTUM's objectives: a masked behaviour and the next K, each told from behaviours of others."""
+"""PTUM's objectives: a masked behaviour and the next K, each classified among negatives."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from .negative_items import NegativeItems
 
 
 class Questions(NamedTuple):
-    """What is asked about the users of a batch: the masked behaviour first, then the next K."""
+    """The predictions for the users of a batch: the masked behaviour first, then the next K."""
 
     item_seq: Tensor
     """int64 ``(2B, L)``: histories with a behaviour masked, then histories without their newest."""
@@ -25,11 +25,11 @@ class Questions(NamedTuple):
     candidates: Tensor
     """int64 ``(B, 1 + K, 1 + P)``: the positive, then its negatives."""
     asked: Tensor
-    """bool ``(B, 1 + K)``: False where a history is too short for the question."""
+    """bool ``(B, 1 + K)``: False where a history is too short for the prediction."""
 
 
 class Answers(NamedTuple):
-    """Per user and question; 0 and False where nothing was asked."""
+    """Per user and prediction; 0 and False where there is none."""
 
     loss: Tensor
     """``(B, 1 + K)``: -log of the positive's share in the softmax."""
@@ -38,20 +38,20 @@ class Answers(NamedTuple):
 
 
 class NextBehaviourStage(Stage):
-    """Tell a masked behaviour, and the next K, from P negatives by their dot product with the user vector (PTUM).
+    """Classify a masked behaviour, and the next K, among P negatives by the dot product with the user vector (PTUM).
 
-    L = MBP + weight · NBP, each the mean of -log softmax over the positive and its negatives. MBP masks one behaviour
-    of every user, any with the same probability; that of a user who has no other is masked too, and told from the
-    negatives by [MASK] and its place alone. NBP hides the newest min(K, n - 1) of n behaviours, which the user
-    vector of the others has to tell; a user of one behaviour is not asked. All hidden behaviours count alike.
+    L = MBP + weight · NBP, each the mean of -log softmax over the positive and its negatives. MBP masks one uniformly
+    drawn behaviour of every user; for a user of one behaviour only [MASK] and its position are left to predict from.
+    NBP hides the newest min(K, n - 1) of n behaviours, which are predicted from the user vector of the others; there
+    is none for a user of one behaviour. All hidden behaviours have the same weight.
 
-    Verified against the authors' code, which adds a position vector to the candidates of a question. The same
-    vector on all candidates of a question cancels in the softmax, in values and in gradients, and so there is none
-    here. Not reproduced: hidden behaviours left in place as blanks, positions of the last user in all rows.
+    Verified against the authors' code, which adds a position vector to all candidates of a prediction. A vector common
+    to all candidates cancels in the softmax, in values and gradients, so it is left out here. Not reproduced: hidden
+    behaviours left in place as blanks, and the positions of the last user in all rows.
 
     Args:
         encoder: with ``item_weight``, and user vectors as long as those of items.
-        negatives: where they come from.
+        negatives: their source.
         n_negatives: P, at least 1.
         n_next: K, at least 1.
         weight: of the next behaviours, above 0.
@@ -109,13 +109,13 @@ class NextBehaviourStage(Stage):
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch], streams: Streams) -> dict[str, float]:
-        """Share of right answers to both objectives and the loss, on the same questions every epoch, dropout off.
+        """Accuracy of both objectives and the loss, on the same predictions every epoch, dropout off.
 
-        ``accuracy``, the criterion, is the mean of the two. A positive that shares the first place counts as missed.
-        Where no user has two behaviours there is but the masked one's.
+        ``accuracy``, the criterion, is the mean of the two. A positive that ties for the first place counts as missed.
+        If no user has two behaviours, only the masked behaviour counts.
         """
         self.eval()
-        sums = torch.zeros(3, 2, dtype=torch.float64)  # asked, right, loss of both objectives
+        sums = torch.zeros(3, 2, dtype=torch.float64)  # predictions, correct ones, loss, of both objectives
         for number, batch in enumerate(batches):
             if not self.usable(batch):
                 continue
@@ -150,9 +150,9 @@ class NextBehaviourStage(Stage):
     def _answer(self, questions: Questions) -> Answers:
         masked, truncated = self.encoder(questions.item_seq, questions.item_seq_len).chunk(2)  # each (B, d)
         users = torch.stack((masked, *[truncated] * self.n_next), 1)[:, :, None]  # (B, 1 + K, 1, d)
-        # One lookup for all: its gradient is as large as the item table, however few ids were looked up.
+        # One lookup for all: its gradient has the size of the item table, whatever the number of ids.
         vectors = F.embedding(questions.candidates, self.encoder.item_weight)  # (B, 1 + K, 1 + P, d)
-        # No matrix product, which autocast would take to half precision.
+        # Not a matrix product, which autocast would compute in half precision.
         scores = (users * vectors).sum(-1)
         losses = -scores.log_softmax(-1)[..., 0]
         right = scores[..., 0] > scores[..., 1:].amax(-1)

@@ -1,4 +1,4 @@
-"""Next-item prediction: the warm-up of causal encoders, which see no later behaviour that could be masked."""
+"""Next-item prediction: the warm-up of causal encoders, which cannot predict masked items from both sides."""
 
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from .item_prediction import ItemPredictionStage
 
 
 class NextItemStage(ItemPredictionStage):
-    """Predict every behaviour but the first from the state before it; cross-entropy over the catalogue.
+    """Predict every behaviour except the first from the state before it; cross-entropy over the catalogue.
 
     Args:
         encoder: causal, with ``hidden_states`` and ``item_weight``.
@@ -28,7 +28,7 @@ class NextItemStage(ItemPredictionStage):
     def predicted(self, batch: Batch, streams: Streams) -> tuple[Tensor, Tensor]:  # noqa: ARG002 - no draws
         """Return the M states before a behaviour ``(M, d)``, and those behaviours ``(M,)``."""
         states = self.encoder.hidden_states(batch.item_seq, batch.item_seq_len)
-        # How many there are follows from the lengths, which are on the CPU: nothing is read back for it.
+        # Their number follows from the lengths, which are on the CPU, so nothing is read back.
         counts = batch.lengths - 1
         total = self.count(batch.lengths)
         rows = torch.arange(len(counts)).repeat_interleave(counts, output_size=total)
@@ -37,5 +37,5 @@ class NextItemStage(ItemPredictionStage):
         return states[rows, positions], batch.item_seq[rows, positions + 1]
 
     def count(self, lengths: Tensor) -> int:
-        """Count the behaviours but the first of users with ``lengths`` ``(N,)``, on the CPU."""
+        """Count the behaviours except the first of users with ``lengths`` ``(N,)``, on the CPU."""
         return int((lengths - 1).sum())

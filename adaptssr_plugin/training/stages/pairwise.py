@@ -1,4 +1,4 @@
-"""Objectives that compare two views of every user: AdaptSSR's ranking, and InfoNCE in its place."""
+"""Objectives that compare two views of every user: AdaptSSR's ranking and InfoNCE."""
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,11 +17,11 @@ from ...losses import AdaptSSRLoss, InfoNCELoss
 from .base import Stage, StepResult, Streams, dropout_seeded
 from .gradient_cache import check_micro_batch, encode_in_micro_batches
 
-# A view provider: (item_seq, item_seq_len, generator) -> two views of every row. One with ``needs_rows = True``
-# takes ``rows`` besides: int64 (B,), the numbers of the rows in the data that it was made of. One with a schedule
-# has ``set_epoch(epoch, encoder)``: called before every epoch, counted from 0, with the encoder that is trained, and
-# with None for the epoch before every validation, whose views should be the same in every epoch. One whose schedule
-# looks at the encoder has ``epoch_state()`` and ``load_epoch_state(state)`` besides, as a stage has.
+# A view provider: (item_seq, item_seq_len, generator) -> two views of every row. With ``needs_rows = True`` it also
+# takes ``rows``: int64 (B,), the row numbers in the data from which it was made. With a schedule it has
+# ``set_epoch(epoch, encoder)``: called before every epoch, counted from 0, with the encoder in training, and with None
+# as the epoch before every validation, whose views should be the same in every epoch. If the schedule depends on the
+# encoder, it also has ``epoch_state()`` and ``load_epoch_state(state)``, like a stage.
 Views = Callable[..., ViewPair]
 
 _BOTH = "encode_twice", "forward"
@@ -33,25 +33,24 @@ class PairwiseStage(Stage):
     """Pre-train an encoder on pairs of views.
 
     With :class:`AdaptSSRLoss` each view is encoded twice under different dropout masks, four encodings in one
-    stacked forward pass; with :class:`InfoNCELoss` once. The loss knows nothing of where the views come from.
+    stacked forward pass; with :class:`InfoNCELoss` once. The loss does not depend on where the views come from.
 
-    With a criterion that gathers, the processes of a group train one batch together: each calls :meth:`usable` and
-    :meth:`step` for its own rows of it, however few, at the same time as the others. :meth:`validate` gathers
-    nothing, whoever calls it.
+    With a criterion that gathers, the processes of a group train one batch together: all call :meth:`usable` and
+    :meth:`step` at the same time, each for its own rows, which may be none. :meth:`validate` gathers nothing.
 
     Args:
-        encoder: anything ``(item_seq, item_seq_len) -> (B, d)``, as a rule a module, whose weights are then the
-            stage's; for AdaptSSR with active dropout.
+        encoder: a callable ``(item_seq, item_seq_len) -> (B, d)``, usually a module, whose weights the stage then
+            trains; for AdaptSSR with active dropout.
         views: the view provider.
         criterion: the loss.
         name: of the stage.
-        penalty: gives a scalar that is added to the loss, and logged besides; None adds nothing.
-        mask_same_key: rows of the same key item are no negatives of each other; for views with ``keys_of(rows)``.
+        penalty: returns a scalar that is added to the loss and logged; None: no penalty.
+        mask_same_key: rows of the same key item are not negatives of each other; for views with ``keys_of(rows)``.
         micro_batch: users encoded at once, both views of each, by gradient caching
             (:func:`encode_in_micro_batches`); 0: all.
 
     Raises:
-        InputError: ``mask_same_key`` with views that have no keys; ``micro_batch`` no integer of 0 or more.
+        InputError: ``mask_same_key`` with views that have no keys; ``micro_batch`` is not an integer of 0 or more.
     """
 
     def __init__(
@@ -87,31 +86,31 @@ class PairwiseStage(Stage):
         self.loss.gather = True
 
     def set_epoch(self, epoch: int | None) -> None:
-        """Tell a view provider with a schedule which epoch begins; None: a validation."""
+        """Tell a view provider with a schedule that an epoch begins; None: a validation."""
         if hasattr(self.views, "set_epoch"):
             self.views.set_epoch(epoch, self.encoder)
 
     def epoch_state(self) -> dict[str, Any]:
-        """Give what a view provider made of the encoder when the epoch began."""
+        """Return what a view provider computed from the encoder when the epoch began."""
         state: dict[str, Any] = self.views.epoch_state() if hasattr(self.views, "epoch_state") else {}
         return state
 
     def load_epoch_state(self, state: Mapping[str, Any]) -> None:
-        """Give it back to the view provider."""
+        """Return it to the view provider."""
         if state:
             self.views.load_epoch_state(state)  # type: ignore[attr-defined]
 
     def usable(self, batch: Batch) -> bool:
         """Whether there are two users to compare.
 
-        A part of a batch knows of the whole; of any other batch, where the loss gathers, all processes are asked.
+        A part of a batch knows the whole batch; for any other batch of a gathering loss all processes are asked.
         """
         if batch.whole is not None:
             return len(batch.whole.lengths) > 1
         return (total(len(batch)) if self.loss.gather else len(batch)) > 1
 
     def step(self, batch: Batch, streams: Streams) -> StepResult:
-        """Loss of the batch, its penalty included; for AdaptSSR also what it compared, and quantiles of λ."""
+        """Loss of the batch, including its penalty; for AdaptSSR also the compared similarities and quantiles of λ."""
         encodings = self._encode(batch, streams)
         if isinstance(self.loss, InfoNCELoss):
             loss, parts = self._penalised(self.loss(*encodings, self._ids(batch)))
@@ -190,21 +189,21 @@ class PairwiseStage(Stage):
         return u1, u1_pos, u2, u2_pos
 
     def _ids(self, batch: Batch) -> Tensor:
-        """What makes two rows no negatives of each other: (B,) users, or (B, 2) users and keys."""
+        """The ids by which two rows are not negatives of each other: (B,) users, or (B, 2) users and keys."""
         keys = batch.keys
         if self.mask_same_key:
             keys = self.views.keys_of(_rows(batch))  # type: ignore[attr-defined]
         return batch.user_ids if keys is None else torch.stack((batch.user_ids, keys), 1)
 
     def _penalised(self, loss: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Add the penalty, if there is one, and give it as a number to log."""
+        """Add the penalty, if there is one, and return it as a number to log."""
         if self.penalty is None:
             return loss, {}
         penalty = self.penalty()
         return loss + penalty, {"penalty": penalty.detach()}
 
     def _require_dropout(self, encodings: tuple[Tensor, ...]) -> None:
-        """Refuse, at the first step, an encoder that gives the same vector twice: there is no implicit view then."""
+        """Refuse, at the first step, an encoder that gives the same vector twice: then there is no implicit view."""
         if not len(encodings[0]):
             return  # of a gathered batch
         if not self._dropout_seen and torch.equal(encodings[0], encodings[1]):
@@ -220,7 +219,7 @@ def _encode_twice(
 ) -> tuple[Tensor, Tensor]:
     """Encode ``(2B, L)``, both views, under two dropout masks: two times ``(2B, d)``.
 
-    An encoder with ``encode_twice`` computes what the two have in common once; any other gets every view twice.
+    An encoder with ``encode_twice`` computes their common part once; any other encodes every view twice.
     """
     if _shares_work(encoder):
         first, second = encoder.encode_twice(item_seq, item_seq_len)  # type: ignore[attr-defined]
@@ -233,7 +232,7 @@ def _encode_twice(
 
 
 def _shares_work(encoder: object) -> bool:
-    """Whether ``encode_twice`` stands for calling the encoder: it has one, as new as its ``forward``, and no hooks."""
+    """Whether ``encode_twice`` may replace calls of the encoder: defined no earlier than ``forward``, and no hooks."""
     kind = type(encoder)
     named = [next((place for place, base in enumerate(kind.__mro__) if name in vars(base)), None) for name in _BOTH]
     if named[0] is None or named[1] is None or named[0] > named[1] or "forward" in vars(encoder):
@@ -242,16 +241,16 @@ def _shares_work(encoder: object) -> bool:
 
 
 def _rows(batch: Batch) -> Tensor:
-    """Give the numbers of the rows in the data that views were made of: (B,)."""
+    """Return the row numbers in the data from which the views were made: (B,)."""
     return batch.user_ids if batch.rows is None else batch.rows
 
 
 @contextmanager
 def _dropout_kept_on(module: nn.Module) -> Iterator[None]:
-    """Training mode for everything but norms with running statistics, for the implicit view needs dropout.
+    """Training mode for everything except norms with running statistics, since the implicit view needs dropout.
 
     Not every dropout is a module that could be switched on alone: nn.GRU and nn.TransformerEncoderLayer have
-    their own.
+    built-in dropout.
     """
     training = {child: child.training for child in module.modules()}
     module.train()

@@ -1,4 +1,4 @@
-"""Two views and masked items in one stage: what the warm-up learnt is practised on while views are compared."""
+"""Two views and masked items in one stage: the task of the warm-up continues while views are compared."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,11 +11,11 @@ from .pairwise import PairwiseStage
 
 
 class WithMaskedItemsStage(Stage):
-    """Add ``weight`` times the loss of predicted items to a loss on two views, both of one encoder.
+    """Add ``weight`` times the loss of predicted items to a loss on two views; both use one encoder.
 
-    No part of the paper, where ranking starts from masked items and leaves them behind. Epochs are compared as the
-    stage on two views alone compares them. A batch whose users have one behaviour each has nothing to predict, and
-    counts by its views alone.
+    This is ours; in the paper ranking follows masked items and replaces them. Epochs are compared by the criterion of
+    the stage on two views. A batch in which every user has one behaviour has nothing to predict and uses its views
+    alone.
 
     Args:
         views: the stage on two views.
@@ -23,8 +23,8 @@ class WithMaskedItemsStage(Stage):
         weight: 0 or more.
 
     Raises:
-        InputError: two encoders; ``micro_batch`` on two views, since predicted items are encoded all at once; a weight
-            outside of its range.
+        InputError: two encoders; ``micro_batch`` on two views, since predicted items are encoded all at once; a
+            weight out of range.
     """
 
     def __init__(self, views: PairwiseStage, items: ItemPredictionStage, weight: float) -> None:
@@ -56,11 +56,11 @@ class WithMaskedItemsStage(Stage):
         self.views.set_epoch(epoch)
 
     def epoch_state(self) -> dict[str, Any]:
-        """Give the view provider's."""
+        """Return the view provider's state."""
         return self.views.epoch_state()
 
     def load_epoch_state(self, state: Mapping[str, Any]) -> None:
-        """Give it back to the view provider."""
+        """Return it to the view provider."""
         self.views.load_epoch_state(state)
 
     def usable(self, batch: Batch) -> bool:
@@ -77,5 +77,5 @@ class WithMaskedItemsStage(Stage):
         return StepResult(loss, {**compared.logs, "loss": loss.detach(), "loss_items": predicted.loss.detach()})
 
     def validate(self, batches: Iterable[Batch], streams: Streams) -> dict[str, float]:
-        """Compute what the stage on two views does."""
+        """Validate as the stage on two views does."""
         return self.views.validate(batches, streams)

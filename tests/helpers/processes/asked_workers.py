@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -24,6 +25,11 @@ def ask(worker, **asked):
     worker.stdin.write(json.dumps(asked) + "\n")
     worker.stdin.flush()
     return json.loads(worker.stdout.readline())
+
+
+def without_progress(text):
+    """Leave out the lines that say how far a stage has come."""
+    return re.sub(r"^[\w -]+: epoch \d+/\d+, .* to go\n", "", text, flags=re.MULTILINE)
 
 
 def pretrain_words(dataset, folder, options):

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import data_parallel_cases
-from asked_workers import ask, pretrain_words, worker_of
+from asked_workers import ask, pretrain_words, without_progress, worker_of
 
 PATIENCE = 60  # seconds for processes that never end
 
@@ -271,7 +271,7 @@ class Processes:
         return self.ask(number=number, words=words, kills=kills or {})
 
     def ask(self, **asked):
-        return ask(self.worker, **asked)
+        return [(status, said, without_progress(errors)) for status, said, errors in ask(self.worker, **asked)]
 
 
 @contextmanager

@@ -1,1 +1,1 @@
-"""Models that RecBole lacks. While installed, this folder is searched by RecBole's own look-up of models by name."""
+"""Models that RecBole lacks. While installed, RecBole's own look-up of models by name also searches this folder."""

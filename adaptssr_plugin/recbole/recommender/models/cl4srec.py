@@ -4,4 +4,4 @@ from recbole.model.sequential_recommender.sasrec import SASRec
 
 
 class CL4SRec(SASRec):
-    """SASRec; what is added to it stands in ``defaults/models/CL4SRec.yaml``, and ``ssl_loss`` replaces its loss."""
+    """SASRec; its additions are in ``defaults/models/CL4SRec.yaml``, and ``ssl_loss`` replaces its loss."""

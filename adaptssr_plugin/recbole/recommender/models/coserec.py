@@ -4,4 +4,4 @@ from recbole.model.sequential_recommender.sasrec import SASRec
 
 
 class CoSeRec(SASRec):
-    """SASRec; what is added to it stands in ``defaults/models/CoSeRec.yaml``, and ``ssl_loss`` replaces its loss."""
+    """SASRec; its additions are in ``defaults/models/CoSeRec.yaml``, and ``ssl_loss`` replaces its loss."""
