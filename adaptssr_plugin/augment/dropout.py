@@ -16,18 +16,9 @@ class DropoutPair(nn.Module):
     """
 
     def forward(self, item_seq: Tensor, item_seq_len: Tensor, generator: torch.Generator | None = None) -> ViewPair:
-        """Give both views.
+        """Give two copies of the input; arguments and errors as :meth:`RandomPair.forward`, ``operators`` is None.
 
-        Args:
-            item_seq: (B, L) int64, right-padded with 0; never written to.
-            item_seq_len: (B,) int64, each at least 1, on the device of ``item_seq``.
-            generator: nothing is drawn from it.
-
-        Returns:
-            Two copies of the input, so that what is written to one reaches neither; ``operators`` is None.
-
-        Raises:
-            InputError: a shape, dtype or device other than these.
+        Nothing is drawn from ``generator``.
         """
         check_sequences(item_seq, item_seq_len, generator)
         first = Sequences(item_seq.clone(), item_seq_len.clone())

@@ -33,7 +33,7 @@ def seed_uncertainty(
     a gain on other users.
 
     Over several splits, which draw other test users each time, there is one interval: of the differences paired by
-    split, means over seeds, corrected for what splits share (:func:`~adaptssr_plugin.downstream.paired_interval`).
+    split, means over seeds, corrected for what splits share (:func:`.paired_interval`).
 
     Args:
         records: results on one corpus; only the test values count.

@@ -106,7 +106,7 @@ def test_nothing_is_read_back(monkeypatch, pair, elsewhere):
     fills = hasattr(pair, "fill")
     if elsewhere:
         for module in ("choice", "draws", "mask_and_fill"):
-            monkeypatch.setattr(f"adaptssr_plugin.augment.{module}.on_cpu", lambda tensor: False)
+            monkeypatch.setattr(f"adaptssr_plugin.augment.operators.{module}.on_cpu", lambda tensor: False)
     item_seq, lengths = reference.padded(ROWS, 40)
     with count_readbacks() as reads:
         views_of(pair, item_seq, lengths, generator())

@@ -361,9 +361,9 @@ def test_no_file_and_no_safetensors_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: ItemCorrelation.from_histories(corpus(), 0), "k: expected an integer of at least 1, got 0"),
-        (lambda: ItemCorrelation.from_histories(corpus(), True), "k: expected an integer of at least 1, got True"),
-        (lambda: ItemCorrelation.from_item_weight(VECTORS, 1.0), "k: expected an integer of at least 1, got 1.0"),
+        (lambda: ItemCorrelation.from_histories(corpus(), 0), "k: expected a positive integer, got 0"),
+        (lambda: ItemCorrelation.from_histories(corpus(), True), "k: expected a positive integer, got True"),
+        (lambda: ItemCorrelation.from_item_weight(VECTORS, 1.0), "k: expected a positive integer, got 1.0"),
         (lambda: ItemCorrelation.from_item_weight([[1.0]]), "item_weight: expected a tensor, got list"),
         (
             lambda: ItemCorrelation.from_item_weight(VECTORS[0]),

@@ -358,11 +358,10 @@ def _model_of(start: Pretraining | None, data: Data, models: Path) -> tuple[User
 
 
 @dataclass(frozen=True)
-class Similarities(Cell):
-    """The samples of Figure 5 for a model."""
+class _OfModel(Cell):
+    """A result of a model, and of nothing else."""
 
     start: Pretraining
-    kind = "similarities"
 
     def spec(self) -> dict[str, Any]:
         """The model's options."""
@@ -371,6 +370,13 @@ class Similarities(Cell):
     def needs(self) -> Pretraining | None:
         """Give the model."""
         return self.start
+
+
+@dataclass(frozen=True)
+class Similarities(_OfModel):
+    """The samples of Figure 5 for a model."""
+
+    kind = "similarities"
 
     def compute(self, plan: ComparePlan, models: Path) -> dict[str, Any]:
         """Sample; values to four decimals, which is finer than the grid of the figure."""
@@ -389,19 +395,10 @@ class Similarities(Cell):
 
 
 @dataclass(frozen=True)
-class Reidentification(Cell):
+class Reidentification(_OfModel):
     """Whose newer half is whose, by a model that has seen the older halves alone."""
 
-    start: Pretraining
     kind = "re-identification"
-
-    def spec(self) -> dict[str, Any]:
-        """The model's options."""
-        return {"start": self.start.spec()}
-
-    def needs(self) -> Pretraining | None:
-        """Give the model."""
-        return self.start
 
     def compute(self, plan: ComparePlan, models: Path) -> dict[str, Any]:
         """Give the metrics."""

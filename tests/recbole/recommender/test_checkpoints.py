@@ -5,7 +5,6 @@ import os
 import pickle
 import random
 import shutil
-import sys
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from backbone_cases import workplace
 from recbole.trainer import Trainer
 from recbole_cases import MeanOfItems
 from refusals import refusal_of
@@ -43,10 +43,7 @@ pytestmark = pytest.mark.usefixtures("slice_here")
 def runs(tmp_path_factory):
     """One run of ours with the flag and one of RecBole's own: result, trainer, checkpoint."""
     folder = tmp_path_factory.mktemp("runs")
-    before, argv = Path.cwd(), sys.argv
-    os.chdir(folder)
-    sys.argv = ["x"]
-    try:
+    with workplace(folder):
         write_slice(folder / "slice")
         ours, our_trainer = our_run("SASRec", {**BETTER, **SSL, "seed": 5})
         theirs, their_trainer = stock_run("SASRec", {**BETTER, "train_neg_sample_args": None})
@@ -54,9 +51,6 @@ def runs(tmp_path_factory):
             "ours": (ours, our_trainer, folder / our_trainer.saved_model_file),
             "theirs": (theirs, their_trainer, folder / their_trainer.saved_model_file),
         }
-    finally:
-        os.chdir(before)
-        sys.argv = argv
 
 
 def scores(model, loader):

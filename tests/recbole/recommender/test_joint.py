@@ -4,7 +4,7 @@ import random
 
 import pytest
 import torch
-from backbone_cases import made, plain_logging, run, workplace, write_slice
+from backbone_cases import in_slice, made, plain_logging, run
 from oracle import literal_adaptssr, literal_info_nce
 from recbole.model.sequential_recommender.fearec import FEARec
 from recbole.model.sequential_recommender.sasrec import SASRec
@@ -23,13 +23,7 @@ METHODS = tuple(sorted({*view_methods()} - NEED_GENERATOR))
 ADAPTSSR, INFONCE = {"ssl_loss": "adaptssr"}, {"ssl_loss": "infonce"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def slice_of_ml_100k(tmp_path_factory):
-    """Stand in a folder with the slice, as a user would, for all tests here."""
-    folder = tmp_path_factory.mktemp("joint")
-    write_slice(folder / "slice", users=40, newest=12)
-    with workplace(folder):
-        yield
+slice_of_ml_100k = in_slice(users=40, newest=12)
 
 
 def batch_of(loader, per_user, users=8):
