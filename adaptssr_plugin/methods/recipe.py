@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 
 from ..encoders import available_encoders, encoder_kind
 from ..errors import InputError, check_kind
-from .options import check_options, choice, count, fraction, option, positive, rate, read_yaml, share
+from .options import check_options, choice, count, fraction, not_negative, option, positive, rate, read_yaml, share
 from .registry import available, defaults_of, method_named
 from .user_level import UserLevelOptions
 
@@ -81,12 +81,10 @@ class Recipe(UserLevelOptions):
     mlm_pooled: float = fraction(
         0.0, "Share of the masked items' loss that predicts them from the user vector too.", "the paper, which has none"
     )
-    mlm_beside: float = option(
+    mlm_beside: float = not_negative(
         0.0,
         "Weight of masked items beside the loss on two views, in the method's own stage.",
         "the paper, which has none",
-        lambda value: 0 <= value < float("inf"),
-        "0 or more",
     )
     mlm_select: str = _select(
         "Which epoch of masked items moves on: best (validation accuracy), last or epoch:K.", "ours"
@@ -95,12 +93,10 @@ class Recipe(UserLevelOptions):
     loss: str = choice(
         "adaptssr", ("adaptssr", "infonce"), "Loss on the two views: the ranking, or InfoNCE.", "the paper, Eq. 6"
     )
-    interest_penalty: float = option(
+    interest_penalty: float = not_negative(
         1.0,
         "Weight of the overlap of several interests in the loss on two views.",
         "the authors' code, whose scripts have one interest",
-        lambda value: 0 <= value < float("inf"),
-        "0 or more",
     )
     ptum_negatives: int = count(4, "ptum: behaviours of others that every behaviour is told from.", "PTUM's code")
     ptum_next: int = count(2, "ptum: newest behaviours that are hidden and predicted, K.", "PTUM's code")
@@ -136,13 +132,7 @@ class Recipe(UserLevelOptions):
         0.1, "Share of users held out for validation.", "the paper", lambda value: 0 < value < 1, "a number in (0, 1)"
     )
     stopping_step: int = count(10, "Epochs without a better one after which a stage stops.", "RecBole")
-    clip_grad_norm: float = option(
-        0.0,
-        "Largest norm of the gradient; 0: no clipping.",
-        "the authors' code",
-        lambda value: 0 <= value < float("inf"),
-        "0 or more",
-    )
+    clip_grad_norm: float = not_negative(0.0, "Largest norm of the gradient; 0: no clipping.", "the authors' code")
     amp_dtype: str = choice(
         "auto", ("auto", "bfloat16", "float16"), "Precision under RecBole's enable_amp; auto: torch's default.", "ours"
     )

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from readbacks import count_readbacks
+from refusals import refusal_of
 from training_cases import (
     TINY,
     assert_filler_left_alone,
@@ -16,7 +17,6 @@ from training_cases import (
 
 from adaptssr_plugin import UserEncoder
 from adaptssr_plugin.augment import ScoredFillPair
-from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.methods import recipe
 from adaptssr_plugin.methods.plan import stage_plans
 from adaptssr_plugin.methods.registry import make_views
@@ -71,9 +71,7 @@ def test_five_candidates_take_equal_parts_of_the_epochs(epochs, expected):
     ],
 )
 def test_what_does_not_go_together_is_refused_before_anything_is_trained(options, message):
-    with pytest.raises(InputError) as refused:
-        recipe("ccl", options={**SCORED, **options})
-    assert str(refused.value) == message
+    assert refusal_of(recipe, "ccl", options={**SCORED, **options}) == message
 
 
 @pytest.mark.parametrize(
