@@ -10,6 +10,7 @@ from training_cases import (
     assert_same_weights,
     batch_of,
     encoder_of,
+    interrupted_before,
     source_with_filler,
     streams,
     write_profiled_dataset,
@@ -162,17 +163,7 @@ def test_a_run_goes_through_its_stages_and_ends_the_same_when_resumed_between_th
     assert noted == [1, 3, 1, 3, 2, 3]  # of epochs and validations in turn; the last two are of one rank
     assert all(bool(torch.isfinite(tensor).all()) for tensor in whole.encoder.state_dict().values())
 
-    epochs = ScoredFillPair.set_epoch
-
-    def stop_before_the_third(self, epoch, encoder=None):
-        if epoch == 2:
-            raise KeyboardInterrupt
-        epochs(self, epoch, encoder)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ScoredFillPair, "set_epoch", stop_before_the_third)
-        with pytest.raises(KeyboardInterrupt):
-            run(source, tmp_path / "run", loss=loss)
+    interrupted_before(2, ScoredFillPair, lambda: run(source, tmp_path / "run", loss=loss))
     noted.clear()
     resumed = run(source, tmp_path / "run", loss=loss)
     assert noted == [2, 3]

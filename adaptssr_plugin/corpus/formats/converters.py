@@ -78,11 +78,10 @@ def convert_parquet(
         items_column: lists of integers or strings.
         label_columns: columns for the ``.user`` file: integers, strings or truth values, and floating numbers,
             which become a column of type float; null for none.
-        name: of the dataset; None: the folder's.
+        name: as in :func:`convert_lines`, and so are the other three.
         overwrite: replace files of that name.
-        corpus: write a corpus for :func:`~adaptssr_plugin.corpus.open_corpus` in place of RecBole's files; started
-            again after it was broken off, it goes on where it was.
-        show_progress: a progress bar on standard error, in a log a line every ten seconds.
+        corpus: write a corpus in place of RecBole's files.
+        show_progress: a progress bar on standard error.
 
     Raises:
         InputError: as :func:`convert_lines`, a missing column or one of another type.

@@ -371,6 +371,17 @@ class _OfModel(Cell):
         """Give the model."""
         return self.start
 
+    def compute(self, plan: ComparePlan, models: Path) -> dict[str, Any]:
+        """Measure the model, and the seconds that this takes."""
+        started = time.perf_counter()
+        data = load_data(plan)
+        found = self.measure(load_pretrained(models / self.start.key(data.fingerprint)).encoder, data)
+        return {**found, "seconds": time.perf_counter() - started}
+
+    def measure(self, encoder: UserEncoder, data: Data) -> dict[str, Any]:
+        """Compute the result, as plain values."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True)
 class Similarities(_OfModel):
@@ -378,20 +389,12 @@ class Similarities(_OfModel):
 
     kind = "similarities"
 
-    def compute(self, plan: ComparePlan, models: Path) -> dict[str, Any]:
+    def measure(self, encoder: UserEncoder, data: Data) -> dict[str, Any]:
         """Sample; values to four decimals, which is finer than the grid of the figure."""
-        started = time.perf_counter()
-        data = load_data(plan)
         recipe = self.start.recipe
-        encoder = load_pretrained(models / self.start.key(data.fingerprint)).encoder
         found = similarity_distributions(encoder, data.corpus, seed=recipe.seed, max_len=recipe.max_len)
         samples = {name: [round(float(value), 4) for value in sample] for name, sample in found.curves.items()}
-        return {
-            "samples": samples,
-            "mask_ratio": found.mask_ratio,
-            "crop_ratio": found.crop_ratio,
-            "seconds": time.perf_counter() - started,
-        }
+        return {"samples": samples, "mask_ratio": found.mask_ratio, "crop_ratio": found.crop_ratio}
 
 
 @dataclass(frozen=True)
@@ -400,14 +403,10 @@ class Reidentification(_OfModel):
 
     kind = "re-identification"
 
-    def compute(self, plan: ComparePlan, models: Path) -> dict[str, Any]:
+    def measure(self, encoder: UserEncoder, data: Data) -> dict[str, Any]:
         """Give the metrics."""
-        started = time.perf_counter()
-        data = load_data(plan)
-        encoder = load_pretrained(models / self.start.key(data.fingerprint)).encoder
         max_len, device = self.start.recipe.max_len, data.config["device"]
-        found = reidentify(encoder, *data.corpus.halves(), max_len, device=device)
-        return {"metrics": found, "seconds": time.perf_counter() - started}
+        return {"metrics": reidentify(encoder, *data.corpus.halves(), max_len, device=device)}
 
 
 @dataclass(frozen=True)

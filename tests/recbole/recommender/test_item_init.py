@@ -12,7 +12,8 @@ from recbole.model.sequential_recommender.sasrec import SASRec
 
 from adaptssr_plugin.corpus import BehaviourCorpus, svd_item_vectors
 from adaptssr_plugin.errors import InputError
-from adaptssr_plugin.recbole import item_init, load_data_and_model
+from adaptssr_plugin.recbole import load_data_and_model
+from adaptssr_plugin.recbole.recommender import item_init
 from adaptssr_plugin.seeding import stream_seed
 
 SVD = {"ssl_item_init": "svd"}
