@@ -168,7 +168,7 @@ def _scaled(
     return scaled.astype(np.float32)
 
 
-def _check_k(k: object) -> int:
+def _check_k(k: int) -> int:
     check_count("k", k)
     return int(k)
 

@@ -434,7 +434,7 @@ class _Report:
             draw = self._figure_4 if number == 4 else self._robustness
             draw(stem, task, dataset=self.plan.name, task=name, metric=metric, conditions="one pre-training seed")
 
-    def _robustness(self, stem: Path, spec: TaskSpec, **about: str) -> None:
+    def _robustness(self, stem: Path, spec: TaskSpec, **about: Any) -> None:
         values: dict[tuple[str, str], dict[float, list[float]]] = {}
         for method, label, rho, row in self.grid.robustness():
             if found := self._test_values(row, spec):
@@ -456,7 +456,7 @@ class _Report:
             **about,
         )
 
-    def _figure_4(self, stem: Path, spec: TaskSpec, **about: str) -> None:
+    def _figure_4(self, stem: Path, spec: TaskSpec, **about: Any) -> None:
         groups, lambdas = self.grid.ablation()
         bars = [
             Bar(row.name, found, group)
