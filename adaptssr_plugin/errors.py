@@ -54,6 +54,12 @@ def check_count(name: str, value: object, least: int = 1, most: int | None = Non
         raise InputError(f"{name}: expected {what}{' or None' if optional else ''}, got {value!r}")
 
 
+def check_counts(**counts: object) -> None:
+    """Raise InputError unless all arguments, by their names, are positive integers."""
+    for name, count in counts.items():
+        check_count(name, count)
+
+
 class DamagedCheckpointError(InputError):
     """A checkpoint that is incomplete, or that something else wrote. The one before it may be intact."""
 

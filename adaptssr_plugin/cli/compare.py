@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ..errors import InputError
-from .options import QUIET, recbole_options, shown
+from .options import QUIET, recbole_options, show_results, shown
 
 _PATH = click.Path(path_type=Path)
 
@@ -97,10 +97,4 @@ def compare(
         chosen, output, names, numbers, jobs, part_of(part),
         show_progress=shown(quiet), variants=variants or smoke, report_only=report_only,
     )  # fmt: skip
-    for name, text in done.tables.items():
-        click.echo(f"{name}\n\n{text}")
-    if done.unfinished:
-        click.echo(f"{done.unfinished} cells are left for other machines or a later run.")
-    click.echo(f"{done.computed} cells computed. Files:")
-    for path in done.files:
-        click.echo(f"  {path}")
+    show_results(done, "cells")

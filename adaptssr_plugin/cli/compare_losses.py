@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ..errors import InputError
-from .options import recbole_options
+from .options import recbole_options, show_results
 
 _PATH = click.Path(path_type=Path)
 
@@ -63,13 +63,7 @@ def compare_losses(
         raise InputError("plan: expected a plan or --dataset, got none")
     chosen = read_loss_plan(plan, changes, recbole_options(pairs))
     done = run(chosen, output, jobs, part_of(part), show_progress=not quiet, report_only=report_only)
-    for name, text in done.tables.items():
-        click.echo(f"{name}\n\n{text}")
-    if done.unfinished:
-        click.echo(f"{done.unfinished} runs are left for other machines or a later call.")
-    click.echo(f"{done.computed} runs computed. Files:")
-    for path in done.files:
-        click.echo(f"  {path}")
+    show_results(done, "runs")
 
 
 def _numbers(text: str) -> Sequence[float]:

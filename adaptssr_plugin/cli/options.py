@@ -110,6 +110,17 @@ def shown(quiet: bool) -> Show:
     return "last" if quiet else True
 
 
+def show_results(done: Any, what: str) -> None:
+    """Print the tables of a comparison, and where its files are; ``what`` is the plural of what was computed."""
+    for name, text in done.tables.items():
+        click.echo(f"{name}\n\n{text}")
+    if done.unfinished:
+        click.echo(f"{done.unfinished} {what} are left for other machines or a later run.")
+    click.echo(f"{done.computed} {what} computed. Files:")
+    for path in done.files:
+        click.echo(f"  {path}")
+
+
 def recbole_options(pairs: tuple[str, ...]) -> dict[str, Any]:
     """Read ``key=value`` pairs for RecBole.
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from adaptssr_plugin.errors import InputError
+from adaptssr_plugin.errors import InputError, check_count
 
 PAD_TOKEN = "[PAD]"
 _ROWS = 1 << 14  # users whose behaviours are gathered at once
@@ -108,8 +108,7 @@ class BehaviourCorpus:
             InputError: no rows, rows outside the corpus, or a ``max_len`` below 1.
         """
         rows = self.check_rows(rows)
-        if isinstance(max_len, bool) or not isinstance(max_len, (int, np.integer)) or max_len < 1:
-            raise InputError(f"max_len: expected an integer of at least 1, got {max_len!r}")
+        check_count("max_len", max_len)
         if len(rows) == 0:
             raise InputError("rows: expected at least one row, got none")
         length = np.minimum(self.offsets[rows + 1] - self.offsets[rows], min(max_len, len(self.items)))
@@ -188,8 +187,7 @@ class BehaviourCorpus:
             )
 
     def _check_ids(self) -> None:
-        if isinstance(self.n_items, bool) or not isinstance(self.n_items, (int, np.integer)) or self.n_items < 1:
-            raise InputError(f"n_items: expected an integer of at least 1, got {self.n_items!r}")
+        check_count("n_items", self.n_items)
         if self.item_tokens.shape != (self.n_items,):
             raise InputError(
                 f"item_tokens: expected shape ({self.n_items},), one per item with the padding, "

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, check_count
 from .behaviours import BehaviourCorpus
 from .correlation_sources import item_cf, nearest_by_product
 
@@ -168,9 +168,8 @@ def _scaled(
     return scaled.astype(np.float32)
 
 
-def _check_k(k: object) -> int:
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
-        raise InputError(f"k: expected an integer of at least 1, got {k!r}")
+def _check_k(k: int) -> int:
+    check_count("k", k)
     return int(k)
 
 

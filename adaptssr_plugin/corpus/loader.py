@@ -8,7 +8,7 @@ import torch
 
 from adaptssr_plugin.corpus.batch import Batch, WholeBatch
 from adaptssr_plugin.corpus.behaviours import BehaviourCorpus
-from adaptssr_plugin.errors import InputError, check_kind
+from adaptssr_plugin.errors import InputError, check_count, check_counts, check_kind
 from adaptssr_plugin.seeding import stream_seed
 
 
@@ -52,11 +52,8 @@ class BatchLoader:
     ) -> None:
         check_kind("corpus", corpus, BehaviourCorpus, "a BehaviourCorpus")
         check_kind("shuffle", shuffle, bool, "True or False")
-        for argument, value in (("batch_size", batch_size), ("max_len", max_len), ("parts", parts)):
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-                raise InputError(f"{argument}: expected an integer of at least 1, got {value!r}")
-        if isinstance(part, bool) or not isinstance(part, int) or not 0 <= part < parts:
-            raise InputError(f"part: expected an integer from 0 to {parts - 1}, got {part!r}")
+        check_counts(batch_size=batch_size, max_len=max_len, parts=parts)
+        check_count("part", part, 0, parts - 1)
         self.corpus = corpus
         self.rows = np.arange(len(corpus)) if rows is None else corpus.check_rows(rows).copy()
         if len(self.rows) == 0:

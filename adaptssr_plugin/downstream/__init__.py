@@ -1,6 +1,6 @@
 """Downstream tasks of a user model: splits, heads, metrics, baselines and significance tests."""
 
-from adaptssr_plugin.downstream.baselines import (
+from .baselines import (
     RankingBaselineResult,
     lsa_logistic_regression,
     lsa_vectors,
@@ -8,31 +8,19 @@ from adaptssr_plugin.downstream.baselines import (
     popularity,
     tfidf_logistic_regression,
 )
-from adaptssr_plugin.downstream.heads import MLPHead
-from adaptssr_plugin.downstream.linear import BaselineResult, fewer_labels, logistic_regression, standardised
-from adaptssr_plugin.downstream.metrics import accuracy, auc
-from adaptssr_plugin.downstream.ranking import (
-    RANKING_METRICS,
-    hit_at,
-    ndcg_at,
-    ranking_metrics,
-    reciprocal_rank,
-    target_ranks,
-)
-from adaptssr_plugin.downstream.reidentification import (
-    plain_reidentification,
-    reidentification_metrics,
-    reidentification_ranks,
-    reidentify,
-)
-from adaptssr_plugin.downstream.significance import Summary, paired, relative_improvement, summarise, welch
-from adaptssr_plugin.downstream.splits import Split, split_rows
-from adaptssr_plugin.downstream.tasks.base import LabelledRows, Task, TaskSplit
-from adaptssr_plugin.downstream.tasks.cold import ColdRecommendationTask
-from adaptssr_plugin.downstream.tasks.cold_files import ColdRows, cold_task, read_cold_rows, write_cold_rows
-from adaptssr_plugin.downstream.tasks.conversion import conversion_task
-from adaptssr_plugin.downstream.tasks.profile import ProfileTask
-from adaptssr_plugin.downstream.tasks.two_domain import TwoDomains, two_domains
+from .heads import MLPHead
+from .linear import BaselineResult, fewer_labels, logistic_regression, standardised
+from .metrics import accuracy, auc
+from .ranking import RANKING_METRICS, hit_at, ndcg_at, ranking_metrics, reciprocal_rank, target_ranks
+from .reidentification import plain_reidentification, reidentification_metrics, reidentification_ranks, reidentify
+from .significance import Summary, paired, relative_improvement, summarise, welch
+from .splits import Split, split_rows
+from .tasks.base import LabelledRows, Task, TaskSplit
+from .tasks.cold import ColdRecommendationTask
+from .tasks.cold_files import ColdRows, cold_task, read_cold_rows, write_cold_rows
+from .tasks.conversion import conversion_task
+from .tasks.profile import ProfileTask
+from .tasks.two_domain import TwoDomains, two_domains
 
 __all__ = [
     "RANKING_METRICS",

@@ -13,20 +13,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from adaptssr_plugin.corpus.svd_items import item_counts
-from adaptssr_plugin.downstream.linear import (
-    C_GRID,
-    BaselineResult,
-    Features,
-    logistic_regression,
-    standardised,
-)
-from adaptssr_plugin.downstream.ranking import Ties, ranking_metrics, ranks_of
-from adaptssr_plugin.downstream.tasks.base import LabelledRows, TaskSplit
-from adaptssr_plugin.downstream.tasks.cold import ColdRecommendationTask
-from adaptssr_plugin.downstream.tasks.positives import Positives
-from adaptssr_plugin.downstream.tasks.profile import ProfileTask
-from adaptssr_plugin.errors import check_count, check_kind
+from ..corpus.svd_items import item_counts
+from ..errors import check_count, check_kind
+from .linear import C_GRID, BaselineResult, Features, logistic_regression, standardised
+from .ranking import Ties, ranking_metrics, ranks_of
+from .tasks.base import LabelledRows, TaskSplit
+from .tasks.cold import ColdRecommendationTask
+from .tasks.positives import Positives
+from .tasks.profile import ProfileTask
 
 if TYPE_CHECKING:
     from adaptssr_plugin.corpus.behaviours import BehaviourCorpus

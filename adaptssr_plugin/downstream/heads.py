@@ -1,10 +1,9 @@
 """Heads that turn a user encoding into the scores of a task."""
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adaptssr_plugin.errors import InputError, check_kind
+from adaptssr_plugin.errors import InputError, check_counts, check_kind
 
 
 class MLPHead(nn.Module):
@@ -21,9 +20,7 @@ class MLPHead(nn.Module):
 
     def __init__(self, dim: int, n_outputs: int, hidden: int = 64, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
-        for name, size in (("dim", dim), ("n_outputs", n_outputs), ("hidden", hidden)):
-            if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
-                raise InputError(f"{name}: expected a positive integer, got {size}")
+        check_counts(dim=dim, n_outputs=n_outputs, hidden=hidden)
         self.hidden = nn.Linear(dim, hidden)
         self.output = nn.Linear(hidden, n_outputs)
         for layer in (self.hidden, self.output):

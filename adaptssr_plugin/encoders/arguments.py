@@ -3,13 +3,7 @@
 from torch import Tensor
 
 from ..augment.operators.base import check_sequences
-from ..errors import InputError, check_count
-
-
-def check_counts(**counts: object) -> None:
-    """Raise InputError unless all arguments, by their names, are positive integers."""
-    for name, count in counts.items():
-        check_count(name, count)
+from ..errors import InputError
 
 
 def check_dropout(value: object) -> None:

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import check_count, check_kind
-from .arguments import check_batch, check_counts, check_dropout, check_heads
+from ..errors import check_count, check_counts, check_kind
+from .arguments import check_batch, check_dropout, check_heads
 from .embedding import INIT_STD, ItemEmbedding, init_linear
 
 _NORM_EPS = 1e-12

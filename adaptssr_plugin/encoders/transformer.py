@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import check_count, check_kind
-from .arguments import check_batch, check_counts, check_dropout, check_heads
+from ..errors import check_count, check_counts, check_kind
+from .arguments import check_batch, check_dropout, check_heads
 from .attention import attend
 from .dropout import Dropout
 from .embedding import INIT_STD, ItemEmbedding, init_linear

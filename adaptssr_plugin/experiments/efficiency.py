@@ -5,17 +5,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from adaptssr_plugin.downstream.significance import Summary, summarise
-from adaptssr_plugin.errors import InputError
-from adaptssr_plugin.experiments.records import paper_name
-from adaptssr_plugin.experiments.tables import (
-    PAPER_ROWS,
-    aligned_text,
-    csv_text,
-    latex_table,
-    markdown_table,
-    rows_in_order,
-)
+from ..downstream.significance import Summary, summarise
+from ..errors import InputError
+from .records import paper_name
+from .tables import PAPER_ROWS, aligned_text, csv_text, latex_table, markdown_table, rows_in_order
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,11 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from adaptssr_plugin.downstream.significance import (
-    Interval,
-    accuracy_standard_error,
-    auc_standard_error,
-    paired_interval,
-)
-from adaptssr_plugin.downstream.splits import SPLIT_OVERLAP
-from adaptssr_plugin.errors import InputError
-from adaptssr_plugin.experiments.records import Record, paper_name
-from adaptssr_plugin.experiments.tables import RESAMPLED, Column, Values, paired_values, values_by_run
+from ..downstream.significance import Interval, accuracy_standard_error, auc_standard_error, paired_interval
+from ..downstream.splits import SPLIT_OVERLAP
+from ..errors import InputError
+from .records import Record, paper_name
+from .tables import RESAMPLED, Column, Values, paired_values, values_by_run
 
 
 def seed_uncertainty(

@@ -8,18 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from adaptssr_plugin.downstream.significance import (
-    Summary,
-    paired,
-    relative_improvement,
-    shown,
-    shown_decimals,
-    summarise,
-    welch,
-)
-from adaptssr_plugin.downstream.splits import SPLIT_OVERLAP
-from adaptssr_plugin.errors import InputError
-from adaptssr_plugin.experiments.records import LSA, MAJORITY, PAPER_NAMES, POPULARITY, TFIDF, Record, paper_name
+from ..downstream.significance import Summary, paired, relative_improvement, shown, shown_decimals, summarise, welch
+from ..downstream.splits import SPLIT_OVERLAP
+from ..errors import InputError
+from .records import LSA, MAJORITY, PAPER_NAMES, POPULARITY, TFIDF, Record, paper_name
 
 PAPER_ROWS = tuple(PAPER_NAMES.values())
 RESAMPLED = "the corrected resampled t-test over splits, which share users (Nadeau and Bengio, 2003)"

@@ -17,7 +17,7 @@ from torch import Tensor
 from .hardest_negative import hardest_negative
 from .search import Implementation
 from .similarity import rows_of
-from .soft_negative import log_sum_exp, soft_negative
+from .soft_negative import soft_negative
 
 _STRIDE = 1  # both views are anchors
 
@@ -50,7 +50,7 @@ def info_nce(
     Returns:
         The loss ``(n, 2)`` and which rows have a negative, bool ``(n,)``.
     """
-    total = log_sum_exp(vectors, _STRIDE, temperature, user_ids, chunk_size, rows)
+    total = soft_negative(vectors, _STRIDE, temperature, user_ids, chunk_size, rows, mean=False)
     return _against_partner(total / temperature, rows_of(vectors, rows), temperature)
 
 

@@ -43,18 +43,10 @@ class _HardestNegative(torch.autograd.Function):
     """Streamed search; see the module's docstring."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        vectors: Tensor,
-        stride: int,
-        user_ids: Tensor | None,
-        chunk_size: int | None,
-        implementation: Implementation,
-        rows: slice | None,
-    ) -> Tensor:
-        found, winners = find_winners(vectors, stride, user_ids, chunk_size, implementation, rows)
+    def forward(ctx: Any, vectors: Tensor, *arguments: Any) -> Tensor:
+        found, winners = find_winners(vectors, *arguments)
         ctx.save_for_backward(vectors, winners)
-        ctx.stride, ctx.rows = stride, rows
+        ctx.stride, *_, ctx.rows = arguments
         return found
 
     @staticmethod

@@ -123,19 +123,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         targets: Tensor,
-        candidates: Tensor | None,
-        excluded: Tensor | None,
-        chunk_size: int | None,
+        *compared: Any,
     ) -> Tensor:
+        candidates, excluded, ctx.chunk_size = compared
         with full_precision(hidden):
             exact = hidden.to(_accumulated_in(hidden, weight, bias))
             first = _target_scores(exact, weight, bias, targets)
-            scores = _candidate_scores(exact, weight, bias, targets, candidates, excluded, chunk_size)
-            others = _compare(scores, first)
+            others = _compare(_candidate_scores(exact, weight, bias, targets, *compared), first)
             ctx.save_for_backward(
                 hidden, weight, bias, targets, candidates, excluded, first, others.top, others.total
             )  # fmt: skip
-            ctx.chunk_size = chunk_size
             return _loss(first, others)
 
     @staticmethod

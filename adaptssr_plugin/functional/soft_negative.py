@@ -93,18 +93,10 @@ class _LogSumExp(torch.autograd.Function):
     """Streamed; see the module's docstring."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        vectors: Tensor,
-        stride: int,
-        temperature: float,
-        user_ids: Tensor | None,
-        chunk_size: int | None,
-        rows: slice | None,
-    ) -> Tensor:
-        soft, _ = find_soft_negatives(vectors, stride, temperature, user_ids, chunk_size, rows)
+    def forward(ctx: Any, vectors: Tensor, *arguments: Any) -> Tensor:
+        soft, _ = find_soft_negatives(vectors, *arguments)
+        ctx.stride, ctx.temperature, user_ids, ctx.chunk_size, ctx.rows = arguments
         ctx.save_for_backward(vectors, soft, user_ids)
-        ctx.stride, ctx.temperature, ctx.chunk_size, ctx.rows = stride, temperature, chunk_size, rows
         return soft
 
     @staticmethod
@@ -115,22 +107,6 @@ class _LogSumExp(torch.autograd.Function):
         return spread_over_negatives_(torch.zeros_like(vectors), *arguments), None, None, None, None, None
 
 
-def log_sum_exp(
-    vectors: Tensor,
-    stride: int,
-    temperature: float,
-    user_ids: Tensor | None = None,
-    chunk_size: int | None = None,
-    rows: slice | None = None,
-) -> Tensor:
-    """Compute τ log Σ_w exp(w/τ) of every anchor over the encodings of other users, as in InfoNCE (Eq. 9).
-
-    Arguments and result as :func:`soft_negative`, which takes the mean in place of the sum.
-    """
-    soft: Tensor = _LogSumExp.apply(vectors, stride, temperature, user_ids, chunk_size, rows)  # type: ignore[no-untyped-call]
-    return soft
-
-
 def soft_negative(
     vectors: Tensor,
     stride: int,
@@ -138,6 +114,7 @@ def soft_negative(
     user_ids: Tensor | None = None,
     chunk_size: int | None = None,
     rows: slice | None = None,
+    mean: bool = True,
 ) -> Tensor:
     """Compute τ log mean_w exp(w/τ) of every anchor over the encodings of other users.
 
@@ -149,10 +126,11 @@ def soft_negative(
             each other.
         chunk_size: rows of the similarity matrix held at once; None chooses for the device.
         rows: users whose encodings are anchors (in a gathered batch, those of this process), n of them; None: all B.
+        mean: False takes the sum in its place, τ log Σ_w exp(w/τ), as InfoNCE does (Eq. 9).
 
     Returns:
         ``(n, m / stride)``, between the mean and the largest of the similarities; -inf where a row has no other user.
         Differentiable once.
     """
-    total = log_sum_exp(vectors, stride, temperature, user_ids, chunk_size, rows)
-    return total - temperature * log_of_count(vectors, user_ids, rows)
+    total: Tensor = _LogSumExp.apply(vectors, stride, temperature, user_ids, chunk_size, rows)  # type: ignore[no-untyped-call]
+    return total - temperature * log_of_count(vectors, user_ids, rows) if mean else total

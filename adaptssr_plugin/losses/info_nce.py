@@ -63,9 +63,8 @@ class InfoNCELoss(BatchLoss):
         Args:
             z1: encodings of the first view, floating ``(B, d)``, B ≥ 2, of any length.
             z2: encodings of the second view, ``(B, d)``.
-            user_ids: integers ``(B,)`` or ``(B, k)``; rows with the same id in any column are never negatives of
-                each other (say column 0 the user, column 1 the target item). A row to which that leaves no
-                negative contributes 0 and is left out of the mean.
+            user_ids: integers ``(B,)`` or ``(B, k)``, as in :meth:`AdaptSSRLoss.forward`; rows with the same id
+                in any column are never negatives of each other.
 
         Returns:
             A scalar, or ``(B,)`` for ``reduction="none"``; float32 for half-precision input.

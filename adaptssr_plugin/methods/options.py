@@ -55,6 +55,11 @@ def positive(default: float, text: str, origin: str) -> Any:
     return option(default, text, origin, lambda value: 0 < value < float("inf"), "a positive number")
 
 
+def not_negative(default: float, text: str, origin: str) -> Any:
+    """Declare a finite number of 0 or more."""
+    return option(default, text, origin, lambda value: 0 <= value < float("inf"), "0 or more")
+
+
 def count(default: int, text: str, origin: str, least: int = 1) -> Any:
     """Declare an integer of at least ``least``."""
     return option(default, text, origin, lambda value: value >= least, f"an integer of at least {least}")

@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 
 from ..encoders import available_encoders, encoder_kind
 from ..errors import InputError, check_kind
-from .options import check_options, choice, count, fraction, option, positive, rate, read_yaml, share
+from .options import check_options, choice, count, fraction, not_negative, option, positive, rate, read_yaml, share
 from .registry import available, defaults_of, method_named
 from .user_level import UserLevelOptions
 
@@ -77,12 +77,10 @@ class Recipe(UserLevelOptions):
     mlm_pooled: float = fraction(
         0.0, "Share of the masked-item loss that predicts from the user vector.", "ours; the paper has no such term"
     )
-    mlm_beside: float = option(
+    mlm_beside: float = not_negative(
         0.0,
         "Weight of a masked-item loss added to the loss on two views, in the method's own stage.",
         "ours; the paper has no such term",
-        lambda value: 0 <= value < float("inf"),
-        "0 or more",
     )
     mlm_select: str = _select(
         "Epoch of masked items that is passed on: best (validation accuracy), last or epoch:K.", "ours"
@@ -91,12 +89,10 @@ class Recipe(UserLevelOptions):
     loss: str = choice(
         "adaptssr", ("adaptssr", "infonce"), "Loss on the two views: the ranking, or InfoNCE.", "the paper, Eq. 6"
     )
-    interest_penalty: float = option(
+    interest_penalty: float = not_negative(
         1.0,
         "Weight of the penalty on the overlap of several interests, added to the loss on two views.",
         "the authors' code, whose scripts use one interest",
-        lambda value: 0 <= value < float("inf"),
-        "0 or more",
     )
     ptum_negatives: int = count(4, "ptum: negatives for every predicted behaviour.", "PTUM's code")
     ptum_next: int = count(2, "ptum: number K of newest behaviours that are hidden and predicted.", "PTUM's code")
@@ -132,13 +128,7 @@ class Recipe(UserLevelOptions):
         0.1, "Share of users held out for validation.", "the paper", lambda value: 0 < value < 1, "a number in (0, 1)"
     )
     stopping_step: int = count(10, "Epochs without improvement after which a stage stops.", "RecBole")
-    clip_grad_norm: float = option(
-        0.0,
-        "Largest norm of the gradient; 0: no clipping.",
-        "the authors' code",
-        lambda value: 0 <= value < float("inf"),
-        "0 or more",
-    )
+    clip_grad_norm: float = not_negative(0.0, "Largest norm of the gradient; 0: no clipping.", "the authors' code")
     amp_dtype: str = choice(
         "auto", ("auto", "bfloat16", "float16"), "Precision under RecBole's enable_amp; auto: torch's default.", "ours"
     )

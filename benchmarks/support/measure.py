@@ -90,29 +90,13 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def side_by_side(
-    candidates: Mapping[str, Callable[[], object]], repeats: int, device: torch.device | None = None
-) -> dict[str, list[float]]:
-    """Time candidates in turn, after a warm-up call of each: seconds each.
-
-    The order changes in every round, so that a slowdown of the machine affects all candidates, and none always follows
-    the same one.
-
-    Args:
-        candidates: calls without arguments.
-        repeats: rounds.
-        device: CUDA is timed by its events. None: :func:`default_device`.
-    """
-    phased = {name: Phased(call, None) for name, call in candidates.items()}  # type: ignore[arg-type]
-    for call in candidates.values():
-        call()
-    return {name: parts["full"] for name, parts in phases_side_by_side(phased, repeats, device).items()}
-
-
 def phases_side_by_side(
     candidates: Mapping[str, Phased], repeats: int | Mapping[str, int], device: torch.device | None = None
 ) -> dict[str, dict[str, list[float]]]:
-    """Time the parts of calls in turn, as :func:`side_by_side`, without a call to warm up.
+    """Time the parts of calls in turn, without a call to warm up.
+
+    In turn, and each round in another order, so that a machine that slows down slows all of them, and none has
+    always the same one before it.
 
     Args:
         candidates: calls in two parts, or in one.

@@ -9,6 +9,7 @@ import pytest
 import torch
 from augment_reference import generator
 from readbacks import count_readbacks
+from refusals import refusal_of
 from scipy import stats
 
 import adaptssr_plugin.augment.operators.mask_and_fill as module
@@ -252,9 +253,7 @@ def test_a_model_in_training_mode_is_refused():
     ],
 )
 def test_wrong_arguments(arguments, message):
-    with pytest.raises(InputError) as refused:
-        MaskAndFill(**{"ratio": 0.3, "filler": Linear(), **arguments})
-    assert str(refused.value) == message
+    assert refusal_of(MaskAndFill, **{"ratio": 0.3, "filler": Linear(), **arguments}) == message
 
 
 @pytest.mark.parametrize(
@@ -274,9 +273,7 @@ def test_wrong_arguments(arguments, message):
 )
 def test_wrong_logits(filler, message):
     operator = MaskAndFill(0.3, filler, mask_id=N_ITEMS)
-    with pytest.raises(InputError) as refused:
-        operator(torch.tensor([[1, 2]]), torch.tensor([2]), generator())
-    assert str(refused.value) == f"filler: {message}"
+    assert refusal_of(operator, torch.tensor([[1, 2]]), torch.tensor([2]), generator()) == f"filler: {message}"
 
 
 # --- pairs and curriculum ---------------------------------------------------------------------------------------
@@ -347,6 +344,4 @@ def test_the_pair_follows_its_epochs():
     ],
 )
 def test_wrong_pairs(call, message):
-    with pytest.raises(InputError) as refused:
-        call()
-    assert str(refused.value) == message
+    assert refusal_of(call) == message

@@ -4,6 +4,7 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 from pyarrow import parquet
+from refusals import refusal_of
 from ttl_cases import AGE, CLICK, PRETRAIN, ttl_files
 
 from adaptssr_plugin.cli.convert import convert
@@ -72,9 +73,7 @@ def test_parquet(call):
     ],
 )
 def test_wrong_calls(call, words, said):
-    with pytest.raises(InputError) as caught:
-        call(*words, "--output", "out")
-    assert str(caught.value) == said
+    assert refusal_of(call, *words, "--output", "out") == said
     assert not (call.folder / "out").exists()
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from recbole_cases import write_table
+from refusals import refusal_of
 from torch import nn
 from training_cases import TINY, write_profiled_dataset
 
@@ -152,10 +153,7 @@ def test_files_split_beforehand(tmp_path):
 @pytest.mark.parametrize("text", [b"user_id:token\tjob:token\nu\t\xff\n", b"job:token\nx\n", b"nonsense\n"])
 def test_user_files_that_cannot_be_read(odd, text):
     (odd / "odd.user").write_bytes(text)
-    with pytest.raises(InputError) as caught:
-        call(odd)
-    assert "odd.user" in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert "odd.user" in refusal_of(call, odd)
 
 
 # --- sample users ------------------------------------------------------------------------------------------
@@ -275,9 +273,7 @@ def test_samples_are_the_histories_that_pretrain_sees(small):
     ],
 )
 def test_wrong_calls(small, words, said):
-    with pytest.raises(InputError) as caught:
-        call(small, *words)
-    assert str(caught.value).startswith(said)
+    assert refusal_of(call, small, *words).startswith(said)
 
 
 def test_a_model_of_other_items(run):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from pyarrow import parquet
+from refusals import refusal_of
 from training_cases import TINY, encoder_of, write_profiled_dataset
 
 from adaptssr_plugin import UserEncoder
@@ -266,9 +267,7 @@ def test_the_users_of_a_dataset_that_has_moved(run, call, tmp_path):
     for options, besides in (({"use_gpu": False}, ", with its --set and --recbole-config"), ({}, "")):
         moved = {**card, "dataset": str(tmp_path / "gone"), "recbole_options": options}
         (tmp_path / "model" / "model.json").write_text(json.dumps(moved), encoding="utf-8")
-        with pytest.raises(InputError) as refused:
-            call("embed", "model", "--output", "moved.parquet", "--quiet")
-        assert str(refused.value) == (
+        assert refusal_of(call, "embed", "model", "--output", "moved.parquet", "--quiet") == (
             "dataset: expected ml-100k, a folder under data_path ('dataset/') or the path of a folder that holds an "
             f".inter file, got '{tmp_path}/gone'; the model in model was trained on it, and --dataset says where it is "
             f"now{besides}"
@@ -373,10 +372,7 @@ def test_wrong_calls(model, call, tmp_path, words, said):
     (tmp_path / "empty.txt").write_text("\n")
     (tmp_path / "good.txt").write_text("u 1\n")
     parquet.write_table(pa.table({"who": ["a", None], "what": [["1"], ["2"]], "n": [1, 2]}), "x.parquet")
-    with pytest.raises(InputError) as refused:
-        call("embed", model, *words, "--output", "out.parquet", "--quiet")
-    assert str(refused.value).startswith(said)
-    assert "\n" not in str(refused.value)
+    assert refusal_of(call, "embed", model, *words, "--output", "out.parquet", "--quiet").startswith(said)
     assert not (tmp_path / "out.parquet").exists()
 
 

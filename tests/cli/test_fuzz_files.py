@@ -97,12 +97,13 @@ def damaged(data, chance):
 
 
 @pytest.mark.parametrize("reader", READERS.values(), ids=lambda reader: reader.name)
-def test_damaged_at_random(reader, fresh):
+@pytest.mark.parametrize("share", [pytest.param(1, marks=pytest.mark.slow), 0.2], ids=["all", "sample"])
+def test_damaged_at_random(reader, fresh, share):
     chance = random.Random(reader.name)
     # Those that wait for the disk have fewer.
     times = 15 if reader.heavy else 50 if "corpus" in reader.name else 200 if reader.text else 100
     said = []
-    for _ in range(times):
+    for _ in range(max(10, round(share * times))):
         fresh()
         path = chance.choice(reader.make(Path()))
         path.write_bytes(damaged(path.read_bytes(), chance))

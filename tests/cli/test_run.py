@@ -8,37 +8,21 @@ import sys
 from pathlib import Path
 
 import pytest
-import recbole
 import yaml
 from command_cases import bare_root_logger, call_command
+from run_cases import write_slice
 
 from adaptssr_plugin.cli.run import Call, _in_training, config_text, parse, yaml_value
 from adaptssr_plugin.cli.run import run as run_model
 from adaptssr_plugin.errors import InputError
 
-ML_100K = Path(recbole.__file__).parent / "dataset_example" / "ml-100k" / "ml-100k.inter"
 QUICK = ["--MAX_ITEM_LIST_LENGTH=10", "--epochs=1", "--show_progress=False", "--hidden_size=16", "--inner_size=16"]
-
-
-def write_slice(folder, users=60, newest=25):
-    """Write the newest interactions of the first users of ml-100k, without the rating."""
-    header, *lines = ML_100K.read_text(encoding="utf-8").splitlines()
-    assert header.split("\t") == ["user_id:token", "item_id:token", "rating:float", "timestamp:float"]
-    histories = {}
-    for line in lines:
-        user, item, _, time = line.split("\t")
-        histories.setdefault(user, []).append((float(time), item))
-    rows = ["user_id:token\titem_id:token\ttimestamp:float"]
-    for user in list(histories)[:users]:
-        rows += [f"{user}\t{item}\t{time:.0f}" for time, item in sorted(histories[user])[-newest:]]
-    folder.mkdir(parents=True)
-    (folder / f"{folder.name}.inter").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "slice"
-    write_slice(folder)
+    write_slice(folder, newest=25)
     return folder
 
 

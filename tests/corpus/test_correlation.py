@@ -342,9 +342,7 @@ GOOD = {"neighbours": table(0, 2, 1), "scores": table(0, 1, 1).astype(np.float32
 def test_a_foreign_file_is_refused(tmp_path, change, message):
     path = tmp_path / "x.safetensors"
     save_file({name: value for name, value in (GOOD | change).items() if value is not None}, path)
-    with pytest.raises(InputError) as caught:
-        ItemCorrelation.load(path)
-    assert str(caught.value) == "correlation: " + message.format(path)
+    assert refusal_of(ItemCorrelation.load, path) == "correlation: " + message.format(path)
     save_file(GOOD, path)
     assert ItemCorrelation.load(path).neighbours.tolist() == [[0], [2], [1]]
 
@@ -361,9 +359,9 @@ def test_no_file_and_no_safetensors_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: ItemCorrelation.from_histories(corpus(), 0), "k: expected an integer of at least 1, got 0"),
-        (lambda: ItemCorrelation.from_histories(corpus(), True), "k: expected an integer of at least 1, got True"),
-        (lambda: ItemCorrelation.from_item_weight(VECTORS, 1.0), "k: expected an integer of at least 1, got 1.0"),
+        (lambda: ItemCorrelation.from_histories(corpus(), 0), "k: expected a positive integer, got 0"),
+        (lambda: ItemCorrelation.from_histories(corpus(), True), "k: expected a positive integer, got True"),
+        (lambda: ItemCorrelation.from_item_weight(VECTORS, 1.0), "k: expected a positive integer, got 1.0"),
         (lambda: ItemCorrelation.from_item_weight([[1.0]]), "item_weight: expected a tensor, got list"),
         (
             lambda: ItemCorrelation.from_item_weight(VECTORS[0]),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from refusals import refusal_of
 
 from adaptssr_plugin.corpus import read_interactions, read_sequence_lines
 from adaptssr_plugin.errors import InputError
@@ -116,9 +117,7 @@ LINES, ROWS = read_sequence_lines, read_interactions
 )
 def test_odd_files_get_one_line(tmp_path, reader, text, message):
     path = write(tmp_path, text)
-    with pytest.raises(InputError) as caught:
-        reader(path)
-    assert str(caught.value) == message.format(path=path)
+    assert refusal_of(reader, path) == message.format(path=path)
 
 
 @pytest.mark.parametrize("reader", [LINES, ROWS])

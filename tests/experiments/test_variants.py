@@ -6,6 +6,7 @@ import io
 
 import pytest
 from compare_cases import Pretended, plan_of
+from refusals import refusal_of
 
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.experiments.compare.grid import WARM_UP, Grid
@@ -72,6 +73,4 @@ def test_variants_differ_from_the_controlled_comparison_by_their_options():
     ],
 )
 def test_wrong_variants_are_refused(variants, line):
-    with pytest.raises(InputError) as refused:
-        read_plan("smoke", {"variants": variants})
-    assert str(refused.value).startswith(line)
+    assert refusal_of(read_plan, "smoke", {"variants": variants}).startswith(line)

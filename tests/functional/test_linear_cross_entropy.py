@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from loss_cases import distance
 from readbacks import count_readbacks
+from refusals import refusal_of
 from torch.testing import assert_close
 from tracing import Largest, compiling
 
@@ -458,9 +459,7 @@ def test_a_wrong_argument_gets_one_line(name, value, message):
         (sampled_cross_entropy, {"n_samples": 2}),
         (score_targets, {}),
     ):
-        with pytest.raises(InputError) as refused:
-            function(**replaced(name, value), **options)
-        assert str(refused.value) == message
+        assert refusal_of(function, **replaced(name, value), **options) == message
 
 
 @pytest.mark.parametrize("n_samples", [0, 6, 2.0, True, -1])

@@ -16,6 +16,7 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import pytest
 import recbole
 
 from adaptssr_plugin.errors import InputError
@@ -106,6 +107,19 @@ def workplace(folder):
             yield
     finally:
         os.chdir(before)
+
+
+def in_slice(**sizes):
+    """Make a fixture: all tests of a module stand in a folder with the slice, as a user would."""
+
+    @pytest.fixture(scope="module", autouse=True)
+    def slice_of_ml_100k(tmp_path_factory):
+        folder = tmp_path_factory.mktemp("slice_here")
+        write_slice(folder / "slice", **sizes)
+        with workplace(folder):
+            yield
+
+    return slice_of_ml_100k
 
 
 def sequential_models():

@@ -13,7 +13,7 @@ other users.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -165,20 +165,9 @@ def reduce_rows(loss: Tensor, valid: Tensor, reduction: str = "mean") -> Tensor:
     return total if reduction == "sum" else total / max(int(valid.sum()), 1)
 
 
-def literal_adaptssr(
-    u1: Tensor,
-    u1_pos: Tensor,
-    u2: Tensor,
-    u2_pos: Tensor,
-    user_ids: Tensor | None = None,
-    *,
-    fusion: Variant | float = PAPER,
-    negatives: str | float = "hardest",
-    scale: float = 1.0,
-    reduction: str = "mean",
-) -> Tensor:
-    """The AdaptSSR loss, Eq. 5 or 6 with a variant of Eq. 7 or a constant λ."""
-    terms = literal_terms(u1, u1_pos, u2, u2_pos, user_ids, fusion=fusion, negatives=negatives, scale=scale)
+def literal_adaptssr(*encodings: Tensor | None, reduction: str = "mean", **options: Any) -> Tensor:
+    """The AdaptSSR loss, Eq. 5 or 6 with a variant of Eq. 7 or a constant λ; arguments as :func:`literal_terms`."""
+    terms = literal_terms(*encodings, **options)
     return reduce_rows(terms.loss, terms.valid, reduction)
 
 
@@ -215,21 +204,9 @@ def literal_info_nce_rows(
     return torch.stack(rows), torch.tensor(valid)
 
 
-def literal_info_nce(
-    z1: Tensor,
-    z2: Tensor,
-    user_ids: Tensor | None = None,
-    *,
-    temperature: float = 1.0,
-    negatives: str | float = "all",
-    reduction: str = "mean",
-    similarity: str = "cosine",
-) -> Tensor:
-    """InfoNCE over cosine similarities or dot products, Eq. 8 or 9."""
-    loss, valid = literal_info_nce_rows(
-        z1, z2, user_ids, temperature=temperature, negatives=negatives, similarity=similarity
-    )
-    return reduce_rows(loss, valid, reduction)
+def literal_info_nce(*encodings: Tensor | None, reduction: str = "mean", **options: Any) -> Tensor:
+    """InfoNCE, Eq. 8 or 9; arguments as :func:`literal_info_nce_rows`."""
+    return reduce_rows(*literal_info_nce_rows(*encodings, **options), reduction)
 
 
 # --- the usual way: the whole similarity matrix under autograd ----------------------------------------------

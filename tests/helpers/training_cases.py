@@ -44,6 +44,23 @@ def runs_fixture(start, options):
     return runs
 
 
+def interrupted_before(epoch, views, train):
+    """Train until views of a class are told of an epoch; the epochs that they were told of, None for a validation."""
+    told, own = [], views.set_epoch
+
+    def set_epoch(self, epoch_told, encoder=None):
+        told.append(epoch_told)
+        if epoch_told == epoch:
+            raise KeyboardInterrupt
+        own(self, epoch_told, encoder)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(views, "set_epoch", set_epoch)
+        with pytest.raises(KeyboardInterrupt):
+            train()
+    return told
+
+
 def streams(*key):
     return Streams(CPU, key or (0, "stage", 0, 0))
 

@@ -6,11 +6,9 @@ from loss_cases import (
     COLUMNS,
     NEGATIVES,
     REDUCTIONS,
-    SOME_VARIANTS,
     assert_agrees,
     encodings,
     every_loss,
-    fusion_of,
     info_nce_truth,
     ranking_truth,
     user_ids_of,
@@ -22,17 +20,6 @@ from adaptssr_plugin.functional import hardest_negative, order_hits, unit_vector
 from adaptssr_plugin.functional.similarity import valid_negatives
 
 CHUNK_SIZES = [1, 2, 3, 7, None]
-
-
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize("users", COLUMNS)
-@pytest.mark.parametrize("negatives", NEGATIVES)
-@pytest.mark.parametrize("variant", SOME_VARIANTS.values(), ids=SOME_VARIANTS)
-def test_ranking(variant, negatives, users, reduction):
-    inputs, ids, terms = ranking_truth(variant, negatives, users)
-    criterion = AdaptSSRLoss(fusion=fusion_of(variant), negatives=negatives, reduction=reduction, chunk_size=3)
-    assert_agrees(criterion(*inputs, ids), reduce_rows(terms.loss, terms.valid, reduction), inputs)
-    torch.testing.assert_close(criterion.terms(*inputs, ids).hardest, terms.hardest.detach())
 
 
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])

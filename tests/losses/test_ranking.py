@@ -1,5 +1,7 @@
 """`AdaptSSRLoss` and its fusion against the literal oracle, values and gradients."""
 
+import itertools
+
 import pytest
 import torch
 from loss_cases import (
@@ -35,14 +37,18 @@ SHAPES = [(2, 1), (2, 5), (3, 2), (3, 64), (5, 1), (5, 5), (7, 2), (7, 64), (17,
 CHUNK_SIZES = [1, 2, 3, 7, 128, None]
 
 
+EVERY_CASE = [*itertools.product(EVERY_VARIANT, USERS), *itertools.product(SOME_VARIANTS, COLUMNS)]
+
+
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize("users", USERS)
 @pytest.mark.parametrize("negatives", NEGATIVES)
-@pytest.mark.parametrize("variant", EVERY_VARIANT.values(), ids=EVERY_VARIANT)
+@pytest.mark.parametrize(("variant", "users"), EVERY_CASE)
 def test_every_variant_and_reduction_is_the_literal_one(variant, negatives, users, reduction):
-    inputs, ids, terms = ranking_truth(variant, negatives, users)
-    criterion = AdaptSSRLoss(fusion=fusion_of(variant), negatives=negatives, reduction=reduction, chunk_size=3)
+    inputs, ids, terms = ranking_truth(EVERY_VARIANT[variant], negatives, users)
+    fusion = fusion_of(EVERY_VARIANT[variant])
+    criterion = AdaptSSRLoss(fusion=fusion, negatives=negatives, reduction=reduction, chunk_size=3)
     assert_agrees(criterion(*inputs, ids), reduce_rows(terms.loss, terms.valid, reduction), inputs)
+    torch.testing.assert_close(criterion.terms(*inputs, ids).hardest, terms.hardest.detach())
 
 
 @pytest.mark.parametrize("chunk_size", CHUNK_SIZES)

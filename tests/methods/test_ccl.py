@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 from readbacks import count_readbacks
+from refusals import refusal_of
 from training_cases import (
     N_ITEMS,
     TINY,
@@ -15,6 +16,7 @@ from training_cases import (
     batch_of,
     corpus_of,
     encoder_of,
+    interrupted_before,
     source_with_filler,
     streams,
     write_profiled_dataset,
@@ -241,20 +243,8 @@ def test_the_filler_of_a_resumed_run_is_the_selected_epoch_of_its_finished_stage
 def test_a_run_resumed_in_the_middle_of_its_curriculum_ends_with_the_same_weights(source, finished, tmp_path):
     """Two of three epochs, each of another ratio, then the third: as all three at once."""
     model, _ = finished
-    noted = []
-    epochs = MaskAndFillPair.set_epoch
-
-    def stop_before_the_third(self, epoch, encoder=None):
-        noted.append(epoch)
-        if epoch == 2:
-            raise KeyboardInterrupt
-        epochs(self, epoch, encoder)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(MaskAndFillPair, "set_epoch", stop_before_the_third)
-        with pytest.raises(KeyboardInterrupt):
-            run(source, tmp_path / "run", epochs=3)
-    assert noted == [0, None, 1, None, 2]  # validation by the full ratio, then the next epoch's own
+    told = interrupted_before(2, MaskAndFillPair, lambda: run(source, tmp_path / "run", epochs=3))
+    assert told == [0, None, 1, None, 2]  # validation by the full ratio, then the next epoch's own
     again = run(source, tmp_path / "run", epochs=3)
     assert_same_weights(again.encoder.state_dict(), model.encoder.state_dict())
 
@@ -433,8 +423,6 @@ def test_a_wrong_folder_gets_one_line(source, finished, tmp_path, change, option
     elif change == "no known item":
         tokens = json.loads((folder / "items.json").read_text())
         (folder / "items.json").write_text(json.dumps([tokens[0], *(f"other {token}" for token in tokens[1:])]))
-    with pytest.raises(InputError) as refused:
-        run(source, tmp_path / "run", "clue", warm_start=str(folder), **options)
-    assert str(refused.value).startswith(message.format(folder=folder))
-    assert "\n" not in str(refused.value)
+    said = refusal_of(run, source, tmp_path / "run", "clue", warm_start=str(folder), **options)
+    assert said.startswith(message.format(folder=folder))
     assert not (tmp_path / "run").exists()

@@ -3,12 +3,14 @@
 import pytest
 import torch
 from readbacks import count_readbacks
+from refusals import refusal_of
 from training_cases import (
     TINY,
     assert_filler_left_alone,
     assert_same_weights,
     batch_of,
     encoder_of,
+    interrupted_before,
     source_with_filler,
     streams,
     write_profiled_dataset,
@@ -16,7 +18,6 @@ from training_cases import (
 
 from adaptssr_plugin import UserEncoder
 from adaptssr_plugin.augment import ScoredFillPair
-from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.methods import recipe
 from adaptssr_plugin.methods.plan import stage_plans
 from adaptssr_plugin.methods.registry import make_views
@@ -71,9 +72,7 @@ def test_five_candidates_take_equal_parts_of_the_epochs(epochs, expected):
     ],
 )
 def test_what_does_not_go_together_is_refused_before_anything_is_trained(options, message):
-    with pytest.raises(InputError) as refused:
-        recipe("ccl", options={**SCORED, **options})
-    assert str(refused.value) == message
+    assert refusal_of(recipe, "ccl", options={**SCORED, **options}) == message
 
 
 @pytest.mark.parametrize(
@@ -164,17 +163,7 @@ def test_a_run_goes_through_its_stages_and_ends_the_same_when_resumed_between_th
     assert noted == [1, 3, 1, 3, 2, 3]  # of epochs and validations in turn; the last two are of one rank
     assert all(bool(torch.isfinite(tensor).all()) for tensor in whole.encoder.state_dict().values())
 
-    epochs = ScoredFillPair.set_epoch
-
-    def stop_before_the_third(self, epoch, encoder=None):
-        if epoch == 2:
-            raise KeyboardInterrupt
-        epochs(self, epoch, encoder)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ScoredFillPair, "set_epoch", stop_before_the_third)
-        with pytest.raises(KeyboardInterrupt):
-            run(source, tmp_path / "run", loss=loss)
+    interrupted_before(2, ScoredFillPair, lambda: run(source, tmp_path / "run", loss=loss))
     noted.clear()
     resumed = run(source, tmp_path / "run", loss=loss)
     assert noted == [2, 3]

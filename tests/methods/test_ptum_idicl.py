@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from refusals import refusal_of
 from training_cases import N_ITEMS, TINY, batch_of, corpus_of, encoder_of, streams, write_profiled_dataset
 
 from adaptssr_plugin import AdaptSSRLoss, InfoNCELoss, UserEncoder
@@ -193,6 +194,4 @@ class TestPtum:
             ("interests", 0, "interests: expected an integer of at least 1, got 0"),
             ("interest_penalty", -1, "interest_penalty: expected 0 or more, got -1.0"),
         ):
-            with pytest.raises(InputError) as refused:
-                recipe("ptum", options={name: value})
-            assert str(refused.value) == message
+            assert refusal_of(recipe, "ptum", options={name: value}) == message

@@ -9,6 +9,7 @@ import pytest
 import torch
 from core_only import ROOT
 from example_cases import import_example
+from refusals import refusal_of
 from training_cases import TINY, write_profiled_dataset
 
 from adaptssr_plugin import methods
@@ -100,9 +101,7 @@ def test_a_method_gets_its_own_part_of_a_preset(name):
 @pytest.mark.parametrize("name", sorted(set(TEN) - set(ORIGINAL)))
 def test_a_method_without_a_part_is_refused(name):
     message = f"preset: expected another one for {name}, got original, which is for cl4srec, coserec, duorec, ccl"
-    with pytest.raises(InputError) as refused:
-        recipe(name, "original")
-    assert str(refused.value) == message
+    assert refusal_of(recipe, name, "original") == message
 
 
 def test_a_preset_may_have_options_for_all_and_parts(tmp_path, monkeypatch):

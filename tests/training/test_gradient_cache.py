@@ -224,7 +224,7 @@ def test_the_option_of_a_recipe(micro_batch):
 
 @pytest.mark.parametrize("value", [-1, 2.5, True, "3", None])
 def test_wrong_micro_batch(value):
-    expected = f"micro_batch: expected an integer of 0 or more, got {value!r}"
+    expected = f"micro_batch: expected an integer of at least 0, got {value!r}"
     assert refusal_of(lambda: encode_in_micro_batches(nn.Linear(2, 2), torch.ones(3, 2), micro_batch=value)) == expected
     assert refusal_of(lambda: stage_of(AdaptSSRLoss(), encoder_of(UserEncoder), value)) == expected
 

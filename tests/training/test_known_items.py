@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from refusals import refusal_of
 
-from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.training.known_items import known_items
 
 HERE = ["[PAD]", "a", "new", "c", "b"]
@@ -53,9 +53,7 @@ def test_an_item_called_as_the_padding_is_an_item():
 
 @pytest.mark.parametrize("there", [["[PAD]"], ["[PAD]", "x", "y"]])
 def test_no_item_in_common_is_refused(there):
-    with pytest.raises(InputError) as refused:
-        known_items("start", HERE, there, "there")
-    assert str(refused.value) == (
+    assert refusal_of(known_items, "start", HERE, there, "there") == (
         f"start: expected some of the 4 items here among the {len(there) - 1} of there, found none"
     )
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from readbacks import count_readbacks
+from refusals import refusal_of
 from scipy.stats import chi2_contingency, chisquare
 from torch.testing import assert_close
 from training_cases import N_ITEMS, assert_same_weights, batch_of, batches_of, corpus_of, encoder_of, streams
@@ -294,9 +295,7 @@ def test_validation_without_a_second_behaviour_is_of_the_masked_one():
     ],
 )
 def test_a_stage_refuses(options, message):
-    with pytest.raises(InputError) as refused:
-        stage_of(**options)
-    assert str(refused.value) == message
+    assert refusal_of(stage_of, **options) == message
 
 
 @pytest.mark.parametrize("histories", [[[4], [4, 4]], [[1]]])

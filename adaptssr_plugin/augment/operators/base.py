@@ -95,6 +95,15 @@ class OperatorList(nn.ModuleList):
         return min(operator.min_length for operator in self)
 
 
+class Combination(Operator):
+    """An operator made of others; a row is offered to it that is offered to one of them."""
+
+    def __init__(self, operators: Sequence[Operator]) -> None:
+        super().__init__()
+        self.operators = OperatorList(operators)
+        self.min_length = self.operators.min_length
+
+
 def check_operator(name: str, value: object) -> None:
     """Raise InputError unless the argument called ``name`` is an operator."""
     if not isinstance(value, Operator):

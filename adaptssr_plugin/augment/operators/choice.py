@@ -1,17 +1,15 @@
 """One operator per row, drawn at random, as in the authors' code."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from adaptssr_plugin.augment.operators.base import Operator, OperatorList, Sequences, check_sequences
+from adaptssr_plugin.augment.operators.base import Combination, Operator, OperatorList, Sequences, check_sequences
 from adaptssr_plugin.augment.operators.draws import uniform_below
 from adaptssr_plugin.devices import on_cpu
 from adaptssr_plugin.errors import InputError
 
 
-class RandomChoice(Operator):
+class RandomChoice(Combination):
     """Applies to every row one of the operators that are offered to it, each with the same probability.
 
     A row to which none is offered (all of them need longer rows) stays unchanged.
@@ -22,11 +20,6 @@ class RandomChoice(Operator):
     Raises:
         InputError: an empty list or an item that is not an operator.
     """
-
-    def __init__(self, operators: Sequence[Operator]) -> None:
-        super().__init__()
-        self.operators = OperatorList(operators)
-        self.min_length = self.operators.min_length
 
     def forward(self, item_seq: Tensor, item_seq_len: Tensor, generator: torch.Generator | None = None) -> Sequences:
         """Augment a batch; see :meth:`Operator.forward`."""

@@ -1,15 +1,13 @@
 """Several operators one after the other."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from adaptssr_plugin.augment.operators.base import Operator, OperatorList, Sequences, check_sequences
+from adaptssr_plugin.augment.operators.base import Combination, Sequences, check_sequences
 from adaptssr_plugin.augment.operators.choice import apply_operator, keep_where
 
 
-class Compose(Operator):
+class Compose(Combination):
     """Applies operators in turn, each to the result of the one before it.
 
     An operator leaves a row unchanged if the row, as changed so far, is too short for it.
@@ -20,11 +18,6 @@ class Compose(Operator):
     Raises:
         InputError: an empty list or an item that is not an operator.
     """
-
-    def __init__(self, operators: Sequence[Operator]) -> None:
-        super().__init__()
-        self.operators = OperatorList(operators)
-        self.min_length = self.operators.min_length
 
     def forward(self, item_seq: Tensor, item_seq_len: Tensor, generator: torch.Generator | None = None) -> Sequences:
         """Augment a batch; see :meth:`Operator.forward`."""

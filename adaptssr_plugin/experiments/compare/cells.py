@@ -358,11 +358,10 @@ def _model_of(start: Pretraining | None, data: Data, models: Path) -> tuple[User
 
 
 @dataclass(frozen=True)
-class Similarities(Cell):
-    """The samples of Figure 5 for a model."""
+class _OfModel(Cell):
+    """A result of a model, and of nothing else."""
 
     start: Pretraining
-    kind = "similarities"
 
     def spec(self) -> dict[str, Any]:
         """The model's options."""
@@ -373,44 +372,41 @@ class Similarities(Cell):
         return self.start
 
     def compute(self, plan: ComparePlan, models: Path) -> dict[str, Any]:
-        """Sample; values have four decimals, finer than the grid of the figure."""
+        """Measure the model, and the seconds that this takes."""
         started = time.perf_counter()
         data = load_data(plan)
-        recipe = self.start.recipe
-        encoder = load_pretrained(models / self.start.key(data.fingerprint)).encoder
-        found = similarity_distributions(encoder, data.corpus, seed=recipe.seed, max_len=recipe.max_len)
-        samples = {name: [round(float(value), 4) for value in sample] for name, sample in found.curves.items()}
-        return {
-            "samples": samples,
-            "mask_ratio": found.mask_ratio,
-            "crop_ratio": found.crop_ratio,
-            "seconds": time.perf_counter() - started,
-        }
+        found = self.measure(load_pretrained(models / self.start.key(data.fingerprint)).encoder, data)
+        return {**found, "seconds": time.perf_counter() - started}
+
+    def measure(self, encoder: UserEncoder, data: Data) -> dict[str, Any]:
+        """Compute the result, as plain values."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Reidentification(Cell):
-    """Re-identification of users by a model that was trained on the older halves alone."""
+class Similarities(_OfModel):
+    """The samples of Figure 5 for a model."""
 
-    start: Pretraining
+    kind = "similarities"
+
+    def measure(self, encoder: UserEncoder, data: Data) -> dict[str, Any]:
+        """Sample; values to four decimals, which is finer than the grid of the figure."""
+        recipe = self.start.recipe
+        found = similarity_distributions(encoder, data.corpus, seed=recipe.seed, max_len=recipe.max_len)
+        samples = {name: [round(float(value), 4) for value in sample] for name, sample in found.curves.items()}
+        return {"samples": samples, "mask_ratio": found.mask_ratio, "crop_ratio": found.crop_ratio}
+
+
+@dataclass(frozen=True)
+class Reidentification(_OfModel):
+    """Whose newer half is whose, by a model that has seen the older halves alone."""
+
     kind = "re-identification"
 
-    def spec(self) -> dict[str, Any]:
-        """The model's options."""
-        return {"start": self.start.spec()}
-
-    def needs(self) -> Pretraining | None:
-        """Return the model."""
-        return self.start
-
-    def compute(self, plan: ComparePlan, models: Path) -> dict[str, Any]:
-        """Return the metrics."""
-        started = time.perf_counter()
-        data = load_data(plan)
-        encoder = load_pretrained(models / self.start.key(data.fingerprint)).encoder
+    def measure(self, encoder: UserEncoder, data: Data) -> dict[str, Any]:
+        """Give the metrics."""
         max_len, device = self.start.recipe.max_len, data.config["device"]
-        found = reidentify(encoder, *data.corpus.halves(), max_len, device=device)
-        return {"metrics": found, "seconds": time.perf_counter() - started}
+        return {"metrics": reidentify(encoder, *data.corpus.halves(), max_len, device=device)}
 
 
 @dataclass(frozen=True)

@@ -107,9 +107,7 @@ class ComparePlan:
             "figure_seeds",
             "ablation_seeds",
         ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(f"{name}: expected a positive integer, got {value!r}")
+            check_count(name, getattr(self, name))
         for name in ("temperatures", "strengths", "scales", "figure_strengths", "lambdas"):
             value = getattr(self, name)
             if not all(isinstance(one, int | float) and not isinstance(one, bool) for one in value):

@@ -431,17 +431,18 @@ class _Report:
         for task in tasks:
             name, metric = self.grid.name_and_metric(task)
             stem = self.folder / (f"figure-{number}" if len(tasks) == 1 else f"figure-{number}-{name}")
-            self._figure_4(stem, task, name, metric) if number == 4 else self._robustness(stem, task, name, metric)
+            draw = self._figure_4 if number == 4 else self._robustness
+            draw(stem, task, dataset=self.plan.name, task=name, metric=metric, conditions="one pre-training seed")
 
-    def _robustness(self, stem: Path, task: TaskSpec, name: str, metric: str) -> None:
+    def _robustness(self, stem: Path, spec: TaskSpec, **about: Any) -> None:
         values: dict[tuple[str, str], dict[float, list[float]]] = {}
         for method, label, rho, row in self.grid.robustness():
-            if found := self._test_values(row, task):
+            if found := self._test_values(row, spec):
                 values.setdefault((method, label), {})[rho] = found
         if not values:
             return
         lines = {
-            row.name: self._test_values(replace(row, splits=1), task)  # one split, as the curves
+            row.name: self._test_values(replace(row, splits=1), spec)  # one split, as the curves
             for row in self.grid.table(controlled=True)
             if row.name in (PAPER_ROWS[0], WARM_UP)
         }
@@ -449,39 +450,27 @@ class _Report:
         self.files += draw_robustness(
             curves,
             stem,
-            dataset=self.plan.name,
-            task=name,
-            metric=metric,
             none=lines.get(PAPER_ROWS[0], ()),
             warm_up=lines.get(WARM_UP, ()),
-            tfidf=self._tfidf(name),
-            conditions="one pre-training seed",
+            tfidf=self._tfidf(about["task"]),
+            **about,
         )
 
-    def _figure_4(self, stem: Path, task: TaskSpec, name: str, metric: str) -> None:
+    def _figure_4(self, stem: Path, spec: TaskSpec, **about: Any) -> None:
         groups, lambdas = self.grid.ablation()
         bars = [
             Bar(row.name, found, group)
             for group, rows in groups.items()
             for row in rows
-            if (found := self._test_values(row, task))
+            if (found := self._test_values(row, spec))
         ]
         if not bars:
             return
         valid, test = (
-            {value: found for value, row in lambdas.items() if (found := self.grid.values(row.cells((task,)), split))}
+            {value: found for value, row in lambdas.items() if (found := self.grid.values(row.cells((spec,)), split))}
             for split in ("valid", "test")
         )
-        self.files += draw_ablation(
-            bars,
-            stem,
-            dataset=self.plan.name,
-            task=name,
-            metric=metric,
-            conditions="one pre-training seed",
-            lambda_validation=valid or None,
-            lambda_test=test or None,
-        )
+        self.files += draw_ablation(bars, stem, lambda_validation=valid or None, lambda_test=test or None, **about)
 
     def _figure_5(self) -> None:
         panels, cells = {}, self.grid.similarities()

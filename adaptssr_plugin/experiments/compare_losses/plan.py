@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ...errors import InputError
+from ...errors import InputError, check_count
 from ...recbole.recommender.settings import LOSSES, self_supervision
 from ..compare.plan import as_sequence, check_fields, names_within, plan_values
 
@@ -64,8 +64,7 @@ class LossPlan:
         """Check what can be checked without the data; raises InputError."""
         if not self.name:
             object.__setattr__(self, "name", Path(self.dataset).name)
-        if isinstance(self.seeds, bool) or not isinstance(self.seeds, int) or self.seeds < 1:
-            raise InputError(f"seeds: expected a positive integer, got {self.seeds!r}")
+        check_count("seeds", self.seeds)
         for name, known in (("losses", LOSSES), ("modes", MODES)):
             for value in getattr(self, name):
                 if value not in known:

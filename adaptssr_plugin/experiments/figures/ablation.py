@@ -6,16 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adaptssr_plugin.downstream.significance import Summary, relative_improvement, shown, shown_decimals, summarise
-from adaptssr_plugin.errors import InputError
-from adaptssr_plugin.experiments.figures.drawing import (
-    draw_band,
-    label_percent,
-    percent_cells,
-    save_figure,
-    seeds_shown,
-)
-from adaptssr_plugin.experiments.tables import csv_text
+from ...downstream.significance import Summary, relative_improvement, shown, shown_decimals, summarise
+from ...errors import InputError
+from ..tables import csv_text
+from .drawing import draw_band, label_percent, percent_cells, save_figure, seeds_shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

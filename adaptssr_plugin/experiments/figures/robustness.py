@@ -6,17 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
-from adaptssr_plugin.downstream.significance import Summary, summarise
-from adaptssr_plugin.errors import InputError
-from adaptssr_plugin.experiments.figures.drawing import (
-    draw_band,
-    label_percent,
-    percent_cells,
-    save_figure,
-    seeds_shown,
-)
-from adaptssr_plugin.experiments.records import PAPER_NAMES, TFIDF, WARM_UP, paper_name
-from adaptssr_plugin.experiments.tables import csv_text, markdown_table
+from ...downstream.significance import Summary, summarise
+from ...errors import InputError
+from ..records import PAPER_NAMES, TFIDF, WARM_UP, paper_name
+from ..tables import csv_text, markdown_table
+from .drawing import draw_band, label_percent, percent_cells, save_figure, seeds_shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

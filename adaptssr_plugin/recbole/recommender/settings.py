@@ -16,7 +16,7 @@ import numpy as np
 from ...errors import InputError
 from ...methods import view_methods
 from ...methods.comparison import ComparisonOptions
-from ...methods.options import check_options, choice, count, option, positive, rate, read_yaml
+from ...methods.options import check_options, choice, count, not_negative, option, positive, rate, read_yaml
 
 PREFIX = "ssl_"
 _DEFAULTS = files(__package__) / "defaults"
@@ -37,12 +37,8 @@ class SelfSupervision(ComparisonOptions):
         "joint: the model's own loss + weight · self-supervised loss; pretrain: stages on whole users first.",
         "ours",
     )
-    weight: float = option(
-        0.1,
-        "Weight of the self-supervised loss in joint mode.",
-        "CoSeRec's code and DuoRec's",
-        lambda value: 0 <= value < float("inf"),
-        "0 or more",
+    weight: float = not_negative(
+        0.1, "Weight of the self-supervised loss in joint mode.", "CoSeRec's code and DuoRec's"
     )
     rows: str = choice(
         "user",

@@ -22,6 +22,7 @@ from ...progress import Progress, on_terminal
 from ...training.processes import Processes
 from ..compat.data_parallel import alone, check_alike, check_shared_out, mean_over, with_shared_norms
 from ..compat.layers import mask_whole_batches
+from ..compat.optimising import take_step
 from ..compat.patches import compat_patches, tensorboard_into
 from .checkpoints import load_run, random_states, restore_random_states, save_checkpoint
 from .checks import refused_sparse_adam
@@ -169,12 +170,7 @@ class RecommenderTrainer(Trainer):
         with torch.autocast(device_type=self.device.type, enabled=bool(self.enable_amp)):
             losses = self._averaging(loss_func, interaction)
         loss: Any = sum(losses) if isinstance(losses, tuple) else losses
-        self.scaler.scale(loss).backward()
-        if self.clip_grad_norm:
-            self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        take_step(self, loss)
         return losses
 
     def _check(self, totals: "_LossTotals", epoch_idx: int) -> None:

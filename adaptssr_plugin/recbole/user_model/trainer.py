@@ -38,6 +38,7 @@ from ...training import (
 from ...training.epoch_state import Totals, of_all
 from ...training.processes import Processes
 from ...training.stages.base import dropout_seeded
+from ..compat.optimising import take_step
 from ..compat.patches import compat_patches, tensorboard_into
 from ..versions import versions
 from .checkpoints import CHECKPOINT_MINUTES, LOG_EVERY, CheckpointingTrainer
@@ -235,12 +236,7 @@ class StageTrainer(CheckpointingTrainer):
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=bool(self.enable_amp)):
             result: StepResult = self._averaging(self.stage.step, batch, streams)
-        self.scaler.scale(result.loss).backward()  # type: ignore[no-untyped-call]
-        if self.clip_grad_norm:
-            self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        take_step(self, result.loss)
         return result
 
     def _watch(self, epoch_state: EpochState, train_data: BatchLoader) -> dict[str, float]:

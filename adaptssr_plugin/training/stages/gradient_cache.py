@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ...errors import InputError
+from ...errors import InputError, check_count
 
 Encodings = TypeVar("Encodings", Tensor, tuple[Tensor, ...])
 
@@ -49,7 +49,7 @@ def encode_in_micro_batches(
         >>> encode_in_micro_batches(encoder, item_seq, item_seq_len, micro_batch=1).shape
         torch.Size([2, 8])
     """
-    check_micro_batch(micro_batch)
+    check_count("micro_batch", micro_batch, 0)
     n_rows = [len(tensor) for tensor in inputs]
     if len(set(n_rows)) != 1:
         raise InputError(f"inputs: expected tensors of as many rows, got {n_rows}")
@@ -63,12 +63,6 @@ def encode_in_micro_batches(
     if isinstance(parts[0], Tensor):
         return torch.cat(parts)
     return cast(Encodings, tuple(torch.cat(column) for column in zip(*parts, strict=True)))
-
-
-def check_micro_batch(micro_batch: object) -> None:
-    """Raise InputError unless ``micro_batch`` is an integer of 0 or more."""
-    if isinstance(micro_batch, bool) or not isinstance(micro_batch, int) or micro_batch < 0:
-        raise InputError(f"micro_batch: expected an integer of 0 or more, got {micro_batch!r}")
 
 
 def _check_module(module: nn.Module | None) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ...augment.operators.draws import uniform_below
 from ...corpus import Batch
 from ...encoders import UserEncoder
-from ...errors import InputError
+from ...errors import InputError, check_counts
 from .base import Stage, StepResult, Streams, share_of
 from .negative_items import NegativeItems
 
@@ -73,9 +73,7 @@ class NextBehaviourStage(Stage):
         name: str = "ptum",
     ) -> None:
         super().__init__()
-        for argument, number in (("n_negatives", n_negatives), ("n_next", n_next)):
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise InputError(f"{argument}: expected a positive integer, got {number!r}")
+        check_counts(n_negatives=n_negatives, n_next=n_next)
         if not 0 < weight < float("inf"):
             raise InputError(f"weight: expected a positive number, got {weight!r}")
         width = encoder.item_weight.shape[1]

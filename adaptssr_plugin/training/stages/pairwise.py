@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from ...augment import ViewPair
 from ...corpus import Batch
 from ...distributed import total
-from ...errors import InputError
+from ...errors import InputError, check_count
 from ...functional import OrderHits, order_hits, stacked_unit_vectors
 from ...losses import AdaptSSRLoss, InfoNCELoss
 from .base import Stage, StepResult, Streams, dropout_seeded
-from .gradient_cache import check_micro_batch, encode_in_micro_batches
+from .gradient_cache import encode_in_micro_batches
 
 # A view provider: (item_seq, item_seq_len, generator) -> two views of every row. With ``needs_rows = True`` it also
 # takes ``rows``: int64 (B,), the row numbers in the data from which it was made. With a schedule it has
@@ -64,7 +64,7 @@ class PairwiseStage(Stage):
         micro_batch: int = 0,
     ) -> None:
         super().__init__()
-        check_micro_batch(micro_batch)
+        check_count("micro_batch", micro_batch, 0)
         if mask_same_key and not hasattr(views, "keys_of"):
             raise InputError(f"mask_same_key: expected views with key items (duorec), got {type(views).__name__}")
         self.name = name

@@ -234,32 +234,24 @@ class TestStarting:
     @pytest.mark.slow
     def test_sigterm_reaches_all(self, runs, undisturbed, tmp_path):
         folder = tmp_path / "run"
-        with begun(runs, folder) as command:
-            wait_for(folder / "mlm" / "last.pt")
-            command.terminate()
-            errors = without_progress(command.communicate()[1])
-        assert command.returncode == STOPPED
+        status, errors = after_a_checkpoint(runs, folder, subprocess.Popen.terminate)
+        assert status == STOPPED
         (line,) = errors.splitlines()
         assert re.match(
             r"\w+: stopped by SIGTERM .*/last.pt is written, and the same call again goes on from it$", line
         )
-        assert statuses(runs(folder)) == [DONE, DONE]
-        assert_ended_alike(folder, undisturbed[0])
+        assert_goes_on(runs, folder, undisturbed)
 
     @pytest.mark.slow
     def test_a_process_that_is_killed_is_one_line(self, runs, undisturbed, tmp_path):
         folder = tmp_path / "run"
-        with begun(runs, folder) as command:
-            wait_for(folder / "mlm" / "last.pt")
-            os.kill(second_child_of(command.pid), signal.SIGKILL)
-            errors = without_progress(command.communicate()[1])
-        assert (command.returncode, errors) == (
+        fate = after_a_checkpoint(runs, folder, lambda command: os.kill(second_child_of(command.pid), signal.SIGKILL))
+        assert fate == (
             1,
             "adaptssr: nproc: expected processes that come to an end, got status -9 of process 1; the same command "
             "again goes on from the last checkpoint\n",
         )
-        assert statuses(runs(folder)) == [DONE, DONE]
-        assert_ended_alike(folder, undisturbed[0])
+        assert_goes_on(runs, folder, undisturbed)
 
     @pytest.mark.slow
     def test_what_is_wrong_is_said_once(self, runs, tmp_path):
@@ -299,11 +291,22 @@ def begun(runs, folder, **options):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for(path):
-    until = time.monotonic() + 200
-    while not path.exists():
-        assert time.monotonic() < until
-        time.sleep(0.02)
+def after_a_checkpoint(runs, folder, act):
+    """Start the command and do something to it when it has written a checkpoint: its status and its errors."""
+    until, path = time.monotonic() + 200, folder / "mlm" / "last.pt"
+    with begun(runs, folder) as command:
+        while not path.exists():
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        act(command)
+        errors = without_progress(command.communicate()[1])
+    return command.returncode, errors
+
+
+def assert_goes_on(runs, folder, undisturbed):
+    """The same call again ends with the weights of a run that was never interrupted."""
+    assert statuses(runs(folder)) == [DONE, DONE]
+    assert_ended_alike(folder, undisturbed[0])
 
 
 def second_child_of(parent):
@@ -332,16 +335,14 @@ def test_one_process_dies(runs, undisturbed, tmp_path, dead):
     assert line.endswith("); the same command again goes on from the last checkpoint")
     state = load_checkpoint(folder / "adaptssr" / "last.pt")
     assert (state["epoch"], state["within"]["steps"], len(state["within"]["processes"])) == (0, 1, 2)
-    assert statuses(runs(folder)) == [DONE, DONE]
-    assert_ended_alike(folder, undisturbed[0])
+    assert_goes_on(runs, folder, undisturbed)
 
 
 def test_the_writing_process_dies_while_it_writes(runs, undisturbed, tmp_path):
     folder = tmp_path / "run"
     for kill in (["at_write", "last.pt", 3, "half"], ["between_moves", 2]):
         assert statuses(runs(folder, kills={0: kill})) == [KILLED, 1]
-    assert statuses(runs(folder)) == [DONE, DONE]
-    assert_ended_alike(folder, undisturbed[0])
+    assert_goes_on(runs, folder, undisturbed)
 
 
 def test_sigterm_to_one_of_them(runs, undisturbed, tmp_path):
@@ -353,8 +354,7 @@ def test_sigterm_to_one_of_them(runs, undisturbed, tmp_path):
         "goes on from it\n",
         "",
     ]
-    assert statuses(runs(folder)) == [DONE, DONE]
-    assert_ended_alike(folder, undisturbed[0])
+    assert_goes_on(runs, folder, undisturbed)
 
 
 def test_a_full_disk_ends_both(runs, tmp_path):

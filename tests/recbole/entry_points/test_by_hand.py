@@ -20,6 +20,7 @@ from recbole.trainer import Trainer
 from recbole.trainer.trainer import TraditionalTrainer
 from recbole.utils import get_model, get_trainer, init_seed
 from recbole_cases import MeanOfItems, recommenders
+from refusals import refusal_of
 from run_cases import SMALL, our_run, quiet_root, same_weights
 
 from adaptssr_plugin.encoders.dropout import Dropout
@@ -323,9 +324,7 @@ def test_a_construction_that_fails_leaves_the_next_one_alone():
 )
 def test_a_config_that_is_made_by_hand_is_checked(options, line):
     install()
-    with pytest.raises(InputError) as refused:
-        config_of("SASRec", options)
-    assert str(refused.value).startswith(line)
+    assert refusal_of(config_of, "SASRec", options).startswith(line)
 
 
 @pytest.mark.parametrize("model", [BPR, Pop])
@@ -364,9 +363,7 @@ def test_a_trainer_of_the_users_own_is_refused_what_it_does_not_do():
 def test_a_trainer_whose_options_are_not_the_models(made_with, trained_with, line, trainer_class):
     install()
     *_, model = model_of("SASRec", **made_with)
-    with pytest.raises(InputError) as refused:
-        trainer_class(config_of("SASRec", trained_with), model)
-    assert str(refused.value).startswith(line)
+    assert refusal_of(trainer_class, config_of("SASRec", trained_with), model).startswith(line)
 
 
 def test_an_option_that_is_changed_by_hand():

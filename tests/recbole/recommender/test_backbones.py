@@ -8,7 +8,7 @@ import functools
 
 import pytest
 import torch
-from backbone_cases import BROKEN_MODELS, TABLE, made, outcome, run, sequential_models, table, workplace, write_slice
+from backbone_cases import BROKEN_MODELS, TABLE, in_slice, made, outcome, run, sequential_models, table
 from recbole.model.layers import ContextSeqEmbAbstractLayer
 
 from adaptssr_plugin.errors import InputError
@@ -20,13 +20,7 @@ HOSTS = ("SASRec", "GRU4Rec", "BERT4Rec", "CORE", "NextItNet", "STAMP", "SRGNN",
 outcome = functools.cache(outcome)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def slice_of_ml_100k(tmp_path_factory):
-    """Stand in a folder with the slice, as a user would, for all tests here."""
-    folder = tmp_path_factory.mktemp("backbones")
-    write_slice(folder / "slice")
-    with workplace(folder):
-        yield
+slice_of_ml_100k = in_slice()
 
 
 @functools.cache

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from backbone_cases import workplace
 from recbole.trainer import Trainer
 from recbole_cases import MeanOfItems
 from refusals import refusal_of
@@ -43,10 +44,7 @@ pytestmark = pytest.mark.usefixtures("slice_here")
 def runs(tmp_path_factory):
     """One run of ours with the flag and one of RecBole's own: result, trainer, checkpoint."""
     folder = tmp_path_factory.mktemp("runs")
-    before, argv = Path.cwd(), sys.argv
-    os.chdir(folder)
-    sys.argv = ["x"]
-    try:
+    with workplace(folder):
         write_slice(folder / "slice")
         ours, our_trainer = our_run("SASRec", {**BETTER, **SSL, "seed": 5})
         theirs, their_trainer = stock_run("SASRec", {**BETTER, "train_neg_sample_args": None})
@@ -54,9 +52,6 @@ def runs(tmp_path_factory):
             "ours": (ours, our_trainer, folder / our_trainer.saved_model_file),
             "theirs": (theirs, their_trainer, folder / their_trainer.saved_model_file),
         }
-    finally:
-        os.chdir(before)
-        sys.argv = argv
 
 
 def scores(model, loader):
@@ -568,9 +563,7 @@ def test_a_start_without_a_single_known_item_is_refused(runs, tmp_path):
     file.write_text("\n".join([header, *("\t".join([row[0], f"new{row[1]}", *row[2:]]) for row in rows)]) + "\n")
     path = runs["ours"][2]
     n_items = len({row[1] for row in rows})
-    with pytest.raises(InputError) as refused:
-        run_recbole("SASRec", "slice", config_dict={**SMALL, "pretrained": str(path)})
-    assert str(refused.value) == (
+    assert refusal_of(run_recbole, "SASRec", "slice", config_dict={**SMALL, "pretrained": str(path)}) == (
         f"pretrained: expected some of the {n_items} items here among the {n_items} of {path}, found none"
     )
 

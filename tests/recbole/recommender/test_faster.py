@@ -10,7 +10,7 @@ from unittest import mock
 
 import pytest
 import torch
-from backbone_cases import BROKEN_MODELS, made, sequential_models, workplace, write_slice
+from backbone_cases import BROKEN_MODELS, in_slice, made, sequential_models
 
 from adaptssr_plugin.functional import linear_scores
 from adaptssr_plugin.recbole import installed
@@ -27,12 +27,7 @@ OTHER_LOSSES = {"DIEN", "DIN", "FPMC", "RepeatNet", "S3Rec", "TransRec"}
 IN_FLOAT64 = ("GRU4Rec", "NARM", "SASRec", "STAMP")  # others write float32 in their code
 
 
-@pytest.fixture(scope="module", autouse=True)
-def slice_of_ml_100k(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("faster")
-    write_slice(folder / "slice")
-    with workplace(folder):
-        yield
+slice_of_ml_100k = in_slice()
 
 
 @functools.cache

@@ -7,23 +7,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from backbone_cases import made, run, workplace, write_slice
+from backbone_cases import in_slice, made, run
 from recbole.model.sequential_recommender.sasrec import SASRec
 
 from adaptssr_plugin.corpus import BehaviourCorpus, svd_item_vectors
 from adaptssr_plugin.errors import InputError
-from adaptssr_plugin.recbole import item_init, load_data_and_model
+from adaptssr_plugin.recbole import load_data_and_model
+from adaptssr_plugin.recbole.recommender import item_init
 from adaptssr_plugin.seeding import stream_seed
 
 SVD = {"ssl_item_init": "svd"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def slice_of_ml_100k(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("item_init")
-    write_slice(folder / "slice", users=40, newest=12)
-    with workplace(folder):
-        yield
+slice_of_ml_100k = in_slice(users=40, newest=12)
 
 
 def training_histories(dataset):

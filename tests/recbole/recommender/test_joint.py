@@ -5,11 +5,12 @@ import random
 import backbone_cases
 import pytest
 import torch
-from backbone_cases import plain_logging, run, workplace, write_slice
+from backbone_cases import in_slice, plain_logging, run
 from oracle import literal_adaptssr, literal_info_nce
 from recbole.model.sequential_recommender.fearec import FEARec
 from recbole.model.sequential_recommender.sasrec import SASRec
 from recbole.trainer import Trainer
+from refusals import refusal_of
 
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.methods import view_methods
@@ -24,13 +25,7 @@ METHODS = tuple(sorted({*view_methods()} - NEED_GENERATOR))
 ADAPTSSR, INFONCE = {"ssl_loss": "adaptssr"}, {"ssl_loss": "infonce"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def slice_of_ml_100k(tmp_path_factory):
-    """Stand in a folder with the slice, as a user would, for all tests here."""
-    folder = tmp_path_factory.mktemp("joint")
-    write_slice(folder / "slice", users=40, newest=12)
-    with workplace(folder):
-        yield
+slice_of_ml_100k = in_slice(users=40, newest=12)
 
 
 def made(model, **options):
@@ -335,9 +330,7 @@ def test_user_level_stages_go_before_the_models_own_training(model, tmp_path):
 
 
 def test_too_few_users_for_the_stages():
-    with pytest.raises(InputError) as error:
-        run("GRU4Rec", **ADAPTSSR, ssl_mode="pretrain", ssl_warmup_epochs=0, ssl_valid_share=0.03)
-    assert str(error.value) == (
+    assert refusal_of(run, "GRU4Rec", **ADAPTSSR, ssl_mode="pretrain", ssl_warmup_epochs=0, ssl_valid_share=0.03) == (
         "dataset: expected at least two users for training and two for validation (ssl_valid_share 0.03), got 40 users"
     )
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from readbacks import count_readbacks
 from recbole.trainer import Trainer
+from refusals import refusal_of
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from training_cases import (
@@ -314,9 +315,7 @@ class TestGoingOn:
         (tmp_path / "last.pt").write_bytes(b"no checkpoint")
         (tmp_path / "previous.pt").write_bytes(b"") if previous else (tmp_path / "previous.pt").unlink()
         other = "as is the one before it" if previous else "and there is none before it"
-        with pytest.raises(InputError) as refused:
-            run(scripted(config, [1, 2], tmp_path))
-        assert str(refused.value) == (
+        assert refusal_of(run, scripted(config, [1, 2], tmp_path)) == (
             f"checkpoint: expected one written by this package, got {tmp_path}/last.pt, which is damaged or foreign, "
             f"{other}; remove {tmp_path} to begin its training anew"
         )
