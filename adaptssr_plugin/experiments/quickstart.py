@@ -35,7 +35,7 @@ _DATASET = "ml-100k"  # ships with RecBole: no network needed
 _AGE_BINS = (18, 25, 35, 45, 50, 56)  # MovieLens' own age groups
 _SOURCE = {"eval_args": {"split": {"RS": [1.0, 0.0, 0.0]}, "group_by": "user", "order": "TO", "mode": "full"}}
 # Overrides of the preset that make the run short: shorter histories and fewer epochs, in smaller batches.
-_QUICK = {"max_len": 50, "batch_size": 32, "mlm_epochs": 15, "epochs": 5, "ft_epochs": 5, "ft_learning_rate": 1e-3,
+_QUICK = {"max_len": 50, "batch_size": 32, "mlm_epochs": 12, "epochs": 4, "ft_epochs": 5, "ft_learning_rate": 1e-3,
           "ft_batch_size": 16}  # fmt: skip
 _ADAPTSSR = "AdaptSSR"
 
