@@ -209,7 +209,7 @@ def test_a_folder_needs_a_single_inter_file(tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from adaptssr_plugin.corpus import corpus_writer
+from adaptssr_plugin.corpus.formats import corpus_writer
 from adaptssr_plugin.corpus.formats.atomic_converter import convert_interactions
 from adaptssr_plugin.corpus.formats.converters import convert_lines
 import pyarrow.parquet, tqdm  # once, and not in every child
@@ -256,7 +256,7 @@ MOMENTS += ["offsets.npy.tmp:1", "user_tokens.parquet.tmp:1", "item_tokens.parqu
 MOMENTS += ["move:1", "move:2", "move:3", "move:4"]
 
 
-@pytest.mark.parametrize("kind", ["lines", "recbole"])
+@pytest.mark.parametrize("kind", ["lines", pytest.param("recbole", marks=pytest.mark.slow)])
 def test_killed_over_and_over_it_ends_as_if_it_had_not_been(tmp_path, text, kind):
     source = text if kind == "lines" else interactions(tmp_path / "source").parent
     done = run_python("-c", KILLED, kind, source, tmp_path / "killed", *MOMENTS)

@@ -102,7 +102,7 @@ class TestSigterm:
 
 
 class TestFullDisk:
-    @pytest.mark.parametrize("number", [0, 3])
+    @pytest.mark.parametrize("number", [pytest.param(0, marks=pytest.mark.slow), 3])
     def test_what_was_there_stays_whole(self, runs, undisturbed, tmp_path, number):
         folder = tmp_path / "run"
         assert runs(folder, ["full_from", number]) == [2]
@@ -144,7 +144,7 @@ class TestDamage:
         assert position(tmp_path / "run", "adaptssr", "previous.pt") == (2, 2)
         return tmp_path / "run"
 
-    @pytest.mark.parametrize("how", ["truncated", "one bit"])
+    @pytest.mark.parametrize("how", [pytest.param("truncated", marks=pytest.mark.slow), "one bit"])
     def test_of_the_last_checkpoint(self, runs, undisturbed, cut, how):
         path = cut / "adaptssr" / "last.pt"
         content = bytearray(path.read_bytes())
@@ -176,6 +176,7 @@ class TestDamage:
         assert runs.said == f"adaptssr: checkpoint: {cut}/adaptssr/last.pt is of another run (seed: 4 there, 3 here)\n"
 
 
+@pytest.mark.slow
 def test_killed_in_all_ways(runs, undisturbed, tmp_path):
     fates = runs(tmp_path / "run", *random_kills(0, 6, steps=12, pieces=200), None)
     assert fates[-1] == DONE

@@ -71,6 +71,7 @@ def test_the_curves_of_a_killed_run_reach_as_far_as_its_checkpoint(runs, tmp_pat
     assert len(found.Scalars("train/loss")) == len(found.Scalars("valid/accuracy")) == 2
 
 
+@pytest.mark.slow
 def test_killed_at_random_times(runs, undisturbed, tmp_path):
     moments = random.Random(0)
     fates = runs(tmp_path / "run", *(moments.uniform(0.05, 0.4) for _ in range(3)), None)
