@@ -17,7 +17,6 @@ from compare_cases import AGE, TINY, Note, Pretended, key_of, plan_of, put
 from core_only import ROOT
 from refusals import refusal_of
 from safetensors.torch import load_file
-from training_cases import write_profiled_dataset
 
 from adaptssr_plugin.cli.main import cli, main
 from adaptssr_plugin.downstream import paired
@@ -436,12 +435,9 @@ def test_a_shared_warm_up_changes_nothing(tmp_path):
 # --- the command ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dataset", ["small", pytest.param("ml-100k", marks=pytest.mark.slow)])
-def test_smoke(tmp_path, dataset):
-    """Every table and figure; given again, nothing is computed, and the files are the same."""
+def test_smoke(tmp_path):
+    """Every table and figure on ml-100k; given again, nothing is computed, and the files are the same."""
     words = ["compare", "--smoke", "--output", str(tmp_path), "--set", "use_gpu=False", "--quiet"]
-    if dataset == "small":
-        words += ["--dataset", str(write_profiled_dataset(tmp_path / "small", n_users=60))]
     first = CliRunner().invoke(cli, words, catch_exceptions=False)
     assert first.exit_code == 0
     names = [f"table-{table}.{suffix}" for table in ("2-paper", "2-controlled", "3") for suffix in ("md", "csv", "tex")]
