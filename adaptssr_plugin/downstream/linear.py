@@ -56,6 +56,7 @@ def logistic_regression(
         InputError: training rows of one class only, or no value of C.
     """
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits  # which comes with scikit-learn
 
     check_kind("task", task, ProfileTask, "a ProfileTask")
     check_kind("split", split, TaskSplit, "a TaskSplit")
@@ -66,7 +67,8 @@ def logistic_regression(
     best: tuple[float, float, Any] | None = None
     for c in sorted(C_grid):
         # Some hundred steps are enough on real corpora; the limit only has to be larger.
-        model = LogisticRegression(C=c, max_iter=100_000).fit(train, split.train.labels)
+        with threadpool_limits(1, "blas"):  # several threads for such small products wait for one another
+            model = LogisticRegression(C=c, max_iter=100_000).fit(train, split.train.labels)
         value = task.metric(_class_scores(model, valid, len(task.classes)), split.valid.labels)
         if best is None or value > best[0]:
             best = (value, c, model)

@@ -44,7 +44,7 @@ THIRD_PARTIES = {
     "corpus": {"torch", "numpy", "pyarrow", "scipy", "safetensors"},
     "training": {"torch", "numpy", "safetensors"},
     "methods": {"torch", "numpy", "yaml"},
-    "downstream": {"torch", "numpy", "scipy", "sklearn"},
+    "downstream": {"torch", "numpy", "scipy", "sklearn", "threadpoolctl"},
     "recbole": {"torch", "numpy", "recbole", "pandas", "safetensors", "yaml"},
     "experiments": {"torch", "numpy", "matplotlib"},
     "cli": {"click"},
