@@ -25,7 +25,7 @@ DATA = Path(recbole.__file__).parent / "dataset_example" / "ml-100k"
 
 
 def pretrain_on_ml_100k(folder: Path, epochs: int) -> None:
-    """Pre-train as `adaptssr quickstart` does, which prints where it differs from the paper for so few users."""
+    """Pre-train by the preset recommended, with as many epochs of masked items as of the ranking."""
     from adaptssr_plugin.methods import recipe
     from adaptssr_plugin.recbole.user_model.pretrain import Source, pretrain
 

@@ -50,7 +50,7 @@ def cli() -> None:
 @click.option("--quiet", is_flag=True, help=QUIET)
 @recipe_options(PRETRAINING + FINE_TUNING)
 def quickstart(output: Path, splits: int, quiet: bool, **options: Any) -> None:
-    """Pre-train on ml-100k and show what user vectors tell about gender, age, occupation and the users themselves.
+    """Pre-train on ml-100k and show what user vectors tell about gender, age and the users themselves.
 
     It uses the preset recommended: item vectors of an SVD, masked items, then self-supervised ranking. Logistic
     regression predicts profiles from the frozen vectors, beside TF-IDF and LSA. A second model, trained on the older
