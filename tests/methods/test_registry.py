@@ -49,7 +49,7 @@ def test_the_rows_of_the_papers_table():
 
 @pytest.mark.parametrize("name", TEN)
 def test_a_method_is_one_file_and_one_yaml(name):
-    source = (FOLDER / f"{name}.py").read_text(encoding="utf-8")
+    source = (FOLDER / "definitions" / f"{name}.py").read_text(encoding="utf-8")
     assert getattr(methods, name).METHOD is method_named(name)
     assert "\nEvidence: " in source or name == "none"
     assert len(source.splitlines()) < 100
@@ -125,7 +125,7 @@ def test_the_page_quotes_the_evidence_of_every_method():
 @pytest.mark.parametrize("name", TEN)
 def test_the_page_calls_a_reconstruction_what_the_method_calls_one(name):
     text = {quoted(row[0])[0]: " ".join(row) for row in rows("What each method rests on", 3)[1:]}[name]
-    source = (FOLDER / f"{name}.py").read_text(encoding="utf-8")
+    source = (FOLDER / "definitions" / f"{name}.py").read_text(encoding="utf-8")
     assert ("reconstruction" in text) == ("reconstruction" in source)
 
 
