@@ -271,7 +271,7 @@ class Processes:
         return self.ask(number=number, words=words, kills=kills or {})
 
     def ask(self, **asked):
-        return [(status, said, without_progress(errors)) for status, said, errors in ask(self.worker, **asked)]
+        return [[status, said, without_progress(errors)] for status, said, errors in ask(self.worker, **asked)]
 
 
 @contextmanager
