@@ -186,7 +186,7 @@ def test_a_slow_call_is_timed_where_its_memory_is_measured(monkeypatch, tmp_path
     rows = {(row["B"], row["phase"]): row for row in read(tmp_path / "loss.csv")}
     assert [float(rows["16", phase]["median_ms"]) for phase in ("forward", "backward", "full")] == [4000, 5000, 9000]
     assert (rows["16", "full"]["repeats"], rows["16", "full"]["warm_up"]) == ("1", "0")
-    assert rows["16", "full"]["note"] == "timed with its memory, in a process of its own"
+    assert rows["16", "full"]["note"] == "timed with its memory, in a separate process"
     assert (rows["8", "full"]["repeats"], rows["8", "full"]["note"]) == ("3", "")
 
 

@@ -15,7 +15,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from asked_workers import ask, pretrain_words, worker_of
+from asked_workers import ask, pretrain_words, without_progress, worker_of
 
 KILLED, DONE, STOPPED = -signal.SIGKILL, 0, 143
 
@@ -186,7 +186,7 @@ class Runs:
     def __call__(self, folder, *kills, **options):
         """Run in a folder once for every kill; gives the exit statuses. What the last one said is in ``said``."""
         fates = ask(self.worker, words=pretrain_words(self.dataset, folder, {**self.options, **options}), kills=kills)
-        self.said = fates[-1][1]
+        self.said = without_progress(fates[-1][1])
         return [status for status, _ in fates]
 
 
