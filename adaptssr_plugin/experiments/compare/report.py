@@ -109,15 +109,14 @@ def compare(
         grids = [_asked(plan, store, tables, figures, variants)]
         return grids if linear is None else [*grids, _asked(linear, store, ("controlled",), (), False)]
 
-    def wanted() -> tuple[list[Any], int]:
-        cells = {cell.key(store.fingerprint): cell for grid in asked() for cell in grid.cells}
-        return list(cells.values()), sum(grid.later for grid in asked())
-
-    computed = 0 if report_only else run_cells(plan, store, wanted, jobs, part, show_progress)
-    cells, later = wanted()
+    computed = 0
+    if not report_only:
+        computed = run_cells(plan, store, lambda: _wanted(asked(), store), jobs, part, show_progress)
+    grids = asked()
+    cells, later = _wanted(grids, store)
     unfinished = sum(store.get(cell) is None for cell in cells) + later
-    grid, *others = asked()
-    report = _Report(grid, Path(folder))
+    reports = [_Report(grid, Path(folder)) for grid in grids]
+    report, last = reports[0], reports[-1]
     of_tasks = [name for name in tables if name in OF_TASKS]
     texts = {name: report.table(name == "controlled", name) for name in of_tasks}
     if of_tasks:
@@ -126,19 +125,21 @@ def compare(
         texts["reidentification"] = report.reidentification()
     if variants:
         texts["variants"] = report.variants()
-    of_labels = report
-    for other in others:
-        of_labels = _Report(other, Path(folder))
-        texts["linear"] = of_labels.table(True, "linear")
-    if curve := of_labels.label_curves():
-        texts["labels"] = curve
+    if linear is not None:
+        texts["linear"] = last.table(True, "linear")
+    texts["labels"] = last.label_curves()
     for number in figures:
         report.figure(number)
-    reports = dict.fromkeys((report, of_labels))
     for one in reports:
         one.write_all_records()
     files = [path for one in reports for path in one.files]
     return Comparison({name: text for name, text in texts.items() if text}, files, computed, unfinished)
+
+
+def _wanted(grids: Sequence[Grid], store: Store) -> tuple[list[Any], int]:
+    """List the cells of all grids, each once, and count those that cannot be named yet."""
+    cells = {cell.key(store.fingerprint): cell for grid in grids for cell in grid.cells}
+    return list(cells.values()), sum(grid.later for grid in grids)
 
 
 def _asked(plan: ComparePlan, store: Store, tables: Sequence[str], figures: Sequence[int], variants: bool) -> Grid:
