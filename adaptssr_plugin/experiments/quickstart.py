@@ -12,7 +12,6 @@ import torch
 
 from ..corpus import BehaviourCorpus
 from ..downstream import ProfileTask
-from ..downstream.reidentification import plain_reidentification, reidentify
 from ..downstream.splits import split_seeds
 from ..errors import check_count
 from ..methods import Recipe, recipe
@@ -26,7 +25,7 @@ from ..training.checkpoints import write_text
 from .figures.similarity import similarity_distributions
 from .figures.similarity_plot import draw_similarity
 from .records import LSA, MAJORITY, SVD_START, TFIDF, WARM_UP, Record, write_records
-from .reidentification import PLAIN, RANDOM, conditions, records_of
+from .reidentification import reidentification_table
 from .tables import Table2, best_baseline_footer, table_2
 from .task_runs import Start, baseline_records, fine_tuning_records
 from .task_tables import LINEAR, splits_shown
@@ -141,19 +140,10 @@ def _reidentified(
     """Let models of the older halves find every user's older half by the newer one."""
     of_older = dataclasses.replace(plan, history="older")
     model = pretrain(source, of_older, folder, show_progress)
-    older, newer = corpus.halves()
-    found = plain_reidentification(older, newer, plan.max_len, plan.dim)
-    encoders = {
-        RANDOM: fresh_encoder(plan, corpus.n_items, plan.dropout, plan.seed),
-        SVD_START: untrained_encoder(of_older, older),
-        WARM_UP: model.warm_up,
-        _ADAPTSSR: model.encoder,
-    }
+    halves = corpus.halves()
+    encoders = {SVD_START: untrained_encoder(of_older, halves[0]), WARM_UP: model.warm_up, _ADAPTSSR: model.encoder}
     rows = {name: encoder for name, encoder in encoders.items() if encoder is not None}
-    found |= {name: reidentify(encoder, older, newer, plan.max_len) for name, encoder in rows.items()}
-    records = records_of(_DATASET, plan, found, plan.seed, 0.0)
-    footer = [*conditions(_DATASET, corpus, plan), f"Impr against {RANDOM}."]
-    return records, table_2(records, (*PLAIN, *rows), footer, RANDOM)
+    return reidentification_table(_DATASET, corpus, halves, of_older, rows)
 
 
 def _fine_tuned(

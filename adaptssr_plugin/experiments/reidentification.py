@@ -5,8 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from ..corpus import BehaviourCorpus
 from ..downstream.reidentification import CHANCE, LSA_COSINE, TFIDF_COSINE, plain_reidentification, reidentify
+from ..encoders import UserEncoder
 from ..errors import InputError
 from ..methods import Recipe
 from ..recbole.user_model.pretrain import fresh_encoder, versions
@@ -47,21 +50,42 @@ def reidentify_users(folder: Path, dataset: str | None = None) -> Reidentified:
     older, newer = corpus.halves()
     if opened.artefact.card.get("histories_crc32") != older.checksum():
         raise InputError(f"dataset: its older halves are not those that the model in {folder} was pre-trained on")
-    started = time.perf_counter()
-    plain = plain_reidentification(older, newer, plan.max_len, plan.dim)
-    records = records_of(opened.source.name, None, plain, None, time.perf_counter() - started)
-    encoders = {RANDOM: fresh_encoder(plan, corpus.n_items, plan.dropout, plan.seed)}
-    if plan.method != "none":
-        encoders[paper_name(plan.method)] = opened.model.encoder
-    for name, encoder in encoders.items():
-        started = time.perf_counter()
-        found = {name: reidentify(encoder, older, newer, plan.max_len, device=device)}
-        records += records_of(opened.source.name, plan, found, plan.seed, time.perf_counter() - started)
-    footer = [*conditions(opened.source.name, corpus, plan), f"Impr against {RANDOM}."]
-    table = table_2(records, (*PLAIN, *encoders), footer, RANDOM)
+    encoders = {} if plan.method == "none" else {paper_name(plan.method): opened.model.encoder}
+    records, table = reidentification_table(opened.source.name, corpus, (older, newer), plan, encoders, device)
     files = [write_records(folder / "reidentification.csv", records, versions()), folder / "reidentification.md"]
     write_text(files[1], table.markdown() + "\n")
     return Reidentified(table, files)
+
+
+def reidentification_table(
+    dataset: str,
+    corpus: BehaviourCorpus,
+    halves: tuple[BehaviourCorpus, BehaviourCorpus],
+    recipe: Recipe,
+    encoders: Mapping[str, UserEncoder],
+    device: torch.device | str = "cpu",
+) -> tuple[list[Record], Table2]:
+    """Measure the baselines, the encoder from random weights and others.
+
+    Args:
+        dataset: its name, for records and table.
+        corpus: whole histories.
+        halves: those of the corpus, see :meth:`BehaviourCorpus.halves`.
+        recipe: of the encoders.
+        encoders: by the names of their rows, trained on nothing but older halves.
+        device: where to encode.
+    """
+    older, newer = halves
+    started = time.perf_counter()
+    plain = plain_reidentification(older, newer, recipe.max_len, recipe.dim)
+    records = records_of(dataset, None, plain, None, time.perf_counter() - started)
+    rows = {RANDOM: fresh_encoder(recipe, corpus.n_items, recipe.dropout, recipe.seed), **encoders}
+    for name, encoder in rows.items():
+        started = time.perf_counter()
+        found = {name: reidentify(encoder, older, newer, recipe.max_len, device=device)}
+        records += records_of(dataset, recipe, found, recipe.seed, time.perf_counter() - started)
+    footer = [*conditions(dataset, corpus, recipe), f"Impr against {RANDOM}."]
+    return records, table_2(records, (*PLAIN, *rows), footer, RANDOM)
 
 
 def records_of(
