@@ -65,13 +65,13 @@ def logistic_regression(
         raise InputError(f"labels: expected at least two classes among the training rows of {task.name}")
     train, valid, test = (features(part.rows) for part in split)
     best: tuple[float, float, Any] | None = None
-    for c in sorted(C_grid):
-        # Some hundred steps are enough on real corpora; the limit only has to be larger.
-        with threadpool_limits(1, "blas"):  # several threads for such small products wait for one another
+    with threadpool_limits(1, "blas"):  # several threads for such small products wait for one another
+        for c in sorted(C_grid):
+            # Some hundred steps are enough on real corpora; the limit only has to be larger.
             model = LogisticRegression(C=c, max_iter=100_000).fit(train, split.train.labels)
-        value = task.metric(_class_scores(model, valid, len(task.classes)), split.valid.labels)
-        if best is None or value > best[0]:
-            best = (value, c, model)
+            value = task.metric(_class_scores(model, valid, len(task.classes)), split.valid.labels)
+            if best is None or value > best[0]:
+                best = (value, c, model)
     if best is None:
         raise InputError("C_grid: expected at least one value, got none")
     value, c, model = best
