@@ -372,7 +372,7 @@ class _OfModel(Cell):
         return self.start
 
     def compute(self, plan: ComparePlan, models: Path) -> dict[str, Any]:
-        """Measure the model, and the seconds that this takes."""
+        """Measure the model and the time that this takes."""
         started = time.perf_counter()
         data = load_data(plan)
         found = self.measure(load_pretrained(models / self.start.key(data.fingerprint)).encoder, data)
@@ -390,7 +390,7 @@ class Similarities(_OfModel):
     kind = "similarities"
 
     def measure(self, encoder: UserEncoder, data: Data) -> dict[str, Any]:
-        """Sample; values to four decimals, which is finer than the grid of the figure."""
+        """Sample; values have four decimals, finer than the grid of the figure."""
         recipe = self.start.recipe
         found = similarity_distributions(encoder, data.corpus, seed=recipe.seed, max_len=recipe.max_len)
         samples = {name: [round(float(value), 4) for value in sample] for name, sample in found.curves.items()}
@@ -399,12 +399,12 @@ class Similarities(_OfModel):
 
 @dataclass(frozen=True)
 class Reidentification(_OfModel):
-    """Whose newer half is whose, by a model that has seen the older halves alone."""
+    """Re-identification of users by a model that was trained on the older halves alone."""
 
     kind = "re-identification"
 
     def measure(self, encoder: UserEncoder, data: Data) -> dict[str, Any]:
-        """Give the metrics."""
+        """Return the metrics."""
         max_len, device = self.start.recipe.max_len, data.config["device"]
         return {"metrics": reidentify(encoder, *data.corpus.halves(), max_len, device=device)}
 
