@@ -1,13 +1,12 @@
 """``adaptssr compare-losses``."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ..errors import InputError
-from .options import recbole_options, show_results
+from .options import QUIET, numbers, recbole_options, show_results, shown
 
 _PATH = click.Path(path_type=Path)
 
@@ -23,7 +22,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes; they share the cores.")
 @click.option("--part", default="1/1", show_default=True, metavar="I/N", help="This machine's share of the runs.")
 @click.option("--report-only", is_flag=True, help="Write tables and figure of finished runs; compute nothing.")
-@click.option("--quiet", is_flag=True, help="No progress line.")
+@click.option("--quiet", is_flag=True, help=QUIET)
 def compare_losses(
     plan: str | None,
     output: Path,
@@ -56,18 +55,11 @@ def compare_losses(
     changes: dict[str, Any] = {
         "dataset": dataset,
         "models": None if models is None else models.split(","),
-        "shares": None if shares is None else _numbers(shares),
+        "shares": numbers("shares", shares, "0.1,1"),
         "seeds": seeds,
     }
     if plan is None and dataset is None:
         raise InputError("plan: expected a plan or --dataset, got none")
     chosen = read_loss_plan(plan, changes, recbole_options(pairs))
-    done = run(chosen, output, jobs, part_of(part), show_progress=not quiet, report_only=report_only)
+    done = run(chosen, output, jobs, part_of(part), show_progress=shown(quiet), report_only=report_only)
     show_results(done, "runs")
-
-
-def _numbers(text: str) -> Sequence[float]:
-    try:
-        return [float(number) for number in text.split(",")]
-    except ValueError:
-        raise InputError(f"shares: expected numbers such as 0.1,1, got {text!r}") from None

@@ -13,6 +13,7 @@ from ..corpus.formats.dataset_writer import Converted
 from ..corpus.formats.ttl import convert_ttl
 from ..downstream.tasks.two_domain import convert_two_domains
 from ..errors import InputError
+from .options import list_files
 
 _PATH = click.Path(path_type=Path)
 _KINDS = ("lines", "ttl", "parquet", "recbole", "two-domains")
@@ -123,5 +124,4 @@ def _report(done: Converted, seconds: float) -> None:
     for note in done.notes:
         click.echo(f"note: {note}")
     click.echo("Files:")
-    for path in done.files:
-        click.echo(f"  {path}")
+    list_files(done.files)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError
-from .options import absolute, recbole_options
+from .options import absolute, list_files, recbole_options
 
 if TYPE_CHECKING:
     from ..corpus.known_histories import KnownHistories
@@ -163,5 +163,4 @@ def _report(done: "Embedded", seconds: float, files: Sequence[Path]) -> None:
     if done.skipped:
         click.echo(f"note: {done.skipped:,} of {done.rows + done.skipped:,} users left out, without a known item")
     click.echo("Files:")
-    for path in files:
-        click.echo(f"  {path}")
+    list_files(files)

@@ -17,7 +17,18 @@ from .convert import convert
 from .describe import describe
 from .embed import embed, export
 from .memory import give_freed_memory_back
-from .options import FINE_TUNING, PRETRAINING, QUIET, absolute, given, recbole_options, recipe_options, shown
+from .options import (
+    FINE_TUNING,
+    PRETRAINING,
+    QUIET,
+    absolute,
+    given,
+    list_files,
+    numbers,
+    recbole_options,
+    recipe_options,
+    shown,
+)
 from .reidentify import reidentify
 
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -62,7 +73,7 @@ def quickstart(output: Path, splits: int, quiet: bool, **options: Any) -> None:
 
     done = run(output, splits, given(options), show_progress=shown(quiet), say=click.echo)
     click.echo(f"\n{done.seconds:.0f} seconds. Files:")
-    _list(done.files)
+    list_files(done.files)
 
 
 @cli.command()
@@ -145,7 +156,7 @@ def _pretrain(source: Any, plan: Any, output: Path, show_progress: Any, checkpoi
         if note := collapse_note(numbers):
             click.echo(f"{stage.name}: {note}")
     click.echo("Files:")
-    _list([output / name for name in ("model.safetensors", "model.json", "items.json")])
+    list_files([output / name for name in ("model.safetensors", "model.json", "items.json")])
 
 
 @cli.command()
@@ -207,14 +218,14 @@ def finetune(
 
     place = None if dataset is None else absolute(dataset)
     done = run(
-        folder, tasks, _numbers(bins), tuple(range(seeds)), scratch, baselines, given(options), shown(quiet), place,
-        splits, _label_counts(labels),
+        folder, tasks, numbers("--bins", bins, "18,25,35"), tuple(range(seeds)), scratch, baselines, given(options),
+        shown(quiet), place, splits, _label_counts(labels),
     )  # fmt: skip
     click.echo(done.table.text())
     if done.curve:
         click.echo(done.curve)
     click.echo("\n" + "\n".join(f"* {sentence}" for sentence in done.conclusions) + "\nFiles:")
-    _list(done.files)
+    list_files(done.files)
 
 
 # Without -h, which click would also find in -epochs=5.
@@ -331,22 +342,8 @@ def _fail(message: str, status: int, alone: bool = False) -> None:
     sys.exit(status)
 
 
-def _list(paths: Sequence[Path]) -> None:
-    for path in paths:
-        click.echo(f"  {path}")
-
-
 def _label_counts(text: str | None) -> tuple[int | None, ...]:
     words = [] if text is None else text.split(",")
     if not all(word == "all" or (word.isdecimal() and int(word) > 1) for word in words):
         raise InputError(f"--labels: expected numbers above 1 and all, such as 50,100,all, got {text!r}")
     return tuple(dict.fromkeys(None if word == "all" else int(word) for word in words))
-
-
-def _numbers(text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(float(number) for number in text.split(","))
-    except ValueError:
-        raise InputError(f"--bins: expected numbers such as 18,25,35, got {text!r}") from None

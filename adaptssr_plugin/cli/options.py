@@ -1,7 +1,7 @@
 """Command-line options generated from the recipe, so that each is described in one place."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -117,8 +117,27 @@ def show_results(done: Any, what: str) -> None:
     if done.unfinished:
         click.echo(f"{done.unfinished} {what} are left for other machines or a later run.")
     click.echo(f"{done.computed} {what} computed. Files:")
-    for path in done.files:
+    list_files(done.files)
+
+
+def list_files(paths: Iterable[Path]) -> None:
+    """Print where files are, a line each."""
+    for path in paths:
         click.echo(f"  {path}")
+
+
+def numbers(name: str, text: str | None, example: str) -> tuple[float, ...] | None:
+    """Read numbers with commas between them; None stays None.
+
+    Raises:
+        InputError: text of another form; the line names the option and shows an example.
+    """
+    if text is None:
+        return None
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError:
+        raise InputError(f"{name}: expected numbers such as {example}, got {text!r}") from None
 
 
 def recbole_options(pairs: tuple[str, ...]) -> dict[str, Any]:

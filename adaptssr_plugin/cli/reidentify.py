@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from .options import absolute
+from .options import absolute, list_files
 
 
 @click.command()
@@ -26,5 +26,4 @@ def reidentify(folder: Path, dataset: str | None) -> None:
     done = reidentify_users(folder, None if dataset is None else absolute(dataset))
     click.echo(done.table.text())
     click.echo("\nFiles:")
-    for path in done.files:
-        click.echo(f"  {path}")
+    list_files(done.files)

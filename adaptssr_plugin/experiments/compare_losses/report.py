@@ -9,6 +9,7 @@ import numpy as np
 
 from ...downstream.significance import Interval, shown, shown_decimals, summarise
 from ...errors import InputError
+from ...progress import Show
 from ...recbole.entry_points.measured import EvaluatedRows, device_of_run, evaluated_rows
 from ...training.checkpoints import write_text
 from ..compare.report import Comparison, place
@@ -37,7 +38,7 @@ def compare_losses(
     folder: str | Path,
     jobs: int = 1,
     part: Part | None = None,
-    show_progress: bool = True,
+    show_progress: Show = True,
     report_only: bool = False,
 ) -> Comparison:
     """Compute the runs that a plan needs and that are not there, then write tables, sentences and a figure.
@@ -47,7 +48,7 @@ def compare_losses(
         folder: for ``cells.jsonl``, ``quality.*``, ``groups.*``, ``search.csv`` and ``differences.*``.
         jobs: processes.
         part: this machine's share of the cells.
-        show_progress: one line with the cells left and the time to go.
+        show_progress: the cells left and the time to go, as :class:`~adaptssr_plugin.progress.Progress` shows them.
         report_only: compute nothing; write what is finished.
 
     Returns:
