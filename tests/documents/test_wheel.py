@@ -30,6 +30,7 @@ import adaptssr_plugin
 from adaptssr_plugin.errors import INSTALL
 from adaptssr_plugin.experiments.compare.plan import packaged_plans
 from adaptssr_plugin.methods import available, presets
+from adaptssr_plugin.recbole.requirements import RECBOLE_VERSION
 
 pytestmark = [pytest.mark.slow, pytest.mark.wheel]  # .ci/run asks for the second
 
@@ -149,6 +150,8 @@ for plan in packaged_loss_plans():
 def test_the_commands_introduce_themselves(full, place):
     assert full.succeed("adaptssr", "--help", cwd=place).startswith("Usage: adaptssr")
     assert full.succeed("adaptssr", "--version", cwd=place) == f"adaptssr, version {adaptssr_plugin.__version__}\n"
+    checked = full.run("python", "-m", "pip", "check", cwd=place).stdout
+    assert checked == f"recbole {RECBOLE_VERSION} requires ray, which is not installed.\n"  # and nothing else
 
 
 def test_methods_presets_and_plans_are_found(full, place):
