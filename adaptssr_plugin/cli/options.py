@@ -22,7 +22,7 @@ _GROUPS = {
     ),
     "views": (
         "mask_ratio", "crop_ratio", "reorder_ratio", "substitute_ratio", "insert_ratio", "distinct_ops",
-        "period", "fill_ratio", "fill", "fill_top_k", "fill_temperature", "fill_ban_original", "fill_one_side",
+        "views", "period", "fill_ratio", "fill", "fill_top_k", "fill_temperature", "fill_ban_original", "fill_one_side",
         "curriculum", "curriculum_epochs", "curriculum_candidates", "curriculum_stages", "duorec_key", "skip_identical",
         "mask_same_key", "correlation", "correlation_warmup",
     ),
