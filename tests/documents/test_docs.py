@@ -60,7 +60,7 @@ def test_commands_parse(words):
     arguments = adaptssr_arguments(words)
     if arguments is None:
         benchmark = words[:-1] == ["python", "-m", "benchmarks"] and words[-1] in {*BENCHMARKS, "all"}
-        assert benchmark or words[0] in {"pip", "sphinx-build", "ruff", "mypy", "pytest"}
+        assert benchmark or words[0] in {"pip", "sphinx-build", "ruff", "mypy", "pytest", "jupyter"}
         assert all((ROOT / word).exists() for word in words if "/" in word)
     else:
         assert refusal(arguments) is None
