@@ -83,7 +83,13 @@ def quickstart(output: Path, splits: int, quiet: bool, **options: Any) -> None:
     "--dataset", required=True, metavar="NAME|FOLDER", help="RecBole dataset, or a folder of atomic files or a corpus."
 )
 @click.option("--method", type=str, default="adaptssr", show_default=True, help=f"One of {', '.join(available())}.")
-@click.option("--preset", type=str, default="paper", show_default=True, help=f"One of {', '.join(presets())}.")
+@click.option(
+    "--preset",
+    type=str,
+    default="paper",
+    show_default=True,
+    help=f"One of {', '.join(presets())}; recommended is for corpora of thousands of users.",
+)
 @click.option("--output", type=_PATH, required=True, help="Folder for the model; resumes an interrupted run in it.")
 @click.option("--config", "configs", type=_PATH, multiple=True, help="YAML file of the options below; may be repeated.")
 @click.option("--recbole-config", type=_PATH, multiple=True, help="RecBole YAML file (columns, filters, device …).")

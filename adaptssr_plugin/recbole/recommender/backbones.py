@@ -35,7 +35,7 @@ def refusal(model_class: type[Any]) -> str | None:
     if getattr(model_class, "type", None) != ModelType.SEQUENTIAL:
         return "it is no sequential model, so that it has no behaviour sequence to make views of"
     if hasattr(model_class, "pretrain"):
-        return "it brings a pre-training of its own, in two runs by train_stage"
+        return "it has its own pre-training, in two runs by train_stage"
     needed = _needed_arguments(model_class)
     if not any(name in SEQUENCE for name in needed):
         return "its forward takes no item sequence"
