@@ -1,4 +1,4 @@
-"""``adaptssr compare``."""
+"""``adaptssr compare``: pre-training methods in the paper's tables and figures."""
 
 from collections.abc import Sequence
 from pathlib import Path

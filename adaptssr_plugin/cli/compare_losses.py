@@ -1,4 +1,4 @@
-"""``adaptssr compare-losses``."""
+"""``adaptssr compare-losses``: RecBole models with and without a self-supervised loss."""
 
 from pathlib import Path
 from typing import Any

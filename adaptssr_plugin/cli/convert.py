@@ -1,4 +1,4 @@
-"""``adaptssr convert``: other forms of behaviour data to RecBole's atomic files."""
+"""``adaptssr convert``: other forms of behaviour data to RecBole's atomic files or a corpus of any size."""
 
 import time
 from collections.abc import Sequence

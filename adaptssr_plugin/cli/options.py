@@ -1,4 +1,4 @@
-"""Command-line options generated from the recipe, so that each is described in one place."""
+"""Options and output that commands share; the options of a recipe are generated from it, so that each is described once."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping

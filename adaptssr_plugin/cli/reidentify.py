@@ -1,4 +1,4 @@
-"""``adaptssr reidentify``."""
+"""``adaptssr reidentify``: a measure of user vectors that needs no labels."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""RecBole's sequential models as encoders of user vectors; only BERT4Rec needs code of its own.
+"""RecBole's sequential models as encoders of user vectors; only BERT4Rec needs its own code.
 
 A model needs a ``forward`` that takes the item sequence, with or without its length, and returns a vector ``(B, d)``.
 Arguments are bound by name. While a sequence is encoded for a self-supervised loss, hooks on the model's item embedding
