@@ -1,4 +1,4 @@
-"""Options and output that commands share; the options of a recipe are generated from it, so that each is described once."""
+"""Options and output that commands share. The options of a recipe are generated from it, so each is described once."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
