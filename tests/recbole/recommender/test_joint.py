@@ -88,7 +88,7 @@ def test_joint_loss_is_the_models_own_and_the_weighted_literal_loss(model, optio
     own = with_same_random_numbers(lambda: type(made_model).__mro__[2].calculate_loss(made_model, batch), state)
     assert type(made_model).__mro__[2].__module__.startswith("recbole.model")
 
-    # The first row of each user, the newest, or all; views from the stream of epoch 0 and step 0; û, û⁺, ũ, ũ⁺ in one encode.
+    # The first row of each user, the newest, or all; views of epoch 0 and step 0; û, û⁺, ũ, ũ⁺ in one encode.
     start, step = {"all": (0, 1), "newest": (per_user - 1, per_user)}.get(options.get("ssl_rows"), (0, per_user))
     chosen = list(range(start, len(batch), step))
     generator = stream_generator("cpu", config["seed"], "ssl", 0, 0, "views")
