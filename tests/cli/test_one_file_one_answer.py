@@ -218,20 +218,24 @@ def test_features_of_items(tmp_path):
         assert last["price"] == pytest.approx(np.mean(range(len(names) - 1)))  # RecBole's filling
 
 
-ODD_LINES = {
-    "u\tb\t3\t\n": ", line 3: timestamp: expected a number, got ''",
-    "u\tb\t3\tnoon\n": ", line 3: timestamp: expected a number, got 'noon'",
-    "u\tb\t3\n": ", line 3: expected 4 values separated by tabs, got 3",
-    "u\t\t3\t2\n": ", line 3: item_id: expected a token, got an empty cell",
+BEFORE = "\t".join(HEADER) + "\nu\ta\t3\t1\n"
+ODD_FILES = {
+    BEFORE + "u\tb\t3\t\n": ", line 3: timestamp: expected a number, got ''",
+    BEFORE + "u\tb\t3\tnoon\n": ", line 3: timestamp: expected a number, got 'noon'",
+    BEFORE + f"u\tb\t3\t{10**400}\n": f", line 3: timestamp: expected a number, got '{10**79}'",
+    BEFORE + "u\tb\t3\n": ", line 3: expected 4 values separated by tabs, got 3",
+    BEFORE + "u\t\t3\t2\n": ", line 3: item_id: expected a token, got an empty cell",
+    BEFORE.replace("timestamp:float", "timestamp:token"): (
+        ", line 1: expected timestamp to be of type float, got timestamp:token"
+    ),
 }
 
 
-@pytest.mark.parametrize("odd", ODD_LINES)
-def test_every_command_says_the_same_of_an_odd_line(tmp_path, capsys, monkeypatch, odd):
+@pytest.mark.parametrize(("odd", "complaint"), ODD_FILES.items(), ids=ODD_FILES.values())
+def test_every_command_says_the_same_of_an_odd_file(tmp_path, capsys, monkeypatch, odd, complaint):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "d").mkdir()
-    rows = "".join(f"v\ti{time}\t3\t{time}\n" for time in range(5))
-    (tmp_path / "d" / "d.inter").write_text("\t".join(HEADER) + "\nu\ta\t3\t1\n" + odd + rows)
+    (tmp_path / "d" / "d.inter").write_text(odd + "".join(f"v\ti{time}\t3\t{time}\n" for time in range(5)))
     for command in (
         ["pretrain", "--dataset", "d", "--output", "run", "--quiet"],
         ["run", "SASRec", "d", "--epochs=1", "--ssl_loss=adaptssr", "--show_progress=False"],
@@ -242,6 +246,6 @@ def test_every_command_says_the_same_of_an_odd_line(tmp_path, capsys, monkeypatc
             main(command)
         said = capsys.readouterr().err.strip().splitlines()
         assert ended.value.code == 2
-        assert said[-1].endswith(f"d.inter{ODD_LINES[odd]}"), command
+        assert said[-1].endswith(f"d.inter{complaint}"), command
         assert not any("Traceback" in line for line in said)
     assert not (tmp_path / "run" / "model.json").exists()

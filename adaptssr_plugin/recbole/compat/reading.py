@@ -19,7 +19,7 @@ from recbole.utils import FeatureSource, FeatureType
 from torch import Tensor
 
 from ...corpus.formats.atomic import AtomicFile, TokenIds
-from ...corpus.formats.times import ExactTimes
+from ...corpus.formats.times import ExactTimes, are_floats
 from ...errors import InputError
 
 _ROWS = 1 << 14  # prefixes gathered at once
@@ -175,11 +175,13 @@ class _ExactTimes:
     again, normalised or discretised as RecBole does it.
 
     Attributes:
-        exact: (N,) int64 or float64.
+        exact: (N,) int64 or float64, the times; their ranks if float64 does not represent them, since RecBole splits
+            by time at a percentile in float64 (data/dataset/dataset.py:1757).
     """
 
-    def __init__(self, exact: npt.NDArray[Any]) -> None:
-        self.exact = exact
+    def __init__(self, times: npt.NDArray[Any]) -> None:
+        representable = times.dtype == np.float64 or are_floats(times)
+        self.exact = times if representable else np.unique(times, return_inverse=True)[1]
         self._unique: Any = None
         self._of_unique: Any = None
 

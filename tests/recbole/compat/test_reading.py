@@ -84,6 +84,20 @@ def test_rows_and_splits_are_recboles(folder, options, eval_args):
             assert_same(part.inter_feat, expected.inter_feat)  # whole columns, made when they are asked for
 
 
+def test_a_split_by_time_compares_nanoseconds_exactly(tmp_path):
+    times = np.random.default_rng(1).permutation(40)  # ns, so that float64 holds none but the multiples of 256
+    rows = [(f"u{time % 3}", f"i{time}", "", "1", 1, 1_700_000_000_000_000_000 + time) for time in times]
+    write_table(tmp_path / "ns" / "ns.inter", HEADER, rows)
+    by_time = {"eval_args": {"order": "TO", "split": {"TS": [0.5, 0.25, 0.25]}, "group_by": "user"}}
+    with compat_patches():
+        dataset, parts = parts_of(Dataset, str(tmp_path / "ns"), by_time)
+    names = [dataset.id2token("item_id", part.inter_feat["item_id"]) for part in parts]
+    found = [sorted(int(name[1:]) for name in part) for part in names]
+    assert found[2] == list(range(30, 40))
+    assert sorted(found[0] + found[1]) == list(range(30))
+    assert parts[2].inter_feat["timestamp"].dtype == torch.float32  # RecBole's again
+
+
 @pytest.mark.parametrize("options", [{}, {"numerical_features": ["timestamp"]}], ids=["plain", "numerical"])
 def test_the_lists_of_dien(folder, options):
     with stock_reading():
