@@ -168,17 +168,23 @@ def test_of_equal_times_the_first_in_the_file_is_kept(tmp_path):
             assert Dataset(config).inter_feat["rating"].tolist() == ratings
 
 
-def test_a_time_column_of_another_type(tmp_path):
-    write_table(
-        tmp_path / "x" / "x.inter", "user_id:token item_id:token timestamp:token", [("u", "i", 1), ("u", "j", 2)]
-    )
+KEYS = {"user_id": "token", "item_id": "token", "timestamp": "float"}
+
+
+@pytest.mark.parametrize("field", KEYS)
+@pytest.mark.parametrize("kind", ["token", "float", "token_seq"])
+def test_keys_of_another_type(tmp_path, field, kind):
+    header = " ".join(f"{name}:{kind if name == field else own}" for name, own in KEYS.items())
+    write_table(tmp_path / "x" / "x.inter", header, [("1", "1", 1), ("1", "2", 2)])
     config = build_config(MeanOfItems, str(write_odd_dataset(tmp_path / "odd")))
     config["data_path"], config["dataset"] = str(tmp_path / "x"), "x"
-    with (
-        compat_patches(),
-        pytest.raises(InputError, match=r"x\.inter, line 1: expected timestamp to be of type float, got"),
-    ):
-        SequentialDataset(config)
+    with compat_patches():
+        if kind == KEYS[field]:
+            SequentialDataset(config)
+            return
+        expected = rf"x\.inter, line 1: expected {field} to be of type {KEYS[field]}, got {field}:{kind}$"
+        with pytest.raises(InputError, match=expected):
+            SequentialDataset(config)
 
 
 def test_a_dataset_that_recbole_has_saved_is_not_taken_for_ours(tmp_path, monkeypatch):
