@@ -114,6 +114,11 @@ def self_supervision(model: str, given: Mapping[str, Any]) -> SelfSupervision:
     return SelfSupervision(**(_own_part(packaged_defaults("methods", str(method))) | merged))
 
 
+def settings_of(config: Any) -> SelfSupervision:
+    """Read the options of a RecBole config again: it may have been made before install(), or changed since."""
+    return self_supervision(config.model, config.final_config_dict)
+
+
 def packaged_defaults(kind: str, name: str) -> dict[str, Any]:
     """Read ``defaults/<kind>/<name>.yaml``; empty if there is no such file."""
     source = _DEFAULTS / kind / f"{name}.yaml"
