@@ -1,6 +1,7 @@
 """A corpus on disk: what it gives, how it comes about, killed and started again, and damaged."""
 
 import json
+import re
 import signal
 
 import numpy as np
@@ -197,6 +198,35 @@ def test_odd_inter_files(tmp_path, text, said):
         convert_interactions(path, tmp_path / "all", show_progress=False)
     assert str(caught.value).startswith(f"{path}{said}" if said else "input: expected at least one user, got none")
     assert not (tmp_path / "all").exists()
+
+
+PROFILES = "age group:token\tuser_id:token\tweight:float\n"
+
+
+def test_labels_beside_an_inter_file(tmp_path):
+    """The first line of a user counts."""
+    path = interactions(tmp_path / "source")
+    path.with_suffix(".user").write_text(f'{PROFILES}"old\tu1\tNA\nold\tu1\t1\n\tu2\t2.5\n')
+    done = convert_interactions(path, tmp_path / "all", show_progress=False)
+    expected = 'user_id:token\tage group:token\tweight:float\nu1\t"old\tNA\nu2\t\t2.5\n'
+    assert (tmp_path / "all" / "all.user").read_text() == expected
+    assert done.labelled == {"age group": 1, "weight": 1}
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("[PAD]\tu1\t1\n", ", line 2: age group: expected a token, got [PAD], the name of the padding"),
+        ("old\t\t1\n", ", line 2: user_id: expected a token, got an empty cell"),
+        ("old\tu1\theavy\n", ", line 2: weight: expected a number, got 'heavy'"),
+        ("old\tu1\n", ", line 2: expected 3 values separated by tabs, got 2"),
+    ],
+)
+def test_odd_labels_beside_an_inter_file(tmp_path, row, said):
+    path = interactions(tmp_path / "source").with_suffix(".user")
+    path.write_text(PROFILES + row)
+    with pytest.raises(InputError, match=f"^{re.escape(str(path) + said)}$"):
+        convert_interactions(path.with_suffix(".inter"), tmp_path / "all", show_progress=False)
 
 
 def test_a_folder_needs_a_single_inter_file(tmp_path):

@@ -368,13 +368,16 @@ def test_a_trainer_whose_options_are_not_the_models(made_with, trained_with, lin
 
 def test_an_option_that_is_changed_by_hand():
     install()
-    config, (train_data, *_), model = model_of("SASRec")
+    config, (train_data, valid_data, _), model = model_of("SASRec")
+    trainer = Trainer(config, model)
     config["ssl_loss"] = "nonsense"
     for make in (lambda: SASRec(config, train_data.dataset), lambda: Trainer(config, model)):
         with pytest.raises(InputError, match=r"^ssl_loss: expected adaptssr or infonce or none, got 'nonsense'$"):
             make()
     config["ssl_loss"] = "infonce"
     assert self_supervised_term(SASRec(config, train_data.dataset)).settings.loss == "infonce"
+    with pytest.raises(InputError, match=r"^ssl_loss: expected a SASRec that was made with 'infonce', after install"):
+        trainer.fit(train_data, valid_data)
 
 
 def test_rows_that_are_not_the_training_rows():
