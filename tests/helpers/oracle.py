@@ -235,7 +235,7 @@ def reduce_straightforward(loss, valid, reduction):
 
 def straightforward_adaptssr(
     u1, u1_pos, u2, u2_pos, user_ids=None, *, fusion=PAPER, negatives="hardest", scale=1.0, reduction="mean"
-):
+) -> Tensor:
     """The AdaptSSR loss with its 2B × 4B matrix (Eq. 5: 2B × 2 × 4B) under autograd, in its inputs' dtype."""
     n_rows = len(u1)
     a, a_pos, b, b_pos = (F.normalize(u, dim=-1) for u in (u1, u1_pos, u2, u2_pos))
@@ -275,7 +275,7 @@ def straightforward_adaptssr(
 
 def straightforward_info_nce(
     z1, z2, user_ids=None, *, temperature=1.0, negatives="all", reduction="mean", similarity="cosine"
-):
+) -> Tensor:
     """InfoNCE with its 2B × 2B matrix under autograd, in its inputs' dtype."""
     n_rows = len(z1)
     z = torch.cat([z1, z2])  # (2B, d)
