@@ -62,10 +62,8 @@ def records_of(path):
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("loss", ["bpr", "ce"])
-def test_cold_recommendation_end_to_end(call, place, loss):
-    words = ["--task", "cold:mix/mix.cold", "--seeds", "2", "--ft-coldrec-loss", loss, *FINE]
-    status, out, err = call("finetune", "run", *words)
+def test_cold_recommendation_end_to_end(call, place):
+    status, out, err = call("finetune", "run", "--task", "cold:mix/mix.cold", "--seeds", "2", *FINE)
     assert (status, err.partition(":")[0], err.count("\n")) == (0, "fine-tuning", 1)
     lines = out.splitlines()
     assert lines[0].split() == ["Method", "mix", "(NDCG@10)", "Impr", "%"]
@@ -160,10 +158,11 @@ def test_the_recipes_options_reach_the_task(place, monkeypatch):
 
     monkeypatch.setattr(finetune, "StageTrainer", Watched)
     changed = {"ft_neg_exclude": "train", "ft_ties": "mean", "ft_split_unit": "user", "ft_hidden": 5, "ft_epochs": 3}
+    changed["ft_coldrec_loss"] = "ce"
     made = recipe(options={**TINY, **changed})
     done = fine_tune(config, corpus, task, made, 0)
     (stage,) = stages
-    assert (stage.loss, stage.ties, stage.head.hidden.out_features) == ("bpr", "mean", 5)
+    assert (stage.loss, stage.ties, stage.head.hidden.out_features) == ("ce", "mean", 5)
     assert stage.excluded is not stage.known
     assert tuple(done.test_metrics) == tuple(done.valid_metrics) == RANKING_METRICS
     assert (done.valid, done.test) == (done.valid_metrics["NDCG@10"], done.test_metrics["NDCG@10"])
