@@ -113,8 +113,8 @@ def shown(quiet: bool) -> Show:
 
 def comparison_options(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Add the options of every comparison to a command: ``pairs`` and what :func:`how_to_run` takes."""
-    part, report = f"This machine's share of the {what}.", f"Write tables and figures of finished {what}; compute nothing."
-    jobs = {"default": 1, "show_default": True, "help": "Processes; they share the cores."}
+    part, report = f"This machine's share of the {what}.", f"Write the results of finished {what}; compute nothing."
+    jobs: dict[str, Any] = {"default": 1, "show_default": True, "help": "Processes; they share the cores."}
     options = [
         click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="RecBole option, e.g. use_gpu=False."),
         click.option("--jobs", type=click.IntRange(1), metavar="N", **jobs),
