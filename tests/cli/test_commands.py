@@ -10,21 +10,16 @@ import warnings
 import click
 import pytest
 import torch
-from command_cases import call_command
+from command_cases import call_command, words_of
 from recbole_cases import write_table
-from training_cases import TINY, write_profiled_dataset
+from training_cases import TRAINING, write_profiled_dataset
 
 from adaptssr_plugin.cli.main import cli, main
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.methods import Recipe, available
 from adaptssr_plugin.recbole.user_model.pretrain import load_pretrained
 
-SMALL = [
-    word
-    for name, value in TINY.items()
-    if not name.startswith("ft_")
-    for word in (f"--{name.replace('_', '-')}", str(value))
-]
+SMALL = words_of(TRAINING)
 ON_CPU = ["--set", "use_gpu=False", "--quiet"]
 FINE = ["--ft-epochs", "2", "--ft-batch-size", "8", "--seeds", "2", "--quiet"]
 

@@ -5,9 +5,9 @@ from functools import partial
 
 import numpy as np
 import pytest
-from command_cases import call_command
+from command_cases import call_command, words_of
 from recbole_cases import write_table
-from training_cases import TINY
+from training_cases import TINY, TRAINING
 
 from adaptssr_plugin.cli.main import main
 from adaptssr_plugin.downstream import RANKING_METRICS, cold_task, read_cold_rows, two_domains
@@ -18,10 +18,7 @@ from adaptssr_plugin.recbole.user_model import finetune
 from adaptssr_plugin.recbole.user_model.finetune import fine_tune, whole_histories
 from adaptssr_plugin.recbole.user_model.pretrain import Source
 
-OPTIONS = [word for name, value in TINY.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-PRE = [
-    word for pair in zip(OPTIONS[::2], OPTIONS[1::2], strict=True) if not pair[0].startswith("--ft-") for word in pair
-]
+PRE = [*words_of(TRAINING), "--set", "use_gpu=False", "--quiet"]
 FINE = ["--ft-epochs", "8", "--ft-batch-size", "16", "--ft-learning-rate", "0.03", "--quiet"]
 N_TOYS = 20
 
@@ -46,7 +43,7 @@ def place(tmp_path_factory):
     two_domains(folder / "mix.txt", N_TOYS).write(folder / "mix")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        main(["pretrain", "--dataset", "mix", "--output", "run", *PRE, "--set", "use_gpu=False", "--quiet"])
+        main(["pretrain", "--dataset", "mix", "--output", "run", *PRE])
     return folder
 
 

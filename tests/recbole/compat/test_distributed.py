@@ -22,7 +22,7 @@ from asked_workers import pretrain_words, without_progress
 from kill_cases import DONE, KILLED, STOPPED, assert_ended_alike
 from process_cases import BATCHES, several_processes
 from torch.multiprocessing.spawn import ProcessRaisedException
-from training_cases import TINY, write_profiled_dataset
+from training_cases import TRAINING, write_profiled_dataset
 
 from adaptssr_plugin.corpus import BatchLoader, BehaviourCorpus
 from adaptssr_plugin.errors import InputError, ProcessLostError
@@ -33,8 +33,7 @@ from adaptssr_plugin.training.launch import _raise, launch
 from adaptssr_plugin.training.processes import Processes
 
 # Five steps an epoch, of 19 users: 4, 4, 4, 4 and 3.
-OPTIONS = {name: value for name, value in TINY.items() if not name.startswith("ft_")}
-OPTIONS |= {"batch_size": 4, "seed": 3, "checkpoint_minutes": 0}
+OPTIONS = TRAINING | {"batch_size": 4, "seed": 3, "checkpoint_minutes": 0}
 STEPS = 5
 
 
