@@ -63,10 +63,10 @@ def cli() -> None:
 def quickstart(output: Path, splits: int, quiet: bool, **options: Any) -> None:
     """Pre-train on ml-100k and show what user vectors tell about gender, age and the users themselves.
 
-    It uses the preset recommended: item vectors of an SVD, masked items, then self-supervised ranking. Logistic
-    regression predicts profiles from the frozen vectors, beside TF-IDF and LSA. A second model, trained on the older
-    halves of histories, has to find each user's older half by the newer one. One task is fine-tuned. ml-100k ships with
-    RecBole: nothing is downloaded. An interrupted pre-training resumes when the command is given again.
+    It uses the preset recommended: item vectors of an SVD, masked items, then self-supervised ranking, on the older
+    halves of histories. Logistic regression predicts profiles from the frozen vectors, beside TF-IDF and LSA. Each
+    user's older half has to be found by the newer one. One task is fine-tuned. ml-100k ships with RecBole: nothing is
+    downloaded. An interrupted pre-training resumes when the command is given again.
 
     The defaults below are those of the preset paper. The quickstart has other values for some options; the first line
     that it prints names them. An option that is given overrides both.

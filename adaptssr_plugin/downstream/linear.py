@@ -1,7 +1,7 @@
 """Logistic regression on features of users, to measure frozen vectors.
 
-The cross-entropy of validation rows chooses the penalty. There may be fewer labels than rows; features are made without
-labels.
+The cross-entropy of validation rows chooses the penalty. There may be fewer labels than rows; features are made
+without labels.
 """
 
 import time

@@ -42,8 +42,9 @@ class SelfSupervision(ComparisonOptions):
     )
     rows: str = choice(
         "user",
-        ("user", "all"),
-        "Rows of a batch that are compared: user, one per user (its rows are prefixes of one history); all.",
+        ("newest", "user", "all"),
+        "Rows of a batch that are compared: newest, those with a user's whole training history, so each user once an "
+        "epoch; user, one per user, whichever prefix comes first; all.",
         "ours",
     )
     mask_same_target: bool = option(
