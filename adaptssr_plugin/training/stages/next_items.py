@@ -32,4 +32,4 @@ class NextItemStage(ItemPredictionStage):
 
     def count(self, lengths: Tensor) -> int:
         """Count the behaviours except the first of users with ``lengths`` ``(N,)``, on the CPU."""
-        return int((lengths - 1).sum())
+        return int((lengths - 1).numpy().sum())
