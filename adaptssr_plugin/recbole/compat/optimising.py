@@ -7,11 +7,18 @@ from recbole.trainer import Trainer
 from torch import Tensor
 
 
-def make_capturable(optimizer: torch.optim.Optimizer) -> None:
-    """Let a CUDA graph capture the steps of torch's fused Adam or AdamW; a loaded state has the flags of its own run."""
+def make_capturable(optimizer: Any) -> None:
+    """Make torch's Adam or AdamW one fused kernel whose steps a CUDA graph can capture.
+
+    Call it after a state is loaded, which brings the flags and the device of the step counters of its own run.
+    """
     for group in optimizer.param_groups:
-        on_cuda = all(parameter.device.type == "cuda" for parameter in group["params"])
-        group["capturable"] = on_cuda  # torch refuses the flag on a CPU
+        group["fused"], group["foreach"] = True, False
+        # torch refuses the flag on a CPU.
+        group["capturable"] = all(parameter.device.type == "cuda" for parameter in group["params"])
+    optimizer._step_supports_amp_scaling = True  # as torch sets it for a fused one: a GradScaler reads nothing back
+    for parameter, state in optimizer.state.items():
+        state["step"] = state["step"].to(parameter.device, torch.float32)
 
 
 def take_step(trainer: Trainer, loss: Tensor) -> None:

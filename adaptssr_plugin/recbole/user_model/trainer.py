@@ -145,7 +145,7 @@ class StageTrainer(CheckpointingTrainer):
         self.fingerprint = RunFingerprint(plan.name, {"steps": steps, **(run or {})}, versions())
         self._wants_graphs = cuda_graphs
         self._graphed: GraphedStep[StepResult] | None = None
-        self._generators: dict[str, torch.Generator] | None = None
+        self._kept: dict[str, torch.Generator] | None = None
         self._max_len = 1  # of the batches, with graphs
         self.history: list[dict[str, float]] = []
         self.best_epoch = 0
@@ -202,7 +202,7 @@ class StageTrainer(CheckpointingTrainer):
             why_eager = f"learner {self.learner} is none of {', '.join(_FUSED)}"
         self._graphed = graphed_step(self.device, why_eager, self._say)
         if self._graphed is not None:
-            self._generators, self._max_len = {}, max_len
+            self._kept, self._max_len = {}, max_len
             make_capturable(self.optimizer)
 
     def _fit(self, train_data: BatchLoader, valid_data: BatchLoader, show_progress: Show) -> None:
@@ -243,7 +243,7 @@ class StageTrainer(CheckpointingTrainer):
             for step, batch in enumerate(train_data.from_step(epoch_state.steps), epoch_state.steps):
                 if self.stage.usable(batch):
                     key = (self.seed, self.plan.name, epoch_idx, step, *self.processes.key)
-                    streams = Streams(self.device, key, self._generators)
+                    streams = Streams(self.device, key, self._kept)
                     epoch_state.totals.add(step, self._step(batch, streams))
                     if (step + 1) % LOG_EVERY == 0:
                         self._watch(epoch_state, train_data)
