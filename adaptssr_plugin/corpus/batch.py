@@ -1,7 +1,9 @@
 """The input of a training step."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -58,13 +60,20 @@ class Batch:
 
     def on_device(self) -> dict[str, Tensor]:
         """Return what :meth:`to` copies, by name."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "lengths"}
+        values = {
+            field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "lengths"
+        }
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+    def with_tensors(self, tensors: Mapping[str, Tensor]) -> "Batch":
+        """Replace fields by name."""
+        changed: dict[str, Any] = dict(tensors)
+        return dataclasses.replace(self, **changed)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """Copy everything except ``lengths`` to ``device``."""
-        moved = {name: tensor.to(device, non_blocking=non_blocking) for name, tensor in self.on_device().items()}
-        return dataclasses.replace(self, **moved)
+        tensors = self.on_device().items()
+        return self.with_tensors({name: tensor.to(device, non_blocking=non_blocking) for name, tensor in tensors})
 
     def __len__(self) -> int:
         return len(self.lengths)

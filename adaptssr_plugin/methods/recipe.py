@@ -134,8 +134,8 @@ class Recipe(UserLevelOptions):
     )
     cuda_graphs: bool = option(
         False,
-        "Steps on a CUDA device are captured as graphs and replayed, in every stage and in fine-tuning; batches are "
-        "padded to quarters of max_len. Not measured yet. Elsewhere, and where a step cannot be captured, one line says so.",
+        "Steps on a CUDA device are captured as graphs and replayed, in pre-training and fine-tuning; batches are "
+        "padded to quarters of max_len. Not measured yet. Where steps cannot be captured, one line says so.",
         "ours",
     )
     seed: int = count(2020, "Seed of initialisation, order, dropout and augmentation.", "RecBole", least=0)

@@ -163,7 +163,9 @@ class GraphedStep(Generic[Result]):
         result, waits = self._capture.waits(step)
         if waits:
             self._captures = False
-            self._say(f"cuda_graphs: steps run one operation at a time: the host waits for the device in them ({waits[0]})")
+            self._say(
+                f"cuda_graphs: steps run one operation at a time: the host waits for the device in them ({waits[0]})"
+            )
         return result
 
 

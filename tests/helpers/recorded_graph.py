@@ -15,7 +15,6 @@ from adaptssr_plugin.devices import fixed_shapes
 from adaptssr_plugin.training.graphed_step import GraphedStep
 from adaptssr_plugin.training.stages.base import Streams
 
-
 aten = torch.ops.aten
 RESHAPING = {aten.transpose_, aten.t_, aten.squeeze_, aten.unsqueeze_, aten.as_strided_}
 
@@ -114,7 +113,12 @@ class StageSteps:
         self.kept = {}
 
     def __call__(self, batch, number):
-        """Take a step; returns its loss and logs."""
+        """Take a step; returns its loss and logs as numbers."""
+        result = self.take(batch, number)
+        return {"of the step": result.loss.item(), **{name: value.item() for name, value in result.logs.items()}}
+
+    def take(self, batch, number):
+        """Take a step; returns its result."""
         streams = Streams(self.device, (0, "stage", 0, number), self.kept)
 
         def step(tensors):
@@ -126,5 +130,4 @@ class StageSteps:
 
         with fixed_shapes():
             fixed = self.stage.fixed(batch)
-        result = self.graphed(batch.on_device(), step, streams, self.device, fixed)
-        return {"of the step": result.loss.item(), **{name: value.item() for name, value in result.logs.items()}}
+        return self.graphed(batch.on_device(), step, streams, self.device, fixed)

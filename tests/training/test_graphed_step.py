@@ -27,15 +27,15 @@ def test_replayed_steps_are_ordinary_steps(make):
     for captures in (True, False):
         torch.manual_seed(3)
         steps = StageSteps(make(), captures=captures)
-        ends.append((steps, [steps(graph_batch(number), number) for number in range(12)]))
+        ends.append((steps, [steps(graph_batch(number), number) for number in range(10)]))
     (graphed, ours), (ordinary, theirs) = ends
     assert graphed.capture.captured >= 1
-    assert graphed.capture.replayed == 12 - graphed.capture.ordinary > 0
+    assert graphed.capture.replayed == 10 - graphed.capture.ordinary > 0
     assert ordinary.capture.captured == 0
     assert graphed.said == []
     assert ours == theirs
     assert_same_weights(graphed.stage.state_dict(), ordinary.stage.state_dict())
-    assert len({row["of the step"] for row in ours}) == 12
+    assert len({row["of the step"] for row in ours}) == 10
 
 
 @STAGES
@@ -169,7 +169,15 @@ def test_kept_generators_draw_what_new_ones_draw():
 
 @pytest.mark.parametrize(
     ("size", "most", "sizes", "expected"),
-    [(1, 100, 4, 25), (25, 100, 4, 25), (26, 100, 4, 50), (100, 100, 4, 100), (97, 99, 4, 99), (1, 1, 4, 1), (3, 7, 8, 3)],
+    [
+        (1, 100, 4, 25),
+        (25, 100, 4, 25),
+        (26, 100, 4, 50),
+        (100, 100, 4, 100),
+        (97, 99, 4, 99),
+        (1, 1, 4, 1),
+        (3, 7, 8, 3),
+    ],
 )
 def test_fixed_sizes(size, most, sizes, expected):
     assert fixed_size(size, most, sizes) == expected
@@ -180,10 +188,11 @@ def test_there_are_few_sizes():
 
 
 def test_fixed_shapes_end_with_their_context():
-    with pytest.raises(KeyError), fixed_shapes():
+    with fixed_shapes():
+        with fixed_shapes():
+            assert shapes_are_fixed()
+            assert not on_cpu(torch.zeros(1))
         assert shapes_are_fixed()
-        assert not on_cpu(torch.zeros(1))
-        raise KeyError
     assert not shapes_are_fixed()
     assert on_cpu(torch.zeros(1))
 
@@ -218,7 +227,7 @@ def test_a_cpu_says_so():
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`:UserWarning")
 @pytest.mark.parametrize("case", ["adaptssr", "masked items"])
 def test_a_step_compiles_without_graph_breaks(case):
-    """Views, encodings and loss in one graph, and the gradients of another; without a generator, which it cannot hold."""
+    """Views, encodings and loss in one graph, their gradients in another; without generators, which it cannot hold."""
     torch._dynamo.reset()
     stage = CASES[case]().train()
     batch = graph_batch(0)

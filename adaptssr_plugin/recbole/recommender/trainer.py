@@ -198,11 +198,15 @@ class RecommenderTrainer(Trainer):
         if self._graphed is None:
             return self._take(loss_func, interaction.to(self.device))
         streams = Streams(self.device, (), self._kept) if self.term is None else self.term.streams(self.device)
+        place = None if self.term is None else self.term.place
         losses = self._graphed(
-            interaction.interaction, lambda held: _detached(self._take(loss_func, Interaction(held))), streams, self.device
+            interaction.interaction,
+            lambda held: _detached(self._take(loss_func, Interaction(held))),
+            streams,
+            self.device,
         )
-        if self.term is not None:  # a replay runs no Python code that counts steps
-            self.term.place = (streams.key[2], streams.key[3] + 1)
+        if place is not None and self.term is not None:  # a replay runs no Python code that counts steps
+            self.term.place = (place[0], place[1] + 1)
         return losses
 
     def _take(self, loss_func: Callable[..., Any], interaction: Interaction) -> Any:
@@ -359,7 +363,9 @@ class _LossTotals:
         self._several = isinstance(losses, tuple)
         # Some losses of RecBole's have the shape (1,).
         # Copies, since a graph writes the next losses into the same tensors.
-        parts = [part.detach().to(self._dtype, copy=True).reshape(()) for part in (losses if self._several else (losses,))]
+        parts = [
+            part.detach().to(self._dtype, copy=True).reshape(()) for part in (losses if self._several else (losses,))
+        ]
         self._sums = [total + part for total, part in zip(self._sums, parts, strict=True)] if self._sums else parts
         bad = ~torch.stack(parts).isfinite().all() & (self._first_bad < 0)
         self._first_bad = torch.where(bad, step, self._first_bad)

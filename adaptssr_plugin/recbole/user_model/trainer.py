@@ -7,7 +7,6 @@ an epoch, so that a killed run resumes from a few minutes before and ends with t
 """
 
 import copy
-import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -267,7 +266,7 @@ class StageTrainer(CheckpointingTrainer):
             fixed = self.stage.fixed(batch)
 
         def step(tensors: dict[str, Tensor]) -> StepResult:
-            result = self._take(dataclasses.replace(batch, **tensors), streams)
+            result = self._take(batch.with_tensors(tensors), streams)
             return result._replace(loss=result.loss.detach())
 
         return self._graphed(batch.on_device(), step, streams, self.device, fixed)

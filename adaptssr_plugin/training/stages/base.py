@@ -115,7 +115,7 @@ class Stage(nn.Module):
         """
         return f"the steps of {type(self).__name__} are not known to have fixed shapes"
 
-    def fixed(self, batch: Batch) -> tuple[int, ...]:
+    def fixed(self, batch: Batch) -> tuple[int, ...]:  # noqa: ARG002 - not by default
         """Return the sizes within a step, with fixed shapes, that do not follow from the shapes of the batch."""
         return ()
 

@@ -13,7 +13,6 @@ from ...errors import InputError
 from ..fixed_sizes import fixed_size
 from .base import Stage, StepResult, Streams, share_of
 
-
 _SIZES = 8  # numbers of predictions for which a step with fixed shapes has room
 
 

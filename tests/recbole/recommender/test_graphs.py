@@ -1,4 +1,4 @@
-"""``cuda_graphs`` in RecBole's models, on a CPU: a stand-in replays recorded operations (tests/helpers/recorded_graph.py)."""
+"""``cuda_graphs`` in RecBole's models, on a CPU: a stand-in (tests/helpers/recorded_graph.py) replays operations."""
 
 import logging
 
@@ -51,7 +51,10 @@ CASES = {
     "alone, faster": ("SASRec", {"faster_layers": True}),
     "joint": ("SASRec", JOINT),
     "joint, all rows, negatives": ("GRU4Rec", {**JOINT, **NEGATIVE, "ssl_rows": "all"}),
-    "joint, scaled": ("SASRec", {**JOINT, "enable_amp": True, "enable_scaler": True, "clip_grad_norm": {"max_norm": 1.0}}),
+    "joint, scaled": (
+        "SASRec",
+        {**JOINT, "enable_amp": True, "enable_scaler": True, "clip_grad_norm": {"max_norm": 1.0}},
+    ),
     "duorec": ("SASRec", {"ssl_loss": "infonce", "ssl_method": "duorec"}),
     "BERT4Rec": ("BERT4Rec", JOINT),
     "pretrain": (

@@ -1,4 +1,4 @@
-"""``cuda_graphs`` in ``StageTrainer``, on a CPU: a stand-in replays recorded operations (tests/helpers/recorded_graph.py)."""
+"""``cuda_graphs`` in ``StageTrainer``, on a CPU: a stand-in (tests/helpers/recorded_graph.py) replays operations."""
 
 import logging
 
@@ -17,10 +17,10 @@ from training_cases import (
 from adaptssr_plugin import AdaptSSRLoss, InfoNCELoss, UserEncoder, methods
 from adaptssr_plugin.corpus import BatchLoader
 from adaptssr_plugin.methods.plan import StagePlan
+from adaptssr_plugin.recbole.compat.user_sequences import load_user_sequences
 from adaptssr_plugin.recbole.user_model.finetune import fine_tune, profile_task
 from adaptssr_plugin.recbole.user_model.pretrain import Source, pretrain
 from adaptssr_plugin.recbole.user_model.trainer import StageTrainer
-from adaptssr_plugin.recbole.compat.user_sequences import load_user_sequences
 from adaptssr_plugin.training import MaskedItemStage, PairwiseStage
 
 BATCH, STEPS = 4, 8  # of an epoch; the last batch is short
@@ -78,17 +78,24 @@ def contrast():
     return PairwiseStage(encoder_of(UserEncoder), some_views(), InfoNCELoss())
 
 
-def loader(n_rows, name, seed=0):
+def loader(n_rows, name):
     lengths = [10 - n % 3 for n in range(n_rows)]  # all of one width; for masked items of one number of slots
     return BatchLoader(corpus_of(*lengths), batch_size=BATCH, max_len=10, seed=0, name=name)
 
 
-def trained(dataset, make, directory=None, stop=None, graphs=True, item_lr_share=1.0, **options):
+def trained(dataset, make, directory=None, stop=None, graphs=True, item_lr_share=1.0, seed=0, **options):
     """Train two epochs, or ``stop`` steps of them."""
     amp = {name: options.pop(name) for name in ("enable_amp", "enable_scaler", "learner") if name in options}
     plan = StagePlan("stage", lambda *_: None, 2, 1e-2, 0.1, "last", item_lr_share=item_lr_share)
     trainer = StageTrainer(
-        config_of(dataset, **amp), make(), plan, directory, seed=0, checkpoint_minutes=0.0, cuda_graphs=graphs, **options
+        config_of(dataset, **amp),
+        make(),
+        plan,
+        directory,
+        seed=seed,
+        checkpoint_minutes=0.0,
+        cuda_graphs=graphs,
+        **options,
     )
     if stop is not None:
         step, steps = trainer._step, iter(range(stop))
@@ -136,8 +143,10 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(dataset, captures, tmp_
 
 
 def test_a_seed_gives_the_same_run_again_and_another_seed_another(dataset, captures):
-    first, again = (trained(dataset, ranking).stage.state_dict() for _ in range(2))
-    assert_same_weights(first, again)
+    first, again, other = (trained(dataset, ranking, seed=seed) for seed in (0, 0, 1))
+    assert all(capture.replayed for capture in captures)
+    assert_same_weights(first.stage.state_dict(), again.stage.state_dict())
+    assert other.history[0]["loss"] != first.history[0]["loss"]
 
 
 @pytest.mark.parametrize(
@@ -175,6 +184,13 @@ def test_the_option_of_a_recipe_reaches_every_stage(dataset, captures, tmp_path,
     config = source.config(recipe.max_len)
     corpus = load_user_sequences(config).corpus
     before = len(captures)
-    fine_tune(config, corpus, profile_task(config, corpus, "job"), methods.recipe(method, options={**options, "ft_batch_size": 2, "ft_epochs": 3}), 0, model.encoder)
+    fine_tune(
+        config,
+        corpus,
+        profile_task(config, corpus, "job"),
+        methods.recipe(method, options={**options, "ft_batch_size": 2, "ft_epochs": 3}),
+        0,
+        model.encoder,
+    )
     assert len(captures) == before + 1
     assert captures[-1].replayed
