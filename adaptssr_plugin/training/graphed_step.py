@@ -19,12 +19,15 @@ from typing import Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from ..corpus import Batch
 from ..devices import fixed_shapes
-from .stages.base import Streams
+from .fixed_sizes import fixed_size
+from .stages.base import Stage, StepResult, Streams
 
 Result = TypeVar("Result")
 
 WARM_UP = 3  # ordinary steps of every shape before the capture
+_WIDTHS = 4  # to which batches are padded
 _MOST_GRAPHS = 64  # steps of further shapes are ordinary ones
 
 
@@ -117,7 +120,6 @@ class GraphedStep(Generic[Result]):
         inputs: Mapping[str, Tensor],
         step: Callable[[dict[str, Tensor]], Result],
         streams: Streams,
-        device: torch.device,
         fixed: Hashable = (),
     ) -> Result:
         """Take a step.
@@ -127,8 +129,7 @@ class GraphedStep(Generic[Result]):
             step: the whole step, from copies of the inputs on the device to detached results. It depends on nothing
                 else that changes, apart from tensors that are changed in place, the generators of ``streams``, and
                 torch's default one.
-            streams: with generators that are kept.
-            device: where the step runs.
+            streams: of the device where the step runs, with generators that are kept.
             fixed: whatever else determines the shapes within the step.
 
         Returns:
@@ -138,7 +139,7 @@ class GraphedStep(Generic[Result]):
         key = (fixed, shapes)
         if key not in self._buffers:
             self._buffers[key] = {
-                name: torch.empty_like(tensor, device=device, memory_format=torch.contiguous_format)
+                name: torch.empty_like(tensor, device=streams.device, memory_format=torch.contiguous_format)
                 for name, tensor in inputs.items()
             }
         buffers = self._buffers[key]
@@ -167,6 +168,35 @@ class GraphedStep(Generic[Result]):
                 f"cuda_graphs: steps run one operation at a time: the host waits for the device in them ({waits[0]})"
             )
         return result
+
+
+def step_of_stage(
+    graphed: GraphedStep[StepResult],
+    stage: Stage,
+    batch: Batch,
+    streams: Streams,
+    take: Callable[[Batch], StepResult],
+    max_len: int,
+) -> StepResult:
+    """Take a step of a stage, replayed if its shapes have come before; the batch is padded to a quarter of ``max_len``.
+
+    Args:
+        graphed: of this stage.
+        stage: whose :meth:`~.Stage.why_eager` names nothing.
+        batch: on the CPU or on the device.
+        streams: as :meth:`GraphedStep.__call__`.
+        take: the whole step on a batch on the device: loss, gradients and optimiser.
+        max_len: the longest sequence.
+    """
+    batch = batch.padded(fixed_size(batch.item_seq.shape[1], max_len, _WIDTHS))
+    with fixed_shapes():
+        fixed = stage.fixed(batch)
+
+    def step(tensors: dict[str, Tensor]) -> StepResult:
+        result = take(batch.with_tensors(tensors))
+        return result._replace(loss=result.loss.detach())
+
+    return graphed(batch.on_device(), step, streams, fixed)
 
 
 def capture_on(device: torch.device) -> Capture | None:

@@ -157,8 +157,8 @@ def test_the_bare_product_multiplies_all_pairs_in_chunks(batch_size, monkeypatch
     assert len(shapes) == (1 if batch_size == 3 else 4)
 
 
-def test_the_triton_search_is_a_candidate_of_cuda_alone():
-    on_cuda = {loss_peers.TRITON, *loss_peers.SEARCHES.values()}
+def test_triton_and_graphs_are_candidates_of_cuda_alone():
+    on_cuda = {loss_peers.TRITON, loss_peers.OURS_COMPILED, loss_peers.OURS_GRAPHED, *loss_peers.SEARCHES.values()}
     assert {name for name, one in loss_peers.CANDIDATES.items() if "cpu" not in one.devices} == on_cuda
     assert not on_cuda & set(loss_peers.available(False, "cpu"))
     pytest.importorskip("triton")

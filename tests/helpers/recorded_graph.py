@@ -4,15 +4,12 @@ As on a device, no Python of the step runs again, and every operation reads and 
 a step that depends on a Python number, a shape or a value that changes goes wrong here as it would there.
 """
 
-import dataclasses
-
 import torch
 from readbacks import count_readbacks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from adaptssr_plugin.devices import fixed_shapes
-from adaptssr_plugin.training.graphed_step import GraphedStep
+from adaptssr_plugin.training.graphed_step import GraphedStep, step_of_stage
 from adaptssr_plugin.training.stages.base import Streams
 
 aten = torch.ops.aten
@@ -121,13 +118,11 @@ class StageSteps:
         """Take a step; returns its result."""
         streams = Streams(self.device, (0, "stage", 0, number), self.kept)
 
-        def step(tensors):
+        def take(held):
             self.optimizer.zero_grad(set_to_none=True)
-            result = self.stage.step(dataclasses.replace(batch, **tensors), streams)
+            result = self.stage.step(held, streams)
             result.loss.backward()
             self.optimizer.step()
-            return result._replace(loss=result.loss.detach())
+            return result
 
-        with fixed_shapes():
-            fixed = self.stage.fixed(batch)
-        return self.graphed(batch.on_device(), step, streams, self.device, fixed)
+        return step_of_stage(self.graphed, self.stage, batch, streams, take, batch.item_seq.shape[1])

@@ -89,7 +89,7 @@ def test_a_replayed_step_draws_the_numbers_of_an_ordinary_one():
                 return held["x"] + torch.cat((views, dropped))
 
             x = torch.zeros(105, device="cuda")
-            seen.append(graphed({"x": x}, step, streams, torch.device("cuda")).clone())
+            seen.append(graphed({"x": x}, step, streams).clone())
             once = torch.rand(5, device="cuda", generator=Streams(torch.device("cuda"), (0, number)).generator("views"))
             assert torch.equal(seen[-1][:5], once)
     for got, right in zip(seen[: 2 * WARM_UP], seen[2 * WARM_UP :], strict=True):

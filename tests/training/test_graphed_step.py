@@ -131,7 +131,7 @@ def test_the_stand_in_catches_a_step_that_depends_on_python():
     """Otherwise it would prove nothing: a number that changes from step to step stays that of the capture."""
     numbers, seen, graphed = iter(range(10)), [], GraphedStep(RecordedCapture(list), print)
     for _ in range(WARM_UP + 3):
-        result = graphed({"x": torch.zeros(())}, lambda held: held["x"] + next(numbers), Streams(CPU, (), {}), CPU)
+        result = graphed({"x": torch.zeros(())}, lambda held: held["x"] + next(numbers), Streams(CPU, (), {}))
         seen.append(result.item())
     assert seen == [*range(WARM_UP), *[WARM_UP] * 3]
 
@@ -147,12 +147,12 @@ def test_inputs_are_copied_and_shapes_and_dtypes_separate_graphs():
 
     for number in range(WARM_UP + 3):
         x = torch.full((3,), float(number))
-        assert graphed({"x": x}, double, Streams(CPU, (), {}), CPU).tolist() == [2.0 * number] * 3
+        assert graphed({"x": x}, double, Streams(CPU, (), {})).tolist() == [2.0 * number] * 3
         assert x.data_ptr() not in held
     assert len(held) == 1
-    graphed({"x": torch.zeros(3, dtype=torch.int64)}, double, Streams(CPU, (), {}), CPU)
-    graphed({"x": torch.zeros(4)}, double, Streams(CPU, (), {}), CPU)
-    graphed({"x": torch.zeros(3)}, double, Streams(CPU, (), {}), CPU, fixed=1)
+    graphed({"x": torch.zeros(3, dtype=torch.int64)}, double, Streams(CPU, (), {}))
+    graphed({"x": torch.zeros(4)}, double, Streams(CPU, (), {}))
+    graphed({"x": torch.zeros(3)}, double, Streams(CPU, (), {}), fixed=1)
     assert len(held) == 4
     assert capture.captured == 1
 

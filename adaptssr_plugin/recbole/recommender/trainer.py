@@ -203,7 +203,6 @@ class RecommenderTrainer(Trainer):
             interaction.interaction,
             lambda held: _detached(self._take(loss_func, Interaction(held))),
             streams,
-            self.device,
         )
         if place is not None and self.term is not None:  # a replay runs no Python code that counts steps
             self.term.place = (place[0], place[1] + 1)

@@ -21,7 +21,6 @@ from recbole.utils import ModelType
 from torch import Tensor, nn
 
 from ...corpus import Batch, BatchLoader
-from ...devices import fixed_shapes
 from ...encoders import item_table
 from ...errors import InputError, TrainingStoppedError
 from ...methods.plan import StagePlan
@@ -37,8 +36,7 @@ from ...training import (
     write_checkpoint,
 )
 from ...training.epoch_state import Totals, of_all
-from ...training.fixed_sizes import fixed_size
-from ...training.graphed_step import GraphedStep, graphed_step
+from ...training.graphed_step import GraphedStep, graphed_step, step_of_stage
 from ...training.processes import Processes
 from ...training.stages.base import dropout_seeded
 from ..compat.optimising import make_capturable, take_step
@@ -48,7 +46,6 @@ from .checkpoints import CHECKPOINT_MINUTES, LOG_EVERY, CheckpointingTrainer
 
 _FUSED = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 _LEARNERS = (*_FUSED, "sgd", "adagrad", "rmsprop")  # RecBole's, except sparse_adam, which needs sparse gradients
-_WIDTHS = 4  # of batches with cuda_graphs: quarters of max_len
 _AMP_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -261,15 +258,11 @@ class StageTrainer(CheckpointingTrainer):
         """Take a step on a batch, which is on the CPU; replayed if its shapes have come before."""
         if self._graphed is None:
             return self._take(batch.to(self.device, non_blocking=True), streams)
-        batch = batch.padded(fixed_size(batch.item_seq.shape[1], self._max_len, _WIDTHS))
-        with fixed_shapes():
-            fixed = self.stage.fixed(batch)
 
-        def step(tensors: dict[str, Tensor]) -> StepResult:
-            result = self._take(batch.with_tensors(tensors), streams)
-            return result._replace(loss=result.loss.detach())
+        def take(held: Batch) -> StepResult:
+            return self._take(held, streams)
 
-        return self._graphed(batch.on_device(), step, streams, self.device, fixed)
+        return step_of_stage(self._graphed, self.stage, batch, streams, take, self._max_len)
 
     def _take(self, batch: Batch, streams: Streams) -> StepResult:
         self.optimizer.zero_grad(set_to_none=True)
