@@ -106,6 +106,7 @@ class GraphedStep(Generic[Result]):
         self._capture = capture
         self._say = say
         self._captures = True
+        self._said_full = False
         self._came: Counter[Hashable] = Counter()
         self._buffers: dict[Hashable, dict[str, Tensor]] = {}
         self._replays: dict[Hashable, Callable[[], Result]] = {}
@@ -156,7 +157,12 @@ class GraphedStep(Generic[Result]):
         return self._replays[key]()
 
     def _may_capture(self, key: Hashable) -> bool:
-        return self._captures and self._came[key] > WARM_UP and len(self._replays) < _MOST_GRAPHS
+        if not self._captures or self._came[key] <= WARM_UP:
+            return False
+        if len(self._replays) == _MOST_GRAPHS and not self._said_full:
+            self._said_full = True
+            self._say(f"cuda_graphs: there are {_MOST_GRAPHS} graphs; steps of other shapes run one operation at a time")
+        return len(self._replays) < _MOST_GRAPHS
 
     def _ordinary(self, key: Hashable, step: Callable[[], Result]) -> Result:
         if not self._captures or self._came[key] != WARM_UP:

@@ -8,6 +8,7 @@ import torch
 from core_only import ROOT, run_python
 from oracle import literal_info_nce, straightforward_info_nce
 from torch.testing import assert_close
+from tracing import compiling
 
 from benchmarks import loss
 from benchmarks.support import loss_peers
@@ -157,6 +158,7 @@ def test_the_bare_product_multiplies_all_pairs_in_chunks(batch_size, monkeypatch
     assert len(shapes) == (1 if batch_size == 3 else 4)
 
 
+@compiling
 def test_triton_and_graphs_are_candidates_of_cuda_alone():
     on_cuda = {loss_peers.TRITON, loss_peers.OURS_COMPILED, loss_peers.OURS_GRAPHED, *loss_peers.SEARCHES.values()}
     assert {name for name, one in loss_peers.CANDIDATES.items() if "cpu" not in one.devices} == on_cuda

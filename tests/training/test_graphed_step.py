@@ -157,6 +157,18 @@ def test_inputs_are_copied_and_shapes_and_dtypes_separate_graphs():
     assert capture.captured == 1
 
 
+def test_there_are_not_more_graphs_than_a_device_can_hold(monkeypatch):
+    monkeypatch.setattr("adaptssr_plugin.training.graphed_step._MOST_GRAPHS", 2)
+    said, capture = [], RecordedCapture(list)
+    graphed = GraphedStep(capture, said.append)
+    for number in range(WARM_UP + 3):
+        for size in (1, 2, 3, 4):
+            x = torch.full((size,), float(number))
+            assert graphed({"x": x}, lambda held: held["x"] * 2, Streams(CPU, (), {})).tolist() == [2.0 * number] * size
+    assert capture.captured == graphed.n_graphs == 2
+    assert said == ["cuda_graphs: there are 2 graphs; steps of other shapes run one operation at a time"]
+
+
 def test_kept_generators_draw_what_new_ones_draw():
     kept, name = {}, "views"
     for step in range(3):
