@@ -161,7 +161,9 @@ class GraphedStep(Generic[Result]):
             return False
         if len(self._replays) == _MOST_GRAPHS and not self._said_full:
             self._said_full = True
-            self._say(f"cuda_graphs: there are {_MOST_GRAPHS} graphs; steps of other shapes run one operation at a time")
+            self._say(
+                f"cuda_graphs: there are {_MOST_GRAPHS} graphs; steps of other shapes run one operation at a time"
+            )
         return len(self._replays) < _MOST_GRAPHS
 
     def _ordinary(self, key: Hashable, step: Callable[[], Result]) -> Result:
