@@ -33,7 +33,7 @@ _GROUPS = {
     ),
     "training": (
         "epochs", "learning_rate", "item_lr_share", "dropout", "batch_size", "micro_batch", "select", "history",
-        "valid_share", "stopping_step", "clip_grad_norm", "amp_dtype", "seed", "split_seed",
+        "valid_share", "stopping_step", "clip_grad_norm", "amp_dtype", "cuda_graphs", "seed", "split_seed",
     ),
     "fine-tuning": (
         "ft_epochs", "ft_learning_rate", "ft_item_lr_share", "ft_batch_size", "ft_dropout", "ft_hidden", "ft_shuffle",

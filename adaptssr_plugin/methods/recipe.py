@@ -137,6 +137,12 @@ class Recipe(UserLevelOptions):
     amp_dtype: str = choice(
         "auto", ("auto", "bfloat16", "float16"), "Precision under RecBole's enable_amp; auto: torch's default.", "ours"
     )
+    cuda_graphs: bool = option(
+        False,
+        "Steps on a CUDA device are captured as graphs and replayed, in pre-training and fine-tuning; batches are "
+        "padded to quarters of max_len. Not measured yet. Where steps cannot be captured, one line says so.",
+        "ours",
+    )
     seed: int = count(2020, "Seed of initialisation, order, dropout and augmentation.", "RecBole", least=0)
     split_seed: int = count(2023, "Seed of all splits.", "ours", least=0)
 

@@ -7,6 +7,7 @@ import torch
 from core_only import ROOT, run_python
 from oracle import literal_info_nce, straightforward_info_nce
 from torch.testing import assert_close
+from tracing import compiling
 
 from benchmarks import loss
 from benchmarks.support import loss_peers
@@ -152,8 +153,9 @@ def test_the_bare_product_multiplies_all_pairs_in_chunks(batch_size, monkeypatch
     assert len(shapes) == (1 if batch_size == 3 else 4)
 
 
-def test_the_triton_search_is_a_candidate_of_cuda_alone():
-    on_cuda = {loss_peers.TRITON, *loss_peers.SEARCHES.values()}
+@compiling
+def test_triton_and_graphs_are_candidates_of_cuda_alone():
+    on_cuda = {loss_peers.TRITON, loss_peers.OURS_COMPILED, loss_peers.OURS_GRAPHED, *loss_peers.SEARCHES.values()}
     assert {name for name, one in loss_peers.CANDIDATES.items() if "cpu" not in one.devices} == on_cuda
     assert not on_cuda & set(loss_peers.available(False, "cpu"))
     pytest.importorskip("triton")

@@ -99,7 +99,8 @@ PAPER = {
 # Of which the paper says nothing: names of the run, seeds, λ where it is constant, and how the crank is turned.
 SOURCE = UserHistories(corpus_of(5, 3, 7), max_len=10)
 OTHERS = {
-    "method", "preset", "seed", "split_seed", "lambda_value", "stopping_step", "amp_dtype", "micro_batch", "mlm_pooled",
+    "method", "preset", "seed", "split_seed", "lambda_value", "stopping_step", "amp_dtype", "micro_batch",
+    "cuda_graphs", "mlm_pooled",
     "mlm_beside", "history",
 }  # fmt: skip
 # METHODS.md, column `official_code`, where it differs from the paper.

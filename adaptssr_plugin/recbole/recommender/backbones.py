@@ -17,6 +17,7 @@ from recbole.model.layers import ContextSeqEmbAbstractLayer
 from recbole.utils import ModelType
 from torch import Tensor, nn
 
+from ...devices import shapes_are_fixed
 from ...encoders.length_groups import LengthGroup, length_groups, priced_groups, restore_order
 from ...errors import InputError
 from ...seeding import stream_generator
@@ -90,7 +91,7 @@ class BackboneEncoder(nn.Module):
         ):  # one process's empty part of a batch: not every backbone has a forward for it, but it needs a graph
             return self(item_seq.new_ones(2, 1), item_seq_len.new_ones(2))[:0]  # type: ignore[no-any-return]
         with self._hooks():
-            if not self.ignores_padding:
+            if shapes_are_fixed() or not self.ignores_padding:
                 return self._encode(self._full_width(item_seq), item_seq_len)
             groups = backbone_groups(item_seq_len)
             parts = [self._encode(item_seq[rows, :width], item_seq_len[rows]) for rows, width in groups]

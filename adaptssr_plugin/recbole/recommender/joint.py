@@ -40,6 +40,9 @@ class SelfSupervisedTerm:
         computed: whether the loss of any batch has been computed.
         stage: computes the loss.
         logs: parts of the last loss; detached scalars on the device.
+        place: epoch and step, the keys of the streams of views.
+        row_unit: of the compared rows of a batch, those beyond the last multiple of this number are left out.
+        generators: those of the streams, if they are kept from step to step.
     """
 
     def __init__(self, settings: SelfSupervision, backbone: Any, config: Any, dataset: Any) -> None:
@@ -61,7 +64,9 @@ class SelfSupervisedTerm:
         # Now, so that a model without user vectors is refused before anything runs.
         some = dataset.inter_feat[torch.linspace(0, len(dataset.inter_feat) - 1, PROBED_ROWS).long()]
         encoder.probe(*(some[field].to(config["device"]) for field in self._fields[1:3]))
-        self._place = [0, 0]  # epoch and step, the keys of the streams of views
+        self.place = (0, 0)
+        self.row_unit = 1
+        self.generators: dict[str, torch.Generator] | None = None
         self._numbered = bool(getattr(self.stage.views, "needs_rows", False))
         self._newest = rows.newest_of_users() if settings.rows == "newest" else None
         if self._numbered or self._newest is not None:
@@ -69,7 +74,7 @@ class SelfSupervisedTerm:
 
     def start_epoch(self, epoch: int) -> None:
         """Key the streams of views by this epoch, counted from 0, and its steps from 0."""
-        self._place = [epoch, 0]
+        self.place = (epoch, 0)
 
     def compared_rows(self, interaction: Any) -> Tensor:
         """Choose which rows of a batch are compared: int64, on the CPU.
@@ -89,7 +94,11 @@ class SelfSupervisedTerm:
         if self.processes.data_parallel:
             before = self.processes.gather(torch.from_numpy(users[rows]))[: self.processes.rank]
             rows = rows[~np.isin(users[rows], np.concatenate([users[:0], *map(np.asarray, before)]))]
-        return torch.from_numpy(rows)
+        return torch.from_numpy(rows[: len(rows) // self.row_unit * self.row_unit or None])
+
+    def streams(self, device: torch.device) -> Streams:
+        """Return the streams of this step."""
+        return Streams(device, (self._seed, "ssl", *self.place, *self.processes.key), self.generators)
 
     def loss(self, interaction: Any) -> Tensor | None:
         """Compute the loss on a batch, a scalar; None if there are no two rows to compare."""
@@ -109,9 +118,8 @@ class SelfSupervisedTerm:
         if not self.stage.usable(batch):
             return None
         self.stage.to(sequences.device)
-        streams = Streams(sequences.device, (self._seed, "ssl", *self._place, *self.processes.key))
-        result = self.stage.step(batch, streams)
-        self._place[1] += 1
+        result = self.stage.step(batch, self.streams(sequences.device))
+        self.place = (self.place[0], self.place[1] + 1)
         self.logs = dict(result.logs)
         return result.loss
 
