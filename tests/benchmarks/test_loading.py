@@ -20,6 +20,16 @@ def test_a_quick_run(tmp_path):
         assert float(row["peak_mb"]) > 100
 
 
+def test_without_the_memory_that_recbole_needs(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("recbole")
+    monkeypatch.setattr(loading, "free_bytes", lambda _: 1500 * 2000)
+    loading.run(tmp_path, quick=True)
+    with (tmp_path / "loading.csv").open(encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["loader"], row["times_as_fast_as_recbole"]) == ("this package", "nan")
+    assert "2,000 interactions  RecBole      left out, it needs some 0 GB of free memory" in capsys.readouterr().out
+
+
 def test_a_loader_that_breaks_says_what_it_said(tmp_path, monkeypatch):
     ended = subprocess.CompletedProcess([], 1, "", "Traceback\nnothing there\n")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: ended)

@@ -27,7 +27,7 @@ from ..compat.layers import index_interaction
 from ..compat.patches import compat_patches, import_quick_start, temporary_attribute
 from ..recommender import models
 from ..recommender.checkpoints import load_run, save_checkpoint
-from ..recommender.checks import check_parts
+from ..recommender.checks import check_parts, check_samplers
 from ..recommender.config import RunConfig
 from ..recommender.data import TrainedItems, find_data
 from ..recommender.saved_loaders import load_split_dataloaders
@@ -185,11 +185,13 @@ _stock: dict[str, Callable[..., Any]] = {}
 
 
 def _parts_checked(create_samplers: Callable[..., Any]) -> Callable[..., Any]:
-    """Check the parts of the data as soon as RecBole has split them."""
+    """Check the parts of the data as soon as RecBole has split them, and the samplers of negatives."""
 
     def parts_checked(config: Any, dataset: Any, built_datasets: Any) -> Any:
         check_parts(config, built_datasets)
-        return create_samplers(config, dataset, built_datasets)
+        samplers = create_samplers(config, dataset, built_datasets)
+        check_samplers(config, samplers)
+        return samplers
 
     return parts_checked
 

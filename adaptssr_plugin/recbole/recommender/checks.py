@@ -11,6 +11,7 @@ import recbole
 from recbole.evaluator.register import metric_information, metric_types, metrics_dict, smaller_metrics
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.model.sequential_recommender import BERT4Rec
+from recbole.sampler import RepeatableSampler
 from recbole.utils import EvaluatorType, ModelType
 
 from ...errors import InputError, check_count
@@ -51,7 +52,6 @@ def settle_options(final: dict[str, Any], given: Mapping[str, Any], model_class:
 
     Raises:
         InputError: an option with which a run could not finish training or evaluation.
-        InputError: an option with which a run could not train or evaluate to its end.
     """
     _check_numbers(final)
     metrics = _checked_metrics(final["metrics"])
@@ -288,6 +288,30 @@ def check_parts(config: Any, parts: Sequence[Any]) -> None:
     if config["benchmark_filename"] and config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
         _check_lists(config, parts)
     _check_labels(config, parts)
+
+
+def check_samplers(config: Any, samplers: Sequence[Any]) -> None:
+    """Check that every row has items that can be sampled as negatives: without any RecBole would never end.
+
+    Args:
+        config: RecBole's.
+        samplers: for training, validation and test; None where no negatives are sampled.
+
+    Raises:
+        InputError: a row without such items.
+    """
+    for sampler in filter(None, samplers):
+        popular = sampler.distribution == "popularity"
+        candidates = set(sampler.prob) if popular else set(range(1, sampler.item_num))
+        if isinstance(sampler, RepeatableSampler):  # avoids the target (sampler/sampler.py:155)
+            exhausted = len(candidates) < 2
+        else:  # avoids the user's items
+            exhausted = any(candidates <= used for used in sampler.used_ids)
+        if exhausted:
+            raise InputError(
+                f"dataset: expected in {config['dataset']} an item that is a negative for every row, got rows without "
+                f"one among {len(candidates)} items to sample from"
+            )
 
 
 def _check_lists(config: Any, parts: Sequence[Any]) -> None:

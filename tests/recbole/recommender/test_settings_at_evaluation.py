@@ -15,6 +15,7 @@ from refusals import refusal_of
 from run_cases import SMALL, our_run, quiet_root, stock_run
 from torch import nn
 
+from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.recbole import compat_patches, installed, run_recbole
 from adaptssr_plugin.recbole.recommender.config import RunConfig
 
@@ -311,6 +312,33 @@ class TestWithTheData:
         topk = [options["topk"]] if isinstance(options.get("topk"), int) else options.get("topk", [10])
         message = run_refusal(model, **options)
         assert message == f"topk: expected at most 7, the number of items and padding, got {topk}"
+
+    @pytest.mark.parametrize(
+        "options",
+        [{"loss_type": "BPR"}, {"eval_args": SAMPLED}, {"eval_args": {**BY_TIME, "mode": {"test": "pop5"}}}],
+        ids=str,
+    )
+    def test_one_item_has_no_negatives(self, tmp_path, options):
+        rows = [(user, "a", time) for user in "uvw" for time in range(5)]
+        write_table(tmp_path / "shop" / "shop.inter", "user_id:token item_id:token timestamp:float", rows)
+        message = run_refusal(topk=1, **options)
+        assert message.startswith("dataset: expected in shop an item that is a negative for every row, got rows with")
+
+    @pytest.mark.parametrize("mode", ["pop5", "uni5"])
+    def test_a_user_of_all_popular_items_has_no_negatives(self, tmp_path, mode):
+        """The item f has no interactions, and is never popular."""
+        write_table(tmp_path / "shop" / "shop.item", "item_id:token", [(item,) for item in "abcdef"])
+        histories = {"u": "abcde", "v": "abac"}
+        rows = [(user, item, time) for user, items in histories.items() for time, item in enumerate(items)]
+        write_table(tmp_path / "shop" / "shop.inter", "user_id:token item_id:token timestamp:float", rows)
+        columns = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id"]}
+        options = {**PLAIN, "topk": 1, "load_col": columns, "eval_args": {**BY_TIME, "mode": mode}}
+        line = (
+            "dataset: expected in shop an item that is a negative for every row, got rows without one among 5 items to"
+        )
+        expected = (InputError, f"^{line}") if mode == "pop5" else (AssertionError, "a run was begun")
+        with pytest.raises(expected[0], match=expected[1]):
+            run_recbole("BPR", "shop", config_dict=options)
 
     def test_labels_that_are_not_there(self):
         message = run_refusal(metrics=["AUC"], eval_args=LABELED)
