@@ -1,4 +1,4 @@
-"""``adaptssr compare``."""
+"""``adaptssr compare``: pre-training methods in the paper's tables and figures."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +12,8 @@ from .options import QUIET, recbole_options, show_results, shown
 _PATH = click.Path(path_type=Path)
 
 
-@click.command()
-@click.argument("plan", required=False, metavar="PLAN")
+@click.command(short_help="Compare methods: the paper's tables and figures.")
+@click.argument("plan", required=False, metavar="[PLAN]")
 @click.option("--smoke", is_flag=True, help="The packaged plan smoke with every table and figure; takes minutes.")
 @click.option("--output", type=_PATH, default=Path("adaptssr-compare"), show_default=True, help="Folder for results.")
 @click.option("--dataset", metavar="NAME|FOLDER", help="Where the plan's dataset is.")
@@ -22,16 +22,28 @@ _PATH = click.Path(path_type=Path)
     "tables",
     multiple=True,
     type=click.Choice(["paper", "controlled", "linear", "reidentification", "none"]),
-    help="May be repeated. Default: paper and controlled.",
+    help="Tables to compute; may be repeated. Default: paper and controlled.",
 )
-@click.option("--figure", "figures", multiple=True, type=click.Choice(["3", "4", "5", "7"]), help="May be repeated.")
+@click.option(
+    "--figure",
+    "figures",
+    multiple=True,
+    type=click.Choice(["3", "4", "5", "7"]),
+    help="Figures to draw; may be repeated.",
+)
 @click.option("--variants", is_flag=True, help="A table of the plan's variants of AdaptSSR, on validation rows.")
-@click.option("--method", "methods", multiple=True, help="Rows, instead of the plan's; may be repeated.")
-@click.option("--seeds", type=click.IntRange(1), help="Fine-tuning runs per row, instead of the plan's.")
-@click.option("--splits", type=click.IntRange(1), help="Random splits of a task's rows, instead of the plan's.")
-@click.option("--pretrain-seeds", type=click.IntRange(1), help="Pre-training runs per row, instead of the plan's.")
+@click.option("--method", "methods", multiple=True, help="Methods, instead of the plan's; may be repeated.")
+@click.option("--seeds", type=click.IntRange(1), metavar="N", help="Fine-tuning runs per row, instead of the plan's.")
+@click.option(
+    "--splits", type=click.IntRange(1), metavar="N", help="Random splits of a task's rows, instead of the plan's."
+)
+@click.option(
+    "--pretrain-seeds", type=click.IntRange(1), metavar="N", help="Pre-training runs per row, instead of the plan's."
+)
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="RecBole option, e.g. use_gpu=False.")
-@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes; they share the cores.")
+@click.option(
+    "--jobs", type=click.IntRange(1), metavar="N", default=1, show_default=True, help="Processes; they share the cores."
+)
 @click.option("--part", default="1/1", show_default=True, metavar="I/N", help="This machine's share of the cells.")
 @click.option("--report-only", is_flag=True, help="Write tables and figures of finished cells; compute nothing.")
 @click.option("--quiet", is_flag=True, help=QUIET)
@@ -70,8 +82,10 @@ def compare(
     \b
     adaptssr compare --smoke
     adaptssr compare ml-100k --output results --jobs 2
-    adaptssr compare tenrec-qba --dataset path/to/tenrec-qba --output results --table controlled --figure 3
-    adaptssr compare ml-100k --output results --table reidentification --pretrain-seeds 5
+    adaptssr compare tenrec-qba --dataset path/to/tenrec-qba --output results \\
+        --table controlled --figure 3
+    adaptssr compare ml-100k --output results --table reidentification \\
+        --pretrain-seeds 5
     """  # noqa: D301
     from ..experiments.compare import compare as run
     from ..experiments.compare import read_plan

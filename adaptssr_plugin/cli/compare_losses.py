@@ -1,4 +1,4 @@
-"""``adaptssr compare-losses``."""
+"""``adaptssr compare-losses``: RecBole models with and without a self-supervised loss."""
 
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,17 @@ from .options import QUIET, numbers, recbole_options, show_results, shown
 _PATH = click.Path(path_type=Path)
 
 
-@click.command("compare-losses")
+@click.command("compare-losses", short_help="Compare RecBole models with and without ssl_loss.")
 @click.argument("plan", required=False, metavar="[PLAN]")
 @click.option("--output", type=_PATH, default=Path("adaptssr-losses"), show_default=True, help="Folder for results.")
 @click.option("--dataset", metavar="NAME|FOLDER", help="Where the data are, instead of the plan's.")
 @click.option("--models", metavar="NAME,NAME", help="Models, instead of the plan's; SASRec without a plan.")
 @click.option("--shares", metavar="X,X", help="Shares of the training users, e.g. 0.1,1, instead of the plan's.")
-@click.option("--seeds", type=click.IntRange(1), help="Runs per row, instead of the plan's.")
+@click.option("--seeds", type=click.IntRange(1), metavar="N", help="Runs per row, instead of the plan's.")
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="RecBole option, e.g. epochs=20.")
-@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes; they share the cores.")
+@click.option(
+    "--jobs", type=click.IntRange(1), metavar="N", default=1, show_default=True, help="Processes; they share the cores."
+)
 @click.option("--part", default="1/1", show_default=True, metavar="I/N", help="This machine's share of the runs.")
 @click.option("--report-only", is_flag=True, help="Write tables and figure of finished runs; compute nothing.")
 @click.option("--quiet", is_flag=True, help=QUIET)
@@ -45,7 +47,7 @@ def compare_losses(
     there.
 
     \b
-    adaptssr compare-losses --dataset path/to/dataset --models SASRec,GRU4Rec --output results
+    adaptssr compare-losses --dataset path/to/dataset --models SASRec,GRU4Rec
     adaptssr compare-losses ml-100k --output results --jobs 2
     """  # noqa: D301
     from ..experiments.compare.running import part_of

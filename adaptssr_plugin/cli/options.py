@@ -1,4 +1,4 @@
-"""Command-line options generated from the recipe, so that each is described in one place."""
+"""Options and output that commands share. The options of a recipe are generated from it, so each is described once."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
@@ -22,7 +22,7 @@ _GROUPS = {
     ),
     "views": (
         "mask_ratio", "crop_ratio", "reorder_ratio", "substitute_ratio", "insert_ratio", "distinct_ops",
-        "period", "fill_ratio", "fill", "fill_top_k", "fill_temperature", "fill_ban_original", "fill_one_side",
+        "views", "period", "fill_ratio", "fill", "fill_top_k", "fill_temperature", "fill_ban_original", "fill_one_side",
         "curriculum", "curriculum_epochs", "curriculum_candidates", "curriculum_stages", "duorec_key", "skip_identical",
         "mask_same_key", "correlation", "correlation_warmup",
     ),
@@ -53,6 +53,7 @@ _ALSO = {"ft_tune": ("--tune",)}  # shorter names for an option
 PRETRAINING = tuple(group for group in _GROUPS if group != "fine-tuning")
 FINE_TUNING = ("fine-tuning",)
 _TYPES = get_type_hints(Recipe)
+_FORMS = {int: "N", float: "X", bool: "true|false"}
 _FIELDS = {field.name: field for field in dataclasses.fields(Recipe)}
 
 
@@ -73,7 +74,7 @@ def recipe_options(groups: tuple[str, ...]) -> Callable[[Callable[..., Any]], Ca
                     name,
                     type=_TYPES[name] if isinstance(_TYPES[name], type) else str,
                     default=None,
-                    metavar={int: "N", float: "X", bool: "true|false", str | float: "TEXT|X"}.get(_TYPES[name], "TEXT"),
+                    metavar=field.metadata["form"] or _FORMS.get(_TYPES[name], "TEXT"),
                     hidden=name not in _COMMON,
                     help=f"[{group}] {meaning(field)}",
                 )(command)

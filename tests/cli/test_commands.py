@@ -110,6 +110,21 @@ class TestHelp:
         for command in cli.commands:
             assert f"\n  {command} " in out
 
+    @pytest.mark.parametrize("words", [[], *([command] for command in sorted(cli.commands))], ids=" ".join)
+    def test_fits_into_80_columns(self, call, words, monkeypatch):
+        """What click does not wrap too: the examples, and the list of commands with a line for each."""
+        monkeypatch.setenv("COLUMNS", "80")
+        for option in (
+            ("--help", "--help-all") if words in (["pretrain"], ["finetune"], ["quickstart"]) else ("--help",)
+        ):
+            lines = call(*words, option)[1].splitlines()
+            assert len(lines) > 10
+            assert [line for line in lines if len(line) > 80] == []
+        if not words:
+            listed = lines[lines.index("Commands:") + 1 :]
+            assert [line.split()[0] for line in listed] == sorted(cli.commands)
+            assert all(line.endswith(".") and not line.endswith("...") for line in listed)
+
     def test_every_option_of_a_recipe_is_on_the_command_line(self):
         options = {
             command: {option.name for option in cli.commands[command].params}

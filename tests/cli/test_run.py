@@ -168,6 +168,17 @@ class TestShowConfig:
         plain = shown(call("SASRec", data, "--show-config"))
         assert (plain["ssl_loss"], plain["faster_layers"]) == ("none", False)
 
+    @pytest.mark.parametrize("words", [("SASRec",), ("CL4SRec",), ("DuoRec",), ("SASRec", "--ssl_method=coserec")])
+    def test_the_default_that_it_names_is_the_one_that_applies(self, call, data, words):
+        """Where a method or a model has another one than most runs, too."""
+        out = call(words[0], data, "--show-config", *words[1:])[1]
+        named = re.findall(r"Default:\s(?:# )?(\S+)[^:]*\.\n(ssl_\w+): (.+)", out)
+        assert len(named) > 25
+        for default, name, value in named:
+            if f"--{name}=" not in "".join(words):
+                assert default == str(yaml.safe_load(value)).replace("True", "true").replace("False", "false"), name
+        assert (f"with model {words[0]}, otherwise" in out) == (words[0] != "SASRec")
+
     @pytest.mark.parametrize(
         "value",
         [1e-8, 1.5e300, -0.25, float("inf"), -float("inf"), 0, -3, True, None, "", "no", "1e-8", "ünï: \t#", [], {}],

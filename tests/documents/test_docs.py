@@ -1,4 +1,4 @@
-"""The pages keep their word: snippets run, equations lead to code, exceptions are named."""
+"""The pages keep their word: snippets run, links and equations lead somewhere, exceptions are named."""
 
 import configparser
 import importlib
@@ -60,8 +60,9 @@ def test_commands_parse(words):
     arguments = adaptssr_arguments(words)
     if arguments is None:
         benchmark = words[:-1] == ["python", "-m", "benchmarks"] and words[-1] in {*BENCHMARKS, "all"}
-        assert benchmark or words[0] in {"pip", "sphinx-build", "ruff", "mypy", "pytest"}
-        assert all((ROOT / word).exists() for word in words if "/" in word)
+        known = {"pip", "sphinx-build", "ruff", "mypy", "pytest", "jupyter", "twine"}
+        assert benchmark or words[0] in known or words == ["python", "-m", "build"]
+        assert all((ROOT / word).exists() for word in words if "/" in word and word != "dist/*")
     else:
         assert refusal(arguments) is None
 
@@ -89,12 +90,32 @@ def test_every_new_command_is_shown_and_extras_exist():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(DOCS).as_posix())
 def test_what_a_page_names_exists(page):
     text = page.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text) + re.findall(r"```\{include\} (\S+)", text):
+    for target in re.findall(r"```\{include\} (\S+)", text):
         assert (page.parent / target).exists(), target
     for path in re.findall(r"`((?:examples|benchmarks|tests)/[^`]+)`", text):
         assert (ROOT / path).exists(), path
     for module in re.findall(r"\.\. automodule:: (\S+)", text):
         assert importlib.import_module(module).__doc__
+
+
+def anchors(page):
+    """What a link to a heading of a page ends with, as on the repository's pages."""
+    headings = re.findall(r"^#+ (.+)$", prose_of(page.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+OTHER_PAGES = ["README.md", "CHANGELOG.md", "benchmarks/results/README.md"]
+LINKING = [*(ROOT / name for name in OTHER_PAGES), *PAGES, ROOT / "adaptssr_plugin/recbole/MODELS.md"]
+LINKING += [ROOT / "adaptssr_plugin/methods/METHODS.md"]
+
+
+@pytest.mark.parametrize("page", LINKING, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_between_pages_lead_to_a_heading(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose_of(page.read_text(encoding="utf-8"))):
+        path, _, anchor = target.partition("#")
+        linked = page.parent / path if path else page
+        assert target.startswith("https://") or linked.exists(), target
+        assert target.startswith("https://") or not anchor or anchor in anchors(linked), target
 
 
 def test_every_room_has_a_page():

@@ -210,6 +210,16 @@ def test_the_tuned_row_chooses_a_scale():
     assert rows[2].chosen == {"scale": 10, "rho": 0.1}
 
 
+def test_further_rows_are_in_the_controlled_tables_and_in_reidentification():
+    plan = plan_of(methods=("none", "adaptssr"), rows={"InfoNCE, τ = .1": {"loss": "infonce", "temperature": 0.1}})
+    grid = Grid(plan, Pretended(lambda one: 0.5))
+    names = ["None", "AdaptSSR", "MLM warm-up only", "InfoNCE, τ = .1"]
+    assert [row.name for row in grid.table(controlled=True)] == names
+    assert [row.name for row in grid.table(controlled=False)] == ["None", "AdaptSSR"]
+    own = grid.reidentification()["InfoNCE, τ = .1"][0].start.recipe
+    assert own == plan.recipe("adaptssr", True, loss="infonce", temperature=0.1, history="older")
+
+
 def test_strength_is_a_share_that_is_changed():
     assert strength("cl4srec", 0.3) == {"mask_ratio": 0.3, "reorder_ratio": 0.3, "crop_ratio": 0.7}
     assert strength("ccl", 0.3) == {"fill_ratio": 0.3}

@@ -138,7 +138,14 @@ class Grid:
             for one in plan.methods
         ]
         if controlled:
-            rows += [*self._svd_start(), *self._warm_up()]
+            rows += [
+                *self._svd_start(),
+                *self._warm_up(),
+                *(
+                    Row(name, plan.recipe("adaptssr", True, **one), plan.seeds, plan.pretrain_seeds, splits=plan.splits)
+                    for name, one in plan.rows.items()
+                ),
+            ]
         for row in rows:
             self.ask(row.cells(plan.tasks))
         if not controlled:
@@ -306,7 +313,7 @@ class Grid:
         return found
 
     def reidentification(self) -> dict[str, list[Reidentification]]:
-        """Rows of re-identification, a cell per pre-training: random weights, the warm-up, and untuned methods.
+        """Rows of re-identification, a cell per pre-training: random weights, starts, untuned methods, the plan's rows.
 
         All are trained on the older halves of histories, from the controlled start.
         """
@@ -318,6 +325,7 @@ class Grid:
 
         recipes = {paper_name(method): plan.recipe(method, True, history="older") for method in plan.methods}
         recipes.pop(paper_name("none"), None)
+        recipes |= {name: plan.recipe("adaptssr", True, history="older", **one) for name, one in plan.rows.items()}
         rows = {RANDOM: cells(plan.recipe("none", True, history="older"))}
         starts = [*self._svd_start(history="older"), *self._warm_up(history="older")]
         rows |= {row.name: cells(row.recipe) for row in starts}

@@ -1,4 +1,4 @@
-"""RecBole's sequential models as encoders of user vectors; only BERT4Rec needs code of its own.
+"""RecBole's sequential models as encoders of user vectors; only BERT4Rec needs its own code.
 
 A model needs a ``forward`` that takes the item sequence, with or without its length, and returns a vector ``(B, d)``.
 Arguments are bound by name. While a sequence is encoded for a self-supervised loss, hooks on the model's item embedding
@@ -36,7 +36,7 @@ def refusal(model_class: type[Any]) -> str | None:
     if getattr(model_class, "type", None) != ModelType.SEQUENTIAL:
         return "it is no sequential model, so that it has no behaviour sequence to make views of"
     if hasattr(model_class, "pretrain"):
-        return "it brings a pre-training of its own, in two runs by train_stage"
+        return "it has its own pre-training, in two runs by train_stage"
     needed = _needed_arguments(model_class)
     if not any(name in SEQUENCE for name in needed):
         return "its forward takes no item sequence"

@@ -41,7 +41,7 @@ class SelfSupervisedTerm:
         stage: computes the loss.
         logs: parts of the last loss; detached scalars on the device.
         place: epoch and step, the keys of the streams of views.
-        row_unit: of the compared rows of a batch, those beyond the last multiple of this number are left out.
+        few_sizes: leave out up to an eighth of the compared rows, so that few numbers of them occur; initially False.
         generators: those of the streams, if they are kept from step to step.
     """
 
@@ -65,10 +65,11 @@ class SelfSupervisedTerm:
         some = dataset.inter_feat[torch.linspace(0, len(dataset.inter_feat) - 1, PROBED_ROWS).long()]
         encoder.probe(*(some[field].to(config["device"]) for field in self._fields[1:3]))
         self.place = (0, 0)
-        self.row_unit = 1
+        self.few_sizes = False
         self.generators: dict[str, torch.Generator] | None = None
         self._numbered = bool(getattr(self.stage.views, "needs_rows", False))
-        if self._numbered:
+        self._newest = rows.newest_of_users() if settings.rows == "newest" else None
+        if self._numbered or self._newest is not None:
             rows.number_rows()
 
     def start_epoch(self, epoch: int) -> None:
@@ -78,19 +79,25 @@ class SelfSupervisedTerm:
     def compared_rows(self, interaction: Any) -> Tensor:
         """Choose which rows of a batch are compared: int64, on the CPU.
 
-        One row per user, the first in the batch, which is as random as the order of the batch: a user's other rows
-        are prefixes of the same history and would not be valid negatives. Among several processes, the row of the first
-        process that has the user. Waits for the device if the batch is there.
+        One row per user: a user's other rows are prefixes of the same history and would not be valid negatives. It is
+        the newest one, with the whole training history, so that an epoch compares every user once; or the first in the
+        batch, which is as random as the order of the batch. Among several processes, the row of the first process that
+        has the user. Waits for the device if the batch is there.
         """
-        users = interaction[self._fields[0]]
-        users = (users if users.device.type == "cpu" else users.cpu()).numpy()
+        users = interaction[self._fields[0]].cpu().numpy()
+        rows = np.arange(len(users))
         if self.settings.rows == "all":
-            return torch.arange(len(users))
-        first = np.sort(np.unique(users, return_index=True)[1])
+            return torch.from_numpy(rows)
+        if self._newest is not None:
+            rows = rows[self._newest[interaction[ROW_FIELD].cpu().numpy()]]
+        rows = rows[np.sort(np.unique(users[rows], return_index=True)[1])]
         if self.processes.data_parallel:
-            before = self.processes.gather(torch.from_numpy(users))[: self.processes.rank]
-            first = first[~np.isin(users[first], np.concatenate([users[:0], *map(np.asarray, before)]))]
-        return torch.from_numpy(first[: len(first) // self.row_unit * self.row_unit or None])
+            before = self.processes.gather(torch.from_numpy(users[rows]))[: self.processes.rank]
+            rows = rows[~np.isin(users[rows], np.concatenate([users[:0], *map(np.asarray, before)]))]
+        if self.few_sizes:
+            unit = 1 << max(len(rows).bit_length() - 4, 0)  # an eighth of the largest power of two below
+            rows = rows[: len(rows) // unit * unit]
+        return torch.from_numpy(rows)
 
     def streams(self, device: torch.device) -> Streams:
         """Return the streams of this step."""
