@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ..errors import InputError
-from .options import QUIET, recbole_options, show_results, shown
+from .options import comparison_options, how_to_run, recbole_options, show_results
 
 _PATH = click.Path(path_type=Path)
 
@@ -40,13 +40,7 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--pretrain-seeds", type=click.IntRange(1), metavar="N", help="Pre-training runs per row, instead of the plan's."
 )
-@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="RecBole option, e.g. use_gpu=False.")
-@click.option(
-    "--jobs", type=click.IntRange(1), metavar="N", default=1, show_default=True, help="Processes; they share the cores."
-)
-@click.option("--part", default="1/1", show_default=True, metavar="I/N", help="This machine's share of the cells.")
-@click.option("--report-only", is_flag=True, help="Write tables and figures of finished cells; compute nothing.")
-@click.option("--quiet", is_flag=True, help=QUIET)
+@comparison_options("cells")
 def compare(
     plan: str | None,
     smoke: bool,
@@ -60,10 +54,7 @@ def compare(
     splits: int | None,
     pretrain_seeds: int | None,
     pairs: tuple[str, ...],
-    jobs: int,
-    part: str,
-    report_only: bool,
-    quiet: bool,
+    **running: Any,
 ) -> None:
     """Compare pre-training methods: the paper's Tables 2 and 3, Table 2 controlled, and Figures 3, 4, 5 and 7.
 
@@ -90,7 +81,6 @@ def compare(
     from ..experiments.compare import compare as run
     from ..experiments.compare import read_plan
     from ..experiments.compare.report import OF_TASKS, TABLES
-    from ..experiments.compare.running import part_of
 
     if smoke == (plan is not None):
         raise InputError(
@@ -107,8 +97,5 @@ def compare(
     wanted = tables or (TABLES if smoke else OF_TASKS)
     names = [name for name in TABLES if name in wanted]
     numbers = (3, 4, 5, 7) if smoke and not figures else tuple(int(number) for number in figures)
-    done = run(
-        chosen, output, names, numbers, jobs, part_of(part),
-        show_progress=shown(quiet), variants=variants or smoke, report_only=report_only,
-    )  # fmt: skip
+    done = run(chosen, output, names, numbers, variants=variants or smoke, **how_to_run(**running))
     show_results(done, "cells")

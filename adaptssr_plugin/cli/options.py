@@ -111,6 +111,33 @@ def shown(quiet: bool) -> Show:
     return "last" if quiet else True
 
 
+def comparison_options(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add the options of every comparison to a command: ``pairs`` and what :func:`how_to_run` takes."""
+    part, report = f"This machine's share of the {what}.", f"Write the results of finished {what}; compute nothing."
+    jobs: dict[str, Any] = {"default": 1, "show_default": True, "help": "Processes; they share the cores."}
+    options = [
+        click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="RecBole option, e.g. use_gpu=False."),
+        click.option("--jobs", type=click.IntRange(1), metavar="N", **jobs),
+        click.option("--part", default="1/1", show_default=True, metavar="I/N", help=part),
+        click.option("--report-only", is_flag=True, help=report),
+        click.option("--quiet", is_flag=True, help=QUIET),
+    ]
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def how_to_run(jobs: int, part: str, report_only: bool, quiet: bool) -> dict[str, Any]:
+    """Return the arguments of a comparison that :func:`comparison_options` are for."""
+    from ..experiments.compare.running import part_of
+
+    return {"jobs": jobs, "part": part_of(part), "report_only": report_only, "show_progress": shown(quiet)}
+
+
 def show_results(done: Any, what: str) -> None:
     """Print the tables of a comparison, and where its files are; ``what`` is the plural of what was computed."""
     for name, text in done.tables.items():

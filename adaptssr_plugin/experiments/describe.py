@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..corpus import BehaviourCorpus, is_corpus
-from ..corpus.formats.atomic import MISSING_NUMBERS
+from ..corpus.formats.atomic import missing_values
 from ..recbole.compat.config import read_columns
 from ..recbole.compat.profiles import profile_lines
 from ..recbole.compat.user_sequences import load_user_sequences
@@ -180,7 +180,7 @@ def _entries(kind: str, value: str, separator: str) -> list[str]:
     """Return the labels in a cell: every entry of a list; none if the cell is empty."""
     if kind.endswith("_seq"):
         return [entry for entry in value.split(separator) if entry]
-    return [] if value in (MISSING_NUMBERS if kind == "float" else ("",)) else [value]
+    return [] if value in missing_values(kind) else [value]
 
 
 def _label(name: str, kind: str, counts: "Counter[str]") -> LabelStatistics:

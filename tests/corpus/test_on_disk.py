@@ -1,6 +1,7 @@
 """A corpus on disk: what it gives, how it comes about, killed and started again, and damaged."""
 
 import json
+import re
 import signal
 
 import numpy as np
@@ -199,6 +200,35 @@ def test_odd_inter_files(tmp_path, text, said):
     assert not (tmp_path / "all").exists()
 
 
+PROFILES = "age group:token\tuser_id:token\tweight:float\n"
+
+
+def test_labels_beside_an_inter_file(tmp_path):
+    """The first line of a user counts."""
+    path = interactions(tmp_path / "source")
+    path.with_suffix(".user").write_text(f'{PROFILES}"old\tu1\tNA\nold\tu1\t1\n\tu2\t2.5\n')
+    done = convert_interactions(path, tmp_path / "all", show_progress=False)
+    expected = 'user_id:token\tage group:token\tweight:float\nu1\t"old\tNA\nu2\t\t2.5\n'
+    assert (tmp_path / "all" / "all.user").read_text() == expected
+    assert done.labelled == {"age group": 1, "weight": 1}
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("[PAD]\tu1\t1\n", ", line 2: age group: expected a token, got [PAD], the name of the padding"),
+        ("old\t\t1\n", ", line 2: user_id: expected a token, got an empty cell"),
+        ("old\tu1\theavy\n", ", line 2: weight: expected a number, got 'heavy'"),
+        ("old\tu1\n", ", line 2: expected 3 values separated by tabs, got 2"),
+    ],
+)
+def test_odd_labels_beside_an_inter_file(tmp_path, row, said):
+    path = interactions(tmp_path / "source").with_suffix(".user")
+    path.write_text(PROFILES + row)
+    with pytest.raises(InputError, match=f"^{re.escape(str(path) + said)}$"):
+        convert_interactions(path.with_suffix(".inter"), tmp_path / "all", show_progress=False)
+
+
 def test_a_folder_needs_a_single_inter_file(tmp_path):
     with pytest.raises(InputError, match=r"^input: expected a single \.inter file in .*, got none$"):
         convert_interactions(tmp_path, tmp_path / "all", show_progress=False)
@@ -338,41 +368,6 @@ def test_overwriting(folder, tmp_path):
     assert contents(folder) == before
     convert_lines([other], folder, corpus=True, overwrite=True, show_progress=False)
     assert open_corpus(folder).user_tokens.tolist() == ["x"]
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("u a\nv\n", "line 2: expected a user and at least one item, got 'v' alone"),
-        ("u a\nv [PAD]\n", "line 2: expected a token, got [PAD], the name of the padding"),
-        ("u a\nv b\nu c\n", "line 3: expected every user once, got 'u' again"),
-    ],
-)
-def test_odd_lines_leave_nothing_behind(tmp_path, text, said):
-    path = tmp_path / "users.txt"
-    path.write_text(text)
-    assert refusal_of(convert_lines, [path], tmp_path / "shop", corpus=True, show_progress=False) == f"{path}, {said}"
-    assert not (tmp_path / "shop").exists()
-
-
-@pytest.mark.parametrize(
-    ("users", "rows", "said"),
-    [
-        (["a", None], [["x"], ["y"]], "row 2: expected a user and a list of items, got null among them"),
-        (["a", "b"], [["x"], None], "row 2: expected a user and a list of items, got null among them"),
-        (["a", "b"], [["x", None], ["y"]], "row 1: expected a user and a list of items, got null among them"),
-        (["a", "b"], [["x"], []], "row 2: expected a user and at least one item, got 'b' alone"),
-        (["a", ""], [["x"], ["y"]], "row 2: expected a token, got an empty cell"),
-        (["a", "b", "a"], [["x"], ["y"], ["z"]], "row 3: expected every user once, got 'a' again"),
-    ],
-)
-def test_odd_rows_of_parquet(tmp_path, users, rows, said):
-    path = tmp_path / "x.parquet"
-    parquet.write_table(pa.table({"user_id": users, "item_id": rows}), path)
-    with pytest.raises(InputError) as caught:
-        convert_parquet([path], tmp_path / "all", corpus=True, show_progress=False)
-    assert str(caught.value).startswith(f"{path}, {said}")
-    assert not (tmp_path / "all").exists()
 
 
 # --- damaged and foreign -----------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ TINY = {
     "ft_batch_size": 8,
     "ft_learning_rate": 1e-2,
 }
+TRAINING = {name: value for name, value in TINY.items() if not name.startswith("ft_")}
 
 
 def runs_fixture(start, options):

@@ -205,7 +205,7 @@ class AtomicFile:
         """Read the times of some rows without rounding them; for :meth:`sortable_times`.
 
         Raises:
-            InputError: a cell that is not a finite number.
+            InputError: a cell that is not a number in the range of float64.
         """
         try:
             return parse_times(cells)
@@ -238,6 +238,33 @@ class AtomicFile:
 
     def _not_a_number(self, column: str, cell: str, line: int) -> InputError:
         return self._error(line, f"{column}: expected a number, got {cell[:80]!r}")
+
+
+def read_profiles(file: AtomicFile, user_column: str, columns: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """Read a ``.user`` file: each user and the texts of some columns; a user's first line counts.
+
+    Raises:
+        InputError: a file that cannot be read, a missing column, a malformed line, or text instead of a number.
+    """
+    for column, kind in {user_column: "token", **{name: file.columns.get(name, "") for name in columns}}.items():
+        file.check(column, kind)
+    users, labels, next_user = TokenIds(first=0), TokenIds(missing=0), 0
+    for (names, *cells), lines in file.rows([user_column, *columns]):
+        for column, texts in zip(columns, cells, strict=True):  # as checks
+            if file.columns[column] == "float":
+                file.floats(column, texts, lines)
+            elif file.columns[column] == "token":
+                file.number_tokens(column, labels, texts, lines)
+        ids = file.number_tokens(user_column, users, names, lines).tolist()
+        for number, name, *texts in zip(ids, names, *cells, strict=True):
+            if number == next_user:  # ids count up in the order of the users
+                next_user += 1
+                yield name, texts
+
+
+def missing_values(kind: str) -> frozenset[str]:
+    """Return the texts of a missing value in a column of this type."""
+    return MISSING_NUMBERS if kind == "float" else frozenset([""])
 
 
 def _is_text(line: bytes, encoding: str) -> bool:

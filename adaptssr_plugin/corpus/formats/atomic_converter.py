@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ...errors import InputError
 from ...progress import Progress
-from .atomic import AtomicFile, TokenIds
+from .atomic import AtomicFile, read_profiles
 from .corpus_writer import InteractionsWriter, source_of
 from .dataset_writer import Converted, file_sizes
 
@@ -86,8 +86,5 @@ def _write_profiles(file: AtomicFile, user_column: str, writer: InteractionsWrit
     file.check(user_column, "token")
     others = {name: kind for name, kind in file.columns.items() if name != user_column}
     writer.begin_labels(others)
-    users = TokenIds()
-    for (names, *values), lines in file.rows([user_column, *others]):
-        file.number_tokens(user_column, users, names, lines)
-        for line, user, *labels in zip(lines, names, *values, strict=True):
-            writer.add_labels(f"{file.path}, line {line}", user, labels)
+    for user, labels in read_profiles(file, user_column, list(others)):
+        writer.add_labels(str(file.path), user, labels)

@@ -14,12 +14,12 @@ import numpy.typing as npt
 
 from ...errors import InputError
 from ...progress import Progress
-from .atomic import UnusableTokenError, is_usable
+from .atomic import UnusableTokenError, is_usable, missing_values
 
 _HEADER = "user_id:token\titem_id:token\ttimestamp:float\n"
 _BYTES_SHOWN = 1 << 18  # step of a progress bar
 _NAME = re.compile(r"[^./\\\0][^/\\\0]*")
-_COLUMN = re.compile(r"[^:\s\"]+")
+_COLUMN = re.compile(r"[^:\t\r\n\0]+")
 _Writer = TypeVar("_Writer", bound="DatasetWriter")
 _ODD = re.compile("[\\r\\n\\0]")
 
@@ -111,7 +111,7 @@ class DatasetWriter:
         self.notes: list[str] = []
         self._stack = ExitStack()
         self._user: TextIO | None = None
-        self._columns = 0
+        self._missing: list[frozenset[str]] = []  # of each column of labels, the texts of a missing one
         self._targets: dict[str, TextIO] = {}
         self._files: list[TextIO] = []
         self._temporaries: dict[Path, Path] = {}  # of each file, the main one first
@@ -179,7 +179,7 @@ class DatasetWriter:
             _check_column(column)
         self._user = self._open(self.user)
         self._user.write("\t".join(["user_id:token", *(f"{name}:{kind}" for name, kind in columns.items())]) + "\n")
-        self._columns = len(columns)
+        self._missing = [missing_values(kind) for kind in columns.values()]
         self.labelled |= dict.fromkeys(columns, 0)
 
     def add_labels(self, place: str, user: str, values: Sequence[str]) -> None:
@@ -187,8 +187,8 @@ class DatasetWriter:
         assert self._user is not None, "begin_labels comes first"
         self._check(place, [value for value in values if value])
         self._user.write("\t".join([user, *values]) + "\n")
-        for column, value in zip(list(self.labelled)[: self._columns], values, strict=True):
-            self.labelled[column] += value != ""
+        for column, value, missing in zip(self.labelled, values, self._missing, strict=False):  # targets come later
+            self.labelled[column] += value not in missing
 
     def begin_targets(self, column: str) -> None:
         """Begin a file of targets, after :meth:`begin_labels` if there are labels too."""

@@ -16,7 +16,7 @@ _EXACT = 1 << 53  # up to here every integer is a float64
 
 
 class NotATimeError(ValueError):
-    """A cell that is not a finite number; ``place`` is its index."""
+    """A cell that is not a number in the range of float64; ``place`` is its index."""
 
     def __init__(self, place: int) -> None:
         super().__init__(place)
@@ -34,7 +34,7 @@ def parse_times(cells: Sequence[str]) -> ExactTimes:
         integers of any size and floats.
 
     Raises:
-        NotATimeError: a cell that is not a finite number.
+        NotATimeError: a cell that is not a number in the range of float64.
     """
     try:
         if "_" not in "".join(cells):  # Python allows _ in numbers, files do not
@@ -52,14 +52,14 @@ def _number(cell: str, place: int) -> int | float:
         if "_" in cell:
             raise NotATimeError(place)
         try:
-            return int(cell)
+            number: int | float = int(cell)
         except ValueError:
             number = float(cell)
-    except ValueError:
-        raise NotATimeError(place) from None
-    if not math.isfinite(number):  # NaN would sort anywhere
-        raise NotATimeError(place)
-    return number
+        if math.isfinite(number):  # NaN would sort anywhere
+            return number
+    except (ValueError, OverflowError):
+        pass
+    raise NotATimeError(place)
 
 
 def join_times(parts: Sequence[ExactTimes]) -> ExactTimes:
@@ -68,12 +68,13 @@ def join_times(parts: Sequence[ExactTimes]) -> ExactTimes:
     if len(arrays) == len(parts):
         if all(part.dtype == np.int64 for part in arrays):
             return np.concatenate([np.zeros(0, dtype=np.int64), *arrays])
-        if all(part.dtype == np.float64 or _are_floats(part) for part in arrays):
+        if all(part.dtype == np.float64 or are_floats(part) for part in arrays):
             return np.concatenate([part.astype(np.float64) for part in arrays])
     return [number for part in parts for number in (part if isinstance(part, list) else part.tolist())]
 
 
-def _are_floats(integers: npt.NDArray[Any]) -> bool:
+def are_floats(integers: npt.NDArray[Any]) -> bool:
+    """Tell whether float64 represents these integers and all between them."""
     return bool(integers.min(initial=0) >= -_EXACT and integers.max(initial=0) <= _EXACT)
 
 
@@ -85,7 +86,7 @@ def sortable(times: ExactTimes) -> Times:
         two different times with the same float64 are separated by moving one to the next float64.
 
     Raises:
-        InputError: a time beyond the range of float64, if int64 does not represent all of them.
+        InputError: too many times at the end of the range of float64 to separate them.
     """
     if isinstance(times, np.ndarray):
         return times
@@ -93,10 +94,7 @@ def sortable(times: ExactTimes) -> Times:
     value: dict[int | float, float] = {}
     before = -math.inf
     for number in sorted(set(times)):
-        try:
-            before = max(float(number), math.nextafter(before, math.inf))
-        except OverflowError:
-            before = math.inf
+        before = max(float(number), math.nextafter(before, math.inf))
         if math.isinf(before):
             raise InputError(f"times: expected numbers in the range of a float64, got {str(number)[:40]}")
         value[number] = before

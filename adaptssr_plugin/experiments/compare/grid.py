@@ -4,6 +4,7 @@ import dataclasses
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from ...downstream import ProfileTask
@@ -73,10 +74,7 @@ class Row:
         """Return the model from which a run of fine-tuning starts."""
         if self.recipe.method == "none" and self.recipe.item_init == "random":
             return None
-        fresh = {name: DEFAULTS[name] for name in _FINE_TUNING}
-        return Pretraining(
-            dataclasses.replace(self.recipe, seed=self.recipe.seed + seed % self.pretrain_seeds, **fresh)
-        )
+        return _start(self.recipe, self.recipe.seed + seed % self.pretrain_seeds)
 
     def cells(self, tasks: Sequence[TaskSpec]) -> list[FineTuning]:
         """All cells of the row."""
@@ -90,6 +88,11 @@ class Row:
 
 
 _FINE_TUNING = [name for name in DEFAULTS if name.startswith("ft_")]
+
+
+@cache
+def _start(recipe: Recipe, seed: int) -> Pretraining:
+    return Pretraining(dataclasses.replace(recipe, seed=seed, **{name: DEFAULTS[name] for name in _FINE_TUNING}))
 
 
 class Grid:

@@ -140,7 +140,12 @@ class ComparePlan:
         merged = {**self.options, **(self.controlled if controlled and method != "none" else {})}
         if method == "none":
             merged["item_init"] = "random"
-        return recipe(method, self.preset, {**merged, **options})
+        merged |= options
+        known: dict[str, Recipe] = self.__dict__.setdefault("_recipes", {})  # grids ask after every finished cell
+        key = f"{method} {merged}"
+        if key not in known:
+            known[key] = recipe(method, self.preset, merged)
+        return known[key]
 
     def linear(self) -> "ComparePlan":
         """Return the plan whose tasks are read linearly from frozen vectors."""

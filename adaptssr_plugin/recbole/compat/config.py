@@ -130,7 +130,8 @@ def _settle_columns(config: Config) -> None:
     """
     final, external = config.final_config_dict, config.external_config_dict
     needed = _needed_columns(config)
-    inter = read_columns(config, "inter")
+    file = atomic_file(config, "inter")
+    inter = file.columns
     for option in ("load_col", "unload_col", "val_interval", "threshold"):
         if not isinstance(final.get(option), Mapping | None):
             raise InputError(f"{option}: expected a mapping, got {final[option]!r}")
@@ -142,25 +143,20 @@ def _settle_columns(config: Config) -> None:
         final["load_col"] = {"inter": list(dict.fromkeys([*needed, *filters])), **(given or {})}
     for field, (option, kind) in needed.items():
         if field not in inter:
-            raise InputError(
-                f"{option}: expected a column {field!r} in {_inter_file(config)}, which has {', '.join(inter)}"
-            )
-        if inter[field] != kind:
-            raise InputError(
-                f"{option}: expected {field!r} in {_inter_file(config)} to be of type {kind}, got {inter[field]}"
-            )
+            raise InputError(f"{option}: expected a column {field!r} in {file.path.name}, which has {', '.join(inter)}")
+        file.check(field, kind)
     _check_load_col(config, needed)
 
 
 def read_columns(config: Config, suffix: str) -> dict[str, str]:
     """Read the columns of one of the dataset's files, with their types."""
-    if suffix == "inter" and config["benchmark_filename"]:
-        suffix = f"{config['benchmark_filename'][0]}.inter"
     return atomic_file(config, suffix).columns
 
 
 def atomic_file(config: Config, suffix: str) -> AtomicFile:
-    """Open one of the dataset's files."""
+    """Open one of the dataset's files: of files that are split beforehand the first."""
+    if suffix == "inter" and config["benchmark_filename"]:
+        suffix = f"{config['benchmark_filename'][0]}.inter"
     path = Path(config["data_path"]) / f"{config['dataset']}.{suffix}"
     return AtomicFile(path, config["field_separator"], config["encoding"])
 
@@ -207,8 +203,3 @@ def _check_load_col(config: Config, needed: Mapping[str, Any]) -> None:
     for field in (config["unload_col"] or {}).get("inter", []):
         if field in needed:
             raise InputError(f"unload_col: {field!r} is needed by a sequential model")
-
-
-def _inter_file(config: Config) -> str:
-    parts = config["benchmark_filename"]
-    return f"{config['dataset']}.{parts[0]}.inter" if parts else f"{config['dataset']}.inter"

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from recbole.config import Config
 
-from adaptssr_plugin.corpus.formats.atomic import MISSING_NUMBERS, TokenIds
+from adaptssr_plugin.corpus.formats.atomic import missing_values, read_profiles
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.recbole.compat.config import atomic_file, read_columns
 
@@ -46,7 +46,7 @@ def profile_labels(
         InputError: no ``.user`` file, an unknown column or one of another type, fewer than two classes, wrong bins.
     """
     _check_field(config, field, bins)
-    missing = MISSING_NUMBERS if read_columns(config, "user")[field] == "float" else ("",)
+    missing = missing_values(read_columns(config, "user")[field])
     value_of = {user: value for user, (value,) in profile_lines(config, [field]) if value not in missing}
     rows = np.flatnonzero([user in value_of for user in user_tokens.tolist()])
     if len(rows) == 0:
@@ -59,27 +59,8 @@ def profile_labels(
 
 
 def profile_lines(config: Config, columns: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Read the ``.user`` file: each user and the texts of some columns; a user's first line counts.
-
-    Raises:
-        InputError: a file that cannot be read, a missing column, a malformed line, or text instead of a number.
-    """
-    file = atomic_file(config, "user")
-    user = config["USER_ID_FIELD"]
-    for column, kind in {user: "token", **{column: file.columns.get(column, "") for column in columns}}.items():
-        file.check(column, kind)
-    users, labels, next_user = TokenIds(first=0), TokenIds(missing=0), 0
-    for (names, *cells), lines in file.rows([user, *columns]):
-        for column, texts in zip(columns, cells, strict=True):  # as checks
-            if file.columns[column] == "float":
-                file.floats(column, texts, lines)
-            elif file.columns[column] == "token":
-                file.number_tokens(column, labels, texts, lines)
-        ids = file.number_tokens(user, users, names, lines).tolist()
-        for number, name, *texts in zip(ids, names, *cells, strict=True):
-            if number == next_user:  # ids count up in the order of the users
-                next_user += 1
-                yield name, texts
+    """Read a dataset's ``.user`` file (:func:`~adaptssr_plugin.corpus.formats.atomic.read_profiles`)."""
+    return read_profiles(atomic_file(config, "user"), config["USER_ID_FIELD"], columns)
 
 
 def _check_field(config: Config, field: str, bins: Sequence[float] | None) -> None:

@@ -19,7 +19,7 @@ from recbole.utils import FeatureSource, FeatureType
 from torch import Tensor
 
 from ...corpus.formats.atomic import AtomicFile, TokenIds
-from ...corpus.formats.times import ExactTimes
+from ...corpus.formats.times import ExactTimes, are_floats
 from ...errors import InputError
 
 _ROWS = 1 << 14  # prefixes gathered at once
@@ -35,7 +35,8 @@ def load_feat(dataset: Any, filepath: str, source: Any) -> pd.DataFrame | None:
     other numbers are float64.
 
     Raises:
-        InputError: a file that cannot be read, a malformed row, an empty cell for a user or an item.
+        InputError: a file that cannot be read, a malformed row, an empty cell for a user or an item, or users, items
+            or times in a column of another type.
     """
     load_col, unload_col = dataset._get_load_and_unload_col(source)
     if load_col == set():
@@ -51,9 +52,11 @@ def load_feat(dataset: Any, filepath: str, source: Any) -> pd.DataFrame | None:
         return None
     if source != "link":
         _note_columns(dataset, columns, source)
-    if source == FeatureSource.INTERACTION and dataset.time_field in columns:
-        file.check(dataset.time_field, "float")
-    readers = [_reader(dataset, file, name, kind, source) for name, kind in columns.items()]
+    keys = _keys(dataset, source)
+    for name, kind in keys.items():
+        if name in columns:
+            file.check(name, kind)
+    readers = [_reader(dataset, file, name, kind, name in keys) for name, kind in columns.items()]
     for cells, lines in file.rows(list(columns)):
         for reader, column in zip(readers, cells, strict=True):
             reader.read(column, lines)
@@ -150,19 +153,23 @@ class _Lists(_Column):
         return lists
 
 
-def _reader(dataset: Any, file: AtomicFile, name: str, kind: FeatureType, source: Any) -> _Column:
+def _keys(dataset: Any, source: Any) -> dict[str, str]:
+    """Return the columns of a file for users, items and times, in which no cell may be empty, with their types."""
+    user, item, time = {dataset.uid_field: "token"}, {dataset.iid_field: "token"}, {dataset.time_field: "float"}
+    keys: dict[Any, dict[str, str]] = {
+        FeatureSource.INTERACTION: user | item | time,
+        FeatureSource.USER: user,
+        FeatureSource.ITEM: item,
+    }
+    return keys.get(source, {})
+
+
+def _reader(dataset: Any, file: AtomicFile, name: str, kind: FeatureType, is_key: bool) -> _Column:
     if kind in (FeatureType.TOKEN_SEQ, FeatureType.FLOAT_SEQ):
         return _Lists(file, name, dataset, kind == FeatureType.FLOAT_SEQ)
     if kind == FeatureType.TOKEN:
-        keys = {
-            FeatureSource.INTERACTION: (dataset.uid_field, dataset.iid_field),
-            FeatureSource.USER: (dataset.uid_field,),
-            FeatureSource.ITEM: (dataset.iid_field,),
-        }
-        return _Tokens(file, name, needed=name in keys.get(source, ()))
-    if source == FeatureSource.INTERACTION and name == dataset.time_field:
-        return _Times(file, name)
-    return _Column(file, name)
+        return _Tokens(file, name, needed=is_key)
+    return _Times(file, name) if is_key else _Column(file, name)
 
 
 # --- order ----------------------------------------------------------------------------------------------------------
@@ -175,11 +182,13 @@ class _ExactTimes:
     again, normalised or discretised as RecBole does it.
 
     Attributes:
-        exact: (N,) int64 or float64.
+        exact: (N,) int64 or float64, the times; their ranks if float64 does not represent them, since RecBole splits
+            by time at a percentile in float64 (data/dataset/dataset.py:1757).
     """
 
-    def __init__(self, exact: npt.NDArray[Any]) -> None:
-        self.exact = exact
+    def __init__(self, times: npt.NDArray[Any]) -> None:
+        representable = times.dtype == np.float64 or are_floats(times)
+        self.exact = times if representable else np.unique(times, return_inverse=True)[1]
         self._unique: Any = None
         self._of_unique: Any = None
 

@@ -29,11 +29,12 @@ from ..recommender.item_init import start_from_svd
 from ..recommender.joint import (
     SelfSupervisedTerm,
     add_term,
+    check_made_with,
     class_of_model,
     keep_modules_out_of_checkpoints,
     self_supervised_term,
 )
-from ..recommender.settings import SelfSupervision, self_supervision
+from ..recommender.settings import SelfSupervision, settings_of
 from ..recommender.trainer import RecommenderTrainer
 from ..user_model.trainer import UserModel
 
@@ -113,26 +114,10 @@ def _check_first_step(trainer: Any, config: Any, term: SelfSupervisedTerm) -> No
 
 def _make_any_trainer(own: _Init, trainer: Any, /, config: Any, model: Any) -> None:
     if isinstance(config, Config) and not isinstance(model, UserModel):  # a UserModel is a stage of pretrain mode
-        settings = _settings(config)
-        _check_model(settings, model)
+        check_made_with(config, model)
         if not isinstance(trainer, RecommenderTrainer):
-            _check_trainer(type(trainer), config, settings)
+            _check_trainer(type(trainer), config, settings_of(config))
     own(trainer, config, model)
-
-
-def _check_model(settings: SelfSupervision, model: Any) -> None:
-    """Raise InputError for a model that was made with other ``ssl_`` options than the trainer's."""
-    term = self_supervised_term(model)
-    its = SelfSupervision() if term is None else term.settings
-    if not (settings.active or its.active):
-        return
-    wanted, given = settings.as_options(), its.as_options()
-    for name in ("ssl_loss", *wanted):
-        if given[name] != wanted[name]:
-            raise InputError(
-                f"{name}: expected a {type(model).__name__} that was made with {wanted[name]!r}, after install(), as "
-                f"the trainer's config says, got one that was made with {given[name]!r}"
-            )
 
 
 def _check_trainer(trainer: type[Any], config: Config, settings: SelfSupervision) -> None:
@@ -201,7 +186,7 @@ def _make_model(own: _Init, model: Any, /, *arguments: Any, **options: Any) -> N
     dataset = _first(Dataset, *arguments, *options.values())
     if trained := vars(config).pop("trained_items", None):  # from a checkpoint that is being loaded
         trained.check(dataset)
-    settings = _settings(config)
+    settings = settings_of(config)
     # Not through nn.Module, which would look for a parameter of that name.
     object.__setattr__(model, "__class__", class_of_model(type(model), config, settings))
     making = _making_model.set(True)
@@ -223,8 +208,3 @@ def _make_model(own: _Init, model: Any, /, *arguments: Any, **options: Any) -> N
 
 def _first(kind: type[Any], *arguments: Any) -> Any:
     return next((argument for argument in arguments if isinstance(argument, kind)), None)
-
-
-def _settings(config: Any) -> SelfSupervision:
-    """Read the ``ssl_`` options again: a config may have been made before install(), or changed since."""
-    return self_supervision(config.model, config.final_config_dict)

@@ -18,7 +18,7 @@ from ...training.processes import Processes
 from ..compat.training_rows import ROW_FIELD, TrainingRows
 from .backbones import PROBED_ROWS, BackboneEncoder, mask_vector, refusal
 from .faster import faster_bases
-from .settings import SelfSupervision
+from .settings import SelfSupervision, settings_of
 
 COMPARED_FIELD = "adaptssr_compared"
 
@@ -207,6 +207,21 @@ def add_term(model: Any, config: Any, dataset: Any, settings: SelfSupervision) -
 def self_supervised_term(model: Any) -> SelfSupervisedTerm | None:
     """Return the self-supervised term of a model; None if it has none."""
     return getattr(model, "_ssl", None)
+
+
+def check_made_with(config: Any, model: Any) -> None:
+    """Raise InputError for a model that was made with other ``ssl_`` options than those of its trainer's config."""
+    term, settings = self_supervised_term(model), settings_of(config)
+    its = SelfSupervision() if term is None else term.settings
+    if not (settings.active or its.active):
+        return
+    wanted, given = settings.as_options(), its.as_options()
+    for name in ("ssl_loss", *wanted):
+        if given[name] != wanted[name]:
+            raise InputError(
+                f"{name}: expected a {type(model).__name__} that was made with {wanted[name]!r}, after install(), as "
+                f"the trainer's config says, got one that was made with {given[name]!r}"
+            )
 
 
 def _puts_in_masks(views: Any) -> bool:

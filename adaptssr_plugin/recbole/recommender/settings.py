@@ -93,20 +93,21 @@ def self_supervision(model: str, given: Mapping[str, Any]) -> SelfSupervision:
 
     Args:
         model: name of the RecBole model.
-        given: every option that the user gave; those without the prefix ``ssl_`` are ignored.
+        given: every option that the user gave; those whose names do not begin with ``ssl`` are ignored.
 
     Raises:
-        InputError: an unknown ``ssl_`` option, or a value of the wrong type or out of range.
+        InputError: an unknown ``ssl_`` option (SSL_, ssl- and the like included), or a value of the wrong type or out
+            of range.
     """
-    own = {
-        str(name).removeprefix(PREFIX): _drawn(value) for name, value in given.items() if str(name).startswith(PREFIX)
-    }
-    foreign = _options_of_recbole(model)
-    own = {name: value for name, value in own.items() if name not in foreign}
-    for name in own:
-        if name not in _NAMES:
+    foreign, own = _options_of_recbole(model), {}
+    for name, value in given.items():
+        option = str(name).removeprefix(PREFIX)
+        if not str(name).lower().startswith("ssl") or option in foreign:
+            continue
+        if option not in _NAMES or option == name:
             known = ", ".join(PREFIX + known for known in _NAMES)
-            raise InputError(f"{PREFIX}{name}: expected one of {known}, got an unknown name")
+            raise InputError(f"{name}: expected one of {known}, got an unknown name")
+        own[option] = _drawn(value)
     if "loss" in own and own["loss"] is None:
         own["loss"] = "none"  # YAML's and Python's way to write it
     merged = _own_part(packaged_defaults("models", model)) | own
@@ -128,6 +129,11 @@ def meanings(model: str, ssl: SelfSupervision) -> dict[str, str]:
     fields = {field.name: field for field in dataclasses.fields(ssl)}
     given = {name: here for name, here in given.items() if here[0] != fields[name].default}
     return {PREFIX + name: meaning(field, *given.get(name, ())) for name, field in fields.items()}
+
+
+def settings_of(config: Any) -> SelfSupervision:
+    """Read the options of a RecBole config again: it may have been made before install(), or changed since."""
+    return self_supervision(config.model, config.final_config_dict)
 
 
 def packaged_defaults(kind: str, name: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from .checkpoints import load_run, random_states, restore_random_states, save_ch
 from .checks import refused_sparse_adam
 from .config import plain
 from .data import items_state
-from .joint import COMPARED_FIELD, SelfSupervisedTerm, self_supervised_term
+from .joint import COMPARED_FIELD, SelfSupervisedTerm, check_made_with, self_supervised_term
 from .pretraining import pretrain_backbone
 
 _LOOK_EVERY = 50  # steps
@@ -86,6 +86,7 @@ class RecommenderTrainer(Trainer):
         self._train_data = train_data
         dataset = getattr(train_data, "_dataset", None)
         self._items = items_state(dataset) if hasattr(dataset, "field2id_token") else {}
+        check_made_with(self.config, self.model)  # again: the config may have changed
         self._check_rows()
         if self.config["faster_layers"]:
             part = f", process {self.processes.rank}" if self.processes.data_parallel else ""

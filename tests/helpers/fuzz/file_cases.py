@@ -106,9 +106,14 @@ def datasets(draw):
 
 
 def expected_histories(rows):
-    """Each user's items, oldest first, times compared as the exact numbers that they spell; None where one is none."""
+    """Each user's items, oldest first, times compared as the exact numbers that they spell.
+
+    None for a file that is to be refused: a malformed row, a name that cannot be one, a time that is no number.
+    """
     found = {}
-    for user, item, time in rows or ():
+    if rows is None or not all(is_name(name) for user, item, _ in rows for name in (user, item)):
+        return None
+    for user, item, time in rows:
         try:
             number = Fraction(int(time)) if time.lstrip("+-").isdecimal() else Fraction(float(time))
         except (ValueError, OverflowError):
@@ -120,8 +125,15 @@ def expected_histories(rows):
 
 
 def expected_labels(labels):
-    """The first label of each user, if it has one."""
+    """The first label of each user, if it has one; None for a file that is to be refused."""
     found = {}
     for user, label in labels:
+        if not is_name(user) or not (label == "" or is_name(label)):
+            return None
         found.setdefault(user, label)
     return {user: label for user, label in found.items() if label}
+
+
+def is_name(text):
+    """Whether a cell can name a user, an item or a class."""
+    return text not in ("", "[PAD]") and len(text) <= 4096 and not {"\0", "\r"} & {*text}

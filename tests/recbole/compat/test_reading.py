@@ -84,6 +84,20 @@ def test_rows_and_splits_are_recboles(folder, options, eval_args):
             assert_same(part.inter_feat, expected.inter_feat)  # whole columns, made when they are asked for
 
 
+def test_a_split_by_time_compares_nanoseconds_exactly(tmp_path):
+    times = np.random.default_rng(1).permutation(40)  # ns, so that float64 holds none but the multiples of 256
+    rows = [(f"u{time % 3}", f"i{time}", "", "1", 1, 1_700_000_000_000_000_000 + time) for time in times]
+    write_table(tmp_path / "ns" / "ns.inter", HEADER, rows)
+    by_time = {"eval_args": {"order": "TO", "split": {"TS": [0.5, 0.25, 0.25]}, "group_by": "user"}}
+    with compat_patches():
+        dataset, parts = parts_of(Dataset, str(tmp_path / "ns"), by_time)
+    names = [dataset.id2token("item_id", part.inter_feat["item_id"]) for part in parts]
+    found = [sorted(int(name[1:]) for name in part) for part in names]
+    assert found[2] == list(range(30, 40))
+    assert sorted(found[0] + found[1]) == list(range(30))
+    assert parts[2].inter_feat["timestamp"].dtype == torch.float32  # RecBole's again
+
+
 @pytest.mark.parametrize("options", [{}, {"numerical_features": ["timestamp"]}], ids=["plain", "numerical"])
 def test_the_lists_of_dien(folder, options):
     with stock_reading():
@@ -154,17 +168,23 @@ def test_of_equal_times_the_first_in_the_file_is_kept(tmp_path):
             assert Dataset(config).inter_feat["rating"].tolist() == ratings
 
 
-def test_a_time_column_of_another_type(tmp_path):
-    write_table(
-        tmp_path / "x" / "x.inter", "user_id:token item_id:token timestamp:token", [("u", "i", 1), ("u", "j", 2)]
-    )
+KEYS = {"user_id": "token", "item_id": "token", "timestamp": "float"}
+
+
+@pytest.mark.parametrize("field", KEYS)
+@pytest.mark.parametrize("kind", ["token", "float", "token_seq"])
+def test_keys_of_another_type(tmp_path, field, kind):
+    header = " ".join(f"{name}:{kind if name == field else own}" for name, own in KEYS.items())
+    write_table(tmp_path / "x" / "x.inter", header, [("1", "1", 1), ("1", "2", 2)])
     config = build_config(MeanOfItems, str(write_odd_dataset(tmp_path / "odd")))
     config["data_path"], config["dataset"] = str(tmp_path / "x"), "x"
-    with (
-        compat_patches(),
-        pytest.raises(InputError, match=r"x\.inter, line 1: expected timestamp to be of type float, got"),
-    ):
-        SequentialDataset(config)
+    with compat_patches():
+        if kind == KEYS[field]:
+            SequentialDataset(config)
+            return
+        expected = rf"x\.inter, line 1: expected {field} to be of type {KEYS[field]}, got {field}:{kind}$"
+        with pytest.raises(InputError, match=expected):
+            SequentialDataset(config)
 
 
 def test_a_dataset_that_recbole_has_saved_is_not_taken_for_ours(tmp_path, monkeypatch):

@@ -76,7 +76,9 @@ def test_an_unknown_method_lists_those_that_there_are():
     assert {"cl4srec", "coserec", "duorec", "clue"} <= set(view_methods(with_filler=False))
 
 
-@pytest.mark.parametrize("name", ["ssl_wieght", "ssl_", "ssl_Loss", "ssl_ssl_loss"])
+@pytest.mark.parametrize(
+    "name", ["ssl_wieght", "ssl_", "ssl_Loss", "ssl_ssl_loss", "ssl-loss", "SSL_loss", "sslloss", "ssl"]
+)
 def test_an_unknown_option_lists_those_that_there_are(name):
     message = refusal({name: 1})
     assert message.startswith(f"{name}: expected one of ")

@@ -12,12 +12,11 @@ import subprocess
 
 import pytest
 from kill_cases import DONE, KILLED, STOPPED, assert_ended_alike, forked_runs, random_kills
-from training_cases import TINY, runs_fixture
+from training_cases import TRAINING, runs_fixture
 
 from adaptssr_plugin.training import load_checkpoint
 from benchmarks import kills as benchmark
 
-TRAINING = {name: value for name, value in TINY.items() if not name.startswith("ft_")}
 # Five steps an epoch, 25 in all.
 OPTIONS = {**TRAINING, "batch_size": 4, "mlm_epochs": 2, "epochs": 3, "seed": 3, "checkpoint_minutes": 0}
 STEPS = 5
