@@ -41,7 +41,7 @@ class SelfSupervisedTerm:
         stage: computes the loss.
         logs: parts of the last loss; detached scalars on the device.
         place: epoch and step, the keys of the streams of views.
-        row_unit: of the compared rows of a batch, those beyond the last multiple of this number are left out.
+        few_sizes: leave out up to an eighth of the compared rows, so that few numbers of them occur; initially False.
         generators: those of the streams, if they are kept from step to step.
     """
 
@@ -65,7 +65,7 @@ class SelfSupervisedTerm:
         some = dataset.inter_feat[torch.linspace(0, len(dataset.inter_feat) - 1, PROBED_ROWS).long()]
         encoder.probe(*(some[field].to(config["device"]) for field in self._fields[1:3]))
         self.place = (0, 0)
-        self.row_unit = 1
+        self.few_sizes = False
         self.generators: dict[str, torch.Generator] | None = None
         self._numbered = bool(getattr(self.stage.views, "needs_rows", False))
         self._newest = rows.newest_of_users() if settings.rows == "newest" else None
@@ -94,7 +94,10 @@ class SelfSupervisedTerm:
         if self.processes.data_parallel:
             before = self.processes.gather(torch.from_numpy(users[rows]))[: self.processes.rank]
             rows = rows[~np.isin(users[rows], np.concatenate([users[:0], *map(np.asarray, before)]))]
-        return torch.from_numpy(rows[: len(rows) // self.row_unit * self.row_unit or None])
+        if self.few_sizes:
+            unit = 1 << max(len(rows).bit_length() - 4, 0)  # an eighth of the largest power of two below
+            rows = rows[: len(rows) // unit * unit]
+        return torch.from_numpy(rows)
 
     def streams(self, device: torch.device) -> Streams:
         """Return the streams of this step."""

@@ -5,7 +5,6 @@ step (losses are summed there and read now and then), gradients are clipped afte
 lasts for the whole run, and checkpoints hold what a resumed run needs to continue as if never interrupted.
 """
 
-import math
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -159,7 +158,7 @@ class RecommenderTrainer(Trainer):
         self._kept = {}
         if self.term is not None:
             self.term.generators = self._kept
-            self.term.row_unit = math.isqrt(int(self.config["train_batch_size"]))
+            self.term.few_sizes = True
 
     def _begin_together(self) -> None:
         """Copy the weights of the first process to all, once they agree on what to train."""
