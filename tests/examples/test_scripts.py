@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from command_cases import bare_root_logger, call_command
 from core_only import ROOT, run_python, run_with_core_only
 from example_cases import import_example, ml_100k
 
@@ -89,21 +90,22 @@ def test_own_trainer_says_what_is_wrong_in_one_line(own_trainer, arguments, mess
 
 # --- the examples of RecBole runs ------------------------------------------------------------------------------------
 
-SWAP = ROOT / "examples" / "recbole_swap_cl.py"
 FLAG = ROOT / "examples" / "recbole_flag.yaml"
 ROW = r"^{} +(?:[01]\.\d{{4}}±[01]\.\d{{4}} +){{4}}\d+\.\d\d$"
 
 
-def test_the_flag_in_a_yaml_runs_by_the_command_in_it(tmp_path):
+def test_the_flag_in_a_yaml_runs_by_the_command_in_it(tmp_path, monkeypatch, capfd):
     """Shortened: one epoch on the newest interactions of ml-100k, by a filter of RecBole's own."""
     (command,) = re.findall(r"^# +(adaptssr run .*)$", FLAG.read_text(encoding="utf-8"), re.MULTILINE)
     words = shlex.split(command.replace("examples/", f"{FLAG.parent}/"))[1:]
     shorter = ["--epochs=1", "--MAX_ITEM_LIST_LENGTH=5", "--val_interval={'timestamp':'[892500000,inf)'}"]
-    done = run_python("-m", "adaptssr_plugin", *words, *shorter, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"^best valid +recall@10 [\d.]+, ndcg@10 [\d.]+$", done.stdout, re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    with bare_root_logger():
+        status, out, err = call_command(capfd, *words, *shorter)
+    assert status == 0, err
+    assert re.search(r"^best valid +recall@10 [\d.]+, ndcg@10 [\d.]+$", out, re.MULTILINE)
     assert len(list((tmp_path / "saved").glob("SASRec-*.pth"))) == 1
-    assert re.search(r"train_loss1\W", done.stderr)  # two losses: the model's own and the self-supervised one
+    assert re.search(r"train_loss1\W", err)  # two losses: the model's own and the self-supervised one
 
 
 def test_the_flag_in_a_yaml_names_options_that_exist(capsys):
@@ -113,17 +115,20 @@ def test_the_flag_in_a_yaml_names_options_that_exist(capsys):
     assert said.keys() <= known.keys()
 
 
-def test_swap_of_the_loss_on_a_file_of_sequences(tmp_path):
+def test_swap_of_the_loss_on_a_file_of_sequences(swap, tmp_path, monkeypatch, capfd):
     draw = np.random.default_rng(0)
     lines = [f"user{row} " + " ".join(map(str, draw.integers(1, 40, draw.integers(4, 9)))) for row in range(40)]
     (tmp_path / "users.txt").write_text("\n".join(lines))
-    words = ("--sequences", "users.txt", "--users", 30, "--epochs", 1, "--seeds", 1, "--max-len", 5)
-    done = run_python(SWAP, *words, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("30 users, ")
+    words = "--sequences users.txt --users 30 --epochs 1 --seeds 1 --max-len 5"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["recbole_swap_cl.py", *words.split()])
+    with bare_root_logger():
+        swap.main()
+    out = capfd.readouterr().out
+    assert out.startswith("30 users, ")
     for name in ("SASRec", "CL4SRec, InfoNCE", "CL4SRec, AdaptSSR"):
-        assert re.search(ROW.format(name), done.stdout, re.MULTILINE), done.stdout
-    last = done.stdout.splitlines()[-1]
+        assert re.search(ROW.format(name), out, re.MULTILINE), out
+    last = out.splitlines()[-1]
     assert re.fullmatch(r".+ is ahead of .+ by 0\.\d{4} test NDCG@10, on one seed, .+\.", last), last
     assert [path.name for path in tmp_path.iterdir()] == ["users.txt"]
 
