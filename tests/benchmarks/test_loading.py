@@ -24,8 +24,7 @@ def test_without_the_memory_that_recbole_needs(tmp_path, monkeypatch, capsys):
     pytest.importorskip("recbole")
     monkeypatch.setattr(loading, "free_bytes", lambda _: 1500 * 2000)
     loading.run(tmp_path, quick=True)
-    with (tmp_path / "loading.csv").open(encoding="utf-8") as file:
-        (row,) = csv.DictReader(file)
+    (row,) = read_csv(tmp_path / "loading.csv")
     assert (row["loader"], row["times_as_fast_as_recbole"]) == ("this package", "nan")
     assert "2,000 interactions  RecBole      left out, it needs some 0 GB of free memory" in capsys.readouterr().out
 
