@@ -6,7 +6,7 @@ from graph_cases import CASES, graph_batch
 from recorded_graph import StageSteps
 from torch.profiler import ProfilerActivity, profile
 from torch.testing import assert_close
-from training_cases import TINY, corpus_of, encoder_of, some_views, write_profiled_dataset
+from training_cases import TINY, corpus_of, encoder_of, interrupt, some_views, write_profiled_dataset
 
 from adaptssr_plugin import AdaptSSRLoss, UserEncoder
 from adaptssr_plugin.corpus import BatchLoader
@@ -155,15 +155,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, make, precisi
             config, stage, plan, directory, seed=0, checkpoint_minutes=0.0, cuda_graphs=True,
             amp_dtype="auto" if precision == "float32" else precision, clip_grad_norm=1.0,
         )  # fmt: skip
-        if stop is not None:
-            own, left = trainer._step, iter(range(stop))
-
-            def step_or_not(*args):
-                if next(left, None) is None:
-                    raise KeyboardInterrupt
-                return own(*args)
-
-            trainer._step = step_or_not
+        interrupt(trainer, stop)
         train, valid = (
             BatchLoader(corpus_of(*[10] * n), batch_size=4, max_len=10, seed=0, name=name)
             for n, name in ((4 * STEPS, "train"), (4, "valid"))

@@ -10,6 +10,7 @@ from training_cases import (
     assert_same_weights,
     corpus_of,
     encoder_of,
+    interrupt,
     some_views,
     write_profiled_dataset,
 )
@@ -97,15 +98,7 @@ def trained(dataset, make, directory=None, stop=None, graphs=True, item_lr_share
         cuda_graphs=graphs,
         **options,
     )
-    if stop is not None:
-        step, steps = trainer._step, iter(range(stop))
-
-        def step_or_not(*args):
-            if next(steps, None) is None:
-                raise KeyboardInterrupt
-            return step(*args)
-
-        trainer._step = step_or_not
+    interrupt(trainer, stop)
     trainer.run(loader(BATCH * (STEPS - 1) + 2, "train"), loader(BATCH, "valid"), show_progress=False)
     return trainer
 
