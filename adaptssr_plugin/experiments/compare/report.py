@@ -408,7 +408,10 @@ class _Report:
             lines.append(LINEAR)
         if controlled:
             own = ", ".join(f"{name} {value}" for name, value in plan.controlled.items())
-            lines.append(f"Controlled comparison: every method from the same start and with the same epochs ({own}).")
+            lines.append(
+                "Controlled comparison: every method from the same start and with the same epochs"
+                + (f" ({own})." if own else ".")
+            )
         return lines
 
     @staticmethod
