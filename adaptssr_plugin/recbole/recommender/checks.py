@@ -316,6 +316,12 @@ def check_parts(config: Any, parts: Sequence[Any]) -> None:
         raise InputError(f"topk: expected at most {n_items}, the number of items and padding, got {config['topk']}")
     if config["benchmark_filename"] and config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
         _check_lists(config, parts)
+    masks = config["transform"] == "mask_itemseq"
+    if masks and np.asarray(parts[0].inter_feat[config["ITEM_LIST_LENGTH_FIELD"]]).max() < 2:
+        raise InputError(
+            f"dataset: expected a list of two items or more among the {n_rows[0]} training rows of "
+            f"{config['dataset']}, since mask_itemseq masks an item after the first, got lists of one"
+        )
     _check_labels(config, parts)
 
 
