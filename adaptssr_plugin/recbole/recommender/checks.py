@@ -12,7 +12,7 @@ from recbole.evaluator.register import metric_information, metric_types, metrics
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.model.sequential_recommender import BERT4Rec
 from recbole.sampler import RepeatableSampler
-from recbole.utils import EvaluatorType, ModelType
+from recbole.utils import EvaluatorType, InputType, ModelType
 
 from ...errors import InputError, check_count
 
@@ -23,6 +23,8 @@ _EVAL_ARGS: dict[str, Any] = {
     "group_by": "user",
     "mode": {"valid": "full", "test": "full"},
 }
+# And of train_neg_sample_args (config/configurator.py:410).
+_NEGATIVES = {"distribution": "uniform", "sample_num": 1, "alpha": 1.0, "dynamic": False, "candidate_num": 0}
 _SPLITS = "{'RS': [0.8, 0.1, 0.1]}, {'TS': [0.8, 0.1, 0.1]} or {'LS': 'valid_and_test', 'valid_only' or 'test_only'}"
 _LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")
 # With 0 or less RecBole trains for no epoch, never validates, or stops at the first epoch without improvement.
@@ -58,6 +60,7 @@ def settle_options(final: dict[str, Any], given: Mapping[str, Any], model_class:
     topk = _checked_topk(final["topk"])
     _settle_valid_metric(final, given, metrics, topk)
     _check_eval_args(final, metrics, model_class)
+    _check_negatives(final, model_class)
     _check_optimiser(final, model_class)
     _check_masking(final, model_class)
     for name in ("dataset_save_path", "dataloaders_save_path"):
@@ -222,11 +225,37 @@ def _check_modes(modes: Mapping[str, str], metrics: Sequence[str], model_class: 
 # --- how a run trains ------------------------------------------------------------------------------------------------
 
 
+def _check_negatives(final: Mapping[str, Any], model_class: type[Any]) -> None:
+    """Check the negatives of training rows, of which RecBole checks the distribution alone."""
+    given = final.get("train_neg_sample_args")
+    if given is not None and not isinstance(given, Mapping):
+        raise InputError(f"train_neg_sample_args: expected a mapping or None, got {given!r}")
+    args = {**_NEGATIVES, **given} if given is not None else {"distribution": "none"}
+    if args["distribution"] == "none":
+        needed = getattr(model_class, "input_type", None) or (final.get("loss_type") == "BPR" and InputType.PAIRWISE)
+        if needed == InputType.PAIRWISE and _is_recboles(model_class):
+            raise InputError(
+                "train_neg_sample_args: expected a distribution uniform or popularity for "
+                f"{model_class.__name__}, which compares with negatives, got {given!r}"
+            )
+        return
+    if args["distribution"] not in ("uniform", "popularity"):
+        raise InputError(f"train_neg_sample_args: expected a distribution uniform or popularity, got {given!r}")
+    check_count("train_neg_sample_args: sample_num", args["sample_num"], 1)
+    check_count("train_neg_sample_args: candidate_num", args["candidate_num"], 1 if args["dynamic"] else 0)
+    if not isinstance(args["alpha"], int | float):
+        raise InputError(f"train_neg_sample_args: expected a number as alpha, got {args['alpha']!r}")
+
+
+def _is_recboles(model_class: type[Any]) -> bool:
+    return model_class.__module__.startswith(f"{recbole.__name__}.")
+
+
 def _check_optimiser(final: Mapping[str, Any], model_class: type[Any]) -> None:
     learner, clip = final["learner"], final.get("clip_grad_norm")
     if str(learner).lower() not in _LEARNERS:  # RecBole would warn and use Adam
         raise InputError(f"learner: expected one of {', '.join(_LEARNERS)}, got {learner!r}")
-    if str(learner).lower() == "sparse_adam" and model_class.__module__.startswith(f"{recbole.__name__}."):
+    if str(learner).lower() == "sparse_adam" and _is_recboles(model_class):
         raise refused_sparse_adam(model_class)
     if clip and not (
         isinstance(clip, Mapping)
@@ -287,6 +316,12 @@ def check_parts(config: Any, parts: Sequence[Any]) -> None:
         raise InputError(f"topk: expected at most {n_items}, the number of items and padding, got {config['topk']}")
     if config["benchmark_filename"] and config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
         _check_lists(config, parts)
+    masks = config["transform"] == "mask_itemseq"
+    if masks and np.asarray(parts[0].inter_feat[config["ITEM_LIST_LENGTH_FIELD"]]).max() < 2:
+        raise InputError(
+            f"dataset: expected a list of two items or more among the {n_rows[0]} training rows of "
+            f"{config['dataset']}, since mask_itemseq masks an item after the first, got lists of one"
+        )
     _check_labels(config, parts)
 
 
@@ -300,7 +335,9 @@ def check_samplers(config: Any, samplers: Sequence[Any]) -> None:
     Raises:
         InputError: a row without such items.
     """
-    for sampler in filter(None, samplers):
+    for phase, sampler in zip(("train", "valid", "test"), samplers, strict=True):
+        if sampler is None or config[f"{phase}_neg_sample_args"]["sample_num"] == "none":  # not used
+            continue
         popular = sampler.distribution == "popularity"
         candidates = set(sampler.prob) if popular else set(range(1, sampler.item_num))
         if isinstance(sampler, RepeatableSampler):  # avoids the target (sampler/sampler.py:155)

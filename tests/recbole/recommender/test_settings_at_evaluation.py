@@ -324,6 +324,34 @@ class TestWithTheData:
         message = run_refusal(topk=1, **options)
         assert message.startswith("dataset: expected in shop an item that is a negative for every row, got rows with")
 
+    def test_one_item_may_be_ranked(self, tmp_path):
+        write_table(
+            tmp_path / "shop" / "shop.inter", "user_id:token item_id:token timestamp:float",
+            [(user, "a", time) for user in "uvw" for time in range(5)],
+        )  # fmt: skip
+        with pytest.raises(AssertionError, match="a run was begun"):
+            run_recbole("GRU4Rec", "shop", config_dict={**PLAIN, "topk": 1})
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            (
+                None,
+                "expected a distribution uniform or popularity for GRU4Rec, which compares with negatives, got None",
+            ),
+            ({"distribution": None}, "expected a distribution uniform or popularity, got {'distribution': None}"),
+            ({"distribution": "even"}, "expected a distribution uniform or popularity, got {'distribution': 'even'}"),
+            ({"sample_num": 0}, "sample_num: expected a positive integer, got 0"),
+            ({"sample_num": "x"}, "sample_num: expected a positive integer, got 'x'"),
+            ({"dynamic": True}, "candidate_num: expected a positive integer, got 0"),
+            ({"distribution": "popularity", "alpha": "x"}, "expected a number as alpha, got 'x'"),
+            ("uniform", "expected a mapping or None, got 'uniform'"),
+        ],
+    )
+    def test_negatives_that_cannot_be_sampled(self, given, message):
+        found = run_refusal(topk=3, loss_type="BPR", train_neg_sample_args=given)
+        assert found == f"train_neg_sample_args: {message}"
+
     @pytest.mark.parametrize("mode", ["pop5", "uni5"])
     def test_a_user_of_all_popular_items_has_no_negatives(self, tmp_path, mode):
         """The item f has no interactions, and is never popular."""
