@@ -1,6 +1,8 @@
 """Faster parts for RecBole's models: the same functions and distributions, with other random numbers."""
 
 import itertools
+import random
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,6 @@ from recbole.model.layers import FeedForward
 from torch import Tensor, nn
 
 from ...encoders.dropout import replace_dropout
-from ...errors import InputError
 from ...seeding import stream_generator
 
 _MANY_TRIES = 100
@@ -75,20 +76,33 @@ class BatchMaskItemSequence(MaskItemSequence):
         return interaction
 
     def _negatives(self, sequences: Tensor, n_items: int) -> Tensor:
-        """Draw, uniformly for every row, an item that the row does not contain, by redrawing.
-
-        Raises:
-            InputError: a row holds every item.
-        """
+        """Draw, uniformly for every row, an item that the row does not contain, by redrawing; 0 if it contains all."""
         drawn = torch.randint(1, n_items, (len(sequences),), generator=self.generator)
         for tries in itertools.count():
-            clash = (sequences == drawn[:, None]).any(1).nonzero()[:, 0]
+            clash = ((sequences == drawn[:, None]).any(1) & (drawn > 0)).nonzero()[:, 0]
             if len(clash) == 0:
                 break
-            if tries == _MANY_TRIES and any(len(set(row) - {0}) == n_items - 1 for row in sequences[clash].tolist()):
-                raise InputError(f"transform: no negative is left for a row that holds all {n_items - 1} items")
-            drawn[clash] = torch.randint(1, n_items, (len(clash),), generator=self.generator)
+            if tries == _MANY_TRIES:
+                drawn[clash[[holds_all(row, n_items) for row in sequences[clash].tolist()]]] = 0
+            else:
+                drawn[clash] = torch.randint(1, n_items, (len(clash),), generator=self.generator)
         return drawn
+
+
+def holds_all(row: Sequence[int], n_items: int) -> bool:
+    """Tell whether a list, with or without padding, contains every item from 1 to ``n_items - 1``."""
+    return len({*row} - {0}) == n_items - 1
+
+
+def sampled_negative(_transform: MaskItemSequence, row: Sequence[int], n_items: int) -> int:
+    """Replace ``MaskItemSequence._neg_sample``, which never ends for a row of all items (data/transform.py:67): 0."""
+    item, tries = random.randint(1, n_items - 1), 0
+    while item in row:
+        tries += 1
+        if tries == _MANY_TRIES and holds_all(row, n_items):
+            return 0
+        item = random.randint(1, n_items - 1)
+    return item
 
 
 def mask_whole_batches(loader: Any, config: Any, stream: str) -> None:

@@ -18,9 +18,11 @@ import numpy as np
 import torch
 from recbole.config import Config
 from recbole.data.interaction import Interaction
+from recbole.data.transform import MaskItemSequence
 from recbole.evaluator import Collector
 from recbole.model.sequential_recommender import BERT4Rec
 
+from adaptssr_plugin.recbole.compat.layers import sampled_negative
 from adaptssr_plugin.recbole.compat.reading import REPLACEMENTS
 from adaptssr_plugin.recbole.requirements import anomaly_mode_kept
 
@@ -51,6 +53,7 @@ def compat_patches() -> Iterator[None]:
         temporary_attribute(Config, "compatibility_settings", _no_settings),
         temporary_attribute(Collector, "get_data_struct", _data_struct_with_counts),
         temporary_attribute(BERT4Rec, "calculate_loss", _finite_bert4rec_loss),
+        temporary_attribute(MaskItemSequence, "_neg_sample", sampled_negative),
         anomaly_mode_kept(),
         _environment_kept("CUDA_VISIBLE_DEVICES"),
         ExitStack() as stack,

@@ -15,6 +15,7 @@ from recbole.sampler import RepeatableSampler
 from recbole.utils import EvaluatorType, InputType, ModelType
 
 from ...errors import InputError, check_count
+from ..compat.layers import holds_all
 
 # What RecBole fills in for missing parts of eval_args (config/configurator.py:441).
 _EVAL_ARGS: dict[str, Any] = {
@@ -26,6 +27,7 @@ _EVAL_ARGS: dict[str, Any] = {
 # And of train_neg_sample_args (config/configurator.py:410).
 _NEGATIVES = {"distribution": "uniform", "sample_num": 1, "alpha": 1.0, "dynamic": False, "candidate_num": 0}
 _SPLITS = "{'RS': [0.8, 0.1, 0.1]}, {'TS': [0.8, 0.1, 0.1]} or {'LS': 'valid_and_test', 'valid_only' or 'test_only'}"
+_ROWS = 1 << 14  # looked at together
 _LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")
 # With 0 or less RecBole trains for no epoch, never validates, or stops at the first epoch without improvement.
 _INTEGERS = ("epochs", "eval_step", "stopping_step")
@@ -316,12 +318,8 @@ def check_parts(config: Any, parts: Sequence[Any]) -> None:
         raise InputError(f"topk: expected at most {n_items}, the number of items and padding, got {config['topk']}")
     if config["benchmark_filename"] and config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
         _check_lists(config, parts)
-    masks = config["transform"] == "mask_itemseq"
-    if masks and np.asarray(parts[0].inter_feat[config["ITEM_LIST_LENGTH_FIELD"]]).max() < 2:
-        raise InputError(
-            f"dataset: expected a list of two items or more among the {n_rows[0]} training rows of "
-            f"{config['dataset']}, since mask_itemseq masks an item after the first, got lists of one"
-        )
+    if config["transform"] == "mask_itemseq":
+        _check_masked_rows(config, parts[0])
     _check_labels(config, parts)
 
 
@@ -348,6 +346,26 @@ def check_samplers(config: Any, samplers: Sequence[Any]) -> None:
             raise InputError(
                 f"dataset: expected in {config['dataset']} an item that is a negative for every row, got rows without "
                 f"one among {len(candidates)} items to sample from"
+            )
+
+
+def _check_masked_rows(config: Any, part: Any) -> None:
+    """Check that training rows have an item to mask and, for a pairwise loss, items to compare it with."""
+    rows, name = part.inter_feat, config["dataset"]
+    if np.asarray(rows[config["ITEM_LIST_LENGTH_FIELD"]]).max() < 2:
+        raise InputError(
+            f"dataset: expected a list of two items or more among the {len(rows)} training rows of {name}, since "
+            "mask_itemseq masks an item after the first, got lists of one"
+        )
+    n_items = int(part.item_num)
+    if config["MODEL_INPUT_TYPE"] != InputType.PAIRWISE or n_items - 1 > config["MAX_ITEM_LIST_LENGTH"]:
+        return
+    for start in range(0, len(rows), _ROWS):
+        lists = rows[start : start + _ROWS][f"{config['ITEM_ID_FIELD']}{config['LIST_SUFFIX']}"].tolist()
+        if any(holds_all(items, n_items) for items in lists):
+            raise InputError(
+                f"loss_type: expected CE for {name}, in which a training row holds all {n_items - 1} items, so that "
+                f"none is left to compare a masked one with, got {config['loss_type']}"
             )
 
 

@@ -12,7 +12,6 @@ from run_cases import SMALL, write_slice
 from torch import nn
 
 from adaptssr_plugin.encoders.dropout import Dropout
-from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.recbole.compat.layers import BatchMaskItemSequence, index_interaction, speed_up
 
 N_ITEMS, LENGTH = 40, 10
@@ -146,8 +145,9 @@ def test_a_row_that_holds_every_item_has_no_negative():
         def num(self, field):
             return 8
 
-    with pytest.raises(InputError, match=r"^transform: no negative is left for a row that holds all 7 items$"):
-        BatchMaskItemSequence(options(ft_ratio=1.0), "train")(Few(), rows)
+    drawn = BatchMaskItemSequence(options(ft_ratio=1.0), "train")(Few(), rows)
+    assert drawn["Neg_item_id"].tolist() == [[0] * BatchMaskItemSequence(options(), "train").mask_item_length]
+    assert drawn["Pos_item_id"][0, -1] == 7
     almost = Interaction({"item_id_list": torch.arange(1, 8)[None].clamp(max=6), "item_length": torch.tensor([7])})
     drawn = BatchMaskItemSequence(options(ft_ratio=1.0), "train")(Few(), almost)
     assert drawn["Neg_item_id"][0, -1] == 7

@@ -1,10 +1,12 @@
 """BERT4Rec on short histories: a batch in which no masked item counts, and lists too short to mask anything."""
 
+import random
 import sys
 
 import pytest
 import torch
 from recbole.data.interaction import Interaction
+from recbole.data.transform import MaskItemSequence
 from recbole.model.sequential_recommender import BERT4Rec
 from recbole_cases import write_table
 from refusals import refusal_of
@@ -104,6 +106,40 @@ def test_histories_of_one_item_are_refused(flag, loss_type):
         "an item after the first, got lists of one"
     )
     assert refusal_of(run_recbole, "BERT4Rec", "short", config_dict={**SHORT, "loss_type": loss_type, **flag}) == line
+
+
+@pytest.fixture
+def few(tmp_path):
+    """Write histories that hold all of five items, before the last two for training and validation."""
+    rows = [(f"u{user}", f"i{(user + place) % 5}", place) for user in range(12) for place in range(9)]
+    write_table(tmp_path / "few" / "few.inter", "user_id:token item_id:token timestamp:float", rows)
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("faster_layers", [False, True])
+def test_lists_that_hold_all_items_have_no_negatives_which_cross_entropy_does_not_need(faster_layers):
+    """RecBole would look for one forever."""
+    result, trainer = our_run("BERT4Rec", {**SHORT, "epochs": 2, "faster_layers": faster_layers}, "few")
+    assert all(0 < loss < float("inf") for loss in trainer.train_loss_dict.values())
+    assert 0 <= result["best_valid_score"] <= 1
+
+
+@pytest.mark.usefixtures("few", "untrained")
+def test_lists_that_hold_all_items_are_refused_for_a_pairwise_loss():
+    assert refusal_of(run_recbole, "BERT4Rec", "few", config_dict={**SHORT, "loss_type": "BPR"}) == (
+        "loss_type: expected CE for few, in which a training row holds all 5 items, so that none is left to compare a "
+        "masked one with, got BPR"
+    )
+
+
+def test_negatives_are_those_that_recbole_draws():
+    transform = MaskItemSequence.__new__(MaskItemSequence)
+    for row in ([1, 2, 3, 0, 0], [1, 2, 4, 5, 6], [3, 3, 3]):
+        random.seed(2)
+        stock = [MaskItemSequence._neg_sample(transform, row, 8) for _ in range(50)]
+        random.seed(2)
+        with compat_patches():
+            assert [transform._neg_sample(row, 8) for _ in range(50)] == stock
 
 
 @pytest.mark.parametrize("faster_layers", [False, True])
