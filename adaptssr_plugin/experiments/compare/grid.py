@@ -136,19 +136,10 @@ class Grid:
 
     def _rows(self, controlled: bool) -> list[Row]:
         plan = self.plan
-        rows = [
-            Row(paper_name(one), plan.recipe(one, controlled), plan.seeds, plan.pretrain_seeds, splits=plan.splits)
-            for one in plan.methods
-        ]
+        rows = [self._row(paper_name(one), plan.recipe(one, controlled)) for one in plan.methods]
         if controlled:
-            rows += [
-                *self._svd_start(),
-                *self._warm_up(),
-                *(
-                    Row(name, plan.recipe("adaptssr", True, **one), plan.seeds, plan.pretrain_seeds, splits=plan.splits)
-                    for name, one in plan.rows.items()
-                ),
-            ]
+            rows += [*self._svd_start(), *self._warm_up()]
+            rows += [self._row(name, plan.recipe("adaptssr", True, **one)) for name, one in plan.rows.items()]
         for row in rows:
             self.ask(row.cells(plan.tasks))
         if not controlled:
@@ -158,18 +149,22 @@ class Grid:
             for row in rows
         ]
         if "adaptssr" in plan.methods and plan.scales:
-            row = Row(TUNED, plan.recipe("adaptssr", True), plan.seeds, plan.pretrain_seeds, splits=plan.splits)
+            row = self._row(TUNED, plan.recipe("adaptssr", True))
             rows += [row for row in [self._tuned(row, plan.scales, "scale")] if row.settled]
         for row in rows:
             self.ask(row.cells(plan.tasks))
         return rows
+
+    def _row(self, name: str, recipe: Recipe) -> Row:
+        """Make a row of Table 2, with all runs of the plan."""
+        return Row(name, recipe, self.plan.seeds, self.plan.pretrain_seeds, splits=self.plan.splits)
 
     def _svd_start(self, **options: Any) -> list[Row]:
         """Make the row of the untrained encoder, if models start from an SVD's item vectors."""
         if self.plan.recipe("adaptssr", True).item_init == "random":
             return []
         recipe = self.plan.recipe("none", True, item_init="svd", **options)
-        return [Row(SVD_START, recipe, self.plan.seeds, self.plan.pretrain_seeds, splits=self.plan.splits)]
+        return [self._row(SVD_START, recipe)]
 
     def _warm_up(self, **options: Any) -> list[Row]:
         """Make the row of the common start: a method that does not improve on it has added nothing."""
@@ -178,7 +173,7 @@ class Grid:
             return []
         fine_tuning: dict[str, Any] = {name: getattr(full, name) for name in _FINE_TUNING}
         recipe = dataclasses.replace(warm_up_of(full), **fine_tuning)
-        return [Row(WARM_UP, recipe, self.plan.seeds, self.plan.pretrain_seeds, splits=self.plan.splits)]
+        return [self._row(WARM_UP, recipe)]
 
     def _tuned(self, row: Row, values: Sequence[float], option: str) -> Row:
         """Choose one option, then ρ with it; until then the row is unchanged and not settled."""

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -141,11 +142,15 @@ class ComparePlan:
         if method == "none":
             merged["item_init"] = "random"
         merged |= options
-        known: dict[str, Recipe] = self.__dict__.setdefault("_recipes", {})  # grids ask after every finished cell
         key = f"{method} {merged}"
-        if key not in known:
-            known[key] = recipe(method, self.preset, merged)
-        return known[key]
+        if key not in self._made:
+            self._made[key] = recipe(method, self.preset, merged)
+        return self._made[key]
+
+    @cached_property
+    def _made(self) -> dict[str, Recipe]:
+        """Recipes made before, by method and options: grids ask for all of them after every finished cell."""
+        return {}
 
     def linear(self) -> "ComparePlan":
         """Return the plan whose tasks are read linearly from frozen vectors."""

@@ -212,7 +212,7 @@ class _Report:
             return ""
         form = "controlled comparison" if "controlled" in tables else "as the paper"
         footer = [f"{self.plan.name}: {form}; seconds of training."]
-        table = table_3([run for run in runs if run.method != WARM_UP], [*PAPER_ROWS, TUNED, *self.plan.rows], footer)
+        table = table_3([run for run in runs if run.method != WARM_UP], self._encoder_rows, footer)
         self._write_table("table-3", table)
         return table.text()
 
