@@ -77,10 +77,8 @@ def logistic_regression(
     if best is None:
         raise InputError("C_grid: expected at least one value, got none")
     _, c, scores, model = best
-    value, result = (
-        task.metric(of_part, part.labels)
-        for of_part, part in ((scores, split.valid), (_class_scores(model, test, len(task.classes)), split.test))
-    )
+    value = task.metric(scores, split.valid.labels)
+    result = task.metric(_class_scores(model, test, len(task.classes)), split.test.labels)
     return BaselineResult(result, value, c, time.perf_counter() - start)
 
 

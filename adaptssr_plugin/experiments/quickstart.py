@@ -25,7 +25,7 @@ from ..recbole.user_model.stages import untrained_encoder
 from ..training.checkpoints import write_text
 from .figures.similarity import similarity_distributions
 from .figures.similarity_plot import draw_similarity
-from .records import LSA, MAJORITY, SVD_START, TFIDF, WARM_UP, Record, paper_name, write_records
+from .records import LSA, MAJORITY, SVD_START, TFIDF, WARM_UP, Record, write_records
 from .reidentification import reidentification_table
 from .tables import Table2, best_baseline_footer, table_2
 from .task_runs import Start, baseline_records, fine_tuning_records
@@ -91,9 +91,7 @@ def quickstart(
     rows = {name: encoder for name, encoder in encoders.items() if encoder is not None}
     measured = {
         "linear": _linear(config, corpus, tasks, plan, rows, splits, show_progress),
-        "reidentification": reidentification_table(
-            _DATASET, corpus, halves, plan, {paper_name(name): encoder for name, encoder in rows.items()}
-        ),
+        "reidentification": reidentification_table(_DATASET, corpus, halves, plan, rows),
         "fine-tuned": _fine_tuned(config, corpus, tasks[0], plan, model, show_progress),
     }
     for _, table in measured.values():
@@ -125,7 +123,7 @@ def _linear(
     records = list(baseline_records(_DATASET, corpus, tasks, reading, seeds))
     starts = [Start("none", None, reading), *(Start(name, encoder, reading) for name, encoder in encoders.items())]
     records += fine_tuning_records(_DATASET, config, corpus, tasks, starts, (plan.seed,), show_progress, seeds)
-    names = ("None", *map(paper_name, encoders))
+    names = ("None", *encoders)
     footer = [
         f"ml-100k, 943 users split 6:2:2 ({splits_shown(plan.split_seed, splits)}), newest {plan.max_len} items; AUC "
         f"for gender, accuracy for age, x 100; mean±standard deviation over splits; one pre-training (seed "
@@ -149,7 +147,7 @@ def _fine_tuned(
     starts = [Start("none", None, plan), Start("adaptssr", model.encoder, plan)]
     records = list(fine_tuning_records(_DATASET, config, corpus, [task], starts, (0, 1), show_progress))
     footer = [f"All weights fine-tuned, {plan.ft_epochs} epochs; first split, two seeds; x 100; Impr against None."]
-    return records, table_2(records, ("None", paper_name("adaptssr")), footer)
+    return records, table_2(records, ("None", "adaptssr"), footer)
 
 
 def _write(folder: Path, measured: Mapping[str, tuple[list[Record], Table2]], seconds: float) -> list[Path]:

@@ -50,7 +50,7 @@ def reidentify_users(folder: Path, dataset: str | None = None) -> Reidentified:
     older, newer = corpus.halves()
     if opened.artefact.card.get("histories_crc32") != older.checksum():
         raise InputError(f"dataset: its older halves are not those that the model in {folder} was pre-trained on")
-    encoders = {} if plan.method == "none" else {paper_name(plan.method): opened.model.encoder}
+    encoders = {} if plan.method == "none" else {plan.method: opened.model.encoder}
     records, table = reidentification_table(opened.source.name, corpus, (older, newer), plan, encoders, device)
     files = [write_records(folder / "reidentification.csv", records, versions()), folder / "reidentification.md"]
     write_text(files[1], table.markdown() + "\n")
@@ -72,14 +72,15 @@ def reidentification_table(
         corpus: whole histories.
         halves: those of the corpus, see :meth:`BehaviourCorpus.halves`.
         recipe: of the encoders.
-        encoders: by the names of their rows, trained on nothing but older halves.
+        encoders: by method or name of a row, trained on nothing but older halves.
         device: where to encode.
     """
     older, newer = halves
     started = time.perf_counter()
     plain = plain_reidentification(older, newer, recipe.max_len, recipe.dim)
     records = records_of(dataset, None, plain, None, time.perf_counter() - started)
-    rows = {RANDOM: fresh_encoder(recipe, corpus.n_items, recipe.dropout, recipe.seed), **encoders}
+    rows = {RANDOM: fresh_encoder(recipe, corpus.n_items, recipe.dropout, recipe.seed)}
+    rows |= {paper_name(name): encoder for name, encoder in encoders.items()}
     for name, encoder in rows.items():
         started = time.perf_counter()
         found = {name: reidentify(encoder, older, newer, recipe.max_len, device=device)}
