@@ -91,6 +91,37 @@ def changed_by(module, optimizer):
     return [*module.parameters(), *module.buffers(), *_tensors(moments)]
 
 
+class Captures(list):
+    """The captures that trainers made; ``captures`` False: as if the last ordinary step of each had waited."""
+
+    captures = True
+
+
+def trainers_capture(monkeypatch, *kinds):
+    """Let trainers of these kinds capture on the CPU; returns the captures, each of the newest trainer's tensors."""
+    trainers, made = [], Captures()
+
+    class Capturing(RecordedCapture):
+        def __init__(self, device):
+            self.trainer = trainers[-1]
+            super().__init__(self.changed, made.captures)
+            made.append(self)
+
+        def changed(self):
+            scaler = [value for value in vars(self.trainer.scaler).values() if isinstance(value, torch.Tensor)]
+            return [*changed_by(self.trainer.model, self.trainer.optimizer), *scaler]
+
+    for kind in kinds:
+
+        def use_graphs(trainer, *arguments, own=kind._use_graphs):
+            trainers.append(trainer)
+            own(trainer, *arguments)
+
+        monkeypatch.setattr(kind, "_use_graphs", use_graphs)
+    monkeypatch.setattr("adaptssr_plugin.training.graphed_step.capture_on", Capturing)
+    return made
+
+
 class StageSteps:
     """Steps of a stage with Adam, as StageTrainer takes them.
 

@@ -1,10 +1,21 @@
-"""One step of the optimiser, as RecBole's own trainer takes it (trainer/trainer.py:259)."""
+"""One step of the optimiser, as RecBole's own trainer takes it (trainer/trainer.py:259), or captured."""
 
 from typing import Any
 
 import torch
 from recbole.trainer import Trainer
 from torch import Tensor
+
+from ...training.processes import Processes
+
+
+def why_eager(trainer: Trainer, processes: Processes) -> str | None:
+    """Say in a few words why a CUDA graph cannot capture a trainer's steps, whatever their loss; None: it may."""
+    if processes.data_parallel:
+        return f"{processes.number} processes train together"
+    if type(trainer.optimizer) not in (torch.optim.Adam, torch.optim.AdamW):
+        return f"learner {trainer.learner} is neither adam nor adamw"
+    return None
 
 
 def make_capturable(optimizer: Any) -> None:

@@ -25,7 +25,7 @@ from ...training.processes import Processes
 from ...training.stages.base import Streams
 from ..compat.data_parallel import alone, check_alike, check_shared_out, mean_over, with_shared_norms
 from ..compat.layers import mask_whole_batches
-from ..compat.optimising import make_capturable, take_step
+from ..compat.optimising import make_capturable, take_step, why_eager
 from ..compat.patches import compat_patches, tensorboard_into
 from .checkpoints import load_run, random_states, restore_random_states, save_checkpoint
 from .checks import refused_sparse_adam
@@ -97,8 +97,8 @@ class RecommenderTrainer(Trainer):
                 self.resume_checkpoint(self.config["resume"])
             if self.config["cuda_graphs"]:
                 self._use_graphs()
-            pretrains = self.term is not None and self.term.settings.mode == "pretrain" and self.start_epoch == 0
-            if self.term is not None and pretrains and not self.config["resume"]:
+            begins = self.start_epoch == 0 and not self.config["resume"]
+            if begins and self.term is not None and self.term.settings.mode == "pretrain":
                 self._pretrain(self.term, train_data, show_progress)
             if self._resumed_states is not None:
                 self._restore_random_states(self._resumed_states)
@@ -143,15 +143,12 @@ class RecommenderTrainer(Trainer):
 
     def _use_graphs(self) -> None:
         """Replay steps from here on, if they can be captured; no graph outlives a change of the optimiser's tensors."""
-        joint = self.term is not None and self.term.settings.mode == "joint"
-        why_eager = self.term.stage.why_eager() if self.term is not None and joint else None
-        if self.processes.data_parallel:
-            why_eager = f"{self.processes.number} processes train together"
-        elif getattr(self.model, "type", None) != ModelType.SEQUENTIAL:
-            why_eager = f"{self.config['model']} is no sequential model"
-        elif type(self.optimizer) not in (torch.optim.Adam, torch.optim.AdamW):
-            why_eager = f"learner {self.config['learner']} is neither adam nor adamw"
-        self._graphed = graphed_step(self.device, why_eager, self.logger.warning)
+        reason = why_eager(self, self.processes)
+        if reason is None and getattr(self.model, "type", None) != ModelType.SEQUENTIAL:
+            reason = f"{self.config['model']} is no sequential model"
+        if reason is None and self.term is not None and self.term.settings.mode == "joint":
+            reason = self.term.stage.why_eager()
+        self._graphed = graphed_step(self.device, reason, self.logger.warning)
         if self._graphed is None:
             return
         make_capturable(self.optimizer)
@@ -197,15 +194,15 @@ class RecommenderTrainer(Trainer):
             interaction.update(Interaction({COMPARED_FIELD: self.term.compared_rows(interaction)}))
         if self._graphed is None:
             return self._take(loss_func, interaction.to(self.device))
-        streams = Streams(self.device, (), self._kept) if self.term is None else self.term.streams(self.device)
-        place = None if self.term is None else self.term.place
-        losses = self._graphed(
-            interaction.interaction,
-            lambda held: _detached(self._take(loss_func, Interaction(held))),
-            streams,
-        )
-        if place is not None and self.term is not None:  # a replay runs no Python code that counts steps
-            self.term.place = (place[0], place[1] + 1)
+
+        def step(held: dict[str, Tensor]) -> Any:
+            return _detached(self._take(loss_func, Interaction(held)))
+
+        if self.term is None:
+            return self._graphed(interaction.interaction, step, Streams(self.device, (), self._kept))
+        epoch, number = self.term.place
+        losses = self._graphed(interaction.interaction, step, self.term.streams(self.device))
+        self.term.place = (epoch, number + 1)  # a replay runs no Python code that counts steps
         return losses
 
     def _take(self, loss_func: Callable[..., Any], interaction: Interaction) -> Any:

@@ -39,7 +39,7 @@ from ...training.epoch_state import Totals, of_all
 from ...training.graphed_step import GraphedStep, graphed_step, step_of_stage
 from ...training.processes import Processes
 from ...training.stages.base import dropout_seeded
-from ..compat.optimising import make_capturable, take_step
+from ..compat.optimising import make_capturable, take_step, why_eager
 from ..compat.patches import compat_patches, tensorboard_into
 from ..versions import versions
 from .checkpoints import CHECKPOINT_MINUTES, LOG_EVERY, CheckpointingTrainer
@@ -191,12 +191,8 @@ class StageTrainer(CheckpointingTrainer):
 
     def _use_graphs(self, max_len: int) -> None:
         """Replay steps from here on, if they can be captured; no graph outlives a change of the optimiser's tensors."""
-        why_eager = self.stage.why_eager()
-        if self.processes.data_parallel:
-            why_eager = f"{self.processes.number} processes train together"
-        elif str(self.learner).lower() not in _FUSED:
-            why_eager = f"learner {self.learner} is none of {', '.join(_FUSED)}"
-        self._graphed = graphed_step(self.device, why_eager, self._say)
+        reason = why_eager(self, self.processes) or self.stage.why_eager()
+        self._graphed = graphed_step(self.device, reason, self._say)
         if self._graphed is not None:
             self._kept, self._max_len = {}, max_len
             make_capturable(self.optimizer)

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 import torch
-from recorded_graph import RecordedCapture, changed_by
+from recorded_graph import trainers_capture
 from run_cases import our_run, same_weights
 
 from adaptssr_plugin.recbole.recommender.trainer import RecommenderTrainer
@@ -18,31 +18,7 @@ ONE_LINE = "cuda_graphs: steps run one operation at a time"
 
 @pytest.fixture
 def captures(monkeypatch):
-    """Let trainers capture on the CPU; gives the captures."""
-
-    class Made(list):
-        captures = True
-
-    class Capturing(RecordedCapture):
-        def __init__(self, device):
-            self.trainer = trainers[-1]
-            super().__init__(self.changed, made.captures)
-            made.append(self)
-
-        def changed(self):
-            scaler = [value for value in vars(self.trainer.scaler).values() if isinstance(value, torch.Tensor)]
-            return [*changed_by(self.trainer.model, self.trainer.optimizer), *scaler]
-
-    trainers, made = [], Made()
-    for kind in (RecommenderTrainer, StageTrainer):
-
-        def use_graphs(trainer, *arguments, own=kind._use_graphs):
-            trainers.append(trainer)
-            own(trainer, *arguments)
-
-        monkeypatch.setattr(kind, "_use_graphs", use_graphs)
-    monkeypatch.setattr("adaptssr_plugin.training.graphed_step.capture_on", Capturing)
-    return made
+    return trainers_capture(monkeypatch, RecommenderTrainer, StageTrainer)
 
 
 NEGATIVE = {"loss_type": "BPR", "train_neg_sample_args": {"distribution": "uniform", "sample_num": 1}}

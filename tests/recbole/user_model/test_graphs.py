@@ -3,8 +3,7 @@
 import logging
 
 import pytest
-import torch
-from recorded_graph import RecordedCapture, changed_by
+from recorded_graph import trainers_capture
 from training_cases import (
     TINY,
     assert_same_weights,
@@ -39,32 +38,7 @@ def config_of(dataset, **options):
 
 @pytest.fixture
 def captures(monkeypatch):
-    """Let trainers capture on the CPU; the captures that they made, each of the newest trainer's tensors."""
-    made = []
-
-    class Capturing(RecordedCapture):
-        def __init__(self, device):
-            self.trainer = trainers[-1]
-            super().__init__(self.changed, made.captures)
-            made.append(self)
-
-        def changed(self):
-            scaler = [value for value in vars(self.trainer.scaler).values() if isinstance(value, torch.Tensor)]
-            return [*changed_by(self.trainer.stage, self.trainer.optimizer), *scaler]
-
-    class Made(list):
-        captures = True
-
-    trainers, made = [], Made()
-    own = StageTrainer._use_graphs
-
-    def use_graphs(trainer, max_len):
-        trainers.append(trainer)
-        own(trainer, max_len)
-
-    monkeypatch.setattr(StageTrainer, "_use_graphs", use_graphs)
-    monkeypatch.setattr("adaptssr_plugin.training.graphed_step.capture_on", Capturing)
-    return made
+    return trainers_capture(monkeypatch, StageTrainer)
 
 
 def masked_items():
@@ -144,7 +118,7 @@ def test_a_seed_gives_the_same_run_again_and_another_seed_another(dataset, captu
 
 @pytest.mark.parametrize(
     ("options", "reason"),
-    [({}, "there is no CUDA device, but cpu"), ({"learner": "sgd"}, "learner sgd is none of adam, adamw")],
+    [({}, "there is no CUDA device, but cpu"), ({"learner": "sgd"}, "learner sgd is neither adam nor adamw")],
 )
 def test_without_a_device_one_line_says_so_and_nothing_else_changes(dataset, caplog, options, reason):
     with caplog.at_level(logging.WARNING):
