@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,9 +67,10 @@ def measure(n_users: int, n_items: int, n_steps: int, device_name: str = "cpu", 
     ``graphs`` the steps are CUDA graphs.
     """
     from adaptssr_plugin import AdaptSSRLoss, ItemCrop, ItemMask, ItemReorder, RandomPair, UserEncoder
-    from adaptssr_plugin.corpus import Batch, BatchLoader
+    from adaptssr_plugin.corpus import BatchLoader
     from adaptssr_plugin.training import PairwiseStage, StepResult, Streams
     from adaptssr_plugin.training.graphed_step import WARM_UP, CudaCapture, GraphedStep, step_of_stage
+    from benchmarks.step import take_step
 
     torch.manual_seed(SEED)
     device = torch.device(device_name)
@@ -83,14 +85,7 @@ def measure(n_users: int, n_items: int, n_steps: int, device_name: str = "cpu", 
 
     def step(number: int) -> None:
         streams = Streams(device, (SEED, "step", 0, number), kept)
-
-        def take(batch: Batch) -> StepResult:
-            optimizer.zero_grad(set_to_none=True)
-            result = stage.step(batch, streams)
-            result.loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            return result
-
+        take = partial(take_step, stage, optimizer, streams)
         if graphed is None:
             take(next(batches).to(device))
         else:

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,15 @@ class OurStep:
         return self.stamps.seconds()
 
 
+def take_step(stage: PairwiseStage, optimizer: torch.optim.Optimizer, streams: Streams, batch: Batch) -> StepResult:
+    """Take a training step, without a look at its phases."""
+    optimizer.zero_grad(set_to_none=True)
+    result = stage.step(batch, streams)
+    result.loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return result
+
+
 class GraphedOurStep(OurStep):
     """The same step as a CUDA graph, which has no phases."""
 
@@ -98,14 +108,7 @@ class GraphedOurStep(OurStep):
         """Take a step; returns its time."""
         self.number += 1
         streams = Streams(self.data.device, (SEED, "step", 0, self.number), self.kept)
-
-        def take(batch: Batch) -> StepResult:
-            self.optimizer.zero_grad(set_to_none=True)
-            result = self.stage.step(batch, streams)
-            result.loss.backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
-            return result
-
+        take = partial(take_step, self.stage, self.optimizer, streams)
         stamps = Stamps(self.data.device)
         stamps.mark()
         step_of_stage(self.graphed, self.stage, self.data.batch, streams, take, self.data.length)

@@ -114,10 +114,8 @@ def _graphed() -> Callable[..., Tensor]:
     def call(*views: Tensor) -> Tensor:
         if not graphs:
             graphs.append(GraphedStep(CudaCapture(views[0].device), print))
-        inputs, streams = (
-            {str(place): view.detach() for place, view in enumerate(views)},
-            Streams(views[0].device, (), {}),
-        )
+        inputs = {str(place): view.detach() for place, view in enumerate(views)}
+        streams = Streams(views[0].device, (), {})
         for _ in range(0 if graphs[0].n_graphs else WARM_UP):
             graphs[0](inputs, step, streams)
         return graphs[0](inputs, step, streams)[0]
