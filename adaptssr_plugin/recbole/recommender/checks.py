@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import recbole
 from recbole.evaluator.register import metric_information, metric_types, metrics_dict, smaller_metrics
-from recbole.model.abstract_recommender import AbstractRecommender
+from recbole.model.abstract_recommender import AbstractRecommender, AutoEncoderMixin
 from recbole.model.sequential_recommender import BERT4Rec
 from recbole.sampler import RepeatableSampler
 from recbole.utils import EvaluatorType, InputType, ModelType
@@ -234,8 +234,7 @@ def _check_negatives(final: Mapping[str, Any], model_class: type[Any]) -> None:
         raise InputError(f"train_neg_sample_args: expected a mapping or None, got {given!r}")
     args = {**_NEGATIVES, **given} if given is not None else {"distribution": "none"}
     if args["distribution"] == "none":
-        needed = getattr(model_class, "input_type", None) or (final.get("loss_type") == "BPR" and InputType.PAIRWISE)
-        if needed == InputType.PAIRWISE and _is_recboles(model_class):
+        if _compares_with_negatives(model_class, final.get("loss_type")) and _is_recboles(model_class):
             raise InputError(
                 "train_neg_sample_args: expected a distribution uniform or popularity for "
                 f"{model_class.__name__}, which compares with negatives, got {given!r}"
@@ -247,6 +246,14 @@ def _check_negatives(final: Mapping[str, Any], model_class: type[Any]) -> None:
     check_count("train_neg_sample_args: candidate_num", args["candidate_num"], 1 if args["dynamic"] else 0)
     if not isinstance(args["alpha"], int | float):
         raise InputError(f"train_neg_sample_args: expected a number as alpha, got {args['alpha']!r}")
+
+
+def _compares_with_negatives(model_class: type[Any], loss_type: Any) -> bool:
+    """Say whether a model reads negatives. The input type alone does not say: SINE and auto-encoders declare pairs."""
+    if loss_type in ("CE", "NLL") or issubclass(model_class, AutoEncoderMixin):
+        return False
+    declared = getattr(model_class, "input_type", None)
+    return declared == InputType.PAIRWISE or (declared is None and loss_type == "BPR")
 
 
 def _is_recboles(model_class: type[Any]) -> bool:
