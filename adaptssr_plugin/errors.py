@@ -1,6 +1,10 @@
 """The exceptions of this package, and the checks of arguments that raise them. A message is one line for the user."""
 
 import operator
+from collections.abc import Mapping
+from typing import TypeVar
+
+_Found = TypeVar("_Found")
 
 INSTALL = 'in a clone of adaptssr-plugin, type `pip install -e ".[recbole]" && pip install --no-deps recbole==1.2.1`'
 """What a message says where RecBole or a package of the extra ``recbole`` is missing; the same for every Python."""
@@ -37,6 +41,13 @@ def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
     """Raise InputError unless ``value`` is one of ``choices``, which are names or integers."""
     if not isinstance(value, str | int) or isinstance(value, bool) or value not in choices:
         raise InputError(f"{name}: expected {' or '.join(map(repr, choices))}, got {value!r}")
+
+
+def find(what: str, known: Mapping[str, _Found], name: str) -> _Found:
+    """Return what is known by a name; an unknown one raises InputError, which lists the known ones."""
+    if name not in known:
+        raise InputError(f"{what}: expected one of {', '.join(sorted(known))}, got {name!r}")
+    return known[name]
 
 
 def check_count(name: str, value: object, least: int = 1, most: int | None = None, optional: bool = False) -> None:

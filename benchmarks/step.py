@@ -11,7 +11,8 @@ from torch import Tensor
 from adaptssr_plugin import AdaptSSRLoss, InfoNCELoss, ItemCrop, ItemMask, ItemReorder, RandomPair, UserEncoder
 from adaptssr_plugin.augment import ViewPair
 from adaptssr_plugin.corpus import Batch
-from adaptssr_plugin.training import PairwiseStage, Streams
+from adaptssr_plugin.training import PairwiseStage, StepResult, Streams
+from adaptssr_plugin.training.graphed_step import WARM_UP, CudaCapture, GraphedStep, step_of_stage
 from benchmarks.support import usual_way
 from benchmarks.support.lengths import ttl_lengths
 from benchmarks.support.measure import (
@@ -82,6 +83,36 @@ class OurStep:
         return self.stamps.seconds()
 
 
+class GraphedOurStep(OurStep):
+    """The same step as a CUDA graph, which has no phases."""
+
+    def __init__(self, data: Data, criterion: AdaptSSRLoss | InfoNCELoss, distinct: bool) -> None:
+        super().__init__(data, criterion, distinct)
+        self.stage.views = self.views
+        for group in self.optimizer.param_groups:
+            group["capturable"] = True
+        self.graphed: GraphedStep[StepResult] = GraphedStep(CudaCapture(data.device), print)
+        self.kept: dict[str, torch.Generator] = {}
+
+    def __call__(self) -> list[float]:
+        """Take a step; returns its time."""
+        self.number += 1
+        streams = Streams(self.data.device, (SEED, "step", 0, self.number), self.kept)
+
+        def take(batch: Batch) -> StepResult:
+            self.optimizer.zero_grad(set_to_none=True)
+            result = self.stage.step(batch, streams)
+            result.loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            return result
+
+        stamps = Stamps(self.data.device)
+        stamps.mark()
+        step_of_stage(self.graphed, self.stage, self.data.batch, streams, take, self.data.length)
+        stamps.mark()
+        return stamps.seconds()
+
+
 class UsualStep:
     """The same step, written in the usual way."""
 
@@ -117,6 +148,7 @@ CANDIDATES: dict[str, Callable[[Data], Callable[[], list[float]]]] = {
     "cl4srec": lambda data: OurStep(data, InfoNCELoss(), distinct=True),
     "usual_way": UsualStep,
 }
+GRAPHED = {"adaptssr, graph": lambda data: GraphedOurStep(data, AdaptSSRLoss(), distinct=False)}  # on CUDA
 
 
 def run(output: Path, quick: bool) -> None:
@@ -130,33 +162,36 @@ def run(output: Path, quick: bool) -> None:
             break
         repeats = 3 if quick else 40 if length <= 100 or device.type == "cuda" else 15
         measured = _measure(Data(n_rows, length, n_items, device), repeats)
+        phases_of = {name: [phase for phase in PHASES if phases[phase]] for name, phases in measured.items()}
         reference = quantiles(measured["adaptssr"]["full"])["median_ms"]
         sizes = {"B": n_rows, "L": length, "d": SIZES["dim"], "n_items": n_items}
         for name, phases in measured.items():
-            for phase, seconds in phases.items():
-                numbers = quantiles(seconds)
+            for phase in phases_of[name]:
+                numbers = quantiles(phases[phase])
                 per_second = round(1e3 * n_rows / numbers["median_ms"]) if phase == "full" else ""
                 row = {"candidate": name, "phase": phase, **sizes, **numbers, "repeats": repeats}
                 rows.append({**row, "sequences_per_second": per_second, **circumstances})
             ratio = quantiles(phases["full"])["median_ms"] / reference
-            shown = "  ".join(f"{phase} {quantiles(phases[phase])['median_ms']:7.1f}" for phase in PHASES)
-            print(f"L = {length:3d}  {name:9s}  {shown} ms  {ratio:5.2f} x adaptssr")
+            shown = "  ".join(f"{phase} {quantiles(phases[phase])['median_ms']:7.1f}" for phase in phases_of[name])
+            print(f"L = {length:3d}  {name:15s}  {shown} ms  {ratio:5.2f} x adaptssr")
         write_csv(output / "step.csv", rows)
     _memory(output, n_rows, n_items, lengths, device)
 
 
 def _measure(data: Data, repeats: int) -> dict[str, dict[str, list[float]]]:
     """Time the phases of every candidate's steps, the candidates in turn: candidate, phase, seconds."""
-    steps = {name: make(data) for name, make in CANDIDATES.items()}
+    candidates = CANDIDATES | (GRAPHED if data.device.type == "cuda" else {})
+    steps = {name: make(data) for name, make in candidates.items()}
     measured: dict[str, dict[str, list[float]]] = {name: {phase: [] for phase in PHASES} for name in steps}
     for step in steps.values():
-        for _ in range(2):  # Adam's state is made in the first
+        for _ in range(WARM_UP + 2):  # Adam's state is made in the first, a graph in the last but one
             step()
     synchronize(data.device)
     for _ in range(repeats):
         for name, step in steps.items():
             seconds = step()
-            for phase, value in zip(PHASES, (*seconds, sum(seconds)), strict=True):
+            phases = PHASES if len(seconds) > 1 else ("full",)
+            for phase, value in zip(phases, (*seconds, sum(seconds))[-len(phases) :], strict=True):
                 measured[name][phase].append(value)
     return measured
 

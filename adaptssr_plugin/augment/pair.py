@@ -38,19 +38,11 @@ class RandomPair(nn.Module):
         self.distinct = distinct
 
     def forward(self, item_seq: Tensor, item_seq_len: Tensor, generator: torch.Generator | None = None) -> ViewPair:
-        """Draw two views.
-
-        Args:
-            item_seq: (B, L) int64, right-padded with 0; never written to.
-            item_seq_len: (B,) int64, each at least 1, on the device of ``item_seq``.
-            generator: source of the random numbers, on the device of ``item_seq``; None: torch's default generator.
+        """Draw two views; arguments and errors as :meth:`Operator.forward`.
 
         Returns:
             Both views with the shapes, dtypes and device of the input, and the index of the operator
             that made each: (B, 2) int64, -1 where none was offered.
-
-        Raises:
-            InputError: a shape, dtype or device other than these.
         """
         check_sequences(item_seq, item_seq_len, generator)
         rows = item_seq.shape[0]

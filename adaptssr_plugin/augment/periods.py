@@ -40,18 +40,10 @@ class PeriodPair(nn.Module):
         self.period = period
 
     def forward(self, item_seq: Tensor, item_seq_len: Tensor, generator: torch.Generator | None = None) -> ViewPair:
-        """Draw two views.
-
-        Args:
-            item_seq: (B, L) int64, right-padded with 0; never written to.
-            item_seq_len: (B,) int64, each at least 1, on the device of ``item_seq``.
-            generator: source of the random numbers, on the device of ``item_seq``; None: torch's default generator.
+        """Draw two views; arguments and errors as :meth:`Operator.forward`.
 
         Returns:
             Both views with the shapes, dtypes and device of the input; ``operators`` is None.
-
-        Raises:
-            InputError: a shape, dtype or device other than these.
         """
         check_sequences(item_seq, item_seq_len, generator)
         length = up(self.ratio, item_seq_len).clamp_(min=1)  # (B,)

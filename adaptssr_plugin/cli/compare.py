@@ -1,4 +1,4 @@
-"""``adaptssr compare``."""
+"""``adaptssr compare``: pre-training methods in the paper's tables and figures."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,13 +7,13 @@ from typing import Any
 import click
 
 from ..errors import InputError
-from .options import QUIET, recbole_options, show_results, shown
+from .options import comparison_options, how_to_run, recbole_options, show_results
 
 _PATH = click.Path(path_type=Path)
 
 
-@click.command()
-@click.argument("plan", required=False, metavar="PLAN")
+@click.command(short_help="Compare methods: the paper's tables and figures.")
+@click.argument("plan", required=False, metavar="[PLAN]")
 @click.option("--smoke", is_flag=True, help="The packaged plan smoke with every table and figure; takes minutes.")
 @click.option("--output", type=_PATH, default=Path("adaptssr-compare"), show_default=True, help="Folder for results.")
 @click.option("--dataset", metavar="NAME|FOLDER", help="Where the plan's dataset is.")
@@ -22,19 +22,25 @@ _PATH = click.Path(path_type=Path)
     "tables",
     multiple=True,
     type=click.Choice(["paper", "controlled", "linear", "reidentification", "none"]),
-    help="May be repeated. Default: paper and controlled.",
+    help="Tables to compute; may be repeated. Default: paper and controlled.",
 )
-@click.option("--figure", "figures", multiple=True, type=click.Choice(["3", "4", "5", "7"]), help="May be repeated.")
+@click.option(
+    "--figure",
+    "figures",
+    multiple=True,
+    type=click.Choice(["3", "4", "5", "7"]),
+    help="Figures to draw; may be repeated.",
+)
 @click.option("--variants", is_flag=True, help="A table of the plan's variants of AdaptSSR, on validation rows.")
-@click.option("--method", "methods", multiple=True, help="Rows, instead of the plan's; may be repeated.")
-@click.option("--seeds", type=click.IntRange(1), help="Fine-tuning runs per row, instead of the plan's.")
-@click.option("--splits", type=click.IntRange(1), help="Random splits of a task's rows, instead of the plan's.")
-@click.option("--pretrain-seeds", type=click.IntRange(1), help="Pre-training runs per row, instead of the plan's.")
-@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="RecBole option, e.g. use_gpu=False.")
-@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes; they share the cores.")
-@click.option("--part", default="1/1", show_default=True, metavar="I/N", help="This machine's share of the cells.")
-@click.option("--report-only", is_flag=True, help="Write tables and figures of finished cells; compute nothing.")
-@click.option("--quiet", is_flag=True, help=QUIET)
+@click.option("--method", "methods", multiple=True, help="Methods, instead of the plan's; may be repeated.")
+@click.option("--seeds", type=click.IntRange(1), metavar="N", help="Fine-tuning runs per row, instead of the plan's.")
+@click.option(
+    "--splits", type=click.IntRange(1), metavar="N", help="Random splits of a task's rows, instead of the plan's."
+)
+@click.option(
+    "--pretrain-seeds", type=click.IntRange(1), metavar="N", help="Pre-training runs per row, instead of the plan's."
+)
+@comparison_options("cells")
 def compare(
     plan: str | None,
     smoke: bool,
@@ -48,10 +54,7 @@ def compare(
     splits: int | None,
     pretrain_seeds: int | None,
     pairs: tuple[str, ...],
-    jobs: int,
-    part: str,
-    report_only: bool,
-    quiet: bool,
+    **running: Any,
 ) -> None:
     """Compare pre-training methods: the paper's Tables 2 and 3, Table 2 controlled, and Figures 3, 4, 5 and 7.
 
@@ -70,13 +73,14 @@ def compare(
     \b
     adaptssr compare --smoke
     adaptssr compare ml-100k --output results --jobs 2
-    adaptssr compare tenrec-qba --dataset path/to/tenrec-qba --output results --table controlled --figure 3
-    adaptssr compare ml-100k --output results --table reidentification --pretrain-seeds 5
+    adaptssr compare tenrec-qba --dataset path/to/tenrec-qba --output results \\
+        --table controlled --figure 3
+    adaptssr compare ml-100k --output results --table reidentification \\
+        --pretrain-seeds 5
     """  # noqa: D301
     from ..experiments.compare import compare as run
     from ..experiments.compare import read_plan
     from ..experiments.compare.report import OF_TASKS, TABLES
-    from ..experiments.compare.running import part_of
 
     if smoke == (plan is not None):
         raise InputError(
@@ -93,8 +97,5 @@ def compare(
     wanted = tables or (TABLES if smoke else OF_TASKS)
     names = [name for name in TABLES if name in wanted]
     numbers = (3, 4, 5, 7) if smoke and not figures else tuple(int(number) for number in figures)
-    done = run(
-        chosen, output, names, numbers, jobs, part_of(part),
-        show_progress=shown(quiet), variants=variants or smoke, report_only=report_only,
-    )  # fmt: skip
+    done = run(chosen, output, names, numbers, variants=variants or smoke, **how_to_run(**running))
     show_results(done, "cells")

@@ -1,4 +1,4 @@
-"""``adaptssr compare-losses``."""
+"""``adaptssr compare-losses``: RecBole models with and without a self-supervised loss."""
 
 from pathlib import Path
 from typing import Any
@@ -6,23 +6,19 @@ from typing import Any
 import click
 
 from ..errors import InputError
-from .options import QUIET, numbers, recbole_options, show_results, shown
+from .options import comparison_options, how_to_run, numbers, recbole_options, show_results
 
 _PATH = click.Path(path_type=Path)
 
 
-@click.command("compare-losses")
+@click.command("compare-losses", short_help="Compare RecBole models with and without ssl_loss.")
 @click.argument("plan", required=False, metavar="[PLAN]")
 @click.option("--output", type=_PATH, default=Path("adaptssr-losses"), show_default=True, help="Folder for results.")
 @click.option("--dataset", metavar="NAME|FOLDER", help="Where the data are, instead of the plan's.")
 @click.option("--models", metavar="NAME,NAME", help="Models, instead of the plan's; SASRec without a plan.")
 @click.option("--shares", metavar="X,X", help="Shares of the training users, e.g. 0.1,1, instead of the plan's.")
-@click.option("--seeds", type=click.IntRange(1), help="Runs per row, instead of the plan's.")
-@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="RecBole option, e.g. epochs=20.")
-@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes; they share the cores.")
-@click.option("--part", default="1/1", show_default=True, metavar="I/N", help="This machine's share of the runs.")
-@click.option("--report-only", is_flag=True, help="Write tables and figure of finished runs; compute nothing.")
-@click.option("--quiet", is_flag=True, help=QUIET)
+@click.option("--seeds", type=click.IntRange(1), metavar="N", help="Runs per row, instead of the plan's.")
+@comparison_options("runs")
 def compare_losses(
     plan: str | None,
     output: Path,
@@ -31,10 +27,7 @@ def compare_losses(
     shares: str | None,
     seeds: int | None,
     pairs: tuple[str, ...],
-    jobs: int,
-    part: str,
-    report_only: bool,
-    quiet: bool,
+    **running: Any,
 ) -> None:
     """Does ssl_loss help a recommender, on your data? RecBole models with and without it, tested over users.
 
@@ -45,10 +38,9 @@ def compare_losses(
     there.
 
     \b
-    adaptssr compare-losses --dataset path/to/dataset --models SASRec,GRU4Rec --output results
+    adaptssr compare-losses --dataset path/to/dataset --models SASRec,GRU4Rec
     adaptssr compare-losses ml-100k --output results --jobs 2
     """  # noqa: D301
-    from ..experiments.compare.running import part_of
     from ..experiments.compare_losses import compare_losses as run
     from ..experiments.compare_losses import read_loss_plan
 
@@ -61,5 +53,5 @@ def compare_losses(
     if plan is None and dataset is None:
         raise InputError("plan: expected a plan or --dataset, got none")
     chosen = read_loss_plan(plan, changes, recbole_options(pairs))
-    done = run(chosen, output, jobs, part_of(part), show_progress=shown(quiet), report_only=report_only)
+    done = run(chosen, output, **how_to_run(**running))
     show_results(done, "runs")

@@ -1,4 +1,4 @@
-"""``adaptssr convert``: other forms of behaviour data to RecBole's atomic files."""
+"""``adaptssr convert``: other forms of behaviour data to RecBole's atomic files or a corpus of any size."""
 
 import time
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ _OPTIONS_OF = {
 _ONE_INPUT = ("recbole", "two-domains")
 
 
-@click.command()
+@click.command(short_help="Convert other forms of data to RecBole's files or a corpus.")
 @click.argument("kind", metavar="|".join(_KINDS), type=click.Choice(_KINDS))
 @click.argument("inputs", metavar="INPUT...", nargs=-1, type=_PATH)
 @click.option("--output", type=_PATH, required=True, help="Folder for the dataset.")
@@ -42,7 +42,7 @@ _ONE_INPUT = ("recbole", "two-domains")
 @click.option("--label-column", multiple=True, help="parquet: column for the .user file; may be repeated.")
 @click.option("--item-column", default="item_id", show_default=True, help="recbole: column of items.")
 @click.option("--time-column", default="timestamp", show_default=True, help="recbole: column of times.")
-@click.option("--boundary", type=int, help="two-domains: the last item of the low domain.")
+@click.option("--boundary", type=int, metavar="N", help="two-domains: the last item of the low domain.")
 @click.option(
     "--target", type=click.Choice(["low", "high"]), default="low", show_default=True,
     help="two-domains: the domain to recommend from; the other is for pre-training.",
@@ -56,11 +56,13 @@ def convert(
     """Convert behaviours to the input of pretrain and finetune: RecBole's atomic files, or a corpus of any size.
 
     \b
-    lines        one line per user: user item item ..., oldest first, separated by blanks
-    ttl          Tencent Transfer Learning: original_desen_pretrain.csv and files of labels (_age.csv, ...)
+    lines        one line per user, oldest first: user item item ...
+    ttl          Tencent Transfer Learning: original_desen_pretrain.csv, and
+                 files of labels such as original_desen_age.csv
     parquet      one row per user, with a list of items
     recbole      a .inter file, or its folder; only to a corpus
-    two-domains  lines of integers with the items of two domains: one for pre-training, and pairs for cold:FILE
+    two-domains  lines of integers, the items of two domains; one domain becomes
+                 the histories, the other one the pairs for cold:FILE
 
     The folder gets NAME.inter, NAME.user if there are labels, and NAME.click.cold with the targets of TTL's files of
     clicks (NAME.like.cold for likes), for finetune --task cold:FILE. Either all files are written, or none.
@@ -72,7 +74,8 @@ def convert(
     \b
     adaptssr convert lines beauty.txt --output beauty
     adaptssr convert ttl ColdRec/original_desen_*.csv --corpus --output ttl
-    adaptssr convert parquet users.parquet --items-column history --label-column age --output mine
+    adaptssr convert parquet users.parquet --items-column history \\
+        --label-column age --output mine
     adaptssr convert recbole path/to/ml-20m --corpus --output ml-20m-corpus
     adaptssr convert two-domains toy_game_mix.txt --boundary 37868 --output games
     """  # noqa: D301 - \b keeps click from wrapping the lines

@@ -13,14 +13,25 @@ from .options import recbole_options
 _PATH = click.Path(path_type=Path)
 
 
-@click.command()
+@click.command(short_help="Show what is in a dataset, and augmented views of its users.")
 @click.argument("dataset", metavar="NAME|FOLDER")
-@click.option("--users", type=click.IntRange(0), default=0, show_default=True, help="Number of sample users to show.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="For the users and their views.")
 @click.option(
-    "--rho", type=float, default=0.6, show_default=True, help="Strength of the operators; crop keeps 1 - rho."
+    "--users", type=click.IntRange(0), metavar="N", default=0, show_default=True, help="Number of sample users to show."
 )
-@click.option("--max-len", type=click.IntRange(1), help="Newest behaviours of a sample user; 100, or the model's.")
+@click.option(
+    "--seed", type=click.IntRange(0), metavar="N", default=0, show_default=True, help="For the users and their views."
+)
+@click.option(
+    "--rho",
+    type=float,
+    metavar="X",
+    default=0.6,
+    show_default=True,
+    help="Strength of the operators; crop keeps 1 - rho.",
+)
+@click.option(
+    "--max-len", type=click.IntRange(1), metavar="N", help="Newest behaviours of a sample user; 100, or the model's."
+)
 @click.option("--model", type=_PATH, metavar="DIR", help="A finished pre-training: shows λ of the sample users.")
 @click.option("--recbole-config", type=_PATH, multiple=True, help="RecBole YAML file (columns, filters …).")
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="RecBole option, e.g. USER_ID_FIELD=uid.")

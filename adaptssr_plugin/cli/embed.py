@@ -20,7 +20,7 @@ _OF_DATASET = ("whole", "recbole_config", "pairs")
 _OF_PARQUET = ("user_column", "items_column")
 
 
-@click.command()
+@click.command(short_help="Write the vectors of users, known or new, as Parquet.")
 @click.argument("folder", metavar="DIR", type=_PATH)
 @click.option("--output", type=_PATH, required=True, metavar="FILE", help="Parquet file of user vectors.")
 @click.option("--items", type=_PATH, metavar="FILE", help="Also write the item vectors, to this Parquet file.")
@@ -35,7 +35,9 @@ _OF_PARQUET = ("user_column", "items_column")
 @click.option("--whole", is_flag=True, help="Dataset: all of the .inter file, not only the training part.")
 @click.option("--recbole-config", type=_PATH, multiple=True, help="Dataset: RecBole YAML file (columns, filters …).")
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Dataset: RecBole option.")
-@click.option("--batch-size", type=click.IntRange(1), default=512, show_default=True, help="Users encoded at once.")
+@click.option(
+    "--batch-size", type=click.IntRange(1), metavar="N", default=512, show_default=True, help="Users encoded at once."
+)
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 …; auto: cuda if there is one.")
 @click.option("--quiet", is_flag=True, help="Do not show progress.")
 @click.pass_context
@@ -63,7 +65,8 @@ def embed(
 
     \b
     adaptssr embed adaptssr-run --output users.parquet --items items.parquet
-    adaptssr embed adaptssr-run --input new.parquet --items-column history --output new-users.parquet
+    adaptssr embed adaptssr-run --input new.parquet --items-column history \\
+        --output new-users.parquet
     adaptssr embed adaptssr-run --input new.txt --output new-users.parquet
     """  # noqa: D301 - \b keeps click from wrapping the lines
     from ..training.serving import embed_items, embed_users, load_user_model
@@ -85,7 +88,7 @@ def embed(
     _report(done, time.perf_counter() - started, files)
 
 
-@click.command()
+@click.command(short_help="Write the encoder as a graph that needs torch alone.")
 @click.argument("folder", metavar="DIR", type=_PATH)
 @click.option("--output", type=_PATH, required=True, metavar="FILE.pt2", help="File of the graph.")
 @click.option("--device", default="cpu", show_default=True, help="Where the graph is to run; it runs nowhere else.")

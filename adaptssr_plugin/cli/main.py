@@ -41,33 +41,35 @@ def cli() -> None:
     """Pre-train user models with augmentation-adaptive self-supervised ranking (AdaptSSR, NeurIPS 2023).
 
     \b
-    adaptssr quickstart                        the whole procedure on ml-100k, in minutes, without a network
-    adaptssr pretrain --dataset ml-100k        the first half, on any RecBole dataset
-    adaptssr finetune DIR --task gender        the second half, for any column of the dataset's .user file
-    adaptssr reidentify DIR                    measure its vectors without labels: find users again across time
-    adaptssr run SASRec ml-100k --ssl_loss=adaptssr   a RecBole model with the self-supervised loss beside its own
-    adaptssr compare --smoke                   methods x tasks x seeds: the paper's tables and figures
-    adaptssr compare-losses --dataset DIR      RecBole models with and without ssl_loss: does it help on your data?
-    adaptssr convert KIND FILE --output DIR    other forms of data to RecBole's files; describe: show what is in them
-    adaptssr embed DIR --output FILE.parquet   vectors of any users; export: the encoder for torch alone
+    To begin, each in minutes:
+      adaptssr quickstart
+      adaptssr pretrain --dataset ml-100k --preset recommended --output model
+      adaptssr finetune model --task gender --tune linear --splits 8
+      adaptssr run SASRec ml-100k --ssl_loss=adaptssr --epochs=5
+
+    adaptssr COMMAND --help says more.
     """  # noqa: D301 - \b keeps click from wrapping the lines
 
 
-@cli.command()
+@cli.command(short_help="Try the whole procedure on ml-100k, in minutes.")
 @click.option(
     "--output", type=_PATH, default=Path("adaptssr-quickstart"), show_default=True, help="Folder for results."
 )
-@click.option("--splits", type=click.IntRange(2), default=8, show_default=True, help="Random splits of the users.")
+@click.option(
+    "--splits", type=click.IntRange(2), default=8, metavar="N", show_default=True, help="Random splits of the users."
+)
 @click.option("--quiet", is_flag=True, help=QUIET)
 @recipe_options(PRETRAINING + FINE_TUNING)
 def quickstart(output: Path, splits: int, quiet: bool, **options: Any) -> None:
     """Pre-train on ml-100k and show what user vectors tell about gender, age and the users themselves.
 
-    It uses the preset recommended: item vectors of an SVD, masked items, then self-supervised ranking. Logistic
-    regression predicts profiles from the frozen vectors, beside TF-IDF and LSA. A second model, trained on the older
-    halves of histories, has to find each user's older half by the newer one. One task is fine-tuned. ml-100k ships with
-    RecBole: nothing is downloaded. The first line says where the settings differ from the paper's. An interrupted
-    pre-training resumes when the command is given again.
+    It uses the preset recommended: item vectors of an SVD, masked items, then self-supervised ranking, on the older
+    halves of histories. Logistic regression predicts profiles from the frozen vectors, beside TF-IDF and LSA. Each
+    user's older half has to be found by the newer one. One task is fine-tuned. ml-100k ships with RecBole: nothing is
+    downloaded. An interrupted pre-training resumes when the command is given again.
+
+    The defaults below are those of the preset paper. The quickstart has other values for some options; the first line
+    that it prints names them. An option that is given overrides both.
     """
     from ..experiments.quickstart import quickstart as run
 
@@ -76,12 +78,18 @@ def quickstart(output: Path, splits: int, quiet: bool, **options: Any) -> None:
     list_files(done.files)
 
 
-@cli.command()
+@cli.command(short_help="Pre-train a user model on a dataset, without labels.")
 @click.option(
     "--dataset", required=True, metavar="NAME|FOLDER", help="RecBole dataset, or a folder of atomic files or a corpus."
 )
 @click.option("--method", type=str, default="adaptssr", show_default=True, help=f"One of {', '.join(available())}.")
-@click.option("--preset", type=str, default="paper", show_default=True, help=f"One of {', '.join(presets())}.")
+@click.option(
+    "--preset",
+    type=str,
+    default="paper",
+    show_default=True,
+    help=f"One of {', '.join(presets())}; recommended is for corpora of thousands of users.",
+)
 @click.option("--output", type=_PATH, required=True, help="Folder for the model; resumes an interrupted run in it.")
 @click.option("--config", "configs", type=_PATH, multiple=True, help="YAML file of the options below; may be repeated.")
 @click.option("--recbole-config", type=_PATH, multiple=True, help="RecBole YAML file (columns, filters, device …).")
@@ -97,6 +105,7 @@ def quickstart(output: Path, splits: int, quiet: bool, **options: Any) -> None:
 @click.option(
     "--nproc",
     type=click.IntRange(1),
+    metavar="N",
     default=1,
     show_default=True,
     help="Processes on this machine that train together, as under torchrun.",
@@ -130,9 +139,10 @@ def pretrain(
 
     \b
     adaptssr pretrain --dataset ml-100k --output adaptssr-run --epochs 5
-    adaptssr pretrain --dataset path/to/folder --output adaptssr-run --set USER_ID_FIELD=uid --set enable_amp=True
+    adaptssr pretrain --dataset folder --output run --set USER_ID_FIELD=uid
     adaptssr pretrain --dataset ml-100k --output adaptssr-run --nproc 2
-    torchrun --nproc-per-node 2 -m adaptssr_plugin pretrain --dataset ml-100k --output adaptssr-run
+    torchrun --nproc-per-node 2 -m adaptssr_plugin \\
+        pretrain --dataset ml-100k --output adaptssr-run
     """  # noqa: D301
     from ..methods import recipe
     from ..recbole.user_model.pretrain import Source
@@ -159,7 +169,7 @@ def _pretrain(source: Any, plan: Any, output: Path, show_progress: Any, checkpoi
     list_files([output / name for name in ("model.safetensors", "model.json", "items.json")])
 
 
-@cli.command()
+@cli.command(short_help="Predict profiles, cold items or conversion from a model.")
 @click.argument("folder", metavar="DIR", type=_PATH)
 @click.option(
     "--task",
@@ -173,8 +183,15 @@ def _pretrain(source: Any, plan: Any, output: Path, show_progress: Any, checkpoi
     "--dataset", metavar="NAME|FOLDER", help="Where the dataset of the pre-training is now; its RecBole options stay."
 )
 @click.option("--bins", metavar="A,B,…", help="Lower bounds that turn a column of numbers into classes, e.g. 18,25,35.")
-@click.option("--seeds", type=click.IntRange(1), default=5, show_default=True, help="Runs per row.")
-@click.option("--splits", type=click.IntRange(1), default=1, show_default=True, help="Random splits of a task's rows.")
+@click.option("--seeds", type=click.IntRange(1), metavar="N", default=5, show_default=True, help="Runs per row.")
+@click.option(
+    "--splits",
+    type=click.IntRange(1),
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="Random splits of a task's rows.",
+)
 @click.option("--labels", metavar="N,…,all", help="Also a curve over numbers of training labels, e.g. 50,100,200,all.")
 @click.option("--scratch/--no-scratch", default=True, show_default=True, help="Also from a random initialisation.")
 @click.option("--baselines/--no-baselines", default=True, show_default=True, help="Also baselines without an encoder.")
@@ -207,12 +224,16 @@ def finetune(
     --tune linear trains nothing: a logistic regression reads the frozen vectors, in seconds. With --splits the rows are
     split several times, and tests are paired by split.
 
+    The defaults below are those of the preset paper. A model keeps the values with which it was pre-trained; an option
+    that is given overrides them.
+
     \b
     adaptssr finetune adaptssr-run --task gender
-    adaptssr finetune adaptssr-run --task age --bins 18,25,35,45,50,56 --ft-epochs 10
-    adaptssr finetune adaptssr-run --task cold:path/to/toys.cold --ft-coldrec-loss ce
+    adaptssr finetune adaptssr-run --task age --bins 18,25,35,45,50,56
+    adaptssr finetune adaptssr-run --task cold:toys.cold --ft-coldrec-loss ce
     adaptssr finetune adaptssr-run --task convert:50
-    adaptssr finetune adaptssr-run --task gender --tune linear --splits 8 --labels 50,100,200,all
+    adaptssr finetune adaptssr-run --task gender --tune linear --splits 8 \\
+        --labels 50,100,200,all
     """  # noqa: D301
     from ..experiments.task_tables import finetune as run
 
@@ -229,7 +250,10 @@ def finetune(
 
 
 # Without -h, which click would also find in -epochs=5.
-@cli.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
+@cli.command(
+    short_help="Train a RecBole model, with or without ssl_loss.",
+    context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]},
+)
 @click.argument("words", metavar="MODEL DATASET [--KEY=VALUE]...", nargs=-1, type=click.UNPROCESSED)
 @click.option("--config_files", metavar='"A.YAML B.YAML"', help="YAML files, separated by blanks; later ones win.")
 @click.option("--show-config", is_flag=True, help="Print the options of the run as YAML, and do not train.")
@@ -243,7 +267,7 @@ def run(words: tuple[str, ...], config_files: str | None, show_config: bool) -> 
 
     \b
     adaptssr run SASRec ml-100k --ssl_loss=adaptssr --epochs=5
-    adaptssr run GRU4Rec path/to/folder --config_files="common.yaml ssl.yaml" --ssl_weight=0.2
+    adaptssr run GRU4Rec path/to/folder --config_files="common.yaml ssl.yaml"
 
     To show what can be set, what it means, and its value:
 
@@ -322,11 +346,6 @@ def _line_of(error: OSError | UnicodeEncodeError | ImportError) -> str:
     if isinstance(error, UnicodeEncodeError):  # the system allows such file names, pyarrow does not
         return f"expected names of files in UTF-8, got {error.object!r}"
     return f"{error.filename or 'files'}: {error.strerror or error}" if isinstance(error, OSError) else str(error)
-
-
-def _not_under_torchrun(nproc: int) -> None:
-    if "WORLD_SIZE" in os.environ:
-        raise InputError(f"--nproc: expected 1 under torchrun, which starts processes itself, got {nproc}")
 
 
 def _speaks() -> bool:

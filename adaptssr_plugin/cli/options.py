@@ -1,4 +1,4 @@
-"""Command-line options generated from the recipe, so that each is described in one place."""
+"""Options and output that commands share. The options of a recipe are generated from it, so each is described once."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
@@ -22,7 +22,7 @@ _GROUPS = {
     ),
     "views": (
         "mask_ratio", "crop_ratio", "reorder_ratio", "substitute_ratio", "insert_ratio", "distinct_ops",
-        "period", "fill_ratio", "fill", "fill_top_k", "fill_temperature", "fill_ban_original", "fill_one_side",
+        "views", "period", "fill_ratio", "fill", "fill_top_k", "fill_temperature", "fill_ban_original", "fill_one_side",
         "curriculum", "curriculum_epochs", "curriculum_candidates", "curriculum_stages", "duorec_key", "skip_identical",
         "mask_same_key", "correlation", "correlation_warmup",
     ),
@@ -33,7 +33,7 @@ _GROUPS = {
     ),
     "training": (
         "epochs", "learning_rate", "item_lr_share", "dropout", "batch_size", "micro_batch", "select", "history",
-        "valid_share", "stopping_step", "clip_grad_norm", "amp_dtype", "seed", "split_seed",
+        "valid_share", "stopping_step", "clip_grad_norm", "amp_dtype", "cuda_graphs", "seed", "split_seed",
     ),
     "fine-tuning": (
         "ft_epochs", "ft_learning_rate", "ft_item_lr_share", "ft_batch_size", "ft_dropout", "ft_hidden", "ft_shuffle",
@@ -53,6 +53,7 @@ _ALSO = {"ft_tune": ("--tune",)}  # shorter names for an option
 PRETRAINING = tuple(group for group in _GROUPS if group != "fine-tuning")
 FINE_TUNING = ("fine-tuning",)
 _TYPES = get_type_hints(Recipe)
+_FORMS = {int: "N", float: "X", bool: "true|false"}
 _FIELDS = {field.name: field for field in dataclasses.fields(Recipe)}
 
 
@@ -73,7 +74,7 @@ def recipe_options(groups: tuple[str, ...]) -> Callable[[Callable[..., Any]], Ca
                     name,
                     type=_TYPES[name] if isinstance(_TYPES[name], type) else str,
                     default=None,
-                    metavar={int: "N", float: "X", bool: "true|false", str | float: "TEXT|X"}.get(_TYPES[name], "TEXT"),
+                    metavar=field.metadata["form"] or _FORMS.get(_TYPES[name], "TEXT"),
                     hidden=name not in _COMMON,
                     help=f"[{group}] {meaning(field)}",
                 )(command)
@@ -108,6 +109,33 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
 def shown(quiet: bool) -> Show:
     """Return how much progress is shown with or without ``--quiet``."""
     return "last" if quiet else True
+
+
+def comparison_options(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add the options of every comparison to a command: ``pairs`` and what :func:`how_to_run` takes."""
+    part, report = f"This machine's share of the {what}.", f"Write the results of finished {what}; compute nothing."
+    jobs: dict[str, Any] = {"default": 1, "show_default": True, "help": "Processes; they share the cores."}
+    options = [
+        click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="RecBole option, e.g. use_gpu=False."),
+        click.option("--jobs", type=click.IntRange(1), metavar="N", **jobs),
+        click.option("--part", default="1/1", show_default=True, metavar="I/N", help=part),
+        click.option("--report-only", is_flag=True, help=report),
+        click.option("--quiet", is_flag=True, help=QUIET),
+    ]
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def how_to_run(jobs: int, part: str, report_only: bool, quiet: bool) -> dict[str, Any]:
+    """Return the arguments of a comparison that :func:`comparison_options` are for."""
+    from ..experiments.compare.running import part_of
+
+    return {"jobs": jobs, "part": part_of(part), "report_only": report_only, "show_progress": shown(quiet)}
 
 
 def show_results(done: Any, what: str) -> None:

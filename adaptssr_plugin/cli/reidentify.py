@@ -1,4 +1,4 @@
-"""``adaptssr reidentify``."""
+"""``adaptssr reidentify``: a measure of user vectors that needs no labels."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import click
 from .options import absolute, list_files
 
 
-@click.command()
+@click.command(short_help="Measure vectors without labels: find users again over time.")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--dataset", metavar="NAME|FOLDER", help="Where the dataset of the pre-training is now.")
 def reidentify(folder: Path, dataset: str | None) -> None:

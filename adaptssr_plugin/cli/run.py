@@ -301,14 +301,14 @@ def _checkpoints(config: Any) -> list[Path]:
 
 def config_text(call: Call, config: Any) -> str:
     """Write the options of a run as YAML that ``--config_files`` accepts: ours with their meaning, then RecBole's."""
-    from ..methods.options import meaning
     from ..recbole.recommender.config import RUN_OPTIONS, plain
+    from ..recbole.recommender.settings import meanings as meanings_of_ssl
 
     values = {name: value for name, value in plain(config).items() if name not in _DERIVED}
     values["data_path"] = {**config.internal_config_dict, **config.external_config_dict}["data_path"]
     if values["train_neg_sample_args"]["distribution"] == "none":
         values["train_neg_sample_args"] = None  # the form in which it has to be written
-    meanings = {f"ssl_{field.name}": meaning(field) for field in dataclasses.fields(config.ssl)}
+    meanings = meanings_of_ssl(config.model, config.ssl)
     values.update(config.ssl.as_options())
     meanings.update({name: meaning for name, (_, _, meaning) in RUN_OPTIONS.items()})
 

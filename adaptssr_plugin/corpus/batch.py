@@ -1,8 +1,12 @@
 """The input of a training step."""
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -50,22 +54,26 @@ class Batch:
         """``lengths`` of the whole batch, including the parts of other processes."""
         return self.lengths if self.whole is None else self.whole.lengths
 
+    def padded(self, width: int) -> "Batch":
+        """Pad ``item_seq`` on the right to ``width`` columns; it has no more."""
+        return dataclasses.replace(self, item_seq=F.pad(self.item_seq, (0, width - self.item_seq.shape[1])))
+
+    def on_device(self) -> dict[str, Tensor]:
+        """Return what :meth:`to` copies, by name."""
+        values = {
+            field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "lengths"
+        }
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+    def with_tensors(self, tensors: Mapping[str, Tensor]) -> "Batch":
+        """Replace fields by name."""
+        changed: dict[str, Any] = dict(tensors)
+        return dataclasses.replace(self, **changed)
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """Copy everything except ``lengths`` to ``device``."""
-
-        def moved(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=non_blocking)
-
-        return Batch(
-            moved(self.item_seq),
-            moved(self.item_seq_len),
-            moved(self.user_ids),
-            self.lengths,
-            None if self.labels is None else moved(self.labels),
-            None if self.keys is None else moved(self.keys),
-            None if self.rows is None else moved(self.rows),
-            self.whole,
-        )
+        tensors = self.on_device().items()
+        return self.with_tensors({name: tensor.to(device, non_blocking=non_blocking) for name, tensor in tensors})
 
     def __len__(self) -> int:
         return len(self.lengths)

@@ -61,13 +61,9 @@ class BatchLoader:
         self.labels = None if labels is None else np.array(labels)
         if self.labels is not None and self.labels.shape != self.rows.shape:
             raise InputError(f"labels: expected shape ({len(self.rows)},), one per row, got {self.labels.shape}")
-        self.batch_size = batch_size
-        self.max_len = max_len
-        self.seed = seed
-        self.name = name
-        self.shuffle = shuffle
-        self.part = part
-        self.parts = parts
+        self.batch_size, self.max_len = batch_size, max_len
+        self.seed, self.name, self.shuffle = seed, name, shuffle
+        self.part, self.parts = part, parts
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, check_choice, check_count
 from ..functional import TargetScores, linear_cross_entropy, sampled_cross_entropy, score_targets
+from ..functional.linear_cross_entropy import Reduction
 
 
 class MaskedItemHead(nn.Module):
@@ -44,7 +45,12 @@ class MaskedItemHead(nn.Module):
         return math.ceil(self.sample_share * (len(self.bias) - 1) - 1e-9)
 
     def loss(
-        self, hidden: Tensor, item_weight: Tensor, targets: Tensor, generator: torch.Generator | None = None
+        self,
+        hidden: Tensor,
+        item_weight: Tensor,
+        targets: Tensor,
+        generator: torch.Generator | None = None,
+        counted: Tensor | None = None,
     ) -> Tensor:
         """Mean cross-entropy, a scalar in at least float32.
 
@@ -53,10 +59,15 @@ class MaskedItemHead(nn.Module):
             item_weight: ``(n_items, d)``.
             targets: int64 ``(M,)``, each in 0..n_items-1.
             generator: for "sampled", on the device of ``hidden``; None: torch's default generator.
+            counted: bool ``(M,)``, the rows over which the mean is taken, at least one; None: all.
         """
+        reduction: Reduction = "mean" if counted is None else "none"
         if self.softmax == "full":
-            return linear_cross_entropy(hidden, item_weight, self.bias, targets)
-        return sampled_cross_entropy(hidden, item_weight, self.bias, targets, self.n_samples, generator)
+            losses = linear_cross_entropy(hidden, item_weight, self.bias, targets, reduction)
+        else:
+            arguments = (hidden, item_weight, self.bias, targets, self.n_samples, generator, reduction)
+            losses = sampled_cross_entropy(*arguments)
+        return losses if counted is None else (losses * counted).sum() / counted.sum()
 
     def compare(self, hidden: Tensor, item_weight: Tensor, targets: Tensor) -> TargetScores:
         """Cross-entropy over all items, and the margin of every target, each ``(M,)``, without gradient.

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import InputError, check_kind
+from ..errors import InputError, check_kind, find
 from .causal import CausalTransformer, ConvolutionEncoder, GRUEncoder
 from .transformer import UserEncoder
 
@@ -67,9 +67,7 @@ def encoder_kind(name: str) -> EncoderKind:
     Raises:
         InputError: an unknown name.
     """
-    if name not in _kinds:
-        raise InputError(f"encoder: expected {' or '.join(_kinds)}, got {name!r}")
-    return _kinds[name]
+    return find("encoder", _kinds, name)
 
 
 def make_encoder(kind: str = "transformer", dropout: float = 0.1, **arguments: Any) -> Any:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..devices import shapes_are_fixed
 from ..errors import check_count, check_counts, check_kind
 from .arguments import check_batch, check_dropout, check_heads
 from .attention import attend
@@ -159,7 +160,8 @@ class UserEncoder(nn.Module):
 
     def _whole(self, item_seq: Tensor) -> bool:
         """Whether the batch is computed whole: if asked for, or when tracing, or if values cannot be read."""
-        return self.length_groups == 1 or item_seq.is_meta or torch.compiler.is_compiling() or len(item_seq) == 0
+        unread = shapes_are_fixed() or item_seq.is_meta or torch.compiler.is_compiling()
+        return self.length_groups == 1 or unread or len(item_seq) == 0
 
     def _encode(self, item_seq: Tensor, item_seq_len: Tensor, copies: int) -> Tensor:
         """Encode every row ``copies`` times: ``(C, B, out_dim)``."""

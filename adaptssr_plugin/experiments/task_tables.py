@@ -155,8 +155,8 @@ def make_task(
 
 
 LINEAR = (
-    "Nothing is fine-tuned: logistic regression reads the standardised vectors of the encoder as it is; validation "
-    "rows choose its penalty."
+    "Nothing is fine-tuned: logistic regression reads the standardised vectors of the encoder as it is; the "
+    "cross-entropy of validation rows chooses its penalty."
 )
 
 

@@ -14,7 +14,7 @@ class ComparisonOptions:
     mask_ratio: float = share(0.6, "Share of behaviours that the mask operator hides.", "the authors' code")
     crop_ratio: float = share(
         0.4,
-        "Share of behaviours that the crop operator keeps; also the length of idicl's periods.",
+        "Share of behaviours that the crop operator keeps; also the length of periods.",
         "the paper and the authors' code",
     )
     reorder_ratio: float = share(0.6, "Share of behaviours that the reorder operator shuffles.", "the authors' code")
@@ -23,10 +23,17 @@ class ComparisonOptions:
         0.4, "Share of behaviours before which the insert operator puts another one.", "CoSeRec's code"
     )
     distinct_ops: bool = option(False, "Never use the same operator for both views of a row.", "the authors' code")
+    views: str = choice(
+        "operators",
+        ("operators", "periods"),
+        "The two views of adaptssr and cl4srec: one random operator of mask, crop and reorder each, or two periods as "
+        "idicl's.",
+        "the paper; periods are ours",
+    )
     period: str = choice(
         "disjoint",
         ("disjoint", "independent"),
-        "idicl's two periods: disjoint where both fit, or drawn independently.",
+        "The two periods of idicl and of views periods: disjoint where both fit, or drawn independently.",
         "ours",
     )
 

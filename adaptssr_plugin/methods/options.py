@@ -15,6 +15,7 @@ def option(
     origin: str,
     valid: Callable[[Any], bool] | None = None,
     expected: str | Callable[[], str] = "",
+    form: str = "",
 ) -> Any:
     """Declare an option.
 
@@ -24,15 +25,28 @@ def option(
         origin: where the default comes from: the paper, public code, or "ours" if neither settles it.
         valid: whether a value is valid; None: every value of its type is.
         expected: the valid values, in words.
+        form: the valid values as the help of a command shows them behind the option; empty: by the type.
     """
-    metadata = {"help": text, "origin": origin, "valid": valid, "expected": expected}
+    metadata = {"help": text, "origin": origin, "valid": valid, "expected": expected, "form": form}
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def meaning(field: "dataclasses.Field[Any]") -> str:
-    """Describe an option: its meaning, its default and the default's origin."""
-    default = str(field.default).lower() if isinstance(field.default, bool) else field.default
-    return f"{field.metadata['help']} Default: {default} ({field.metadata['origin']})."
+def meaning(field: "dataclasses.Field[Any]", here: Any = None, why: str = "") -> str:
+    """Describe an option: its meaning, its default and the default's origin.
+
+    Args:
+        field: of a dataclass of options.
+        here: another default that applies in this place; None: there is none.
+        why: what gives it that default.
+    """
+
+    def shown(value: Any) -> str:
+        return str(value).lower() if isinstance(value, bool) else str(value)
+
+    default, origin = shown(field.default), field.metadata["origin"]
+    if here is None:
+        return f"{field.metadata['help']} Default: {default} ({origin})."
+    return f"{field.metadata['help']} Default: {shown(here)} with {why}, otherwise {default} ({origin})."
 
 
 def share(default: float, text: str, origin: str) -> Any:
@@ -71,7 +85,7 @@ def choice(default: str, choices: Iterable[str] | Callable[[], Iterable[str]], t
         ask = choices
         return option(default, text, origin, lambda value: value in ask(), lambda: " or ".join(ask()))
     words = tuple(choices)
-    return option(default, text, origin, lambda value: value in words, " or ".join(words))
+    return option(default, text, origin, lambda value: value in words, " or ".join(words), "|".join(words))
 
 
 def choice_or_positive(default: str, words: tuple[str, ...], text: str, origin: str) -> Any:
@@ -82,6 +96,7 @@ def choice_or_positive(default: str, words: tuple[str, ...], text: str, origin: 
         origin,
         lambda value: value in words if isinstance(value, str) else 0 < value < float("inf"),
         f"{' or '.join(words)} or a positive number",
+        "|".join((*words, "X")),
     )
 
 

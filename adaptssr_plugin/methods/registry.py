@@ -6,7 +6,7 @@ from importlib.resources import files
 from typing import Any
 
 from ..encoders import UserEncoder
-from ..errors import InputError, check_kind
+from ..errors import InputError, check_kind, find
 from ..training import Stage
 from ..training.stages.pairwise import Views
 from .comparison import ComparisonOptions
@@ -79,9 +79,7 @@ def method_named(name: str) -> Method:
     Raises:
         InputError: an unknown name.
     """
-    if name not in _methods:
-        raise InputError(f"method: expected one of {', '.join(available())}, got {name!r}")
-    return _methods[name]
+    return find("method", _methods, name)
 
 
 def defaults_of(name: str) -> Any:

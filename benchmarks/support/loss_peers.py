@@ -12,6 +12,8 @@ from torch import Tensor
 from adaptssr_plugin import AdaptSSRLoss, InfoNCELoss
 from adaptssr_plugin.functional import stacked_unit_vectors
 from adaptssr_plugin.functional.search import Implementation, choose_search
+from adaptssr_plugin.training.graphed_step import WARM_UP, CudaCapture, GraphedStep
+from adaptssr_plugin.training.stages.base import Streams
 from benchmarks.support.measure import Phased, timed
 from tests.helpers.oracle import straightforward_adaptssr
 
@@ -21,6 +23,8 @@ SEARCHES = {"torch": "search alone, torch", "triton": "search alone, triton"}  #
 PRODUCT = "bare product"
 STRAIGHTFORWARD = "straightforward"
 COMPILED = "straightforward, compiled"
+OURS_COMPILED = "AdaptSSRLoss, compiled"
+OURS_GRAPHED = "AdaptSSRLoss, graph"
 NT_XENT = "NT-Xent"
 PACKAGES = ("pytorch-metric-learning", "info-nce-pytorch", "lightly", "torchvision")
 
@@ -84,14 +88,39 @@ def _search(implementation: Implementation) -> Callable[..., Tensor]:
     return call
 
 
-def _compiled() -> Callable[..., Tensor]:
-    torch.compiler.reset()  # each B is compiled for itself, and no limit of recompilations is reached
-    compiled = torch.compile(straightforward_adaptssr, dynamic=False)
+def _compiled(loss: Callable[..., Tensor], reset: bool) -> Callable[..., Tensor]:
+    if reset:  # by the first at each B: it is compiled for itself, and no limit of recompilations is reached
+        torch.compiler.reset()
+    compiled = torch.compile(loss, dynamic=False)
 
     def call(*views: Tensor) -> Tensor:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the compiler, about itself
             return compiled(*views)
+
+    return call
+
+
+def _graphed() -> Callable[..., Tensor]:
+    """Make the loss and its gradients as one CUDA graph, captured in the first call."""
+    criterion = AdaptSSRLoss()
+    graphs: list[GraphedStep[tuple[Tensor, ...]]] = []
+
+    def step(held: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        views = [view.detach().requires_grad_() for view in held.values()]
+        loss = criterion(*views)
+        return loss.detach(), *torch.autograd.grad(loss, views)
+
+    def call(*views: Tensor) -> Tensor:
+        if not graphs:
+            graphs.append(GraphedStep(CudaCapture(views[0].device), print))
+        inputs, streams = (
+            {str(place): view.detach() for place, view in enumerate(views)},
+            Streams(views[0].device, (), {}),
+        )
+        for _ in range(0 if graphs[0].n_graphs else WARM_UP):
+            graphs[0](inputs, step, streams)
+        return graphs[0](inputs, step, streams)[0]
 
     return call
 
@@ -122,7 +151,9 @@ CANDIDATES: dict[str, Candidate] = {
     OURS: Candidate("2B x 4B", lambda n: 2.5e4 * n + 1e8, AdaptSSRLoss),
     PRODUCT: Candidate("2B x 4B", lambda n: 1e4 * n + 1e8, lambda: bare_product, differentiable=False),
     STRAIGHTFORWARD: Candidate("2B x 4B", lambda n: 2.5 * 32 * n**2, lambda: straightforward_adaptssr),
-    COMPILED: Candidate("2B x 4B", lambda n: 2.5 * 32 * n**2, _compiled, quick=False),
+    COMPILED: Candidate(
+        "2B x 4B", lambda n: 2.5 * 32 * n**2, lambda: _compiled(straightforward_adaptssr, reset=True), quick=False
+    ),
     "InfoNCELoss": Candidate("2B x 2B", lambda n: 2.5e4 * n + 1e8, InfoNCELoss, paired=True),
     NT_XENT: Candidate("2B x 2B", lambda n: 4 * 16 * n**2, lambda: nt_xent, paired=True),
     "pytorch-metric-learning": Candidate(
@@ -135,6 +166,14 @@ CANDIDATES: dict[str, Candidate] = {
     TRITON: Candidate(
         "2B x 4B", lambda n: 2.5e4 * n + 1e8, lambda: AdaptSSRLoss(implementation="triton"), devices=("cuda",)
     ),
+    OURS_COMPILED: Candidate(
+        "2B x 4B",
+        lambda n: 2.5e4 * n + 1e8,
+        lambda: _compiled(AdaptSSRLoss(), reset=False),
+        quick=False,
+        devices=("cuda",),
+    ),
+    OURS_GRAPHED: Candidate("2B x 4B", lambda n: 2.5e4 * n + 1e8, _graphed, differentiable=False, devices=("cuda",)),
     SEARCHES["torch"]: Candidate(
         "2B x 4B", lambda n: 2.5e4 * n + 1e8, lambda: _search("torch"), differentiable=False, devices=("cuda",)
     ),

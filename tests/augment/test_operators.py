@@ -5,7 +5,7 @@ import copy
 import augment_reference as reference
 import pytest
 import torch
-from augment_reference import Widen, generator
+from augment_reference import N_ITEMS, NEIGHBOURS, ROWS, Widen, generator, three
 from refusals import refusal_of
 
 from adaptssr_plugin.augment import (
@@ -21,17 +21,6 @@ from adaptssr_plugin.augment import (
     RandomPair,
 )
 from adaptssr_plugin.augment.operators.draws import shuffled_windows
-
-N_ITEMS = 500
-ROWS = [[7], [3, 3], [5, 6, 7], list(range(1, 12)), list(range(100, 131)), [9, 8, 7, 6, 5]]
-
-
-NEIGHBOURS = torch.randint(1, N_ITEMS, (N_ITEMS, 3), generator=generator())
-
-
-def three():
-    return [ItemMask(0.6, mask_id=N_ITEMS), ItemCrop(0.4), ItemReorder(0.6)]
-
 
 SHORTENING = {
     "mask": three()[0],

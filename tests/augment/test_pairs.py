@@ -6,14 +6,11 @@ from itertools import chain
 import augment_reference as reference
 import pytest
 import torch
-from augment_reference import generator
+from augment_reference import N_ITEMS, NEIGHBOURS, ROWS, generator, three
 from readbacks import count_readbacks
 
 from adaptssr_plugin.augment import (
     DropoutPair,
-    ItemCrop,
-    ItemMask,
-    ItemReorder,
     MaskAndFill,
     MaskAndFillPair,
     PeriodPair,
@@ -23,10 +20,6 @@ from adaptssr_plugin.augment import (
     coserec_pair,
 )
 from adaptssr_plugin.errors import InputError
-
-N_ITEMS = 60
-ROWS = [[7], [3, 3], [5, 6, 3], list(range(1, 12)), list(range(20, 51)), [9, 8, 7, 6, 3]]
-NEIGHBOURS = torch.randint(0, N_ITEMS, (N_ITEMS, 3), generator=generator())
 
 
 class Filler:
@@ -40,10 +33,6 @@ class Filler:
 
     def mean_states(self, item_seq, item_seq_len):
         return torch.stack([item_seq.sum(1), item_seq.square().sum(1), item_seq_len], 1).float()
-
-
-def three():
-    return [ItemMask(0.6, mask_id=N_ITEMS), ItemCrop(0.4), ItemReorder(0.6)]
 
 
 def same_target(**options):

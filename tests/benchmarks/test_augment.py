@@ -1,6 +1,5 @@
 """`python -m benchmarks augment --quick` runs, and the per-user references do what the batched operators do."""
 
-import csv
 import importlib.util
 import random
 import time
@@ -12,19 +11,16 @@ import torch
 from benchmarks import augment, step
 from benchmarks.support import measure, per_user
 from benchmarks.support.lengths import TTL_MEAN_LENGTH, ttl_lengths
+from benchmarks.support.plots import read_csv
 
 CPU = torch.device("cpu")
 HAS_RECBOLE = importlib.util.find_spec("recbole") is not None
 
 
-def rows_of(path):
-    with path.open(encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def test_the_quick_run_measures_every_candidate_and_draws_them(tmp_path):
+def test_the_quick_run_measures_every_candidate_and_draws_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(augment, "added_memory_mb", lambda setup, statement: exec(f"{setup}\n{statement}") or 1.5)
     augment.run(tmp_path, quick=True)
-    rows = rows_of(tmp_path / "augment.csv")
+    rows = read_csv(tmp_path / "augment.csv")
     expected = {
         (what, name, batch)
         for what in augment.WHAT
@@ -38,7 +34,7 @@ def test_the_quick_run_measures_every_candidate_and_draws_them(tmp_path):
         assert 0 < float(row["q20_ms"]) <= float(row["median_ms"]) <= float(row["q80_ms"])
         assert int(row["sequences_per_s"]) == pytest.approx(1e3 * int(row["B"]) / float(row["median_ms"]), abs=1)
         assert (row["phase"], row["L"], row["torch"]) == ("full", "9", torch.__version__)
-    assert [row["candidate"] for row in rows_of(tmp_path / "augment-memory.csv")] == list(augment.MEMORY_OF)
+    assert [row["candidate"] for row in read_csv(tmp_path / "augment-memory.csv")] == list(augment.MEMORY_OF)
     augment.plot(tmp_path)
     assert (tmp_path / "augment.png").stat().st_size > 10_000
 

@@ -1,6 +1,5 @@
 """`python -m benchmarks loss --quick` runs, and what it compares is what it says."""
 
-import csv
 import math
 
 import pytest
@@ -8,9 +7,11 @@ import torch
 from core_only import ROOT, run_python
 from oracle import literal_info_nce, straightforward_info_nce
 from torch.testing import assert_close
+from tracing import compiling
 
 from benchmarks import loss
 from benchmarks.support import loss_peers
+from benchmarks.support.plots import read_csv
 
 CPU = torch.device("cpu")
 # What every benchmark's rows have.
@@ -18,11 +19,6 @@ COLUMNS = ["candidate", "phase", "median_ms", "q20_ms", "q80_ms", "repeats", "pr
            "packages", "commit", "seed"]  # fmt: skip
 HERE = [loss_peers.OURS, loss_peers.STRAIGHTFORWARD, "InfoNCELoss", loss_peers.NT_XENT]
 OPTIONAL = ["pytorch-metric-learning", "info-nce-pytorch", "lightly"]
-
-
-def read(path):
-    with path.open(encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +31,7 @@ def quick(tmp_path_factory):
 
 def test_the_quick_run_measures_every_candidate_and_phase(quick):
     folder, printed = quick
-    rows = read(folder / "loss.csv")
+    rows = read_csv(folder / "loss.csv")
     assert set(COLUMNS) <= set(rows[0])
     measured = {(row["candidate"], row["phase"], row["B"]) for row in rows}
     present = [name for name in OPTIONAL if f"{name}: left out" not in printed]
@@ -55,7 +51,7 @@ def test_the_quick_run_measures_every_candidate_and_phase(quick):
 
 
 def test_ratios_are_to_our_median_of_the_same_phase(quick):
-    rows = read(quick[0] / "loss.csv")
+    rows = read_csv(quick[0] / "loss.csv")
     ours = {(row["phase"], row["B"]): float(row["median_ms"]) for row in rows if row["candidate"] == loss_peers.OURS}
     for row in rows:
         expected = float(row["median_ms"]) / ours[row["phase"], row["B"]]
@@ -63,7 +59,7 @@ def test_ratios_are_to_our_median_of_the_same_phase(quick):
 
 
 def test_memory_has_its_exponent_where_two_sizes_were_measured(quick):
-    rows = read(quick[0] / "loss-memory.csv")
+    rows = read_csv(quick[0] / "loss-memory.csv")
     assert [(row["candidate"], row["B"]) for row in rows] == [(loss_peers.OURS, "256"), (loss_peers.OURS, "512")]
     assert all(float(row["added_mb"]) > 1 for row in rows)
     small, large = (float(row["added_mb"]) for row in rows)
@@ -86,9 +82,9 @@ def test_a_candidate_without_room_is_left_out_with_its_reason(monkeypatch, tmp_p
     monkeypatch.setitem(loss.CANDIDATES, ours, loss.CANDIDATES[ours]._replace(bytes_needed=lambda n: n))
     loss.run(tmp_path, quick=True)
     note = "left out: would need about 0.3 GB, more than 85% of what is free, 0.1 GB"
-    rows = [row for row in read(tmp_path / "loss.csv") if row["candidate"] == other and row["B"] == "2048"]
+    rows = [row for row in read_csv(tmp_path / "loss.csv") if row["candidate"] == other and row["B"] == "2048"]
     assert [(row["phase"], row["median_ms"], row["repeats"], row["note"]) for row in rows] == [("full", "", "0", note)]
-    rows = read(tmp_path / "loss-memory.csv")
+    rows = read_csv(tmp_path / "loss-memory.csv")
     assert [(row["added_mb"], row["note"]) for row in rows] == [("256", ""), ("4096", ""), ("", note)]
     assert {row["exponent"] for row in rows} == {"2.0"}  # of the two that there are
     assert capsys.readouterr().out.count(note) == 2
@@ -157,8 +153,9 @@ def test_the_bare_product_multiplies_all_pairs_in_chunks(batch_size, monkeypatch
     assert len(shapes) == (1 if batch_size == 3 else 4)
 
 
-def test_the_triton_search_is_a_candidate_of_cuda_alone():
-    on_cuda = {loss_peers.TRITON, *loss_peers.SEARCHES.values()}
+@compiling
+def test_triton_and_graphs_are_candidates_of_cuda_alone():
+    on_cuda = {loss_peers.TRITON, loss_peers.OURS_COMPILED, loss_peers.OURS_GRAPHED, *loss_peers.SEARCHES.values()}
     assert {name for name, one in loss_peers.CANDIDATES.items() if "cpu" not in one.devices} == on_cuda
     assert not on_cuda & set(loss_peers.available(False, "cpu"))
     pytest.importorskip("triton")
@@ -183,7 +180,7 @@ def test_a_slow_call_is_timed_where_its_memory_is_measured(monkeypatch, tmp_path
     seconds = {8: {"forward": 1.0, "backward": 2.0, "full": 3.0}, 16: {"forward": 4.0, "backward": 5.0, "full": 9.0}}
     monkeypatch.setattr(loss, "_added_mb", lambda name, size, device: (1.0, seconds[size]))
     loss.run(tmp_path, quick=True)
-    rows = {(row["B"], row["phase"]): row for row in read(tmp_path / "loss.csv")}
+    rows = {(row["B"], row["phase"]): row for row in read_csv(tmp_path / "loss.csv")}
     assert [float(rows["16", phase]["median_ms"]) for phase in ("forward", "backward", "full")] == [4000, 5000, 9000]
     assert (rows["16", "full"]["repeats"], rows["16", "full"]["warm_up"]) == ("1", "0")
     assert rows["16", "full"]["note"] == "timed with its memory, in a separate process"

@@ -1,26 +1,19 @@
 """`python -m benchmarks masked_items --quick` runs, and what it compares is the same thing."""
 
-import csv
-
 import pytest
 import torch
-from core_only import ROOT, run_python
 from torch.testing import assert_close
 
 from benchmarks import masked_items
+from benchmarks.support.plots import read_csv
 
 CPU = torch.device("cpu")
 
 
-def read(path):
-    with path.open(encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def test_the_quick_run_measures_every_form_and_phase(tmp_path):
-    done = run_python("-m", "benchmarks", "masked_items", "--quick", "--output", tmp_path, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    rows = read(tmp_path / "masked_items.csv")
+    masked_items.run(tmp_path, quick=True)
+    masked_items.plot(tmp_path)
+    rows = read_csv(tmp_path / "masked_items.csv")
     phases = ("forward", "backward", "full")
     expected = {(n, phase, form) for n in ("101", "500") for phase in phases for form in masked_items.FORMS}
     assert {(row["n"], row["phase"], row["candidate"]) for row in rows} == expected
@@ -31,7 +24,7 @@ def test_the_quick_run_measures_every_form_and_phase(tmp_path):
         assert (row["M"], row["d"], row["torch"], row["repeats"]) == ("1400", "64", torch.__version__, "3")
         ratio = float(row["median_ms"]) / float(chunked[row["n"], row["phase"]]["median_ms"])
         assert float(row["times_chunked"]) == pytest.approx(ratio)
-    memory = read(tmp_path / "masked_items-memory.csv")
+    memory = read_csv(tmp_path / "masked_items-memory.csv")
     assert [(row["candidate"], row["n"]) for row in memory] == [
         (masked_items.CHUNKED, "500"), (masked_items.STRAIGHTFORWARD, "500"),
     ]  # fmt: skip
@@ -54,7 +47,7 @@ def test_the_straightforward_form_is_left_out_where_it_does_not_fit(monkeypatch,
     monkeypatch.setattr(masked_items, "_memory", lambda *arguments: None)
     monkeypatch.setattr(masked_items, "QUICK_REPEATS", {30: 1, 60: 1})
     masked_items.run(tmp_path, quick=True)
-    rows = [row for row in read(tmp_path / "masked_items.csv") if row["candidate"] == "straightforward"]
+    rows = [row for row in read_csv(tmp_path / "masked_items.csv") if row["candidate"] == "straightforward"]
     assert [(row["n"], row["phase"], row["median_ms"] == "") for row in rows] == [
         ("30", "forward", False), ("30", "backward", False), ("30", "full", False), ("60", "full", True),
     ]  # fmt: skip

@@ -1,11 +1,11 @@
 """`python -m benchmarks recbole` trains steps in turn, and computes epochs from them as it says."""
 
-import csv
 import statistics
 
 import pytest
 
 from benchmarks.support import recbole_runs
+from benchmarks.support.plots import read_csv
 
 
 class Steps:
@@ -32,39 +32,36 @@ def test_without_recbole_it_is_left_out(monkeypatch, tmp_path, capsys):
 
 
 def test_a_quick_run_against_recbole_itself(monkeypatch, tmp_path):
+    """On a file of lines, which loads faster than ml-100k."""
     pytest.importorskip("recbole")
     names = ("RecBole", "RecBole, anomaly mode off", "ssl_loss: none")
     monkeypatch.setattr(recbole_runs, "RUNS", {name: recbole_runs.RUNS[name] for name in names})
-    tiny = {"MAX_ITEM_LIST_LENGTH": 3, "hidden_size": 4, "inner_size": 4, "n_layers": 1, "train_batch_size": 2000}
-    monkeypatch.setattr(recbole_runs, "_QUICK", tiny)
-    recbole_runs.run(tmp_path, quick=True)
-    with (tmp_path / "recbole.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    assert [(row["data"], row["run"]) for row in rows] == [("ml-100k-ranks", name) for name in names]
+    monkeypatch.setattr(recbole_runs, "_QUICK", {"hidden_size": 4, "inner_size": 4, "train_batch_size": 10})
+    lines = tmp_path / "shop.txt"
+    lines.write_text("".join(f"{user} {user + 3} 5 {user + 2} 4 {user + 1}\n" for user in range(40)), encoding="utf-8")
+    recbole_runs._measured(lines, tmp_path / "recbole.csv", [], quick=True)
+    rows = read_csv(tmp_path / "recbole.csv")
+    assert [(row["data"], row["run"]) for row in rows] == [("shop", name) for name in names]
     assert {row["losses_as_recbole"] for row in rows} == {"yes"}  # of every step that was taken
     for row in rows:
         assert float(row["step_mb"]) > 0
-        assert (row["steps"], row["warm_up"], row["steps_per_epoch"]) == ("2", "1", "49")
+        assert (row["steps"], row["warm_up"], row["steps_per_epoch"]) == ("2", "1", "8")  # of two training rows a user
         assert 0 < float(row["q20_ms"]) <= float(row["median_ms"]) <= float(row["q80_ms"])
-        computed = 49 * float(row["median_ms"]) / 1e3
+        computed = 8 * float(row["median_ms"]) / 1e3
         assert float(row["computed_seconds_per_epoch"]) == pytest.approx(computed, abs=0.006)
 
 
-def test_steps_on_a_file_of_lines(tmp_path):
-    pytest.importorskip("recbole")
-    lines = tmp_path / "shop.txt"
-    lines.write_text("".join(f"{user} {user + 3} 5 {user + 2} 4 {user + 1}\n" for user in range(40)), encoding="utf-8")
-    options = {"epochs": 1, "hidden_size": 4, "inner_size": 4, "train_batch_size": 20, "ssl_loss": "none"}
-    with recbole_runs._stepwise("ours", options, lines) as run:
-        run.take(1)
-    assert run.steps_per_epoch == 4  # of two training rows a user
-    assert len(run.losses) == 2
+def test_ml_100k_has_ranks_for_times(tmp_path):
+    recbole_runs.write_ml_100k(tmp_path)
+    header, *lines = (tmp_path / recbole_runs.DATASET / f"{recbole_runs.DATASET}.inter").read_text().splitlines()
+    assert header.split("\t")[3] == "timestamp:float"
+    assert len(lines) == 100_000
+    assert {*range(49_282)} == {int(line.split("\t")[3]) for line in lines}
 
 
 def test_a_run_that_breaks_says_what_it_said():
-    pytest.importorskip("recbole")
-    run = recbole_runs._stepwise("ours", {"ssl_loss": "adaptsrs"})
-    with pytest.raises(SystemExit, match=r"ended with 1: [\s\S]*ssl_loss: expected"), run:
+    run = recbole_runs._stepwise("nobody", {})
+    with pytest.raises(SystemExit, match=r"ended with 1: [\s\S]*KeyError: 'nobody'"), run:
         pass
 
 

@@ -1,6 +1,5 @@
 """`python -m benchmarks step` runs, and the usual way computes what ours does."""
 
-import csv
 import random
 
 import pytest
@@ -12,6 +11,7 @@ from torch.testing import assert_close
 from adaptssr_plugin import AdaptSSRLoss, UserEncoder
 from benchmarks import step
 from benchmarks.support import usual_way
+from benchmarks.support.plots import read_csv
 
 SIZES = {"dim": 8, "n_layers": 2, "n_heads": 2, "dropout": 0.1, "max_len": 12}
 N_ITEMS = 30
@@ -20,8 +20,7 @@ N_ITEMS = 30
 def test_the_quick_run_measures_every_candidate_and_phase(tmp_path, monkeypatch):
     monkeypatch.setattr(step, "added_memory_mb", lambda setup, statement: exec(f"{setup}\n{statement}") or 1.5)
     step.run(tmp_path, quick=True)
-    with (tmp_path / "step.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(tmp_path / "step.csv")
     cases = {(row["candidate"], row["phase"], row["L"]) for row in rows}
     assert cases == {(name, phase, n) for name in step.CANDIDATES for phase in step.PHASES for n in ("8", "20")}
     assert len(cases) == len(rows)
@@ -30,8 +29,7 @@ def test_the_quick_run_measures_every_candidate_and_phase(tmp_path, monkeypatch)
         assert (row["B"], row["d"], row["n_items"], row["torch"]) == ("16", "64", "500", torch.__version__)
         if row["phase"] == "full":
             assert int(row["sequences_per_second"]) == pytest.approx(16e3 / float(row["median_ms"]), abs=1)
-    with (tmp_path / "step-memory.csv").open(encoding="utf-8") as file:
-        assert [row["candidate"] for row in csv.DictReader(file)] == 2 * list(step.CANDIDATES)
+    assert [row["candidate"] for row in read_csv(tmp_path / "step-memory.csv")] == 2 * list(step.CANDIDATES)
     step.plot(tmp_path)
     assert (tmp_path / "step.png").stat().st_size > 1000
 

@@ -2,13 +2,11 @@
 
 import pyarrow as pa
 import pytest
-from click.testing import CliRunner
+from command_cases import invoke, words_of
 from pyarrow import parquet
 from refusals import refusal_of
 from ttl_cases import AGE, CLICK, PRETRAIN, ttl_files
 
-from adaptssr_plugin.cli.convert import convert
-from adaptssr_plugin.cli.main import cli
 from adaptssr_plugin.errors import InputError
 
 
@@ -18,7 +16,7 @@ def call(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def run(*words):
-        return CliRunner().invoke(convert, [str(word) for word in words], catch_exceptions=False)
+        return invoke("convert", *words)
 
     run.folder = tmp_path
     return run
@@ -88,9 +86,7 @@ def test_training_reads_what_was_converted(call):
     texts = ["\n".join(rows) + "\n", "".join(f"{row},,{user % 2}\n" for user, row in enumerate(rows)), None]
     assert call("ttl", *ttl_files(call.folder, *texts)[::-1], "--output", "ttl", "--quiet").exit_code == 0
     options = {"dim": 8, "ff_dim": 16, "max_len": 8, "batch_size": 16, "mlm_epochs": 1, "epochs": 1, "valid_share": 0.2}
-    words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    train = ["pretrain", "--dataset", "ttl", "--output", "run", "--set", "use_gpu=False", "--quiet", *words]
-    assert CliRunner().invoke(cli, train, catch_exceptions=False).exit_code == 0
-    tune = ["finetune", "run", "--task", "age", "--seeds", "1", "--ft-epochs", "1", "--no-scratch", "--quiet"]
-    done = CliRunner().invoke(cli, tune, catch_exceptions=False)
+    train = ["pretrain", "--dataset", "ttl", "--output", "run", "--set", "use_gpu=False", "--quiet"]
+    assert invoke(*train, *words_of(options)).exit_code == 0
+    done = invoke("finetune", "run", "--task", "age", "--seeds", 1, "--ft-epochs", 1, "--no-scratch", "--quiet")
     assert "40 users with age" in done.stdout

@@ -6,11 +6,10 @@ import shutil
 import numpy as np
 import pyarrow as pa
 import pytest
-from click.testing import CliRunner
+from command_cases import invoke, words_of
 from corpus_cases import FILES, contents, interactions
 from pyarrow import parquet
 
-from adaptssr_plugin.cli.main import cli
 from adaptssr_plugin.corpus import open_corpus
 from adaptssr_plugin.errors import InputError
 
@@ -20,15 +19,7 @@ TRAIN = {"dim": 8, "ff_dim": 16, "max_len": 8, "batch_size": 16, "mlm_epochs": 1
 @pytest.fixture
 def call(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-    def run(*words):
-        return CliRunner().invoke(cli, [str(word) for word in words], catch_exceptions=False)
-
-    return run
-
-
-def options(values):
-    return [word for name, value in values.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    return invoke
 
 
 def test_pretraining_and_finetuning_on_a_corpus(call, tmp_path):
@@ -40,7 +31,7 @@ def test_pretraining_and_finetuning_on_a_corpus(call, tmp_path):
     assert done.stdout.splitlines()[0].startswith("60 users, 19 items, ")
     assert sorted(contents(tmp_path / "big")) == sorted([*FILES, "big.user"])
     train = ["pretrain", "--dataset", "big", "--output", "run", "--set", "use_gpu=False", "--quiet"]
-    assert call(*train, *options(TRAIN)).exit_code == 0
+    assert call(*train, *words_of(TRAIN)).exit_code == 0
     assert json.loads((tmp_path / "run/model.json").read_text())["users"] == 60
     tune = ["finetune", "run", "--task", "age", "--task", "convert:5", "--seeds", "1", "--ft-epochs", "1"]
     done = call(*tune, "--no-scratch", "--quiet")

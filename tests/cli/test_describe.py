@@ -6,14 +6,13 @@ import json
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from command_cases import invoke
 from recbole_cases import write_table
 from refusals import refusal_of
 from torch import nn
-from training_cases import TINY, write_profiled_dataset
+from training_cases import TRAINING, write_profiled_dataset
 
 from adaptssr_plugin.augment import Sequences
-from adaptssr_plugin.cli.describe import describe as command
 from adaptssr_plugin.corpus import BehaviourCorpus, ItemCorrelation
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.experiments.describe import describe, label_statistics
@@ -25,7 +24,7 @@ from adaptssr_plugin.recbole.user_model.pretrain import Source, pretrain
 
 
 def call(*words):
-    return CliRunner().invoke(command, [str(word) for word in words], catch_exceptions=False)
+    return invoke("describe", *words)
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +35,8 @@ def small(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(small, tmp_path_factory):
     """A finished pre-training on ``small``."""
-    options = {name: value for name, value in TINY.items() if not name.startswith("ft_")}
     folder = tmp_path_factory.mktemp("model") / "run"
-    pretrain(Source(str(small), {"use_gpu": False}), recipe("adaptssr", "paper", options), folder, False)
+    pretrain(Source(str(small), {"use_gpu": False}), recipe("adaptssr", "paper", TRAINING), folder, False)
     return folder
 
 
@@ -215,7 +213,7 @@ def test_coefficients(small, run):
     coefficients = np.array([[view.coefficient for view in user.views] for user in found.users])
     assert ((coefficients >= 0) & (coefficients <= 1)).all()
     assert len(np.unique(coefficients)) == coefficients.size
-    assert max(len(user.original) for user in found.users) <= TINY["max_len"]
+    assert max(len(user.original) for user in found.users) <= TRAINING["max_len"]
 
 
 def test_coefficients_are_those_of_equation_7():

@@ -9,13 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from click.testing import CliRunner
+from command_cases import invoke
 from pyarrow import parquet
 from refusals import refusal_of
-from training_cases import TINY, encoder_of, write_profiled_dataset
+from training_cases import TRAINING, encoder_of, write_profiled_dataset
 
 from adaptssr_plugin import UserEncoder
-from adaptssr_plugin.cli.main import cli
 from adaptssr_plugin.corpus import known_histories
 from adaptssr_plugin.corpus.formats.vector_file import VectorWriter
 from adaptssr_plugin.corpus.known_histories import known_corpus, known_lines, known_parquet
@@ -44,7 +43,7 @@ def model(tmp_path_factory):
 def call(tmp_path, monkeypatch):
     """Run a command in a folder of its own; what the user got wrong comes as it is raised."""
     monkeypatch.chdir(tmp_path)
-    return lambda *words: CliRunner().invoke(cli, [str(word) for word in words], catch_exceptions=False)
+    return invoke
 
 
 def vectors_in(path, column="user_id"):
@@ -217,10 +216,9 @@ def test_items(model, call, tmp_path):
 def run(tmp_path_factory):
     """A finished pre-training on a small dataset, its folder and the dataset."""
     small = write_profiled_dataset(tmp_path_factory.mktemp("data") / "small")
-    options = {name: value for name, value in TINY.items() if not name.startswith("ft_")}
     source = Source(str(small), {"use_gpu": False})
     folder = tmp_path_factory.mktemp("model") / "run"
-    pretrain(source, recipe("adaptssr", "paper", options), folder, False)
+    pretrain(source, recipe("adaptssr", "paper", TRAINING), folder, False)
     return folder, source
 
 

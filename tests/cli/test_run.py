@@ -3,7 +3,6 @@
 import logging
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -112,16 +111,14 @@ class TestTraining:
         assert status == 0, err
         assert out.splitlines()[-1].split() == ["checkpoint", str(first)]
 
-    def test_as_a_process(self, data, tmp_path):
-        """With RecBole's log on standard error, and nothing but it and the results."""
-        words = [sys.executable, "-m", "adaptssr_plugin", "run", "SASRec", data.name, *QUICK, "--epohcs=5"]
-        words.append(f"--data_path={data.parent}")
-        done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, check=False)
-        assert done.returncode == 0, done.stderr
-        notes = [line for line in done.stderr.splitlines() if line.startswith("adaptssr:")]
+    def test_recboles_log_is_on_standard_error(self, call, data):
+        """And nothing but it and a note; the results are on standard output."""
+        status, out, err = call("SASRec", data.name, *QUICK, "--epohcs=5", f"--data_path={data.parent}")
+        assert status == 0, err
+        notes = [line for line in err.splitlines() if line.startswith("adaptssr:")]
         assert notes == ["adaptssr: epohcs: no option that RecBole or its defaults name; did you mean epochs?"]
-        assert "epoch 0 training" in done.stderr
-        assert [line.split()[0] for line in done.stdout.splitlines()] == ["best", "test", "checkpoint"]
+        assert "epoch 0 training" in err
+        assert [line.split()[0] for line in out.splitlines()] == ["best", "test", "checkpoint"]
 
     def test_a_fault_while_training_is_not_taken_for_a_wrong_option(self, call, data, monkeypatch):
         def broken(*_):
@@ -167,6 +164,17 @@ class TestShowConfig:
         assert (contrastive["ssl_loss"], contrastive["ssl_method"]) == ("infonce", "coserec")
         plain = shown(call("SASRec", data, "--show-config"))
         assert (plain["ssl_loss"], plain["faster_layers"]) == ("none", False)
+
+    @pytest.mark.parametrize("words", [("SASRec",), ("CL4SRec",), ("DuoRec",), ("SASRec", "--ssl_method=coserec")])
+    def test_the_default_that_it_names_is_the_one_that_applies(self, call, data, words):
+        """Where a method or a model has another one than most runs, too."""
+        out = call(words[0], data, "--show-config", *words[1:])[1]
+        named = re.findall(r"Default:\s(?:# )?(\S+)[^:]*\.\n(ssl_\w+): (.+)", out)
+        assert len(named) > 25
+        for default, name, value in named:
+            if f"--{name}=" not in "".join(words):
+                assert default == str(yaml.safe_load(value)).replace("True", "true").replace("False", "false"), name
+        assert (f"with model {words[0]}, otherwise" in out) == (words[0] != "SASRec")
 
     @pytest.mark.parametrize(
         "value",

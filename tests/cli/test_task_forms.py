@@ -5,9 +5,9 @@ from functools import partial
 
 import numpy as np
 import pytest
-from command_cases import call_command
+from command_cases import call_command, words_of
 from recbole_cases import write_table
-from training_cases import TINY
+from training_cases import TINY, TRAINING
 
 from adaptssr_plugin.cli.main import main
 from adaptssr_plugin.downstream import RANKING_METRICS, cold_task, read_cold_rows, two_domains
@@ -18,10 +18,7 @@ from adaptssr_plugin.recbole.user_model import finetune
 from adaptssr_plugin.recbole.user_model.finetune import fine_tune, whole_histories
 from adaptssr_plugin.recbole.user_model.pretrain import Source
 
-OPTIONS = [word for name, value in TINY.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-PRE = [
-    word for pair in zip(OPTIONS[::2], OPTIONS[1::2], strict=True) if not pair[0].startswith("--ft-") for word in pair
-]
+PRE = [*words_of(TRAINING), "--set", "use_gpu=False", "--quiet"]
 FINE = ["--ft-epochs", "8", "--ft-batch-size", "16", "--ft-learning-rate", "0.03", "--quiet"]
 N_TOYS = 20
 
@@ -46,7 +43,7 @@ def place(tmp_path_factory):
     two_domains(folder / "mix.txt", N_TOYS).write(folder / "mix")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        main(["pretrain", "--dataset", "mix", "--output", "run", *PRE, "--set", "use_gpu=False", "--quiet"])
+        main(["pretrain", "--dataset", "mix", "--output", "run", *PRE])
     return folder
 
 
@@ -62,10 +59,8 @@ def records_of(path):
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("loss", ["bpr", "ce"])
-def test_cold_recommendation_end_to_end(call, place, loss):
-    words = ["--task", "cold:mix/mix.cold", "--seeds", "2", "--ft-coldrec-loss", loss, *FINE]
-    status, out, err = call("finetune", "run", *words)
+def test_cold_recommendation_end_to_end(call, place):
+    status, out, err = call("finetune", "run", "--task", "cold:mix/mix.cold", "--seeds", "2", *FINE)
     assert (status, err.partition(":")[0], err.count("\n")) == (0, "fine-tuning", 1)
     lines = out.splitlines()
     assert lines[0].split() == ["Method", "mix", "(NDCG@10)", "Impr", "%"]
@@ -160,10 +155,11 @@ def test_the_recipes_options_reach_the_task(place, monkeypatch):
 
     monkeypatch.setattr(finetune, "StageTrainer", Watched)
     changed = {"ft_neg_exclude": "train", "ft_ties": "mean", "ft_split_unit": "user", "ft_hidden": 5, "ft_epochs": 3}
+    changed["ft_coldrec_loss"] = "ce"
     made = recipe(options={**TINY, **changed})
     done = fine_tune(config, corpus, task, made, 0)
     (stage,) = stages
-    assert (stage.loss, stage.ties, stage.head.hidden.out_features) == ("bpr", "mean", 5)
+    assert (stage.loss, stage.ties, stage.head.hidden.out_features) == ("ce", "mean", 5)
     assert stage.excluded is not stage.known
     assert tuple(done.test_metrics) == tuple(done.valid_metrics) == RANKING_METRICS
     assert (done.valid, done.test) == (done.valid_metrics["NDCG@10"], done.test_metrics["NDCG@10"])

@@ -87,8 +87,14 @@ def test_a_long_file_with_its_progress(tmp_path, capfd):
 )  # fmt: skip
 def test_odd_lines(tmp_path, text, said):
     path = write(tmp_path, text)
-    assert refusal_of(lines, [path], tmp_path / "shop").startswith(f"{path}, {said}")
-    assert not (tmp_path / "shop").exists()
+    for corpus in kinds(said):
+        assert refusal_of(lines, [path], tmp_path / "shop", corpus=corpus).startswith(f"{path}, {said}")
+        assert not (tmp_path / "shop").exists()
+
+
+def kinds(said):
+    """What is written: RecBole's files; and a corpus, in which names may be anything."""
+    return [False] if "expected a name without" in said else [False, True]
 
 
 @pytest.mark.parametrize("text", ["", "\n \n"])
@@ -356,12 +362,15 @@ def test_several_parquet_files(tmp_path):
         ({"user_id": ["u", "v"], "item_id": [["a"], ["b\tc"]]}, "row 2: expected a name without tabs"),
         ({"user_id": ["u", "v"], "item_id": [["a"], ["b\n"]]}, "row 2: expected a name without tabs"),
         ({"user_id": ["u", ""], "item_id": [["a"], ["b"]]}, "row 2: expected a token, got an empty cell"),
+        ({"user_id": ["u", "v"], "item_id": [["a", None], ["b"]]}, "row 1: expected a user and a list of items, got"),
+        ({"user_id": ["u", "v", "u"], "item_id": [["a"]] * 3}, "row 3: expected every user once, got 'u' again"),
     ],
 )
 def test_odd_parquet(tmp_path, fields, said):
-    with pytest.raises(InputError, match="^(?:[^ ]*, )?" + said.replace("(", r"\(")):
-        columns([table(tmp_path, **fields)], tmp_path / "shop")
-    assert not (tmp_path / "shop").exists()
+    for corpus in kinds(said):
+        with pytest.raises(InputError, match="^(?:[^ ]*, )?" + said.replace("(", r"\(")):
+            columns([table(tmp_path, **fields)], tmp_path / "shop", corpus=corpus)
+        assert not (tmp_path / "shop").exists()
 
 
 def test_parquet_labels_that_are_none(tmp_path):

@@ -370,41 +370,6 @@ def test_overwriting(folder, tmp_path):
     assert open_corpus(folder).user_tokens.tolist() == ["x"]
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("u a\nv\n", "line 2: expected a user and at least one item, got 'v' alone"),
-        ("u a\nv [PAD]\n", "line 2: expected a token, got [PAD], the name of the padding"),
-        ("u a\nv b\nu c\n", "line 3: expected every user once, got 'u' again"),
-    ],
-)
-def test_odd_lines_leave_nothing_behind(tmp_path, text, said):
-    path = tmp_path / "users.txt"
-    path.write_text(text)
-    assert refusal_of(convert_lines, [path], tmp_path / "shop", corpus=True, show_progress=False) == f"{path}, {said}"
-    assert not (tmp_path / "shop").exists()
-
-
-@pytest.mark.parametrize(
-    ("users", "rows", "said"),
-    [
-        (["a", None], [["x"], ["y"]], "row 2: expected a user and a list of items, got null among them"),
-        (["a", "b"], [["x"], None], "row 2: expected a user and a list of items, got null among them"),
-        (["a", "b"], [["x", None], ["y"]], "row 1: expected a user and a list of items, got null among them"),
-        (["a", "b"], [["x"], []], "row 2: expected a user and at least one item, got 'b' alone"),
-        (["a", ""], [["x"], ["y"]], "row 2: expected a token, got an empty cell"),
-        (["a", "b", "a"], [["x"], ["y"], ["z"]], "row 3: expected every user once, got 'a' again"),
-    ],
-)
-def test_odd_rows_of_parquet(tmp_path, users, rows, said):
-    path = tmp_path / "x.parquet"
-    parquet.write_table(pa.table({"user_id": users, "item_id": rows}), path)
-    with pytest.raises(InputError) as caught:
-        convert_parquet([path], tmp_path / "all", corpus=True, show_progress=False)
-    assert str(caught.value).startswith(f"{path}, {said}")
-    assert not (tmp_path / "all").exists()
-
-
 # --- damaged and foreign -----------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ One environment for both, since torch takes longest to install: the tests of the
 file. It needs the package index that pip is set up for.
 """
 
+import json
 import re
 import shutil
 
@@ -16,7 +17,6 @@ from document_cases import (
     README,
     README_CORE,
     SHORT_RUN,
-    SMALL,
     blocks,
     documented_commands,
     shell_commands,
@@ -121,12 +121,27 @@ def test_a_command_says_in_one_line_what_to_install(core, place, words):
     assert done.stderr == f"adaptssr: the commands need click, which is not installed; {INSTALL}\n"
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_an_example_ends_with_what_it_lacks(core, place, name):
-    done = core.run("python", f"examples/{name}", cwd=place)
-    assert done.returncode != 0
-    last = done.stderr.splitlines()[-1]
-    assert ("lightning" if name == "lightning_module.py" else "recbole") in last.lower()
+EACH = """
+import runpy, sys, traceback
+names = sys.argv[1:]
+for name in names:
+    sys.argv = [name]
+    try:
+        runpy.run_path(f"examples/{name}", run_name="__main__")
+    except SystemExit as leaving:
+        assert leaving.code
+    except ImportError:
+        traceback.print_exc()
+    print("--- end", file=sys.stderr)
+"""
+
+
+def test_examples_end_with_what_they_lack(core, place):
+    done = core.run("python", "-c", EACH, *EXAMPLES, cwd=place)
+    said = done.stderr.split("--- end\n")[:-1]
+    assert (done.returncode, len(said)) == (0, len(EXAMPLES)), done.stderr
+    for name, text in zip(EXAMPLES, said, strict=True):
+        assert ("lightning" if name == "lightning_module.py" else "recbole") in text.splitlines()[-1].lower()
 
 
 # --- with the extra --------------------------------------------------------------------------------------------------
@@ -166,43 +181,38 @@ def test_all_snippets_run(full, place, page, text):
     )
 
 
-@pytest.mark.parametrize("words", documented_commands(), ids=" ".join)
-def test_a_command_of_the_pages_runs(full, place, words):
-    """In the pages' order, in one folder: a command needs what those before it have written."""
-    done = full.run("adaptssr", *shortened(words), cwd=place)
+ONE_AFTER_ANOTHER = """
+import json, sys
+from adaptssr_plugin.cli.main import main
+commands = json.loads(sys.argv.pop())
+for words in commands:
+    print("$ adaptssr", *words, file=sys.stderr, flush=True)
+    main(words)
+"""
+
+
+def test_the_commands_of_the_pages_run(full, place):
+    """In the pages' order, in one folder: a command needs what those before it have written. In one process."""
+    commands = [shortened(words) for words in documented_commands()]
+    done = full.run("python", "-c", ONE_AFTER_ANOTHER, json.dumps(commands), cwd=place)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
+    assert done.stderr.count("$ adaptssr ") == len(commands)
 
 
 # --- the examples ----------------------------------------------------------------------------------------------------
 
 WORDS = {
-    "own_trainer.py": ["--epochs", "1", "--max-len", "5"],
-    "own_method.py": ["--epochs", "1"],
-    "embed_and_search.py": ["adaptssr-search", "--epochs", "1"],
-    "recbole_swap_cl.py": [
-        "--sequences",
-        "users.txt",
-        "--users",
-        "30",
-        "--epochs",
-        "1",
-        "--seeds",
-        "1",
-        "--max-len",
-        "5",
-    ],
+    "own_trainer.py": "--epochs 1 --max-len 5",
+    "own_method.py": "--epochs 1",
+    "embed_and_search.py": "adaptssr-search --epochs 1",
+    "recbole_swap_cl.py": "--sequences users.txt --users 30 --epochs 1 --seeds 1 --max-len 5",
 }
 
 
 @pytest.mark.parametrize("name", WORDS)
 def test_an_example_runs(full, place, name):
-    assert full.succeed("python", f"examples/{name}", *WORDS[name], cwd=place)
-
-
-def test_the_script_pre_trains_in_several_processes(full, place):
-    full.succeed("bash", "examples/distributed.sh", 2, *SMALL, cwd=place)
-    assert (place / "adaptssr-distributed" / "model.safetensors").exists()
+    assert full.succeed("python", f"examples/{name}", *WORDS[name].split(), cwd=place)
 
 
 def test_what_needs_more_runs_with_it(full, place):

@@ -7,7 +7,7 @@ import pytest
 import recbole
 from sklearn.decomposition import TruncatedSVD
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score, roc_auc_score
+from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
 from adaptssr_plugin.corpus import BehaviourCorpus
 from adaptssr_plugin.downstream import (
@@ -62,7 +62,7 @@ def weighted(counts, known):
 
 
 def literal(task, split, features):
-    """Try every C, keep the first best on validation rows: (C, valid, test)."""
+    """Try every C, keep the first with the smallest cross-entropy of validation rows: (C, valid, test)."""
     tried = []
     for c in C_GRID:
         model = LogisticRegression(C=c, max_iter=100_000).fit(features[split.train.rows], split.train.labels)
@@ -70,8 +70,9 @@ def literal(task, split, features):
             values = [roc_auc_score(part.labels, model.decision_function(features[part.rows])) for part in split[1:]]
         else:
             values = [accuracy_score(part.labels, model.predict(features[part.rows])) for part in split[1:]]
-        tried.append((c, *values))
-    return max(tried, key=lambda one: (one[1], -one[0]))
+        loss = log_loss(split.valid.labels, model.predict_proba(features[split.valid.rows]), labels=model.classes_)
+        tried.append((loss, c, *values))
+    return min(tried)[1:]
 
 
 def features_of(name, histories, split):

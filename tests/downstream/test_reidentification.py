@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from command_cases import call_command
+from command_cases import call_command, words_of
 from recbole_cases import write_table
 from refusals import refusal_of
 from safetensors.torch import load_file
-from training_cases import TINY, corpus_of, encoder_of, write_profiled_dataset
+from training_cases import TRAINING, corpus_of, encoder_of, write_profiled_dataset
 
 from adaptssr_plugin import UserEncoder
 from adaptssr_plugin.corpus import BehaviourCorpus
@@ -23,8 +23,7 @@ from adaptssr_plugin.downstream.reidentification import (
 from adaptssr_plugin.methods import recipe
 from adaptssr_plugin.recbole.user_model.pretrain import Source, pretrain
 
-OPTIONS = {name: value for name, value in TINY.items() if not name.startswith("ft_")}
-WORDS = [word for name, value in OPTIONS.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+WORDS = words_of(TRAINING)
 
 
 def cosine(a, b):
@@ -151,7 +150,7 @@ def write_changed(folder, change):
 @pytest.mark.parametrize("method", ["adaptssr", "coserec", "duorec", "ccl", "ptum"])
 def test_the_newer_halves_change_no_weight(tmp_path, method):
     def weights(name, change, **options):
-        made = recipe(method, options={**OPTIONS, **options})
+        made = recipe(method, options={**TRAINING, **options})
         folder = write_changed(tmp_path / name / "small", change)
         pretrain(Source(str(folder), {"use_gpu": False}), made, tmp_path / name / "run", show_progress=False)
         return load_file(tmp_path / name / "run" / "model.safetensors")

@@ -1,5 +1,6 @@
 """The encoder as a graph of torch's own: the same numbers for every shape, in a process that knows torch alone."""
 
+import functools
 import json
 import subprocess
 import sys
@@ -28,6 +29,18 @@ def trained(kind, **options):
     return encoder_of(lambda **sizes: make_encoder(kind, **sizes), **{"n_items": 31, "max_len": 9, **options}).eval()
 
 
+@functools.cache
+def exported(kind, **options):
+    """An encoder and its graph, which tests share."""
+    if kind == "of the user's own":
+        encoder = OfTheUsers().eval()
+    elif kind in ("nextitnet", "gru4rec"):  # which have no width of a feed-forward part
+        encoder = make_encoder(kind, n_items=31, dim=8, max_len=9).eval()
+    else:
+        encoder = trained(kind, **options)
+    return encoder, export_encoder(encoder, 31, 9).module()
+
+
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
@@ -40,11 +53,7 @@ def trained(kind, **options):
     ids=lambda value: value if isinstance(value, str) else "-".join(value),
 )
 def test_the_graph_gives_the_encoder_s_numbers(kind, options):
-    if kind in ("nextitnet", "gru4rec"):  # which have no such option
-        encoder = make_encoder(kind, n_items=31, dim=8, max_len=9).eval()
-    else:
-        encoder = trained(kind, **options)
-    graph = export_encoder(encoder, 31, 9).module()
+    encoder, graph = exported(kind, **options)
     for n_rows, length in SHAPES:
         item_seq, item_seq_len = batch(random_lengths(n_rows, length, seed=length), length, n_items=31)
         with torch.no_grad():
@@ -63,11 +72,8 @@ def test_one_position_is_enough():
 
 @pytest.mark.parametrize("kind", ["transformer", "sasrec", "nextitnet", "gru4rec", "of the user's own"])
 def test_an_empty_row_gives_zeros_and_leaves_the_others_alone(kind):
-    if kind == "of the user's own":  # which divides by the length
-        encoder = OfTheUsers().eval()
-    else:
-        encoder = make_encoder(kind, n_items=31, dim=8, max_len=9).eval()
-    graph = export_encoder(encoder, 31, 9).module()
+    """The user's own divides by the length."""
+    _, graph = exported(kind)
     item_seq, item_seq_len = batch([4, 9, 1, 2], n_items=30)
     expected = graph(item_seq, item_seq_len)
     item_seq[1], item_seq_len[1] = 0, 0
@@ -81,7 +87,7 @@ def test_an_empty_row_gives_zeros_and_leaves_the_others_alone(kind):
 
 
 def test_padding_changes_nothing_and_too_much_is_refused():
-    graph = export_encoder(trained("transformer"), 31, 9).module()
+    _, graph = exported("transformer")
     item_seq, item_seq_len = batch([4, 2, 1], n_items=31)
     wider = nn.functional.pad(item_seq, (0, 5))
     torch.testing.assert_close(graph(wider, item_seq_len), graph(item_seq, item_seq_len), atol=1e-5, rtol=0)
@@ -113,9 +119,8 @@ class ByShape(OfTheUsers):
 
 
 def test_an_encoder_of_the_user_s_own():
-    encoder = OfTheUsers().eval()
+    encoder, graph = exported("of the user's own")
     item_seq, item_seq_len = batch([4, 9, 1], n_items=30)
-    graph = export_encoder(encoder, 31, 9).module()
     torch.testing.assert_close(graph(item_seq, item_seq_len), encoder(item_seq, item_seq_len))
 
 

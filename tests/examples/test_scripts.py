@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from command_cases import bare_root_logger, call_command
 from core_only import ROOT, run_python, run_with_core_only
 from example_cases import import_example, ml_100k
 
@@ -24,9 +25,11 @@ def accuracies(output, when):
 
 
 def test_own_trainer_learns_with_the_core_alone():
-    arguments = (OWN_TRAINER, ml_100k(), "--epochs", 3, "--max-len", 15)
-    done = run_with_core_only(RUN, *arguments)
-    assert done.returncode == 0, done.stderr
+    """And then says that it finds no ml-100k by itself without RecBole."""
+    again = f"{RUN}\nsys.argv[1:] = []; runpy.run_path(sys.argv[0], run_name='__main__')"
+    done = run_with_core_only(again, OWN_TRAINER, ml_100k(), "--epochs", 3, "--max-len", 15)
+    message = "path: expected a file of sequences, since no RecBole is installed to take ml-100k from"
+    assert (done.returncode, done.stderr) == (2, f"own_trainer: {message}\n")
     before, after = accuracies(done.stdout, "before"), accuracies(done.stdout, "after")
     assert ((before > 0.3) & (before < 1)).all()
     assert after.sum() > before.sum() + 0.01
@@ -85,29 +88,24 @@ def test_own_trainer_says_what_is_wrong_in_one_line(own_trainer, arguments, mess
     assert capsys.readouterr().err == f"own_trainer: {message}\n"
 
 
-def test_own_trainer_without_a_path_and_without_recbole():
-    done = run_with_core_only(RUN, OWN_TRAINER)
-    message = "path: expected a file of sequences, since no RecBole is installed to take ml-100k from"
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"own_trainer: {message}\n")
-
-
 # --- the examples of RecBole runs ------------------------------------------------------------------------------------
 
-SWAP = ROOT / "examples" / "recbole_swap_cl.py"
 FLAG = ROOT / "examples" / "recbole_flag.yaml"
 ROW = r"^{} +(?:[01]\.\d{{4}}±[01]\.\d{{4}} +){{4}}\d+\.\d\d$"
 
 
-def test_the_flag_in_a_yaml_runs_by_the_command_in_it(tmp_path):
+def test_the_flag_in_a_yaml_runs_by_the_command_in_it(tmp_path, monkeypatch, capfd):
     """Shortened: one epoch on the newest interactions of ml-100k, by a filter of RecBole's own."""
     (command,) = re.findall(r"^# +(adaptssr run .*)$", FLAG.read_text(encoding="utf-8"), re.MULTILINE)
     words = shlex.split(command.replace("examples/", f"{FLAG.parent}/"))[1:]
     shorter = ["--epochs=1", "--MAX_ITEM_LIST_LENGTH=5", "--val_interval={'timestamp':'[892500000,inf)'}"]
-    done = run_python("-m", "adaptssr_plugin", *words, *shorter, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"^best valid +recall@10 [\d.]+, ndcg@10 [\d.]+$", done.stdout, re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    with bare_root_logger():
+        status, out, err = call_command(capfd, *words, *shorter)
+    assert status == 0, err
+    assert re.search(r"^best valid +recall@10 [\d.]+, ndcg@10 [\d.]+$", out, re.MULTILINE)
     assert len(list((tmp_path / "saved").glob("SASRec-*.pth"))) == 1
-    assert re.search(r"train_loss1\W", done.stderr)  # two losses: the model's own and the self-supervised one
+    assert re.search(r"train_loss1\W", err)  # two losses: the model's own and the self-supervised one
 
 
 def test_the_flag_in_a_yaml_names_options_that_exist(capsys):
@@ -117,17 +115,20 @@ def test_the_flag_in_a_yaml_names_options_that_exist(capsys):
     assert said.keys() <= known.keys()
 
 
-def test_swap_of_the_loss_on_a_file_of_sequences(tmp_path):
+def test_swap_of_the_loss_on_a_file_of_sequences(swap, tmp_path, monkeypatch, capfd):
     draw = np.random.default_rng(0)
     lines = [f"user{row} " + " ".join(map(str, draw.integers(1, 40, draw.integers(4, 9)))) for row in range(40)]
     (tmp_path / "users.txt").write_text("\n".join(lines))
-    words = ("--sequences", "users.txt", "--users", 30, "--epochs", 1, "--seeds", 1, "--max-len", 5)
-    done = run_python(SWAP, *words, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("30 users, ")
+    words = "--sequences users.txt --users 30 --epochs 1 --seeds 1 --max-len 5"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["recbole_swap_cl.py", *words.split()])
+    with bare_root_logger():
+        swap.main()
+    out = capfd.readouterr().out
+    assert out.startswith("30 users, ")
     for name in ("SASRec", "CL4SRec, InfoNCE", "CL4SRec, AdaptSSR"):
-        assert re.search(ROW.format(name), done.stdout, re.MULTILINE), done.stdout
-    last = done.stdout.splitlines()[-1]
+        assert re.search(ROW.format(name), out, re.MULTILINE), out
+    last = out.splitlines()[-1]
     assert re.fullmatch(r".+ is ahead of .+ by 0\.\d{4} test NDCG@10, on one seed, .+\.", last), last
     assert [path.name for path in tmp_path.iterdir()] == ["users.txt"]
 

@@ -6,7 +6,7 @@ from collections import Counter
 import torch
 from scipy.stats import chi2_contingency, chisquare
 
-from adaptssr_plugin.augment import Operator, Sequences
+from adaptssr_plugin.augment import ItemCrop, ItemMask, ItemReorder, Operator, Sequences
 
 # With fixed seeds a test either always passes or always fails; one in ten thousand right codes would fail here.
 LEAST_P = 1e-4
@@ -21,6 +21,15 @@ class Widen(Operator):
 
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
+
+
+N_ITEMS = 120
+ROWS = [[7], [3, 3], [5, 6, 3], list(range(1, 12)), list(range(20, 51)), [9, 8, 7, 6, 3]]
+NEIGHBOURS = torch.randint(1, N_ITEMS, (N_ITEMS, 3), generator=generator())
+
+
+def three():
+    return [ItemMask(0.6, mask_id=N_ITEMS), ItemCrop(0.4), ItemReorder(0.6)]
 
 
 def up(ratio, n):

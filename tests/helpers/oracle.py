@@ -13,7 +13,7 @@ other users.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -48,13 +48,13 @@ class LiteralTerms(NamedTuple):
 # --- the literal oracle -------------------------------------------------------------------------------------
 
 
-def unit(vector: Tensor) -> Tensor:
+def unit(vector):
     """The vector over its length; a zero vector stays zero and passes no gradient."""
     length = vector.dot(vector).sqrt() if bool((vector != 0).any()) else None
     return vector * 0 if length is None else vector / length
 
 
-def same_user(user_ids: Tensor | None, i: int, j: int) -> bool:
+def same_user(user_ids, i, j):
     """Whether rows i and j share an id, or, where they have several, one of them in the same place."""
     if user_ids is None:
         return False
@@ -63,20 +63,18 @@ def same_user(user_ids: Tensor | None, i: int, j: int) -> bool:
     return any(int(x) == int(y) for x, y in zip(user_ids[i], user_ids[j], strict=True))
 
 
-def minus_log_sigmoid(x: Tensor) -> Tensor:
+def minus_log_sigmoid(x):
     return torch.log1p(torch.exp(-x))
 
 
-def literal_negative(similarities: list[Tensor], negatives: str | float) -> Tensor:
+def literal_negative(similarities, negatives):
     """The largest for ``"hardest"``; for a number τ, the soft negative τ log (mean of exp(w/τ))."""
     if negatives == "hardest":
         return max(similarities)
     return negatives * torch.log(sum(torch.exp(w / negatives) for w in similarities) / len(similarities))
 
 
-def literal_coefficients(
-    anchor: Tensor, anchor_pos: Tensor, view: Tensor, view_pos: Tensor, variant: Variant = PAPER
-) -> list[Tensor]:
+def literal_coefficients(anchor, anchor_pos, view, view_pos, variant=PAPER):
     """λ of every row for one anchor side, Eq. 7: one minus the mean similarity between the two views."""
     coefficients = []
     for i in range(len(anchor)):
@@ -96,17 +94,7 @@ def literal_coefficients(
     return coefficients
 
 
-def literal_terms(
-    u1: Tensor,
-    u1_pos: Tensor,
-    u2: Tensor,
-    u2_pos: Tensor,
-    user_ids: Tensor | None = None,
-    *,
-    fusion: Variant | float = PAPER,
-    negatives: str | float = "hardest",
-    scale: float = 1.0,
-) -> LiteralTerms:
+def literal_terms(u1, u1_pos, u2, u2_pos, user_ids=None, *, fusion=PAPER, negatives="hardest", scale=1.0):
     """Eq. 5 (``negatives="all"``), Eq. 6 (``"hardest"``) or Eq. 6 with a soft negative, row by row and side by side."""
     views = [[unit(row) for row in u] for u in (u1, u1_pos, u2, u2_pos)]
     a, a_pos, b, b_pos = views
@@ -157,7 +145,7 @@ def literal_terms(
     return LiteralTerms(*(torch.stack(column) for column in zip(*rows, strict=True)))
 
 
-def reduce_rows(loss: Tensor, valid: Tensor, reduction: str = "mean") -> Tensor:
+def reduce_rows(loss, valid, reduction="mean"):
     """``"mean"`` leaves out the rows without a negative; without any valid row it is 0."""
     if reduction == "none":
         return loss
@@ -165,21 +153,13 @@ def reduce_rows(loss: Tensor, valid: Tensor, reduction: str = "mean") -> Tensor:
     return total if reduction == "sum" else total / max(int(valid.sum()), 1)
 
 
-def literal_adaptssr(*encodings: Tensor | None, reduction: str = "mean", **options: Any) -> Tensor:
+def literal_adaptssr(*encodings, reduction="mean", **options):
     """The AdaptSSR loss, Eq. 5 or 6 with a variant of Eq. 7 or a constant λ; arguments as :func:`literal_terms`."""
     terms = literal_terms(*encodings, **options)
     return reduce_rows(terms.loss, terms.valid, reduction)
 
 
-def literal_info_nce_rows(
-    z1: Tensor,
-    z2: Tensor,
-    user_ids: Tensor | None = None,
-    *,
-    temperature: float = 1.0,
-    negatives: str | float = "all",
-    similarity: str = "cosine",
-) -> tuple[Tensor, Tensor]:
+def literal_info_nce_rows(z1, z2, user_ids=None, *, temperature=1.0, negatives="all", similarity="cosine"):
     """Eq. 9 (``"all"``), Eq. 8 (``"hardest"``) or Eq. 8 with a soft negative, and which rows have a negative."""
     n_rows = len(z1)
     z = [*z1, *z2] if similarity == "dot" else [unit(row) for row in (*z1, *z2)]
@@ -204,7 +184,7 @@ def literal_info_nce_rows(
     return torch.stack(rows), torch.tensor(valid)
 
 
-def literal_info_nce(*encodings: Tensor | None, reduction: str = "mean", **options: Any) -> Tensor:
+def literal_info_nce(*encodings, reduction="mean", **options):
     """InfoNCE, Eq. 8 or 9; arguments as :func:`literal_info_nce_rows`."""
     return reduce_rows(*literal_info_nce_rows(*encodings, **options), reduction)
 
@@ -212,9 +192,7 @@ def literal_info_nce(*encodings: Tensor | None, reduction: str = "mean", **optio
 # --- the usual way: the whole similarity matrix under autograd ----------------------------------------------
 
 
-def straightforward_coefficients(
-    anchor: Tensor, anchor_pos: Tensor, view: Tensor, view_pos: Tensor, variant: Variant = PAPER
-) -> Tensor:
+def straightforward_coefficients(anchor, anchor_pos, view, view_pos, variant=PAPER):
     """Eq. 7 for one anchor side, from unit vectors; ``(B,)``."""
     own = [anchor, anchor_pos] if variant.terms == 4 else [anchor]
     similarities = torch.stack([(s * t).sum(-1) for s in own for t in (view, view_pos)])  # (terms, B)
@@ -226,12 +204,12 @@ def straightforward_coefficients(
     return coefficient.detach() if variant.detach else coefficient
 
 
-def softplus(x: Tensor) -> Tensor:
+def softplus(x):
     """Exact to float64: torch's default threshold of 20 leaves off a relative 1e-10."""
     return F.softplus(x, threshold=40)
 
 
-def no_negatives(user_ids: Tensor | None, n_rows: int, device: torch.device) -> Tensor:
+def no_negatives(user_ids, n_rows, device):
     """``(B, B)``: true where row j gives row i no negatives, being the same row or the same user."""
     same = torch.eye(n_rows, dtype=torch.bool, device=device)
     if user_ids is None:
@@ -240,7 +218,7 @@ def no_negatives(user_ids: Tensor | None, n_rows: int, device: torch.device) -> 
     return same | (columns[:, None] == columns[None, :]).any(dim=2)
 
 
-def straightforward_negative(similarities: Tensor, negatives: str | float) -> Tensor:
+def straightforward_negative(similarities, negatives):
     """One negative per row of a matrix that holds -inf where there is none."""
     if negatives == "hardest":
         return similarities.max(dim=1).values
@@ -248,7 +226,7 @@ def straightforward_negative(similarities: Tensor, negatives: str | float) -> Te
     return negatives * (torch.logsumexp(similarities / negatives, dim=1) - counts.log())
 
 
-def reduce_straightforward(loss: Tensor, valid: Tensor, reduction: str) -> Tensor:
+def reduce_straightforward(loss, valid, reduction):
     loss = torch.where(valid, loss, 0)
     if reduction == "none":
         return loss
@@ -256,16 +234,7 @@ def reduce_straightforward(loss: Tensor, valid: Tensor, reduction: str) -> Tenso
 
 
 def straightforward_adaptssr(
-    u1: Tensor,
-    u1_pos: Tensor,
-    u2: Tensor,
-    u2_pos: Tensor,
-    user_ids: Tensor | None = None,
-    *,
-    fusion: Variant | float = PAPER,
-    negatives: str | float = "hardest",
-    scale: float = 1.0,
-    reduction: str = "mean",
+    u1, u1_pos, u2, u2_pos, user_ids=None, *, fusion=PAPER, negatives="hardest", scale=1.0, reduction="mean"
 ) -> Tensor:
     """The AdaptSSR loss with its 2B × 4B matrix (Eq. 5: 2B × 2 × 4B) under autograd, in its inputs' dtype."""
     n_rows = len(u1)
@@ -305,14 +274,7 @@ def straightforward_adaptssr(
 
 
 def straightforward_info_nce(
-    z1: Tensor,
-    z2: Tensor,
-    user_ids: Tensor | None = None,
-    *,
-    temperature: float = 1.0,
-    negatives: str | float = "all",
-    reduction: str = "mean",
-    similarity: str = "cosine",
+    z1, z2, user_ids=None, *, temperature=1.0, negatives="all", reduction="mean", similarity="cosine"
 ) -> Tensor:
     """InfoNCE with its 2B × 2B matrix under autograd, in its inputs' dtype."""
     n_rows = len(z1)

@@ -31,6 +31,7 @@ TINY = {
     "ft_batch_size": 8,
     "ft_learning_rate": 1e-2,
 }
+TRAINING = {name: value for name, value in TINY.items() if not name.startswith("ft_")}
 
 
 def runs_fixture(start, options):
@@ -163,3 +164,16 @@ def assert_origins(options):
     known = re.compile(r"(the paper|the authors' code|ours|RecBole|(CCL|CoSeRec|DuoRec|PeterRec|PTUM)'s code)\b.*")
     for field in dataclasses.fields(options):
         assert known.fullmatch(field.metadata["origin"]), field.name
+
+
+def interrupt(trainer, after):
+    """Interrupt a trainer, as by Ctrl-C, when it begins a step after so many; None: never."""
+    step, left = trainer._step, iter(range(after or 0))
+
+    def step_or_not(*args):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return step(*args)
+
+    if after is not None:
+        trainer._step = step_or_not

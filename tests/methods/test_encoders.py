@@ -122,7 +122,7 @@ def test_ptum_takes_an_encoder_without_positions(source, tmp_path):
 def test_what_an_encoder_cannot_do_is_refused_in_one_line():
     with pytest.raises(InputError, match=r"^encoder: expected transformer or gru4rec or .*, got 'lstm'$"):
         recipe(options={"encoder": "lstm"})
-    with pytest.raises(InputError, match=r"^encoder: expected transformer or .*, got 'lstm'$"):
+    with pytest.raises(InputError, match=r"^encoder: expected one of gru4rec, .*, transformer, got 'lstm'$"):
         make_encoder("lstm", n_items=3)
     with pytest.raises(InputError, match=r"^interests: expected 1 for encoder sasrec, got 4$"):
         recipe("idicl", options={"encoder": "sasrec"})

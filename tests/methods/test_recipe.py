@@ -8,6 +8,7 @@ from refusals import refusal_of
 from training_cases import assert_origins, corpus_of, encoder_of
 
 from adaptssr_plugin import AdaptSSRLoss, AugmentationAdaptiveFusion, InfoNCELoss
+from adaptssr_plugin.augment import PeriodPair
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.methods import Recipe, available, presets, recipe
 from adaptssr_plugin.methods.comparison import pairwise_loss
@@ -48,6 +49,7 @@ PAPER = {
     "substitute_ratio": 0.1,
     "insert_ratio": 0.4,
     "distinct_ops": False,
+    "views": "operators",
     "period": "disjoint",
     "fill_ratio": 0.3,
     "fill": "sample",
@@ -97,7 +99,8 @@ PAPER = {
 # Of which the paper says nothing: names of the run, seeds, λ where it is constant, and how the crank is turned.
 SOURCE = UserHistories(corpus_of(5, 3, 7), max_len=10)
 OTHERS = {
-    "method", "preset", "seed", "split_seed", "lambda_value", "stopping_step", "amp_dtype", "micro_batch", "mlm_pooled",
+    "method", "preset", "seed", "split_seed", "lambda_value", "stopping_step", "amp_dtype", "micro_batch",
+    "cuda_graphs", "mlm_pooled",
     "mlm_beside", "history",
 }  # fmt: skip
 # METHODS.md, column `official_code`, where it differs from the paper.
@@ -382,6 +385,10 @@ class TestPlans:
         assert pair.operators[0].mask_id == 12
         assert pair.distinct is False
         assert make_views("adaptssr", recipe(options={"distinct_ops": True}), SOURCE).distinct is True
+
+    def test_periods_are_those_of_idicl(self):
+        views = make_views("adaptssr", recipe(options={"views": "periods", "crop_ratio": 0.3}), SOURCE)
+        assert (type(views), views.ratio, views.period) == (PeriodPair, 0.3, "disjoint")
 
 
 def test_without_yaml_one_line_says_what_to_install(monkeypatch):

@@ -2,11 +2,10 @@
 
 import pytest
 import torch
-from click.testing import CliRunner
-from training_cases import TINY, batch_of, encoder_of, some_views, streams, write_profiled_dataset
+from command_cases import invoke, words_of
+from training_cases import TRAINING, batch_of, encoder_of, some_views, streams, write_profiled_dataset
 
 from adaptssr_plugin import AdaptSSRLoss
-from adaptssr_plugin.cli.main import cli
 from adaptssr_plugin.training import PairwiseStage, collapse_note
 
 COLLAPSED = {"sim_implicit": 0.9974, "sim_hardest_negative": 0.9968}
@@ -52,10 +51,7 @@ def test_the_command_says_so(tmp_path, monkeypatch, least):
     monkeypatch.setattr("adaptssr_plugin.training.collapse._NEAR", least)
     monkeypatch.setattr("adaptssr_plugin.training.collapse._ROOM", 2.0)
     dataset = write_profiled_dataset(tmp_path / "data")
-    words = ["pretrain", "--dataset", str(dataset), "--output", str(tmp_path / "run"), "--set", "use_gpu=False"]
-    words += [
-        word for name, value in TINY.items() if name[:3] != "ft_" for word in (f"--{name.replace('_', '-')}", value)
-    ]
-    done = CliRunner().invoke(cli, [*map(str, words), "--n-heads", "1", "--quiet"], catch_exceptions=False)
+    words = ["pretrain", "--dataset", dataset, "--output", tmp_path / "run", "--set", "use_gpu=False"]
+    done = invoke(*words, *words_of(TRAINING), "--n-heads", 1, "--quiet")
     assert ("adaptssr: user vectors have collapsed" in done.output) == (least < 0)
     assert "mlm: user vectors" not in done.output

@@ -170,7 +170,7 @@ def test_gradients_are_those_of_torch_on_all_scores(monkeypatch):
     monkeypatch.setattr(
         MaskedItemHead,
         "loss",
-        lambda head, hidden, table, targets, _: torch.nn.functional.cross_entropy(head(hidden, table), targets),
+        lambda head, hidden, table, targets, *_: torch.nn.functional.cross_entropy(head(hidden, table), targets),
     )
     right, theirs = gradients(stage, batch)
     assert loss == pytest.approx(right, rel=1e-6)

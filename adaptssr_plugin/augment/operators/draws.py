@@ -44,7 +44,11 @@ def shuffled_windows(start: Tensor, length: Tensor, width: int, generator: torch
     # positions.
     bits = (width - 1).bit_length()
     positions = (1 << bits) - 1
-    noise = torch.empty((len(start), width), dtype=torch.int32, device=start.device).random_(generator=generator)
+    noise = torch.empty((len(start), width), dtype=torch.int32, device=start.device)
+    if torch.compiler.is_compiling():  # which has no random_ in place
+        noise = torch.ops.aten.random(noise, generator=generator)
+    else:
+        noise.random_(generator=generator)
     if width <= _NARROW:
         keys, last = noise & ~positions, _LARGEST & ~positions
     else:

@@ -78,11 +78,10 @@ def convert_parquet(
         items_column: lists of integers or strings.
         label_columns: columns for the ``.user`` file: integers, strings or truth values, and floating numbers,
             which become a column of type float; null: no label.
-        name: of the dataset; None: the folder's name.
-        overwrite: replace files of that name.
-        corpus: write a corpus for :func:`~adaptssr_plugin.corpus.open_corpus` instead of RecBole's files; an
-            interrupted conversion resumes when it is started again.
-        show_progress: a progress bar on standard error, in a log a line every ten seconds.
+        name: as :func:`convert_lines`, like the rest.
+        overwrite: as there.
+        corpus: as there.
+        show_progress: as there.
 
     Raises:
         InputError: as :func:`convert_lines`; a missing column or one of another type.

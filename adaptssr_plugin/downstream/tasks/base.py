@@ -61,6 +61,10 @@ class TaskStage(Stage):
 
     criterion = "metric"
 
+    def why_eager(self) -> str | None:
+        """Nothing stands against it: one row, one prediction."""
+        return None
+
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
         """Compute the task's metrics, fractions in [0, 1], with dropout off; the first one selects the epoch."""
         raise NotImplementedError(f"{type(self).__name__} has no metrics")

@@ -9,7 +9,7 @@ import platform
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +176,7 @@ class Pretraining(Cell):
         }
 
 
+@cache
 def warm_up_of(recipe: Recipe) -> Recipe:
     """Return the recipe of the masked-item stage alone, without options that do not affect it."""
     kept = {

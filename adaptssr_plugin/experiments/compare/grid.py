@@ -4,6 +4,7 @@ import dataclasses
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from ...downstream import ProfileTask
@@ -73,10 +74,7 @@ class Row:
         """Return the model from which a run of fine-tuning starts."""
         if self.recipe.method == "none" and self.recipe.item_init == "random":
             return None
-        fresh = {name: DEFAULTS[name] for name in _FINE_TUNING}
-        return Pretraining(
-            dataclasses.replace(self.recipe, seed=self.recipe.seed + seed % self.pretrain_seeds, **fresh)
-        )
+        return _start(self.recipe, self.recipe.seed + seed % self.pretrain_seeds)
 
     def cells(self, tasks: Sequence[TaskSpec]) -> list[FineTuning]:
         """All cells of the row."""
@@ -90,6 +88,11 @@ class Row:
 
 
 _FINE_TUNING = [name for name in DEFAULTS if name.startswith("ft_")]
+
+
+@cache
+def _start(recipe: Recipe, seed: int) -> Pretraining:
+    return Pretraining(dataclasses.replace(recipe, seed=seed, **{name: DEFAULTS[name] for name in _FINE_TUNING}))
 
 
 class Grid:
@@ -138,7 +141,14 @@ class Grid:
             for one in plan.methods
         ]
         if controlled:
-            rows += [*self._svd_start(), *self._warm_up()]
+            rows += [
+                *self._svd_start(),
+                *self._warm_up(),
+                *(
+                    Row(name, plan.recipe("adaptssr", True, **one), plan.seeds, plan.pretrain_seeds, splits=plan.splits)
+                    for name, one in plan.rows.items()
+                ),
+            ]
         for row in rows:
             self.ask(row.cells(plan.tasks))
         if not controlled:
@@ -306,7 +316,7 @@ class Grid:
         return found
 
     def reidentification(self) -> dict[str, list[Reidentification]]:
-        """Rows of re-identification, a cell per pre-training: random weights, the warm-up, and untuned methods.
+        """Rows of re-identification, a cell per pre-training: random weights, starts, untuned methods, the plan's rows.
 
         All are trained on the older halves of histories, from the controlled start.
         """
@@ -318,6 +328,7 @@ class Grid:
 
         recipes = {paper_name(method): plan.recipe(method, True, history="older") for method in plan.methods}
         recipes.pop(paper_name("none"), None)
+        recipes |= {name: plan.recipe("adaptssr", True, history="older", **one) for name, one in plan.rows.items()}
         rows = {RANDOM: cells(plan.recipe("none", True, history="older"))}
         starts = [*self._svd_start(history="older"), *self._warm_up(history="older")]
         rows |= {row.name: cells(row.recipe) for row in starts}

@@ -46,6 +46,8 @@ class ComparePlan:
         recbole: RecBole's own options.
         tasks: on what the models are fine-tuned; re-identification alone needs none.
         methods: rows of the tables, by the names of :func:`~adaptssr_plugin.methods.available`.
+        rows: further rows of the controlled tables and of re-identification: AdaptSSR with other options, by name. They
+            are not tuned.
         preset: of every recipe, see :func:`~adaptssr_plugin.methods.presets`.
         options: options of every recipe, over the preset's, for example for the size of the corpus.
         controlled: further options in the controlled comparison, the same for all methods, usually the warm-up.
@@ -73,6 +75,7 @@ class ComparePlan:
     tasks: tuple[TaskSpec, ...] = ()
     recbole: Mapping[str, Any] = field(default_factory=dict)
     methods: tuple[str, ...] = tuple(available())
+    rows: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     preset: str = "paper"
     options: Mapping[str, Any] = field(default_factory=dict)
     controlled: Mapping[str, Any] = field(default_factory=lambda: {"warm_start": "mlm"})
@@ -122,10 +125,11 @@ class ComparePlan:
         for method in self.methods:
             self.recipe(method, controlled=True)
             self.recipe(method, controlled=False)
-        for name, options in self.variants.items():
-            if not isinstance(options, Mapping):
-                raise InputError(f"variants: expected options by name for {name}, got {options!r}")
-            self.recipe("adaptssr", True, **options)
+        for which, rows in (("rows", self.rows), ("variants", self.variants)):
+            for name, options in rows.items():
+                if not isinstance(options, Mapping):
+                    raise InputError(f"{which}: expected options by name for {name}, got {options!r}")
+                self.recipe("adaptssr", True, **options)
 
     def source(self) -> Source:
         """The source of behaviours."""
@@ -136,7 +140,12 @@ class ComparePlan:
         merged = {**self.options, **(self.controlled if controlled and method != "none" else {})}
         if method == "none":
             merged["item_init"] = "random"
-        return recipe(method, self.preset, {**merged, **options})
+        merged |= options
+        known: dict[str, Recipe] = self.__dict__.setdefault("_recipes", {})  # grids ask after every finished cell
+        key = f"{method} {merged}"
+        if key not in known:
+            known[key] = recipe(method, self.preset, merged)
+        return known[key]
 
     def linear(self) -> "ComparePlan":
         """Return the plan whose tasks are read linearly from frozen vectors."""
@@ -169,7 +178,7 @@ def read_plan(
     for name in ("methods", "label_curve", "temperatures", "strengths", "scales", "figure_strengths", "lambdas"):
         if name in values:
             values[name] = tuple(as_sequence(name, values[name]))
-    for name in ("recbole", "options", "controlled", "variants"):
+    for name in ("recbole", "options", "controlled", "rows", "variants"):
         if not isinstance(values.get(name, {}), Mapping):
             raise InputError(f"{name}: expected options by name, got {values[name]!r}")
     values["recbole"] = {**values.get("recbole", {}), **(recbole or {})}

@@ -102,7 +102,7 @@ def compare(
     store = Store(Path(folder), load_data(plan).fingerprint)
 
     linear = plan.linear() if "linear" in tables else None
-    if linear is not None:  # it has the curve
+    if linear is not None or set(tables) == {"reidentification"}:  # the curve is the linear plan's, of its tasks
         plan = replace(plan, label_curve=())
 
     def asked() -> list[Grid]:
@@ -198,8 +198,9 @@ class _Report:
         shown = self._chosen([record for record, _ in measured])
         if not any(record.split == "test" and record.method not in _PLAIN_ROWS for record in shown):
             return ""
-        contest = best_baseline_footer(shown, among=_ENCODER_ROWS, excluded=(TUNED,))
-        table = table_2(shown, [*_PLAIN_ROWS, *_ENCODER_ROWS], [*self._conditions(rows, controlled), *contest])
+        ours = [name for name, one in self.plan.rows.items() if one.get("loss", "adaptssr") == "adaptssr"]
+        contest = best_baseline_footer(shown, among=self._encoder_rows, excluded=(TUNED, *ours))
+        table = table_2(shown, [*_PLAIN_ROWS, *self._encoder_rows], [*self._conditions(rows, controlled), *contest])
         self._write_table(f"table-2-{name}", table)
         return table.text()
 
@@ -211,7 +212,7 @@ class _Report:
             return ""
         form = "controlled comparison" if "controlled" in tables else "as the paper"
         footer = [f"{self.plan.name}: {form}; seconds of training."]
-        table = table_3([run for run in runs if run.method != WARM_UP], [*PAPER_ROWS, TUNED], footer)
+        table = table_3([run for run in runs if run.method != WARM_UP], [*PAPER_ROWS, TUNED, *self.plan.rows], footer)
         self._write_table("table-3", table)
         return table.text()
 
@@ -244,6 +245,11 @@ class _Report:
         self._write_table("variants", table)
         return table.text()
 
+    @property
+    def _encoder_rows(self) -> list[str]:
+        """Rows of encoders in the order of tables."""
+        return [*_ENCODER_ROWS, *self.plan.rows]
+
     def label_curves(self) -> str:
         """Write the curve over labels; returns its text, empty without results."""
         records, n_train = [], {}
@@ -256,7 +262,7 @@ class _Report:
                     n_train[name] = result["n_train"]
         if not records:
             return ""
-        plan, rows = self.plan, [*_PLAIN_ROWS, *_ENCODER_ROWS]
+        plan, rows = self.plan, [*_PLAIN_ROWS, *self._encoder_rows]
         curves = label_curves(self._chosen(records), n_train, rows)
         shown = f"{plan.name}, {splits_shown(self._split_seed, plan.splits)}"
         footer = [f"{shown}, and over {plan.pretrain_seeds} initialisations or pre-trainings; x 100.", LINEAR, HOW]
@@ -402,7 +408,10 @@ class _Report:
             lines.append(LINEAR)
         if controlled:
             own = ", ".join(f"{name} {value}" for name, value in plan.controlled.items())
-            lines.append(f"Controlled comparison: every method from the same start and with the same epochs ({own}).")
+            lines.append(
+                "Controlled comparison: every method from the same start and with the same epochs"
+                + (f" ({own})." if own else ".")
+            )
         return lines
 
     @staticmethod
@@ -475,7 +484,7 @@ class _Report:
 
     def _figure_5(self) -> None:
         panels, cells = {}, self.grid.similarities()
-        for name in rows_in_order(_ENCODER_ROWS, cells, "cells"):
+        for name in rows_in_order(self._encoder_rows, cells, "cells"):
             result = self.store.get(cells[name])
             if result is not None:
                 samples = {curve: np.asarray(values) for curve, values in result["samples"].items()}

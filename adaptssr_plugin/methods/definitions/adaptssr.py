@@ -8,10 +8,13 @@ from ...training.stages.pairwise import Views
 from ..comparison import ComparisonOptions
 from ..registry import Method, register
 from ..views import ViewSource
+from .idicl import two_periods
 
 
-def random_pair(options: ComparisonOptions, source: ViewSource) -> Views:
-    """Two views; an operator is drawn for each row from mask, crop and reorder."""
+def two_views(options: ComparisonOptions, source: ViewSource) -> Views:
+    """Two views; an operator is drawn for each row from mask, crop and reorder, or both are periods (``views``)."""
+    if options.views == "periods":
+        return two_periods(options, source)
     operators = [
         ItemMask(options.mask_ratio, mask_id=source.n_items),
         ItemCrop(options.crop_ratio),
@@ -20,4 +23,4 @@ def random_pair(options: ComparisonOptions, source: ViewSource) -> Views:
     return RandomPair(operators, distinct=options.distinct_ops)
 
 
-METHOD = register(Method("adaptssr", "operators, ranking and fusion: the authors' code", views=random_pair))
+METHOD = register(Method("adaptssr", "operators, ranking and fusion: the authors' code", views=two_views))

@@ -5,6 +5,6 @@ sequences are not reproduced.
 """
 
 from ..registry import Method, register
-from .adaptssr import random_pair
+from .adaptssr import two_views
 
-METHOD = register(Method("cl4srec", "operators: public code (DuoRec's repository)", views=random_pair))
+METHOD = register(Method("cl4srec", "operators: public code (DuoRec's repository)", views=two_views))

@@ -7,6 +7,20 @@ from recbole.trainer import Trainer
 from torch import Tensor
 
 
+def make_capturable(optimizer: Any) -> None:
+    """Make torch's Adam or AdamW one fused kernel whose steps a CUDA graph can capture.
+
+    Call it after a state is loaded, which brings the flags and the device of the step counters of its own run.
+    """
+    for group in optimizer.param_groups:
+        group["fused"], group["foreach"] = True, False
+        # torch refuses the flag on a CPU.
+        group["capturable"] = all(parameter.device.type == "cuda" for parameter in group["params"])
+    optimizer._step_supports_amp_scaling = True  # as torch sets it for a fused one: a GradScaler reads nothing back
+    for parameter, state in optimizer.state.items():
+        state["step"] = state["step"].to(parameter.device, torch.float32)
+
+
 def take_step(trainer: Trainer, loss: Tensor) -> None:
     """Go backward from a loss and move a trainer's model, by its optimiser, scaler and clipping."""
     scaler: Any = trainer.scaler

@@ -4,6 +4,7 @@ import hashlib
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from recbole.data.interaction import Interaction
 
@@ -49,6 +50,18 @@ class TrainingRows:
             lengths=rows[self._length],
             keys=rows[self.dataset.iid_field],
         )
+
+    def newest_of_users(self) -> npt.NDArray[np.bool_]:
+        """Tell which rows hold the longest prefix of their user: ``(N,)``, one True per user, the last of equal length.
+
+        Histories longer than MAX_ITEM_LIST_LENGTH have several rows of that length; RecBole keeps a user's rows in the
+        order of time.
+        """
+        users, lengths = (self.dataset.inter_feat[field].numpy() for field in (self.dataset.uid_field, self._length))
+        order = np.lexsort((lengths, users))  # stable
+        newest = np.zeros(len(users), dtype=bool)
+        newest[order[np.append(np.flatnonzero(np.diff(users[order])), len(users) - 1)]] = True
+        return newest
 
     def number_rows(self) -> None:
         """Add a column with the row number to the dataset, so that batches say which rows they hold."""

@@ -1,4 +1,4 @@
-"""RecBole's sequential models as encoders of user vectors; only BERT4Rec needs code of its own.
+"""RecBole's sequential models as encoders of user vectors; only BERT4Rec needs its own code.
 
 A model needs a ``forward`` that takes the item sequence, with or without its length, and returns a vector ``(B, d)``.
 Arguments are bound by name. While a sequence is encoded for a self-supervised loss, hooks on the model's item embedding
@@ -17,6 +17,7 @@ from recbole.model.layers import ContextSeqEmbAbstractLayer
 from recbole.utils import ModelType
 from torch import Tensor, nn
 
+from ...devices import shapes_are_fixed
 from ...encoders.length_groups import LengthGroup, length_groups, priced_groups, restore_order
 from ...errors import InputError
 from ...seeding import stream_generator
@@ -35,7 +36,7 @@ def refusal(model_class: type[Any]) -> str | None:
     if getattr(model_class, "type", None) != ModelType.SEQUENTIAL:
         return "it is no sequential model, so that it has no behaviour sequence to make views of"
     if hasattr(model_class, "pretrain"):
-        return "it brings a pre-training of its own, in two runs by train_stage"
+        return "it has its own pre-training, in two runs by train_stage"
     needed = _needed_arguments(model_class)
     if not any(name in SEQUENCE for name in needed):
         return "its forward takes no item sequence"
@@ -90,7 +91,7 @@ class BackboneEncoder(nn.Module):
         ):  # one process's empty part of a batch: not every backbone has a forward for it, but it needs a graph
             return self(item_seq.new_ones(2, 1), item_seq_len.new_ones(2))[:0]  # type: ignore[no-any-return]
         with self._hooks():
-            if not self.ignores_padding:
+            if shapes_are_fixed() or not self.ignores_padding:
                 return self._encode(self._full_width(item_seq), item_seq_len)
             groups = backbone_groups(item_seq_len)
             parts = [self._encode(item_seq[rows, :width], item_seq_len[rows]) for rows, width in groups]

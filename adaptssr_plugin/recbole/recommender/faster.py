@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from recbole.utils import ModelType
 from torch import Tensor
 
+from ...devices import shapes_are_fixed
 from ...encoders.length_groups import restore_order
 from ...functional.linear_scores import linear_scores
 from .backbones import LENGTH, PROBED_ROWS, SEQUENCE, backbone_groups, ignores_padding, untouched
@@ -50,7 +51,7 @@ def _in_groups(own: Callable[..., Any], sequence: str) -> Callable[..., Any]:
     def forward(self: Any, *arguments: Any, **named: Any) -> Any:
         given = signature.bind(self, *arguments, **named).arguments
         given.pop(next(iter(given)))
-        if not _are_rows(given, sequence):
+        if shapes_are_fixed() or not _are_rows(given, sequence):
             return own(self, *arguments, **named)
         if self._splits is None:
             self._splits = _splits(self, own, given, sequence)

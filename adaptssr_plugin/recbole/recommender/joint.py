@@ -40,6 +40,9 @@ class SelfSupervisedTerm:
         computed: whether the loss of any batch has been computed.
         stage: computes the loss.
         logs: parts of the last loss; detached scalars on the device.
+        place: epoch and step, the keys of the streams of views.
+        few_sizes: leave out up to an eighth of the compared rows, so that few numbers of them occur; initially False.
+        generators: those of the streams, if they are kept from step to step.
     """
 
     def __init__(self, settings: SelfSupervision, backbone: Any, config: Any, dataset: Any) -> None:
@@ -61,31 +64,44 @@ class SelfSupervisedTerm:
         # Now, so that a model without user vectors is refused before anything runs.
         some = dataset.inter_feat[torch.linspace(0, len(dataset.inter_feat) - 1, PROBED_ROWS).long()]
         encoder.probe(*(some[field].to(config["device"]) for field in self._fields[1:3]))
-        self._place = [0, 0]  # epoch and step, the keys of the streams of views
+        self.place = (0, 0)
+        self.few_sizes = False
+        self.generators: dict[str, torch.Generator] | None = None
         self._numbered = bool(getattr(self.stage.views, "needs_rows", False))
-        if self._numbered:
+        self._newest = rows.newest_of_users() if settings.rows == "newest" else None
+        if self._numbered or self._newest is not None:
             rows.number_rows()
 
     def start_epoch(self, epoch: int) -> None:
         """Key the streams of views by this epoch, counted from 0, and its steps from 0."""
-        self._place = [epoch, 0]
+        self.place = (epoch, 0)
 
     def compared_rows(self, interaction: Any) -> Tensor:
         """Choose which rows of a batch are compared: int64, on the CPU.
 
-        One row per user, the first in the batch, which is as random as the order of the batch: a user's other rows
-        are prefixes of the same history and would not be valid negatives. Among several processes, the row of the first
-        process that has the user. Waits for the device if the batch is there.
+        One row per user: a user's other rows are prefixes of the same history and would not be valid negatives. It is
+        the newest one, with the whole training history, so that an epoch compares every user once; or the first in the
+        batch, which is as random as the order of the batch. Among several processes, the row of the first process that
+        has the user. Waits for the device if the batch is there.
         """
-        users = interaction[self._fields[0]]
-        users = (users if users.device.type == "cpu" else users.cpu()).numpy()
+        users = interaction[self._fields[0]].cpu().numpy()
+        rows = np.arange(len(users))
         if self.settings.rows == "all":
-            return torch.arange(len(users))
-        first = np.sort(np.unique(users, return_index=True)[1])
+            return torch.from_numpy(rows)
+        if self._newest is not None:
+            rows = rows[self._newest[interaction[ROW_FIELD].cpu().numpy()]]
+        rows = rows[np.sort(np.unique(users[rows], return_index=True)[1])]
         if self.processes.data_parallel:
-            before = self.processes.gather(torch.from_numpy(users))[: self.processes.rank]
-            first = first[~np.isin(users[first], np.concatenate([users[:0], *map(np.asarray, before)]))]
-        return torch.from_numpy(first)
+            before = self.processes.gather(torch.from_numpy(users[rows]))[: self.processes.rank]
+            rows = rows[~np.isin(users[rows], np.concatenate([users[:0], *map(np.asarray, before)]))]
+        if self.few_sizes:
+            unit = 1 << max(len(rows).bit_length() - 4, 0)  # an eighth of the largest power of two below
+            rows = rows[: len(rows) // unit * unit]
+        return torch.from_numpy(rows)
+
+    def streams(self, device: torch.device) -> Streams:
+        """Return the streams of this step."""
+        return Streams(device, (self._seed, "ssl", *self.place, *self.processes.key), self.generators)
 
     def loss(self, interaction: Any) -> Tensor | None:
         """Compute the loss on a batch, a scalar; None if there are no two rows to compare."""
@@ -105,9 +121,8 @@ class SelfSupervisedTerm:
         if not self.stage.usable(batch):
             return None
         self.stage.to(sequences.device)
-        streams = Streams(sequences.device, (self._seed, "ssl", *self._place, *self.processes.key))
-        result = self.stage.step(batch, streams)
-        self._place[1] += 1
+        result = self.stage.step(batch, self.streams(sequences.device))
+        self.place = (self.place[0], self.place[1] + 1)
         self.logs = dict(result.logs)
         return result.loss
 

@@ -38,8 +38,10 @@ def pretrain_backbone(term: SelfSupervisedTerm, config: Config, dataset: Any, sh
     stage = PairwiseStage(term.stage.encoder, views, pairwise_loss(settings.loss, settings), "ssl")
     plan = StagePlan("ssl", lambda *_: stage, settings.epochs, settings.learning_rate, 0.0, "best")
     trainer = StageTrainer(
-        config, stage, plan, None, seed=seed, stopping_step=settings.epochs, together=processes.data_parallel
-    )
+        config, stage, plan, None,
+        seed=seed, stopping_step=settings.epochs, together=processes.data_parallel,
+        cuda_graphs=bool(config["cuda_graphs"]),
+    )  # fmt: skip
     train_data, valid_data = users.loaders(
         processes, batch_size=settings.batch_size, max_len=rows.max_len, seed=seed, prefix="ssl "
     )

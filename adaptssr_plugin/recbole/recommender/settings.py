@@ -16,7 +16,7 @@ import numpy as np
 from ...errors import InputError
 from ...methods import view_methods
 from ...methods.comparison import ComparisonOptions
-from ...methods.options import check_options, choice, count, not_negative, option, positive, rate, read_yaml
+from ...methods.options import check_options, choice, count, meaning, not_negative, option, positive, rate, read_yaml
 
 PREFIX = "ssl_"
 _DEFAULTS = files(__package__) / "defaults"
@@ -42,8 +42,9 @@ class SelfSupervision(ComparisonOptions):
     )
     rows: str = choice(
         "user",
-        ("user", "all"),
-        "Rows of a batch that are compared: user, one per user (its rows are prefixes of one history); all.",
+        ("newest", "user", "all"),
+        "Rows of a batch that are compared: newest, those with a user's whole training history, so each user once an "
+        "epoch; user, one per user, whichever prefix comes first; all.",
         "ours",
     )
     mask_same_target: bool = option(
@@ -112,6 +113,22 @@ def self_supervision(model: str, given: Mapping[str, Any]) -> SelfSupervision:
     merged = _own_part(packaged_defaults("models", model)) | own
     method = merged.get("method", "cl4srec")
     return SelfSupervision(**(_own_part(packaged_defaults("methods", str(method))) | merged))
+
+
+def meanings(model: str, ssl: SelfSupervision) -> dict[str, str]:
+    """Describe every option by the name that users write, with the default that the model or ``ssl_method`` gives it.
+
+    Args:
+        model: name of the RecBole model.
+        ssl: the options of a run.
+    """
+    of_method = _own_part(packaged_defaults("methods", ssl.method))
+    of_model = _own_part(packaged_defaults("models", model))
+    given = {name: (value, f"ssl_method {ssl.method}") for name, value in of_method.items()}
+    given |= {name: (value, f"model {model}") for name, value in of_model.items()}
+    fields = {field.name: field for field in dataclasses.fields(ssl)}
+    given = {name: here for name, here in given.items() if here[0] != fields[name].default}
+    return {PREFIX + name: meaning(field, *given.get(name, ())) for name, field in fields.items()}
 
 
 def settings_of(config: Any) -> SelfSupervision:

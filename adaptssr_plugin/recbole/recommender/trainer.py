@@ -15,14 +15,17 @@ import torch
 from recbole.config import Config
 from recbole.data.interaction import Interaction
 from recbole.trainer import Trainer
+from recbole.utils import ModelType
 from torch import Tensor, nn
 
 from ...errors import InputError, TrainingDivergedError
 from ...progress import Progress, on_terminal
+from ...training.graphed_step import GraphedStep, graphed_step
 from ...training.processes import Processes
+from ...training.stages.base import Streams
 from ..compat.data_parallel import alone, check_alike, check_shared_out, mean_over, with_shared_norms
 from ..compat.layers import mask_whole_batches
-from ..compat.optimising import take_step
+from ..compat.optimising import make_capturable, take_step
 from ..compat.patches import compat_patches, tensorboard_into
 from .checkpoints import load_run, random_states, restore_random_states, save_checkpoint
 from .checks import refused_sparse_adam
@@ -61,6 +64,8 @@ class RecommenderTrainer(Trainer):
         if self.term is not None:
             self.term.apart = True  # so that the log shows both
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=bool(self.enable_scaler))
+        self._graphed: GraphedStep[Any] | None = None
+        self._kept: dict[str, torch.Generator] = {}
         self._averaging = Processes().averaging(model)  # alone, until fit() sets up all processes
         self._train_data: Any = None
         self._items: dict[str, Any] = {}
@@ -90,7 +95,10 @@ class RecommenderTrainer(Trainer):
             self._begin_together()
             if self.config["resume"]:
                 self.resume_checkpoint(self.config["resume"])
-            elif self.term is not None and self.term.settings.mode == "pretrain" and self.start_epoch == 0:
+            if self.config["cuda_graphs"]:
+                self._use_graphs()
+            pretrains = self.term is not None and self.term.settings.mode == "pretrain" and self.start_epoch == 0
+            if self.term is not None and pretrains and not self.config["resume"]:
                 self._pretrain(self.term, train_data, show_progress)
             if self._resumed_states is not None:
                 self._restore_random_states(self._resumed_states)
@@ -117,6 +125,8 @@ class RecommenderTrainer(Trainer):
         path = Path(self.saved_model_file)
         self._save_checkpoint(-1, saved_model_file=str(path.with_name(f"{path.stem}-pretrained{path.suffix}")))
         self.optimizer = self._build_optimizer()  # without the moments of another objective
+        if self._graphed is not None:
+            self._use_graphs()
         # The one before has recorded which weights that objective used, and would expect their gradients.
         self._averaging = self.processes.averaging(self.model)
 
@@ -130,6 +140,25 @@ class RecommenderTrainer(Trainer):
                 f"dataset: expected a model made with train_data.dataset, the {rows} training rows, got one made with "
                 f"{self.term.n_rows} rows"
             )
+
+    def _use_graphs(self) -> None:
+        """Replay steps from here on, if they can be captured; no graph outlives a change of the optimiser's tensors."""
+        joint = self.term is not None and self.term.settings.mode == "joint"
+        why_eager = self.term.stage.why_eager() if self.term is not None and joint else None
+        if self.processes.data_parallel:
+            why_eager = f"{self.processes.number} processes train together"
+        elif getattr(self.model, "type", None) != ModelType.SEQUENTIAL:
+            why_eager = f"{self.config['model']} is no sequential model"
+        elif type(self.optimizer) not in (torch.optim.Adam, torch.optim.AdamW):
+            why_eager = f"learner {self.config['learner']} is neither adam nor adamw"
+        self._graphed = graphed_step(self.device, why_eager, self.logger.warning)
+        if self._graphed is None:
+            return
+        make_capturable(self.optimizer)
+        self._kept = {}
+        if self.term is not None:
+            self.term.generators = self._kept
+            self.term.few_sizes = True
 
     def _begin_together(self) -> None:
         """Copy the weights of the first process to all, once they agree on what to train."""
@@ -166,7 +195,20 @@ class RecommenderTrainer(Trainer):
         if self.term is not None and self.term.settings.mode == "joint":
             # Here, where the batch is still on the CPU: choosing rows by user id waits for no device.
             interaction.update(Interaction({COMPARED_FIELD: self.term.compared_rows(interaction)}))
-        interaction = interaction.to(self.device)
+        if self._graphed is None:
+            return self._take(loss_func, interaction.to(self.device))
+        streams = Streams(self.device, (), self._kept) if self.term is None else self.term.streams(self.device)
+        place = None if self.term is None else self.term.place
+        losses = self._graphed(
+            interaction.interaction,
+            lambda held: _detached(self._take(loss_func, Interaction(held))),
+            streams,
+        )
+        if place is not None and self.term is not None:  # a replay runs no Python code that counts steps
+            self.term.place = (place[0], place[1] + 1)
+        return losses
+
+    def _take(self, loss_func: Callable[..., Any], interaction: Interaction) -> Any:
         self.optimizer.zero_grad()
         with torch.autocast(device_type=self.device.type, enabled=bool(self.enable_amp)):
             losses = self._averaging(loss_func, interaction)
@@ -302,6 +344,10 @@ def _is_sparse(model: nn.Module) -> bool:
     return all(id(parameter) in sparse for parameter in model.parameters())
 
 
+def _detached(losses: Any) -> Any:
+    return tuple(part.detach() for part in losses) if isinstance(losses, tuple) else losses.detach()
+
+
 class _LossTotals:
     """Sums over the steps of an epoch, in float64 as in Python, kept on the device until they are read."""
 
@@ -315,7 +361,10 @@ class _LossTotals:
         """Add the loss of a step, or its parts."""
         self._several = isinstance(losses, tuple)
         # Some losses of RecBole's have the shape (1,).
-        parts = [part.detach().to(self._dtype).reshape(()) for part in (losses if self._several else (losses,))]
+        # Copies, since a graph writes the next losses into the same tensors.
+        parts = [
+            part.detach().to(self._dtype, copy=True).reshape(()) for part in (losses if self._several else (losses,))
+        ]
         self._sums = [total + part for total, part in zip(self._sums, parts, strict=True)] if self._sums else parts
         bad = ~torch.stack(parts).isfinite().all() & (self._first_bad < 0)
         self._first_bad = torch.where(bad, step, self._first_bad)

@@ -140,8 +140,9 @@ def fine_tune(
         item_lr_share=1.0 if pretrained is None else recipe.ft_item_lr_share,
     )
     trainer = StageTrainer(
-        config, stage, plan, None, seed=seed, stopping_step=recipe.ft_epochs, amp_dtype=recipe.amp_dtype
-    )
+        config, stage, plan, None,
+        seed=seed, stopping_step=recipe.ft_epochs, amp_dtype=recipe.amp_dtype, cuda_graphs=recipe.cuda_graphs,
+    )  # fmt: skip
     if labels is not None:
         split = fewer_labels(split, labels, recipe.split_seed)
 

@@ -149,6 +149,7 @@ class PretrainStages:
             checkpoint_minutes=self.checkpoint_minutes,
             run=self.manifest,
             together=True,
+            cuda_graphs=recipe.cuda_graphs,
         )
         train_data, valid_data = self.users.loaders(
             self.processes, batch_size=recipe.batch_size, max_len=recipe.max_len, seed=recipe.seed

@@ -36,9 +36,10 @@ from ...training import (
     write_checkpoint,
 )
 from ...training.epoch_state import Totals, of_all
+from ...training.graphed_step import GraphedStep, graphed_step, step_of_stage
 from ...training.processes import Processes
 from ...training.stages.base import dropout_seeded
-from ..compat.optimising import take_step
+from ..compat.optimising import make_capturable, take_step
 from ..compat.patches import compat_patches, tensorboard_into
 from ..versions import versions
 from .checkpoints import CHECKPOINT_MINUTES, LOG_EVERY, CheckpointingTrainer
@@ -86,6 +87,7 @@ class StageTrainer(CheckpointingTrainer):
         run: the options of the run, in named parts of plain values; kept in every checkpoint. A checkpoint of a run
             with other options is refused.
         together: all processes of torch's default group make this trainer and train one stage.
+        cuda_graphs: replay steps as CUDA graphs where that is possible; one line says where it is not.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class StageTrainer(CheckpointingTrainer):
         checkpoint_minutes: float = CHECKPOINT_MINUTES,
         run: Mapping[str, Mapping[str, Any]] | None = None,
         together: bool = False,
+        cuda_graphs: bool = False,
     ) -> None:
         config = copy.copy(config)
         config.final_config_dict = dict(config.final_config_dict)
@@ -136,6 +139,10 @@ class StageTrainer(CheckpointingTrainer):
                  "learner": str(config["learner"]), "weight_decay": config["weight_decay"],
                  "enable_amp": bool(config["enable_amp"]), "enable_scaler": bool(config["enable_scaler"])}  # fmt: skip
         self.fingerprint = RunFingerprint(plan.name, {"steps": steps, **(run or {})}, versions())
+        self._wants_graphs = cuda_graphs
+        self._graphed: GraphedStep[StepResult] | None = None
+        self._kept: dict[str, torch.Generator] | None = None
+        self._max_len = 1  # of the batches, with graphs
         self.history: list[dict[str, float]] = []
         self.best_epoch = 0
         self._best_state: dict[str, Tensor] = {}
@@ -169,6 +176,8 @@ class StageTrainer(CheckpointingTrainer):
 
     def _run(self, train_data: BatchLoader, valid_data: BatchLoader, show_progress: Show) -> None:
         self._resume_from_last()
+        if self._wants_graphs:
+            self._use_graphs(train_data.max_len)
         if self.start_epoch < self.epochs and self.cur_step <= self.stopping_step:
             try:
                 with StopRequest(listens=self.checkpoints is not None) as self._stop:
@@ -179,6 +188,18 @@ class StageTrainer(CheckpointingTrainer):
                 self.processes.wait()  # torchrun kills the others as soon as one has ended
                 raise
         self.stage.load_state_dict(self._selected_state())
+
+    def _use_graphs(self, max_len: int) -> None:
+        """Replay steps from here on, if they can be captured; no graph outlives a change of the optimiser's tensors."""
+        why_eager = self.stage.why_eager()
+        if self.processes.data_parallel:
+            why_eager = f"{self.processes.number} processes train together"
+        elif str(self.learner).lower() not in _FUSED:
+            why_eager = f"learner {self.learner} is none of {', '.join(_FUSED)}"
+        self._graphed = graphed_step(self.device, why_eager, self._say)
+        if self._graphed is not None:
+            self._kept, self._max_len = {}, max_len
+            make_capturable(self.optimizer)
 
     def _fit(self, train_data: BatchLoader, valid_data: BatchLoader, show_progress: Show) -> None:
         steps = len(train_data) * self.epochs
@@ -217,8 +238,9 @@ class StageTrainer(CheckpointingTrainer):
             epoch_state.begin(self.stage)
             for step, batch in enumerate(train_data.from_step(epoch_state.steps), epoch_state.steps):
                 if self.stage.usable(batch):
-                    streams = Streams(self.device, (self.seed, self.plan.name, epoch_idx, step, *self.processes.key))
-                    epoch_state.totals.add(step, self._step(batch.to(self.device, non_blocking=True), streams))
+                    key = (self.seed, self.plan.name, epoch_idx, step, *self.processes.key)
+                    streams = Streams(self.device, key, self._kept)
+                    epoch_state.totals.add(step, self._step(batch, streams))
                     if (step + 1) % LOG_EVERY == 0:
                         self._watch(epoch_state, train_data)
                 epoch_state.steps = step + 1
@@ -232,7 +254,17 @@ class StageTrainer(CheckpointingTrainer):
             self.tensorboard.add_scalar(f"train/{name}", value, epoch_idx)
         return means.get("loss", 0.0)
 
-    def _step(self, batch: Any, streams: Streams) -> StepResult:
+    def _step(self, batch: Batch, streams: Streams) -> StepResult:
+        """Take a step on a batch, which is on the CPU; replayed if its shapes have come before."""
+        if self._graphed is None:
+            return self._take(batch.to(self.device, non_blocking=True), streams)
+
+        def take(held: Batch) -> StepResult:
+            return self._take(held, streams)
+
+        return step_of_stage(self._graphed, self.stage, batch, streams, take, self._max_len)
+
+    def _take(self, batch: Batch, streams: Streams) -> StepResult:
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=bool(self.enable_amp)):
             result: StepResult = self._averaging(self.stage.step, batch, streams)

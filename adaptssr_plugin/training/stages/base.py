@@ -19,14 +19,26 @@ class Streams:
     Attributes:
         device: where the generators are.
         key: what the streams depend on.
+        kept: generators by name that later steps use again, as a CUDA graph has to; None: a new one for every call.
     """
 
     device: torch.device
     key: tuple[int | str, ...]
+    kept: dict[str, torch.Generator] | None = None
 
     def generator(self, name: str) -> torch.Generator:
         """Make the generator of a stream; the same key and name give the same generator."""
-        return stream_generator(self.device, *self.key, name)
+        if self.kept is None or name not in self.kept:
+            made = stream_generator(self.device, *self.key, name)
+            if self.kept is None:
+                return made
+            self.kept[name] = made
+        return self.kept[name]
+
+    def begin(self) -> None:
+        """Seed the kept generators by the key, as if they were new."""
+        for name, generator in (self.kept or {}).items():
+            generator.manual_seed(stream_seed(*self.key, name))
 
 
 @contextmanager
@@ -93,6 +105,19 @@ class Stage(nn.Module):
     def usable(self, batch: Batch) -> bool:
         """Whether a batch contains anything to learn, on any process; decided on the CPU. Other batches are skipped."""
         return len(batch.all_lengths) > 0
+
+    def why_eager(self) -> str | None:
+        """Say in a few words why a CUDA graph cannot capture :meth:`step`; None if one can.
+
+        A stage can be captured if, within :func:`~adaptssr_plugin.devices.fixed_shapes`, its step reads no value of
+        the device, all its shapes follow from those of the batch and from :meth:`fixed`, and nothing else in it
+        changes from step to step, apart from tensors that are changed in place.
+        """
+        return f"the steps of {type(self).__name__} are not known to have fixed shapes"
+
+    def fixed(self, batch: Batch) -> tuple[int, ...]:  # noqa: ARG002 - not by default
+        """Return the sizes within a step, with fixed shapes, that do not follow from the shapes of the batch."""
+        return ()
 
     def step(self, batch: Batch, streams: Streams) -> StepResult:
         """Compute the loss of a batch, in training mode.

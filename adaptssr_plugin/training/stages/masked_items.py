@@ -10,7 +10,7 @@ from ...corpus import Batch
 from ...encoders import UserEncoder
 from ...errors import InputError
 from .base import StepResult, Streams
-from .item_prediction import ItemPredictionStage
+from .item_prediction import ItemPredictionStage, Slots
 
 
 class MaskedSlots(NamedTuple):
@@ -18,8 +18,8 @@ class MaskedSlots(NamedTuple):
 
     item_seq: Tensor
     """``(B, L)`` with [MASK] written in."""
-    rows: Tensor
-    """int64 ``(M,)``."""
+    slots: Slots
+    """Their rows."""
     positions: Tensor
     """int64 ``(M,)``."""
     targets: Tensor
@@ -69,10 +69,10 @@ class MaskedItemStage(ItemPredictionStage):
         self.mask = ItemMask(ratio, mask_id=encoder.n_items)
         self.pooled = pooled
 
-    def predicted(self, batch: Batch, streams: Streams) -> tuple[Tensor, Tensor]:
-        """Return the states at masked positions ``(M, d)``, and the original items ``(M,)``."""
-        slots, hidden = self._states(batch, streams)
-        return hidden[slots.rows, slots.positions], slots.targets
+    def predicted(self, batch: Batch, streams: Streams) -> tuple[Tensor, Tensor, Slots]:
+        """Return the states at masked positions ``(M, d)``, the original items ``(M,)``, and their rows."""
+        masked, hidden = self._states(batch, streams)
+        return hidden[masked.slots.rows, masked.positions], masked.targets, masked.slots
 
     def count(self, lengths: Tensor) -> int:
         """Count the masked positions of users with ``lengths`` ``(N,)``, on the CPU."""
@@ -82,13 +82,14 @@ class MaskedItemStage(ItemPredictionStage):
         """Mean cross-entropy over the masked positions, from their states and from the user vectors."""
         if not self.pooled:
             return super().step(batch, streams)
-        slots, hidden = self._states(batch, streams)
+        masked, hidden = self._states(batch, streams)
+        rows, _, counted = masked.slots
         visible = torch.arange(hidden.shape[1], device=hidden.device) < batch.item_seq_len[:, None]
         users = self.encoder.pooling(hidden, visible)  # (B, d)
         generator = streams.generator("samples") if self.head.softmax == "sampled" else None
         positions, user = (
-            self.cross_entropy(batch, states, slots.targets, generator)
-            for states in (hidden[slots.rows, slots.positions], users[slots.rows])
+            self.cross_entropy(batch, states, masked.targets, generator, counted)
+            for states in (hidden[rows, masked.positions], users[rows])
         )
         loss = torch.lerp(positions, user, self.pooled)
         return StepResult(
@@ -98,16 +99,14 @@ class MaskedItemStage(ItemPredictionStage):
 
     def _states(self, batch: Batch, streams: Streams) -> tuple[MaskedSlots, Tensor]:
         """Mask, and encode every position: ``(B, L, d)``."""
-        slots = self._mask(batch, streams)
-        return slots, self.encoder.hidden_states(slots.item_seq, batch.item_seq_len)
+        masked = self._mask(batch, streams)
+        return masked, self.encoder.hidden_states(masked.item_seq, batch.item_seq_len)
 
     def _mask(self, batch: Batch, streams: Streams) -> MaskedSlots:
         order, counts = self.mask.positions(batch.item_seq_len, batch.item_seq.shape[1], streams.generator("mask"))
-        # The number of slots follows from the lengths, which are on the CPU, so nothing is read back.
-        total = self.count(batch.lengths)
-        users = torch.arange(len(counts), device=counts.device)
-        rows = users.repeat_interleave(counts, output_size=total)  # (M,)
-        nth = torch.arange(total, device=counts.device) - (counts.cumsum(0) - counts)[rows]  # of its row
-        positions = order[rows, nth]
-        masked = batch.item_seq.index_put((rows, positions), torch.full_like(rows, self.mask.mask_id))
-        return MaskedSlots(masked, rows, positions, batch.item_seq[rows, positions])
+        first = torch.arange(order.shape[1], device=order.device) < counts[:, None]  # (B, L)
+        hidden = torch.zeros_like(first).scatter_(1, order, first)
+        slots = self.slots(batch, counts)
+        positions = order[slots.rows, slots.nth]
+        targets = batch.item_seq[slots.rows, positions]
+        return MaskedSlots(torch.where(hidden, self.mask.mask_id, batch.item_seq), slots, positions, targets)

@@ -89,6 +89,10 @@ class NextBehaviourStage(Stage):
         self.n_next = n_next
         self.weight = weight
 
+    def why_eager(self) -> str | None:
+        """Nothing stands against it."""
+        return None
+
     def step(self, batch: Batch, streams: Streams) -> StepResult:
         """Both objectives on a batch."""
         questions = self._ask(batch, streams)

@@ -2,12 +2,11 @@
 
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from ...corpus import Batch
 from .base import Streams
-from .item_prediction import ItemPredictionStage
+from .item_prediction import ItemPredictionStage, Slots
 
 
 class NextItemStage(ItemPredictionStage):
@@ -25,17 +24,12 @@ class NextItemStage(ItemPredictionStage):
     ) -> None:
         super().__init__(encoder, name, softmax, sample_share)
 
-    def predicted(self, batch: Batch, streams: Streams) -> tuple[Tensor, Tensor]:  # noqa: ARG002 - no draws
-        """Return the M states before a behaviour ``(M, d)``, and those behaviours ``(M,)``."""
+    def predicted(self, batch: Batch, streams: Streams) -> tuple[Tensor, Tensor, Slots]:  # noqa: ARG002 - no draws
+        """Return the M states before a behaviour ``(M, d)``, those behaviours ``(M,)``, and their places."""
         states = self.encoder.hidden_states(batch.item_seq, batch.item_seq_len)
-        # Their number follows from the lengths, which are on the CPU, so nothing is read back.
-        counts = batch.lengths - 1
-        total = self.count(batch.lengths)
-        rows = torch.arange(len(counts)).repeat_interleave(counts, output_size=total)
-        positions = torch.arange(total) - (counts.cumsum(0) - counts)[rows]
-        rows, positions = rows.to(states.device), positions.to(states.device)
-        return states[rows, positions], batch.item_seq[rows, positions + 1]
+        slots = self.slots(batch, batch.item_seq_len - 1)
+        return states[slots.rows, slots.nth], batch.item_seq[slots.rows, slots.nth + 1], slots
 
     def count(self, lengths: Tensor) -> int:
         """Count the behaviours except the first of users with ``lengths`` ``(N,)``, on the CPU."""
-        return int((lengths - 1).sum())
+        return int((lengths - 1).numpy().sum())

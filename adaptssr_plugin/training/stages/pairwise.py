@@ -100,6 +100,14 @@ class PairwiseStage(Stage):
         if state:
             self.views.load_epoch_state(state)  # type: ignore[attr-defined]
 
+    def why_eager(self) -> str | None:
+        """Name micro batches, and views that change from epoch to epoch."""
+        if self.micro_batch:
+            return f"micro_batch {self.micro_batch} encodes a batch in parts"
+        if hasattr(self.views, "set_epoch"):
+            return f"the views of {self.name} change from epoch to epoch"
+        return None
+
     def usable(self, batch: Batch) -> bool:
         """Whether there are two users to compare.
 

@@ -63,6 +63,14 @@ class WithMaskedItemsStage(Stage):
         """Return it to the view provider."""
         self.views.load_epoch_state(state)
 
+    def why_eager(self) -> str | None:
+        """Say what either of the two says."""
+        return self.views.why_eager() or self.items.why_eager()
+
+    def fixed(self, batch: Batch) -> tuple[int, ...]:
+        """Return whether anything is predicted, and the sizes of that."""
+        return (1, *self.items.fixed(batch)) if self.items.usable(batch) else (0,)
+
     def usable(self, batch: Batch) -> bool:
         """Whether there are two users to compare."""
         return self.views.usable(batch)

@@ -3,7 +3,19 @@
 import logging
 from contextlib import contextmanager
 
-from adaptssr_plugin.cli.main import main
+from click.testing import CliRunner
+
+from adaptssr_plugin.cli.main import cli, main
+
+
+def words_of(options):
+    """Write options of a recipe as words of a command line."""
+    return [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def invoke(*words):
+    """Run a command; gives click's result. What the user got wrong comes as it is raised."""
+    return CliRunner().invoke(cli, [str(word) for word in words], catch_exceptions=False)
 
 
 def call_command(capfd, *words):

@@ -99,7 +99,7 @@ FULL_SIZE = {"compare", "compare-losses"}  # a plan's epochs are no option: hour
 
 def shortened(arguments):
     """What follows ``adaptssr``, with as little work as its options allow."""
-    extra = SHORTER.get(arguments[0], [])
+    extra = SHORTER.get(arguments[0], []) + ["--splits", "2"] * ("--splits" in arguments)
     given = {word.partition("=")[0] for word in extra if "=" in word}  # given twice, an option of a run is refused
     kept = [word for word in arguments if word.partition("=")[0] not in given]
     return ["smoke" if word == "--smoke" else word for word in kept] + extra  # the plan without its figures

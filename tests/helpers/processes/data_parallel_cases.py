@@ -18,7 +18,7 @@ STILL = {
 JOINT = {
     f"{loss} {rows}": {"ssl_loss": loss, "ssl_rows": rows, "ssl_weight": 2.0}
     for loss in ("adaptssr", "infonce")
-    for rows in ("user", "all")
+    for rows in ("newest", "user", "all")
 } | {"same target": {"ssl_loss": "infonce", "ssl_rows": "all", "ssl_mask_same_target": True, "ssl_weight": 2.0}}
 JOINT["infonce user faster"] = JOINT["infonce user"] | {"faster_layers": True}
 STAGE = {"ssl_loss": "infonce", "ssl_mode": "pretrain", "ssl_warmup_epochs": 0, "ssl_epochs": 2}

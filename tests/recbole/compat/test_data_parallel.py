@@ -210,23 +210,14 @@ def test_recboles_run(place, monkeypatch, capfd):
     assert capfd.readouterr().out == ""
 
 
-@pytest.mark.parametrize(
-    ("dataset", "weight", "said"),
-    [
-        ("slice", -1, "ssl_weight: expected 0 or more, got -1.0"),
-        ("./empty", 1, "dataset: expected empty.inter or a single dataset of any name in empty, found none"),
-    ],
-)
-def test_recboles_run_with_a_child_that_fails(place, tmp_path, monkeypatch, dataset, weight, said):
-    """By an InputError, or a special one."""
-    monkeypatch.chdir(place if dataset == "slice" else tmp_path)
+def test_recboles_run_with_a_child_that_fails(place, monkeypatch):
+    monkeypatch.chdir(place)
     monkeypatch.setattr("sys.argv", ["x"])
-    (tmp_path / "empty").mkdir()
     with installed():
         from recbole.quick_start import run
 
-        with pytest.raises(InputError, match=f"^{said}$"):
-            run("SASRec", dataset, config_dict={**QUICK, "ssl_weight": weight}, nproc=2, port=free_port())
+        with pytest.raises(InputError, match=r"^ssl_weight: expected 0 or more, got -1\.0$"):
+            run("SASRec", "slice", config_dict={**QUICK, "ssl_weight": -1}, nproc=2, port=free_port())
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import process_cases
 import pytest
@@ -21,19 +22,18 @@ from asked_workers import pretrain_words, without_progress
 from kill_cases import DONE, KILLED, STOPPED, assert_ended_alike
 from process_cases import BATCHES, several_processes
 from torch.multiprocessing.spawn import ProcessRaisedException
-from training_cases import TINY, write_profiled_dataset
+from training_cases import TRAINING, write_profiled_dataset
 
 from adaptssr_plugin.corpus import BatchLoader, BehaviourCorpus
-from adaptssr_plugin.errors import InputError
+from adaptssr_plugin.errors import InputError, ProcessLostError
 from adaptssr_plugin.recbole.user_model.pretrain import load_pretrained
 from adaptssr_plugin.training import load_checkpoint
 from adaptssr_plugin.training.epoch_state import Totals, of_all
-from adaptssr_plugin.training.launch import launch
+from adaptssr_plugin.training.launch import _raise, launch
 from adaptssr_plugin.training.processes import Processes
 
 # Five steps an epoch, of 19 users: 4, 4, 4, 4 and 3.
-OPTIONS = {name: value for name, value in TINY.items() if not name.startswith("ft_")}
-OPTIONS |= {"batch_size": 4, "seed": 3, "checkpoint_minutes": 0}
+OPTIONS = TRAINING | {"batch_size": 4, "seed": 3, "checkpoint_minutes": 0}
 STEPS = 5
 
 
@@ -260,6 +260,9 @@ class TestStarting:
         assert command.returncode == 2
 
 
+FAULT = {"message": "KeyError: 'x'", "extraInfo": {"py_callstack": "Traceback\nKeyError"}}
+
+
 class TestLaunching:
     """What the processes of torchrun's agent give and raise, in a process that goes on."""
 
@@ -269,19 +272,28 @@ class TestLaunching:
         assert (number, rank) == (2, 0)
         assert (signal.getsignal(signal.SIGTERM), logging.getLogger("torch.distributed.elastic").propagate) == before
 
+    def test_an_error_of_one(self, capfd):
+        """Of a special kind; the other one waits for it, and is ended."""
+        with pytest.raises(InputError, match=r"^x: expected: y$"):
+            launch(process_cases.second_fails, (), 2)
+        assert capfd.readouterr() == ("", "")
+
     @pytest.mark.parametrize(
-        ("kind", "raised", "line"),
+        ("message", "status", "raised", "line"),
         [
-            ("DamagedCheckpointError", InputError, r"^x: expected: y$"),
-            ("KeyError", ProcessRaisedException, r"process 1:\n(.|\n)*KeyError"),
-            ("exit 143", SystemExit, "^143$"),
+            (FAULT, 1, ProcessRaisedException, r"process 1:\nTraceback\nKeyError$"),
+            ("", 143, SystemExit, "^143$"),
+            (
+                "",
+                -9,
+                ProcessLostError,
+                r"^nproc: expected processes that come to an end, got status -9 of process 1; h",
+            ),
         ],
     )
-    def test_what_one_raises(self, capfd, kind, raised, line):
-        """The other one waits for it, and is ended."""
+    def test_what_the_agent_reports_of_one(self, message, status, raised, line):
         with pytest.raises(raised, match=line):
-            launch(process_cases.second_fails, (kind,), 2)
-        assert capfd.readouterr() == ("", "")
+            _raise(1, SimpleNamespace(message=message, exitcode=status, pid=5), "how to go on")
 
 
 def begun(runs, folder, **options):

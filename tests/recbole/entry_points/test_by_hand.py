@@ -3,6 +3,7 @@
 The names at the top were imported before ``install()``, as a user's are.
 """
 
+import functools
 import importlib
 import inspect
 import pickle
@@ -126,6 +127,12 @@ def in_form(config, score, result, tested):
     }
 
 
+@functools.cache
+def run_of(model, **options):
+    """The run that the parts are held against, which tests share; its files are in the folder of the first of them."""
+    return our_run(model, {**HAND, **options})
+
+
 def assert_same_run(by_hand, run):
     (trainer, result), (its_result, its_trainer) = by_hand, run
     assert result == its_result
@@ -143,7 +150,7 @@ def assert_same_run(by_hand, run):
     ("model", "trainer_class"), [("SASRec", None), (SASRec, Trainer)], ids=["looked up", "directly"]
 )
 def test_the_parts_give_what_run_recbole_gives(model, trainer_class, options):
-    run = our_run("SASRec", {**HAND, **options})
+    run = run_of("SASRec", **options)
     install()
     by_hand = trained_by_hand(model, trainer_class, **options)
     assert_same_run(by_hand, run)
@@ -167,7 +174,7 @@ def test_without_the_flag_every_number_is_recboles(model):
 
 @pytest.mark.parametrize("faster", [True, False])
 def test_faster_layers(faster):
-    run = our_run("BERT4Rec", {**HAND, **ADAPTSSR, "faster_layers": faster})
+    run = run_of("BERT4Rec", **ADAPTSSR, faster_layers=faster)
     install()
     trainer, result = trained_by_hand("BERT4Rec", **ADAPTSSR, faster_layers=faster)
     if faster:  # else the run has taken some of Python's random numbers, to count operations
@@ -178,7 +185,7 @@ def test_faster_layers(faster):
 
 
 def test_names_that_are_imported_while_installed():
-    run = our_run("GRU4Rec", {**HAND, **INFONCE})
+    run = run_of("GRU4Rec", **INFONCE)
     with installed():
         names = [importlib.import_module("recbole.quick_start.quick_start"), importlib.import_module("recbole.utils")]
         config = names[0].Config("GRU4Rec", "slice", None, {**HAND, **INFONCE})
@@ -194,7 +201,7 @@ def test_names_that_are_imported_while_installed():
 
 @pytest.mark.parametrize("options", [{}, ADAPTSSR, INFONCE], ids=str)
 def test_a_class_of_the_users_own(options):
-    run = our_run(Mean, {**HAND, "loss_type": "CE", **options})
+    run = run_of(Mean, loss_type="CE", **options)
     install()
 
     class Later(Mean):
@@ -208,7 +215,7 @@ def test_a_class_of_the_users_own(options):
 
 
 def test_models_that_recbole_lacks_are_made_by_hand_too():
-    run = our_run("DuoRec", HAND)
+    run = run_of("DuoRec")
     install()
     by_hand = trained_by_hand("DuoRec")
     assert_same_run(by_hand, run)
@@ -234,7 +241,7 @@ def test_a_trainer_that_leaves_the_loss_out_is_refused_at_its_first_step():
 
 
 def test_stages_before_run_by_hand_too(tmp_path):
-    run = our_run("SASRec", {**HAND, **STAGES, "checkpoint_dir": "run"})
+    run = run_of("SASRec", **STAGES)
     install()
     by_hand = trained_by_hand("SASRec", Trainer, **STAGES, checkpoint_dir="hand")
     assert_same_run(by_hand, run)
@@ -398,7 +405,7 @@ def test_rows_that_are_not_the_training_rows():
 
 
 def test_a_config_from_before():
-    run = our_run("SASRec", {**HAND, **ADAPTSSR, "faster_layers": False})
+    run = run_of("SASRec", **ADAPTSSR, faster_layers=False)
     with compat_patches():
         config, wrong = config_of("SASRec", ADAPTSSR), config_of("SASRec", {**ADAPTSSR, "ssl_wieght": 1})
     assert type(config) is Config
@@ -475,7 +482,7 @@ def test_recboles_classes_make_what_they_made_before():
 
 @pytest.mark.parametrize("options", [ADAPTSSR, STAGES], ids=["joint", "pretrain"])
 def test_what_was_made_while_installed_goes_on(options):
-    run = our_run("SASRec", {**HAND, **options})
+    run = run_of("SASRec", **options)
     with installed():
         config, (train_data, valid_data, test_data), model = model_of("SASRec", **options)
         trainer = Trainer(config, model)

@@ -6,9 +6,8 @@ import importlib
 import numpy as np
 import pytest
 import torch
-from kill_cases import DONE, KILLED, assert_ended_alike, forked_runs
 from refusals import refusal_of
-from training_cases import TINY, corpus_of, encoder_of, runs_fixture, some_views, write_profiled_dataset
+from training_cases import TINY, corpus_of, encoder_of, some_views, write_profiled_dataset
 
 from adaptssr_plugin import AdaptSSRLoss, UserEncoder
 from adaptssr_plugin.corpus import BatchLoader, BehaviourCorpus, svd_item_vectors
@@ -202,20 +201,7 @@ def test_fine_tuning_freezes_the_table_of_a_model_and_no_random_one(source, monk
     assert not torch.equal(of_scratch.items.weight, fresh_encoder(plan, corpus.n_items, 0.1, 0).items.weight)
 
 
-# --- runs that go on, and recipes -----------------------------------------------------------------------------------
-
-
-runs = runs_fixture(
-    forked_runs,
-    {name: value for name, value in FROZEN.items() if not name.startswith("ft_")} | {"seed": 3, "item_lr_share": 0.1},
-)
-
-
-def test_a_killed_run_ends_alike(runs, tmp_path):
-    assert runs(tmp_path / "whole", None) == [DONE]
-    kills = [["at_write", "mlm/last.pt", 0, "moved"], ["at_write", "adaptssr/last.pt", 0, "half"]]
-    assert runs(tmp_path / "cut", *kills, None) == [KILLED, KILLED, DONE]
-    assert_ended_alike(tmp_path / "cut", tmp_path / "whole")
+# --- recipes -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

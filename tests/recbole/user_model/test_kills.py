@@ -12,12 +12,11 @@ import subprocess
 
 import pytest
 from kill_cases import DONE, KILLED, STOPPED, assert_ended_alike, forked_runs, random_kills
-from training_cases import TINY, runs_fixture
+from training_cases import TRAINING, runs_fixture
 
 from adaptssr_plugin.training import load_checkpoint
 from benchmarks import kills as benchmark
 
-TRAINING = {name: value for name, value in TINY.items() if not name.startswith("ft_")}
 # Five steps an epoch, 25 in all.
 OPTIONS = {**TRAINING, "batch_size": 4, "mlm_epochs": 2, "epochs": 3, "seed": 3, "checkpoint_minutes": 0}
 STEPS = 5
@@ -61,16 +60,17 @@ def test_killed_while_checkpoints_are_written(runs, undisturbed, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "method",
+    "options",
     [
+        pytest.param({"item_init": "svd", "item_lr_share": 0.1}, id="svd"),
         # Correlates by the weights with which the epoch began.
         pytest.param({"method": "coserec", "correlation": "hybrid", "correlation_warmup": 0}, id="coserec"),
         pytest.param({"method": "ccl"}, id="ccl", marks=pytest.mark.slow),
     ],
 )
-def test_methods_whose_views_know_the_epoch(runs, tmp_path, method):
-    assert runs(tmp_path / "whole", None, **method, checkpoint_minutes=60) == [DONE]
-    fates = runs(tmp_path / "cut", ["at_step", 8], ["at_step", 1], None, **method)
+def test_starts_by_an_svd_and_views_that_know_the_epoch(runs, tmp_path, options):
+    assert runs(tmp_path / "whole", None, **options, checkpoint_minutes=60) == [DONE]
+    fates = runs(tmp_path / "cut", ["at_step", 8], ["at_step", 1], None, **options)
     assert fates == [KILLED, KILLED, DONE]
     assert_ended_alike(tmp_path / "cut", tmp_path / "whole")
 

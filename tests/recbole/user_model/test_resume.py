@@ -12,10 +12,9 @@ import time
 import pytest
 from kill_cases import DONE, KILLED, assert_ended_alike, facts, forked_runs
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from training_cases import TINY, runs_fixture
+from training_cases import TRAINING, runs_fixture
 
 # Both stages stop early, the second one after its second epoch was the best.
-TRAINING = {name: value for name, value in TINY.items() if not name.startswith("ft_")}
 OPTIONS = {**TRAINING, "mlm_epochs": 4, "epochs": 7, "stopping_step": 2, "seed": 3}
 
 

@@ -17,6 +17,7 @@ from training_cases import (
     batch_of,
     corpus_of,
     encoder_of,
+    interrupt,
     some_views,
     streams,
     write_profiled_dataset,
@@ -536,15 +537,7 @@ class TestWithinAnEpoch:
             checkpoint_minutes=minutes,
             amp_dtype="float16" if scaled else "auto",
         )
-        if interrupted_at is not None:
-            step, steps = trainer._step, iter(range(interrupted_at))
-
-            def step_or_not(*args):
-                if next(steps, None) is None:
-                    raise KeyboardInterrupt
-                return step(*args)
-
-            trainer._step = step_or_not
+        interrupt(trainer, interrupted_at)
         return trainer
 
     @STAGES
