@@ -7,6 +7,7 @@ into prefixes (data/dataset/sequential_dataset.py:109).
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from ...corpus.formats.atomic import AtomicFile, TokenIds
 from ...corpus.formats.times import ExactTimes, are_floats
+from ...corpus.on_disk import checksum
 from ...errors import InputError
 
 _ROWS = 1 << 14  # prefixes gathered at once
@@ -62,6 +64,7 @@ def load_feat(dataset: Any, filepath: str, source: Any) -> pd.DataFrame | None:
             reader.read(column, lines)
     if not readers[0].parts:
         raise InputError(f"{filepath}: expected at least one row below the header, got none")
+    vars(dataset).setdefault("_files", FilesRead()).add(file.path)
     return pd.DataFrame({name: reader.values() for name, reader in zip(columns, readers, strict=True)})
 
 
@@ -172,6 +175,50 @@ def _reader(dataset: Any, file: AtomicFile, name: str, kind: FeatureType, is_key
     return _Times(file, name) if is_key else _Column(file, name)
 
 
+class FilesRead:
+    """The files from which a dataset was read; RecBole's ``save_dataset`` and ``save_dataloaders`` pickle it too.
+
+    RecBole takes up what these options have left in ``checkpoint_dir`` without a look at the files, which may have
+    changed, or be those of another folder with the same name.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, int] = {}
+        self._pickled = False
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Note that the dataset was pickled."""
+        self.__dict__.update(state, _pickled=True)
+
+    def add(self, path: Path) -> None:
+        """Note a file that has been read."""
+        self._sums[path.name] = checksum(path)
+
+    def check(self, folder: str | Path) -> None:
+        """Raise InputError if the dataset was pickled, and the folder has other contents in files of these names."""
+        for path, found in ((Path(folder) / name, found) for name, found in self._sums.items() if self._pickled):
+            if path.is_file() and checksum(path) != found:
+                raise InputError(
+                    f"dataset: expected {path} as it was when save_dataset or save_dataloaders kept its rows, got "
+                    "other contents; remove what they have left in checkpoint_dir"
+                )
+
+
+def files_read(dataset: Any) -> FilesRead:
+    """Return the files from which a dataset was read.
+
+    Raises:
+        InputError: a dataset that stock RecBole has read (and perhaps saved): its order and tokens may be wrong.
+    """
+    if not hasattr(dataset, "_files"):
+        raise InputError(
+            f"dataset: expected {dataset.dataset_name} as read while this package is installed, got it from RecBole "
+            "alone; make it anew, and remove what save_dataset and save_dataloaders have left in checkpoint_dir"
+        )
+    files: FilesRead = dataset._files
+    return files
+
+
 # --- order ----------------------------------------------------------------------------------------------------------
 
 
@@ -236,15 +283,11 @@ def build(original: Any) -> Any:
     """Wrap ``Dataset.build``: order and split by exact times; the parts get RecBole's times.
 
     Raises:
-        InputError: a dataset that stock RecBole has read (and perhaps saved): its order and tokens may be wrong.
+        InputError: a dataset that stock RecBole has read.
     """
 
     def wrapped(dataset: Any) -> Any:
-        if not hasattr(dataset, "_exact_times"):
-            raise InputError(
-                f"dataset: expected {dataset.dataset_name} as read while this package is installed, got it from "
-                "RecBole alone; make it anew, and remove what save_dataset has left in checkpoint_dir"
-            )
+        files_read(dataset)
         dataset._building = True
         try:
             parts = original(dataset)

@@ -16,6 +16,7 @@ from recbole.utils import EvaluatorType, InputType, ModelType
 
 from ...errors import InputError, check_count
 from ..compat.layers import holds_all
+from ..compat.reading import files_read
 
 # What RecBole fills in for missing parts of eval_args (config/configurator.py:441).
 _EVAL_ARGS: dict[str, Any] = {
@@ -313,8 +314,10 @@ def check_parts(config: Any, parts: Sequence[Any]) -> None:
         parts: the datasets for training, validation and test.
 
     Raises:
-        InputError: an option with which a run could not finish training or evaluation.
+        InputError: an option with which a run could not finish training or evaluation, or rows that were saved from
+            other files than those of the config.
     """
+    files_read(parts[0]).check(config["data_path"])
     n_rows = [len(part.inter_feat) for part in parts]
     if n_rows[0] == 0:
         raise InputError(

@@ -82,12 +82,13 @@ def find_data(config: Any, path: str | Path, data_path: str | Path | None) -> No
 
 
 def _pickled(options: Mapping[str, Any]) -> bool:
-    """Tell whether RecBole finds a pickled dataset (``save_dataset``), which it reads instead of the files."""
-    named = (options.get(option) for option in _PICKLED)
-    pattern = f"{glob.escape(str(options['dataset']))}-*.pth"
-    return any(Path(path).exists() for path in named if path) or any(
-        Path(options.get("checkpoint_dir") or "").glob(pattern)
-    )
+    """Tell whether RecBole finds a pickled dataset (``save_dataset``), which it reads instead of the files.
+
+    Pickled loaders (``save_dataloaders``) do not replace them.
+    """
+    named = options.get("dataset_save_path")
+    pattern = f"{glob.escape(str(options['dataset']))}-*Dataset.pth"
+    return bool(named and Path(named).exists()) or any(Path(options.get("checkpoint_dir") or "").glob(pattern))
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,16 @@
 """Data loaders that a run has saved: a later run that takes them up is the run that would have made its own."""
 
 import importlib
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
-from recbole_cases import write_table
+from recbole.data import create_dataset, data_preparation
+from recbole_cases import stock_reading, write_table
 from run_cases import SMALL, our_run, same_weights
 
-from adaptssr_plugin.errors import InputError
+from adaptssr_plugin.errors import InputError, MissingDatasetError
 from adaptssr_plugin.recbole import import_quick_start, installed, load_data_and_model, run_recbole
 from adaptssr_plugin.recbole.recommender.config import RunConfig
 from adaptssr_plugin.recbole.recommender.saved_loaders import load_split_dataloaders
@@ -126,6 +128,39 @@ def test_what_the_data_do_not_allow_is_refused_with_saved_loaders_too():
     path = save("GRU4Rec")
     with pytest.raises(InputError, match=r"^topk: expected at most \d+, the number of items and padding, got "):
         run_recbole("GRU4Rec", "slice", config_dict={**SMALL, "topk": [5, 5000], "dataloaders_save_path": path})
+
+
+@pytest.mark.parametrize("saved", ["save_dataset", "save_dataloaders"])
+def test_rows_that_were_saved_from_other_files_are_refused(tmp_path, saved):
+    """RecBole would train on the saved ones."""
+    options = {**SMALL, "epochs": 1, "checkpoint_dir": "first"}
+    run_recbole("GRU4Rec", "slice", config_dict={**options, saved: True})
+    shutil.copy(next(Path("first").glob("GRU4Rec-*.pth")), "run.pth")
+    run_recbole("GRU4Rec", "slice", config_dict=options)
+    rows = (tmp_path / "slice" / "slice.inter").read_text()
+    (tmp_path / "other" / "slice").mkdir(parents=True)
+    (tmp_path / "other" / "slice" / "slice.inter").write_text(rows)
+    run_recbole("GRU4Rec", "other/slice", config_dict=options)
+    (tmp_path / "other" / "slice" / "slice.inter").write_text(rows.replace("\ti0\t", "\ti1\t"))
+    line = "^dataset: expected other/slice/slice.inter as it was when save_dataset or save_dataloaders kept its rows, "
+    with pytest.raises(InputError, match=line):
+        run_recbole("GRU4Rec", "other/slice", config_dict=options)
+    shutil.rmtree(tmp_path / "slice")
+    if saved == "save_dataset":  # the files are gone, the rows are there
+        load_data_and_model("run.pth")
+    else:
+        with pytest.raises(MissingDatasetError, match=r"^dataset: expected slice\.inter in .*; data_path= says where"):
+            load_data_and_model("run.pth")
+
+
+def test_loaders_that_recbole_alone_has_saved_are_refused():
+    """Their rows may be in the wrong order."""
+    with stock_reading():
+        config = RunConfig("GRU4Rec", "slice", None, {**SMALL, "save_dataloaders": True, "checkpoint_dir": "first"})
+        data_preparation(config, create_dataset(config))
+    line = "^dataset: expected slice as read while this package is installed, got it from RecBole alone; make it anew"
+    with pytest.raises(InputError, match=line):
+        run_recbole("GRU4Rec", "slice", config_dict={**SMALL, "checkpoint_dir": "first"})
 
 
 def test_several_processes_take_up_none():
