@@ -195,6 +195,16 @@ def check_labels(folder, data, histories, message):
         assert whole.labels == (counted,)
 
 
+def test_the_first_of_several_faults_is_named(tmp_path):
+    """Every road reads other columns first, and names the same line."""
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "d.inter").write_text("\t".join(HEADER) + "\nplain\ta\t3\t1\nplain\tb\t3\t2\nplain\tc\t3\t3\n")
+    (tmp_path / "d" / "d.user").write_text("user_id:token\tsex:token\nplain\t[PAD]\n[PAD]\tX\n")
+    refused = refusal(lambda folder: statistics(folder, ["plain"]), tmp_path / "d")
+    assert refused == f"{tmp_path / 'd' / 'd.user'}, line 2: sex: expected a token, got [PAD], the name of the padding"
+    assert {refusal(road, tmp_path / "d") for road in (converted, recboles_labels)} == {refused}
+
+
 def test_features_of_items(tmp_path):
     """Tokens of a .item file, and what stands in its lists."""
     names = ['"open', "NA", "None", "007", " a", 'shut"', "漢字", "nan"]
@@ -225,6 +235,8 @@ ODD_FILES = {
     BEFORE + f"u\tb\t3\t{10**400}\n": f", line 3: timestamp: expected a number, got '{10**79}'",
     BEFORE + "u\tb\t3\n": ", line 3: expected 4 values separated by tabs, got 3",
     BEFORE + "u\t\t3\t2\n": ", line 3: item_id: expected a token, got an empty cell",
+    BEFORE + "u\tb\t3\tnoon\nu\t\t3\t4\n": ", line 3: timestamp: expected a number, got 'noon'",  # and line 4
+    BEFORE + "u\t\t3\tnoon\n": ", line 3: item_id: expected a token, got an empty cell",  # and its time
     BEFORE.replace("timestamp:float", "timestamp:token"): (
         ", line 1: expected timestamp to be of type float, got timestamp:token"
     ),

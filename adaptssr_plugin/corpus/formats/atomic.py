@@ -9,6 +9,7 @@ import math
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -38,6 +39,27 @@ class Rows(NamedTuple):
 
     cells: list[list[str]]
     lines: Sequence[int]
+
+
+class CellError(InputError):
+    """A cell that cannot be used; errors compare by line, then by the place of the column."""
+
+    def __init__(self, message: str, line: int, column: int) -> None:
+        super().__init__(message)
+        self.place = (line, column)
+
+
+def read_all(*reads: Callable[[], Any]) -> list[Any]:
+    """Read several columns of the same rows, each by one of ``reads``; raises the first CellError of the file."""
+    found, errors = [], []
+    for read in reads:
+        try:
+            found.append(read())
+        except CellError as error:  # noqa: PERF203 (a handful of columns)
+            errors.append(error)
+    if errors:
+        raise min(errors, key=lambda error: error.place)
+    return found
 
 
 class AtomicFile:
@@ -199,7 +221,7 @@ class AtomicFile:
         try:
             return np.fromiter(map(ids.__getitem__, cells), dtype=np.int32, count=len(cells))
         except UnusableTokenError as error:
-            raise self._error(lines[cells.index(error.token)], f"{column}: {error}") from None
+            raise self._cell_error(lines[cells.index(error.token)], column, str(error)) from None
 
     def times(self, column: str, cells: list[str], lines: Sequence[int]) -> ExactTimes:
         """Read the times of some rows without rounding them; for :meth:`sortable_times`.
@@ -236,8 +258,12 @@ class AtomicFile:
             raise self._not_a_number(column, cells[place], lines[place])
         return np.array(numbers, dtype=np.float64)
 
-    def _not_a_number(self, column: str, cell: str, line: int) -> InputError:
-        return self._error(line, f"{column}: expected a number, got {cell[:80]!r}")
+    def _not_a_number(self, column: str, cell: str, line: int) -> CellError:
+        return self._cell_error(line, column, f"expected a number, got {cell[:80]!r}")
+
+    def _cell_error(self, line: int, column: str, complaint: str) -> CellError:
+        place = list(self.columns).index(column)
+        return CellError(f"{self.path}, line {line}: {column}: {complaint}", line, place)
 
 
 def read_profiles(file: AtomicFile, user_column: str, columns: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
@@ -250,13 +276,14 @@ def read_profiles(file: AtomicFile, user_column: str, columns: Sequence[str]) ->
         file.check(column, kind)
     users, labels, next_user = TokenIds(first=0), TokenIds(missing=0), 0
     for (names, *cells), lines in file.rows([user_column, *columns]):
-        for column, texts in zip(columns, cells, strict=True):  # as checks
+        checks: list[Callable[[], Any]] = []
+        for column, texts in zip(columns, cells, strict=True):
             if file.columns[column] == "float":
-                file.floats(column, texts, lines)
+                checks.append(partial(file.floats, column, texts, lines))
             elif file.columns[column] == "token":
-                file.number_tokens(column, labels, texts, lines)
-        ids = file.number_tokens(user_column, users, names, lines).tolist()
-        for number, name, *texts in zip(ids, names, *cells, strict=True):
+                checks.append(partial(file.number_tokens, column, labels, texts, lines))
+        ids, *_ = read_all(partial(file.number_tokens, user_column, users, names, lines), *checks)
+        for number, name, *texts in zip(ids.tolist(), names, *cells, strict=True):
             if number == next_user:  # ids count up in the order of the users
                 next_user += 1
                 yield name, texts

@@ -1,10 +1,11 @@
 """From RecBole's atomic files to a corpus, with lines in any order and number."""
 
+from functools import partial
 from pathlib import Path
 
 from ...errors import InputError
 from ...progress import Progress
-from .atomic import AtomicFile, read_profiles
+from .atomic import AtomicFile, read_all, read_profiles
 from .corpus_writer import InteractionsWriter, source_of
 from .dataset_writer import Converted, file_sizes
 
@@ -75,9 +76,11 @@ def _write_behaviours(file: AtomicFile, columns: list[str], writer: Interactions
         known -= min(known, len(lines))
         lines = lines[new]
         writer.write_behaviours(
-            file.number_tokens(user_column, writer.user_ids, users[new], lines),
-            file.number_tokens(item_column, writer.item_ids, items[new], lines),
-            file.times(time_column, times[new], lines),
+            *read_all(
+                partial(file.number_tokens, user_column, writer.user_ids, users[new], lines),
+                partial(file.number_tokens, item_column, writer.item_ids, items[new], lines),
+                partial(file.times, time_column, times[new], lines),
+            )
         )
 
 

@@ -2,13 +2,14 @@
 
 from array import array
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from adaptssr_plugin.corpus.behaviours import PAD_TOKEN, BehaviourCorpus
-from adaptssr_plugin.corpus.formats.atomic import AtomicFile, TokenIds, UnusableTokenError
+from adaptssr_plugin.corpus.formats.atomic import AtomicFile, TokenIds, UnusableTokenError, read_all
 from adaptssr_plugin.corpus.formats.times import ExactTimes
 from adaptssr_plugin.errors import InputError
 
@@ -82,14 +83,13 @@ def read_interactions(
     parts: list[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]] = []
     times: list[ExactTimes] = []
     for (user_cells, item_cells, *time_cells), lines in file.rows(list(wanted)):
-        parts.append(
-            (
-                file.number_tokens(user_field, users, user_cells, lines),
-                file.number_tokens(item_field, numbers, item_cells, lines),
-            )
+        found_users, found_items, *found_times = read_all(
+            partial(file.number_tokens, user_field, users, user_cells, lines),
+            partial(file.number_tokens, item_field, numbers, item_cells, lines),
+            *(partial(file.times, name, cells, lines) for name, cells in zip([*wanted][2:], time_cells, strict=True)),
         )
-        if time_field is not None:
-            times.append(file.times(time_field, time_cells[0], lines))
+        parts.append((found_users, found_items))
+        times += found_times
     if not parts:
         raise InputError(f"{path}: expected at least one interaction, got none below the header")
     user_rows, items = (np.concatenate(columns) for columns in zip(*parts, strict=True))

@@ -7,6 +7,7 @@ into prefixes (data/dataset/sequential_dataset.py:109).
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 from torch import Tensor
 
-from ...corpus.formats.atomic import AtomicFile, TokenIds
+from ...corpus.formats.atomic import AtomicFile, TokenIds, read_all
 from ...corpus.formats.times import ExactTimes, are_floats
 from ...corpus.on_disk import checksum
 from ...errors import InputError
@@ -60,8 +61,7 @@ def load_feat(dataset: Any, filepath: str, source: Any) -> pd.DataFrame | None:
             file.check(name, kind)
     readers = [_reader(dataset, file, name, kind, name in keys) for name, kind in columns.items()]
     for cells, lines in file.rows(list(columns)):
-        for reader, column in zip(readers, cells, strict=True):
-            reader.read(column, lines)
+        read_all(*(partial(reader.read, column, lines) for reader, column in zip(readers, cells, strict=True)))
     if not readers[0].parts:
         raise InputError(f"{filepath}: expected at least one row below the header, got none")
     vars(dataset).setdefault("_files", FilesRead()).add(file.path)
