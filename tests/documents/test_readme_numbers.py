@@ -114,7 +114,7 @@ def linked(section):
             files += [file for file in everything() if path.parent in file.parents]
         elif path.name != "README.md":
             files += [file for file in everything() if re.match(rf"{re.escape(path.stem)}(-|\.)", file.name)]
-    return tuple(dict.fromkeys([*files, *(RESULTS / f"targets.{end}" for end in ("csv", "md"))])) if files else ()
+    return tuple(dict.fromkeys([*files, RESULTS / "targets.md"])) if files else ()
 
 
 @cache
