@@ -34,7 +34,7 @@ def run_json(*arguments, **environment):
 
 @pytest.fixture(scope="module")
 def interpreted():
-    return run_json(ROOT / "tests" / "helpers" / "triton_search_cases.py", TRITON_INTERPRET="1")
+    return run_json(ROOT / "tests" / "helpers" / "processes" / "triton_search_cases.py", TRITON_INTERPRET="1")
 
 
 def found_of(interpreted, name):
