@@ -17,6 +17,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--dataset", metavar="NAME|FOLDER", help="Where the data are, instead of the plan's.")
 @click.option("--models", metavar="NAME,NAME", help="Models, instead of the plan's; SASRec without a plan.")
 @click.option("--shares", metavar="X,X", help="Shares of the training users, e.g. 0.1,1, instead of the plan's.")
+@click.option("--item-inits", metavar="NAME,NAME", help="Item embeddings: random, svd, instead of the plan's.")
 @click.option("--seeds", type=click.IntRange(1), metavar="N", help="Runs per row, instead of the plan's.")
 @comparison_options("runs")
 def compare_losses(
@@ -25,17 +26,18 @@ def compare_losses(
     dataset: str | None,
     models: str | None,
     shares: str | None,
+    item_inits: str | None,
     seeds: int | None,
     pairs: tuple[str, ...],
     **running: Any,
 ) -> None:
     """Does ssl_loss help a recommender, on your data? RecBole models with and without it, tested over users.
 
-    PLAN is a packaged plan (ml-100k, beauty) or a YAML file: dataset, models, losses, values to choose from, shares of
-    the users, seeds. Without a plan, --dataset is compared with the defaults. Weight, temperature and scale are chosen
-    on validation rows. Each model is then trained under every loss with the same seeds, and NDCG@10 of the same test
-    users is compared. Every run is a line in cells.jsonl of the output folder; an interrupted command resumes from
-    there.
+    PLAN is a packaged plan (ml-100k, beauty) or a YAML file: dataset, models, losses, initial item embeddings, values
+    to choose from, shares of the users, seeds. Without a plan, --dataset is compared with the defaults. Weight,
+    temperature and scale are chosen on validation rows. Each model is then trained under every loss with the same
+    seeds, and NDCG@10 of the same test users is compared. Every run is a line in cells.jsonl of the output folder; an
+    interrupted command resumes from there.
 
     \b
     adaptssr compare-losses --dataset path/to/dataset --models SASRec,GRU4Rec
@@ -48,6 +50,7 @@ def compare_losses(
         "dataset": dataset,
         "models": None if models is None else models.split(","),
         "shares": numbers("shares", shares, "0.1,1"),
+        "item_inits": None if item_inits is None else item_inits.split(","),
         "seeds": seeds,
     }
     if plan is None and dataset is None:

@@ -41,6 +41,7 @@ def test_packaged_plans_are_sound(name):
         ({"models": []}, "models: expected one or more different values, got []"),
         ({"losses": ["adaptssr"]}, "losses: expected none, which the others are compared with, got adaptssr"),
         ({"losses": ["none", "x"]}, "losses: expected one or more of adaptssr, infonce, none, got 'x'"),
+        ({"item_inits": ["pca"]}, "item_inits: expected one or more of random, svd, got 'pca'"),
         ({"modes": ["x"]}, "modes: expected one or more of joint, pretrain, got 'x'"),
         ({"weights": [0]}, "weights: expected positive numbers, got 0"),
         ({"shares": [1.5]}, "shares: expected numbers in (0, 1], got 1.5"),
@@ -55,17 +56,31 @@ def test_wrong_plans_are_refused(changes, line):
 
 
 def test_a_model_with_a_published_loss_is_compared_under_that_and_adaptssr():
-    plan = LossPlan("ml-100k", models=("GRU4Rec", "DuoRec"), weights=(0.1, 0.5), temperatures=(1.0,), scales=(1, 10))
+    values = {"weights": (0.1, 0.5), "temperatures": (1.0,), "scales": (1, 10), "item_inits": ("random",)}
+    plan = LossPlan("ml-100k", models=("GRU4Rec", "DuoRec"), **values)
     rows = list(rows_of(plan))
-    assert [(row.model, row.label) for row in rows if row.is_reference] == [("GRU4Rec", "none"), ("DuoRec", "its own")]
     labels = [row.label for row in rows]
     assert labels[:5] == ["none", "infonce (joint)", "infonce (pretrain)", "adaptssr (joint)", "adaptssr (pretrain)"]
     assert labels[5:] == ["its own", "adaptssr (joint)", "adaptssr (pretrain)"]
+    assert list(rows_of(plan).values()) == [None, *rows[:1] * 4, None, *rows[5:6] * 2]
     assert [len(row.points(plan)) for row in rows] == [1, 2, 1, 4, 2, 2, 4, 2]
     own = rows[5]
     assert own.points(plan)[0] == {"ssl_weight": 0.1, "ssl_temperature": 1.0}  # the published values
     assert len(own.points(dataclasses.replace(plan, weights=(0.5,)))) == 2
     assert "ssl_loss" not in own.options({})
+
+
+def test_each_start_of_the_item_embedding_has_its_own_reference():
+    plan = LossPlan("ml-100k", losses=("none", "adaptssr"), modes=("joint",))
+    found = {row.label: None if against is None else against.label for row, against in rows_of(plan).items()}
+    assert found == {
+        "none": None,
+        "adaptssr (joint)": "none",
+        "none, SVD start": "none",
+        "adaptssr (joint), SVD start": "none, SVD start",
+    }
+    options = [row.options({}) for row in rows_of(plan)]
+    assert [one.get("ssl_item_init", "random") for one in options] == ["random", "random", "svd", "svd"]
 
 
 def test_options_of_self_supervision_do_not_touch_runs_without_it():
@@ -90,7 +105,7 @@ class Found:
 
 
 def test_the_first_seeds_validation_value_chooses_and_nothing_else():
-    plan = LossPlan("x", losses=("none", "adaptssr"), modes=("pretrain",), scales=(1, 10, 3))
+    plan = LossPlan("x", losses=("none", "adaptssr"), modes=("pretrain",), item_inits=("random",), scales=(1, 10, 3))
     none, row = rows_of(plan)
     values = {("none", None): 0.9, ("adaptssr", 1): 0.1, ("adaptssr", 10): 0.3, ("adaptssr", 3): 0.3}
     for test in (0.0, 1.0):
@@ -180,7 +195,7 @@ def point_of(options):
 def test_the_command_end_to_end(capsys):
     recbole = {name: value for name, value in SMALL.items() if name not in ("topk", "metrics", "valid_metric")}
     fields = {"dataset": "slice", "losses": ["none", "adaptssr"], "modes": ["joint"], "shares": [1], "seeds": 2,
-              "recbole": {**recbole, "epochs": 1}}  # fmt: skip
+              "weights": [0.1], "item_inits": ["random"], "recbole": {**recbole, "epochs": 1}}  # fmt: skip
     Path("plan.yaml").write_text(json.dumps(fields), encoding="utf-8")
     call = ["compare-losses", "plan.yaml", "--output", "out", "--quiet"]
     main(call)
@@ -223,6 +238,23 @@ def test_the_command_end_to_end(capsys):
     assert before == {name: Path("out", name).read_bytes() for name in names}
 
 
+@pytest.mark.usefixtures("slice_here")
+def test_a_start_of_the_item_embedding_is_compared_by_itself(capsys):
+    """Without an added loss, against the same from the first start; so a loss does not get the start's gain."""
+    recbole = {name: value for name, value in SMALL.items() if name not in ("topk", "metrics", "valid_metric")}
+    fields = {"dataset": "slice", "losses": ["none"], "seeds": 1, "recbole": {**recbole, "epochs": 1}}
+    Path("plan.yaml").write_text(json.dumps(fields), encoding="utf-8")
+    main(["compare-losses", "plan.yaml", "--output", "out", "--quiet", "--item-inits", "random,svd"])
+    said = capsys.readouterr().out
+    assert "2 runs computed" in said
+    random, svd = [json.loads(line)["spec"]["options"] for line in Path("out/cells.jsonl").read_text().splitlines()]
+    assert svd == {**random, "ssl_item_init": "svd"}
+    first, second = lines_of("out/quality.csv")
+    assert (first["loss"], second["loss"]) == ("none", "none, SVD start")
+    assert float(second["change"]) == pytest.approx(float(second["NDCG@10"]) - float(first["NDCG@10"]), abs=2e-4)
+    assert "none, SVD start changes NDCG@10 of SASRec by " in said or "NDCG@10 of SASRec is 0" in said
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
@@ -230,6 +262,7 @@ def test_the_command_end_to_end(capsys):
         (["x"], "plan: expected one of beauty, ml-100k or a YAML file, got 'x'"),
         (["--dataset", "none-such"], "Neither [dataset/none-such] exists"),
         (["ml-100k", "--models", "Nothing"], "model: expected the name of a RecBole model"),
+        (["ml-100k", "--item-inits", "svd,pca"], "item_inits: expected one or more of random, svd, got 'pca'"),
         (["ml-100k", "--shares", "a"], "shares: expected numbers such as 0.1,1, got 'a'"),
         (["ml-100k", "--set", "stopping_step=x"], "stopping_step"),
     ],

@@ -2,8 +2,8 @@
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ...recbole.recommender.settings import self_supervision
@@ -23,27 +23,27 @@ class Row:
         model: its name.
         loss: ``none``, ``infonce``, ``adaptssr``, or ``own`` for a model's published one.
         mode: ``joint`` or ``pretrain``; empty without an added loss.
+        item_init: ``random`` or ``svd``, the initial item embedding.
     """
 
     share: float
     model: str
     loss: str
     mode: str = ""
+    item_init: str = "random"
 
     @property
     def label(self) -> str:
         """The name of the loss in tables."""
-        return f"{self.loss} ({self.mode})" if self.mode else {"own": "its own"}.get(self.loss, self.loss)
-
-    @property
-    def is_reference(self) -> bool:
-        """Whether the model's other rows are tested against this one."""
-        return self.loss in ("none", "own")
+        loss = f"{self.loss} ({self.mode})" if self.mode else {"own": "its own"}.get(self.loss, self.loss)
+        return f"{loss}, SVD start" if self.item_init == "svd" else loss
 
     def options(self, point: Point) -> dict[str, Any]:
         """Return the options in which the row differs from others."""
         loss = {} if self.loss == "own" else {"ssl_loss": self.loss}
-        return {**loss, **({"ssl_mode": self.mode} if self.mode else {}), **point}
+        mode = {"ssl_mode": self.mode} if self.mode else {}
+        start = {"ssl_item_init": self.item_init} if self.item_init != "random" else {}
+        return {**loss, **mode, **start, **point}
 
     def points(self, plan: LossPlan) -> list[dict[str, float]]:
         """List the points to try. For a model's own loss, its published values are among them."""
@@ -61,14 +61,22 @@ class Row:
         return points
 
 
-def rows_of(plan: LossPlan) -> Iterator[Row]:
-    """List the rows from top to bottom; for every model its reference first."""
+def rows_of(plan: LossPlan) -> dict[Row, Row | None]:
+    """List the rows from top to bottom, each with the one that it is tested against.
+
+    A loss is tested against the model without it, or under its own, from the same item embedding; that one against the
+    same from the first item embedding.
+    """
+    found: dict[Row, Row | None] = {}
     for share, model in itertools.product(plan.shares, plan.models):
         own = has_own_loss(model)
-        yield Row(share, model, "own" if own else "none")
-        for loss in plan.losses:
-            if loss == "adaptssr" or (loss == "infonce" and not own):
-                yield from (Row(share, model, loss, mode) for mode in plan.modes)
+        first, *others = [Row(share, model, "own" if own else "none", item_init=one) for one in plan.item_inits]
+        for plain in (first, *others):
+            found[plain] = None if plain == first else first
+            for loss, mode in itertools.product(plan.losses, plan.modes):
+                if loss == "adaptssr" or (loss == "infonce" and not own):
+                    found[replace(plain, loss=loss, mode=mode)] = plain
+    return found
 
 
 class Grid:
@@ -81,7 +89,9 @@ class Grid:
 
     def __init__(self, plan: LossPlan, store: Store) -> None:
         self.plan, self.store = plan, store
-        self.rows = list(rows_of(plan))
+        found = rows_of(plan)
+        self.rows = list(found)
+        self.references = {row: reference for row, reference in found.items() if reference is not None}
 
     def wanted(self) -> tuple[list[RecommenderRun], int]:
         """Return all cells that can be named, and how many follow from them; the search comes first."""

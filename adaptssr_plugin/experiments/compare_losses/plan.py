@@ -12,6 +12,7 @@ from ..compare.plan import as_sequence, check_fields, names_within, plan_values
 
 _PACKAGED = files(__package__) / "plans"
 MODES = ("joint", "pretrain")
+ITEM_INITS = ("random", "svd")
 # Options of every run; a plan's ``recbole`` overrides them.
 _OPTIONS: Mapping[str, Any] = {
     "metrics": ["Recall", "NDCG"],
@@ -22,8 +23,8 @@ _OPTIONS: Mapping[str, Any] = {
 }
 # Options in which rows differ, and options by which a run would use another's work.
 _RESERVED = (
-    "model", "dataset", "seed", "ssl_loss", "ssl_mode", "ssl_weight", "ssl_temperature", "ssl_scale", "pretrained",
-    "resume", "checkpoint_dir", "save_dataset", "save_dataloaders", "dataloaders_save_path",
+    "model", "dataset", "seed", "ssl_loss", "ssl_mode", "ssl_weight", "ssl_temperature", "ssl_scale", "ssl_item_init",
+    "pretrained", "resume", "checkpoint_dir", "save_dataset", "save_dataloaders", "dataloaders_save_path",
 )  # fmt: skip
 
 
@@ -38,6 +39,8 @@ class LossPlan:
             loss and under ``adaptssr``.
         losses: ``none``, which the others are tested against, and of ``infonce`` and ``adaptssr``.
         modes: of ``joint`` and ``pretrain``.
+        item_inits: of ``random`` and ``svd``, the initial item embedding. Every row is trained from each, and tested
+            against the row without an added loss from the same one.
         weights: values of ``ssl_weight`` to choose from, in joint mode.
         temperatures: values of ``ssl_temperature`` to choose from, for InfoNCE.
         scales: values of ``ssl_scale`` to choose from, for AdaptSSR.
@@ -52,7 +55,8 @@ class LossPlan:
     models: tuple[str, ...] = ("SASRec",)
     losses: tuple[str, ...] = ("none", "infonce", "adaptssr")
     modes: tuple[str, ...] = MODES
-    weights: tuple[float, ...] = (0.1,)
+    item_inits: tuple[str, ...] = ITEM_INITS
+    weights: tuple[float, ...] = (0.1, 0.02)
     temperatures: tuple[float, ...] = (1.0, 0.2)
     scales: tuple[float, ...] = (1.0, 10.0)
     shares: tuple[float, ...] = (1.0,)
@@ -65,7 +69,7 @@ class LossPlan:
         if not self.name:
             object.__setattr__(self, "name", Path(self.dataset).name)
         check_count("seeds", self.seeds)
-        for name, known in (("losses", LOSSES), ("modes", MODES)):
+        for name, known in (("losses", LOSSES), ("modes", MODES), ("item_inits", ITEM_INITS)):
             for value in getattr(self, name):
                 if value not in known:
                     raise InputError(f"{name}: expected one or more of {', '.join(known)}, got {value!r}")
@@ -75,7 +79,7 @@ class LossPlan:
             for value in getattr(self, name):
                 if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
                     raise InputError(f"{name}: expected positive numbers, got {value!r}")
-        for name in ("models", "modes", "weights", "temperatures", "scales", "shares"):
+        for name in ("models", "modes", "item_inits", "weights", "temperatures", "scales", "shares"):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise InputError(f"{name}: expected one or more different values, got {list(values)!r}")
@@ -125,7 +129,7 @@ def read_loss_plan(
     else:
         values = plan_values(_PACKAGED, name_or_file, changes)
     check_fields(LossPlan, values)
-    for name in ("models", "losses", "modes", "weights", "temperatures", "scales", "shares"):
+    for name in ("models", "losses", "modes", "item_inits", "weights", "temperatures", "scales", "shares"):
         if name in values:
             values[name] = tuple(as_sequence(name, values[name]))
     if not isinstance(values.get("recbole", {}), Mapping):

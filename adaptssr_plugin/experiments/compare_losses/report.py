@@ -85,7 +85,6 @@ class _Report:
         self.files: list[Path] = []
         self.results = {row: results for row in grid.rows if (results := grid.results(row))}
         self.ranks = {row: [unpack(one["ranks"]) for one in found] for row, found in self.results.items()}
-        self.references = {(row.share, row.model): row for row in self.results if row.is_reference}
         self.differences = {row: found for row in self.results if (found := self._difference(row))}
 
     def write(self) -> dict[str, str]:
@@ -116,9 +115,9 @@ class _Report:
     # --- numbers -------------------------------------------------------------------------------------------------
 
     def _difference(self, row: Row, kept: np.ndarray | None = None) -> Difference | None:
-        """Compare a row with its reference, on some of the test rows or all; None for the reference itself."""
-        reference = self.references.get((row.share, row.model))
-        if row.is_reference or reference is None:
+        """Compare a row with its reference, on some of the test rows or all; None without one that is finished."""
+        reference = self.grid.references.get(row)
+        if reference is None or reference not in self.results:
             return None
         users = self.data[row.share].users
         kept = np.ones(len(users), dtype=bool) if kept is None else kept
@@ -206,15 +205,15 @@ class _Report:
 
     def _sentence(self, row: Row) -> str:
         found = self.differences[row]
-        reference = self.references[row.share, row.model].label
+        before = self.grid.references[row].label
         seeds = "one seed" if len(found.by_seed) == 1 else f"{len(found.by_seed)} seeds"
         trained = "" if row.share == 1 else f", trained on {100 * row.share:g} % of the users,"
         change, numbers = found.percent, f"{found.n_users:,} users, {seeds}"
         if not found.reference:
-            return f"{FIRST} of {row.model}{trained} is 0 under {reference} ({numbers}): {row.label} has no percentage."
+            return f"{FIRST} of {row.model}{trained} is 0 under {before} ({numbers}): {row.label} has no percentage."
         return (
-            f"{row.label} changes {FIRST} of {row.model}{trained} by {_signed(change.mean)} % against {reference} "
-            f"(95 % interval {_range(change)}, {numbers}): {found.finding}."
+            f"{row.label} changes {FIRST} of {row.model}{trained} by {_signed(change.mean)} % against {before} (95 % "
+            f"interval {_range(change)}, {numbers}): {found.finding}."
         )
 
     def _footer(self) -> list[str]:
@@ -226,9 +225,10 @@ class _Report:
             f"{plan.name}: {len(np.unique(rows.users)):,} test users, {rows.n_items:,} items, all ranked, ties against "
             f"the target; trained on {trained} users; metrics x 100, means over users{several}.",
             "Chosen: by the validation value of seed 0. Test values choose nothing.",
-            f"Change, interval and p: {FIRST} against the first row of the model, in percent of it; paired t-test over "
-            "users, of each user's mean over seeds, not adjusted for the number of rows. The interval does not include "
-            "the noise between seeds, so a gain or a loss is reported only where all seeds agree.",
+            f"Change, interval and p: {FIRST} against the model without an added loss from the same item embedding"
+            f"{self._of_starts()}, in percent of it; paired t-test over users, of each user's mean over seeds, not "
+            "adjusted for the number of rows. The interval does not include the noise between seeds, so a gain or a "
+            "loss is reported only where all seeds agree.",
             f"Seconds, best epoch, MB: medians over seeds; computed on {'; '.join(where)}.",
         ]
         options = ", ".join(f"{name} {value}" for name, value in plan.recbole.items())
@@ -237,10 +237,14 @@ class _Report:
         lines += [f"Not finished: {'; '.join(waiting)}."] if waiting else []
         return [*lines, plan.note] if plan.note else lines
 
+    def _of_starts(self) -> str:
+        first, *others = self.plan.item_inits
+        return f" (that row itself against the same from {first})" if others else ""
+
     def _group_footer(self) -> list[str]:
         return [
-            f"{self.plan.name}: change of {FIRST} in percent of the model's first row on the same test rows (95 % "
-            "interval over users). Thirds of the test rows by interactions before the target, and by how often the "
+            f"{self.plan.name}: change of {FIRST} as in the table of quality, on some of the test rows (95 % interval "
+            "over users). Thirds of the test rows by interactions before the target, and by how often the "
             "target occurs in training histories."
         ]
 
