@@ -1,5 +1,6 @@
 """Results with few labels: the metric of every row against the number of training labels, as table and figure."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -142,7 +143,9 @@ def _figure(curves: Sequence[LabelCurves], conditions: str) -> "Figure":
             draw_band(ax, row, color=colour, alpha=alpha, linestyle=line, marker=marker, markersize=5, label=name)
         counts = sorted({int(n) for row in one.rows.values() for n in row})
         ax.set_xscale("log")
-        ax.set_xticks(counts, [f"{n:,}" for n in counts], fontsize="small")
+        follow = [*counts[1:], math.inf]  # a label gives way to one that is close
+        labels = [f"{n:,}" if more > 1.3 * n else "" for n, more in zip(counts, follow, strict=True)]
+        ax.set_xticks(counts, labels, fontsize="small")
         ax.set_xticks([], minor=True)
         ax.set_xlabel("training labels")
         ax.set_title(one.task, fontsize="medium", fontweight="bold")

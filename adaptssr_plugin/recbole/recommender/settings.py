@@ -41,7 +41,7 @@ class SelfSupervision(ComparisonOptions):
         0.1, "Weight of the self-supervised loss in joint mode.", "CoSeRec's code and DuoRec's"
     )
     rows: str = choice(
-        "user",
+        "newest",
         ("newest", "user", "all"),
         "Rows of a batch that are compared: newest, those with a user's whole training history, so each user once an "
         "epoch; user, one per user, whichever prefix comes first; all.",

@@ -389,7 +389,8 @@ def test_checkpoints_of_other_models_sizes_and_items_are_not_resumed(runs, tmp_p
 @pytest.mark.parametrize("place", ["elsewhere/slice", "renamed"])
 def test_a_run_goes_on_where_its_data_are_now(tmp_path, place):
     data = str(tmp_path / place)
-    options = {**BETTER, **SSL, "stopping_step": 9, "faster_layers": False}  # the third epoch is the best
+    # With these options the third epoch is the best.
+    options = {**BETTER, **SSL, "ssl_rows": "user", "stopping_step": 9, "faster_layers": False}
     whole, whole_trainer = our_run("SASRec", {**options, "epochs": 3, "checkpoint_dir": "whole"})
     _, first = our_run("SASRec", {**options, "epochs": 2, "checkpoint_dir": "parts"})
     Path(data).parent.mkdir(exist_ok=True)

@@ -12,7 +12,7 @@ from adaptssr_plugin.recbole.user_model.trainer import StageTrainer
 
 pytestmark = pytest.mark.usefixtures("slice_here")
 RUN = {"cuda_graphs": True, "train_batch_size": 64, "loss_type": "CE", "eval_step": 0}
-JOINT = {"ssl_loss": "adaptssr"}
+JOINT = {"ssl_loss": "adaptssr", "ssl_rows": "user"}  # few rows are the newest ones here, of many different numbers
 ONE_LINE = "cuda_graphs: steps run one operation at a time"
 
 

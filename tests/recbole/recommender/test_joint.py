@@ -56,7 +56,7 @@ def with_same_random_numbers(compute, state):
 CASES = [
     (ADAPTSSR, 3),
     (ADAPTSSR | {"ssl_rows": "all"}, 3),
-    (ADAPTSSR | {"ssl_rows": "newest"}, 3),
+    (ADAPTSSR | {"ssl_rows": "user"}, 3),
     (ADAPTSSR | {"ssl_rows": "all", "ssl_mask_same_target": True}, 3),
     (ADAPTSSR | {"ssl_mask_same_target": True, "ssl_weight": 0.7, "ssl_negatives": 0.1}, 1),
     (ADAPTSSR | {"ssl_negatives": "all", "ssl_scale": 2.0, "ssl_weight": 0.0}, 2),
@@ -88,8 +88,8 @@ def test_joint_loss_is_the_models_own_and_the_weighted_literal_loss(model, optio
     own = with_same_random_numbers(lambda: type(made_model).__mro__[2].calculate_loss(made_model, batch), state)
     assert type(made_model).__mro__[2].__module__.startswith("recbole.model")
 
-    # The first row of each user, the newest, or all; views of epoch 0 and step 0; û, û⁺, ũ, ũ⁺ in one encode.
-    start, step = {"all": (0, 1), "newest": (per_user - 1, per_user)}.get(options.get("ssl_rows"), (0, per_user))
+    # The newest row of each user, the first, or all; views of epoch 0 and step 0; û, û⁺, ũ, ũ⁺ in one encode.
+    start, step = {"all": (0, 1), "user": (0, per_user)}.get(options.get("ssl_rows"), (per_user - 1, per_user))
     chosen = list(range(start, len(batch), step))
     generator = stream_generator("cpu", config["seed"], "ssl", 0, 0, "views")
     first, second, *_ = term.stage.views(batch["item_id_list"][chosen], batch["item_length"][chosen], generator)
@@ -120,7 +120,7 @@ def test_joint_loss_is_the_models_own_and_the_weighted_literal_loss(model, optio
 
 
 def test_one_row_of_each_user_is_compared_the_first_in_the_batch():
-    _, loader, made_model = made("SASRec", **ADAPTSSR)
+    _, loader, made_model = made("SASRec", **ADAPTSSR, ssl_rows="user")
     term = self_supervised_term(made_model)
     with installed():
         batch = batch_of(loader, 3)[torch.tensor([7, 3, 8, 0, 6, 1, 4, 20])]
@@ -129,7 +129,7 @@ def test_one_row_of_each_user_is_compared_the_first_in_the_batch():
 
 
 def test_an_epoch_compares_every_user_once_by_the_longest_prefix():
-    _, loader, made_model = made("SASRec", **ADAPTSSR, ssl_rows="newest", MAX_ITEM_LIST_LENGTH=6)
+    _, loader, made_model = made("SASRec", **ADAPTSSR, MAX_ITEM_LIST_LENGTH=6)
     rows, term = loader._dataset.inter_feat, self_supervised_term(made_model)
     longest = {}
     for row, (user, length) in enumerate(zip(rows["user_id"].tolist(), rows["item_length"].tolist(), strict=True)):
