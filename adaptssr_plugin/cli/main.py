@@ -88,7 +88,7 @@ def quickstart(output: Path, splits: int, quiet: bool, **options: Any) -> None:
     type=str,
     default="paper",
     show_default=True,
-    help=f"One of {', '.join(presets())}; recommended is for corpora of thousands of users.",
+    help=f"One of {', '.join(presets())}; recommended is for thousands of users with tens of behaviours each.",
 )
 @click.option("--output", type=_PATH, required=True, help="Folder for the model; resumes an interrupted run in it.")
 @click.option("--config", "configs", type=_PATH, multiple=True, help="YAML file of the options below; may be repeated.")
