@@ -33,6 +33,6 @@ def draw_differences(points: Mapping[str, Interval], path_stem: str | Path, *, d
     ax.set_yticks(range(len(points)), list(points))
     ax.set_ylim(len(points) - 0.5, -0.5)
     figure.supxlabel("change in %, 95 % interval over users (filled: 0 lies outside)", fontsize="medium")
-    figure.suptitle(f"{dataset}: {metric} against the first row of the same model", fontsize="medium")
+    figure.suptitle(f"{dataset}: {metric} against the model without an added loss", fontsize="medium")
     ax.grid(axis="x", alpha=0.3)
     return save_figure(figure, Path(path_stem), {})
