@@ -1,15 +1,15 @@
-"""Two periods of one history as its two views (IDICL, our reconstruction)."""
+"""Two periods of one history as its two views (IDICL, our reconstruction), and other views of short histories."""
 
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from adaptssr_plugin.augment.operators.base import ViewPair, check_sequences
+from adaptssr_plugin.augment.operators.base import Sequences, ViewPair, check_sequences
 from adaptssr_plugin.augment.operators.counts import check_ratio, up
 from adaptssr_plugin.augment.operators.crop import cut_window
 from adaptssr_plugin.augment.operators.draws import uniform_below
-from adaptssr_plugin.errors import check_choice
+from adaptssr_plugin.errors import check_choice, check_count
 
 
 class PeriodPair(nn.Module):
@@ -69,3 +69,45 @@ class PeriodPair(nn.Module):
     def extra_repr(self) -> str:
         """Show the arguments in ``repr``."""
         return f"ratio={self.ratio}, period={self.period!r}"
+
+
+class ByLength(nn.Module):
+    """Takes the two views of a row from one pair of views or from another, by the row's length. Ours.
+
+    Both pairs are drawn for all rows, ``long`` first, and with the same generator. So long rows get the views that
+    ``long`` alone would give them, and no length is read back from the device.
+
+    Args:
+        long: makes the views of rows with at least ``least`` items.
+        short: makes the views of the other rows. Both keep the shape of their input.
+        least: a positive number of items.
+
+    Raises:
+        InputError: ``least`` out of range.
+    """
+
+    def __init__(self, long: nn.Module, short: nn.Module, least: int) -> None:
+        super().__init__()
+        check_count("least", least)
+        self.long, self.short, self.least = long, short, least
+
+    def forward(self, item_seq: Tensor, item_seq_len: Tensor, generator: torch.Generator | None = None) -> ViewPair:
+        """Draw two views; arguments and errors as :meth:`Operator.forward`.
+
+        Returns:
+            Both views with the shapes, dtypes and device of the input; ``operators`` is None.
+        """
+        is_long = item_seq_len >= self.least  # (B,)
+        pairs = [views(item_seq, item_seq_len, generator) for views in (self.long, self.short)]
+        first, second = (
+            Sequences(
+                torch.where(is_long[:, None], of_long.item_seq, of_short.item_seq),
+                torch.where(is_long, of_long.item_seq_len, of_short.item_seq_len),
+            )
+            for of_long, of_short in zip(*(pair[:2] for pair in pairs), strict=True)
+        )
+        return ViewPair(first, second, None)
+
+    def extra_repr(self) -> str:
+        """Show the argument in ``repr``."""
+        return f"least={self.least}"

@@ -27,7 +27,7 @@ class ComparisonOptions:
         "operators",
         ("operators", "periods"),
         "The two views of adaptssr and cl4srec: one random operator of mask, crop and reorder each, or two periods as "
-        "idicl's.",
+        "idicl's, for histories of ten behaviours or more.",
         "the paper; periods are ours",
     )
     period: str = choice(

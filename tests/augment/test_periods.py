@@ -7,7 +7,8 @@ import pytest
 import torch
 from augment_reference import assert_uniform, generator
 
-from adaptssr_plugin.augment import DropoutPair, ItemCrop, PeriodPair
+from adaptssr_plugin.augment import DropoutPair, ItemCrop, ItemReorder, PeriodPair, RandomPair
+from adaptssr_plugin.augment.periods import ByLength
 from adaptssr_plugin.errors import InputError
 
 DRAWS = 12_000
@@ -136,3 +137,26 @@ def test_wrong_period(period):
 
 def test_arguments_are_shown():
     assert repr(PeriodPair(0.2)) == "PeriodPair(ratio=0.2, period='disjoint')"
+
+
+# --- by length -----------------------------------------------------------------------------------------------------
+
+
+def test_long_rows_get_the_views_of_one_pair_and_short_ones_those_of_the_other():
+    item_seq, lengths = reference.padded(ROWS, width=40)
+    long, short = PeriodPair(), RandomPair([ItemCrop(0.6), ItemReorder(0.5)])
+    pair = ByLength(long, short, 6)(item_seq, lengths, generator(3))
+    drawn = generator(3)
+    expected = [views(item_seq, lengths, drawn) for views in (long, short)]
+    for view, of_long, of_short in zip(pair[:2], expected[0][:2], expected[1][:2], strict=True):
+        for row, n in enumerate(map(len, ROWS)):
+            source = of_long if n >= 6 else of_short
+            assert torch.equal(view.item_seq[row], source.item_seq[row])
+            assert view.item_seq_len[row] == source.item_seq_len[row]
+    assert pair.operators is None
+    assert {n >= 6 for n in map(len, ROWS)} == {True, False}
+
+
+def test_no_row_is_too_short_to_be_short():
+    with pytest.raises(InputError, match="least: expected a positive integer, got 0"):
+        ByLength(PeriodPair(), PeriodPair(), 0)

@@ -388,7 +388,8 @@ class TestPlans:
 
     def test_periods_are_those_of_idicl(self):
         views = make_views("adaptssr", recipe(options={"views": "periods", "crop_ratio": 0.3}), SOURCE)
-        assert (type(views), views.ratio, views.period) == (PeriodPair, 0.3, "disjoint")
+        assert (type(views.long), views.long.ratio, views.long.period) == (PeriodPair, 0.3, "disjoint")
+        assert (type(views.short).__name__, views.least) == ("RandomPair", 10)
 
 
 def test_without_yaml_one_line_says_what_to_install(monkeypatch):

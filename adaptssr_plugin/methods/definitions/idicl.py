@@ -9,13 +9,12 @@ compares views can use one. A RecBole model pools in its own way and gets only t
 from typing import Literal
 
 from ...augment import PeriodPair
-from ...training.stages.pairwise import Views
 from ..comparison import ComparisonOptions
 from ..registry import Method, register
 from ..views import ViewSource
 
 
-def two_periods(options: ComparisonOptions, _source: ViewSource) -> Views:
+def two_periods(options: ComparisonOptions, _source: ViewSource) -> PeriodPair:
     """Two windows of the sequence, disjoint where both fit."""
     period: Literal["disjoint", "independent"] = "independent" if options.period == "independent" else "disjoint"
     return PeriodPair(options.crop_ratio, period)
