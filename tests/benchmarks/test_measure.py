@@ -2,6 +2,7 @@
 
 import math
 import time
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -84,7 +85,7 @@ def test_free_memory_is_that_of_this_machine():
 
 def test_versions_of_packages_stand_in_one_column():
     found = measure.conditions(7, ("torch", "no-such-package"))
-    assert found["packages"] == f"torch {torch.__version__}; no-such-package absent"
+    assert found["packages"] == f"torch {version('torch')}; no-such-package absent"
     assert (found["seed"], found["threads"]) == (7, torch.get_num_threads())
     assert "packages" not in measure.conditions(7)
 
