@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from ..errors import InputError
-from .options import comparison_options, how_to_run, numbers, recbole_options, show_results
+from .options import comparison_options, how_to_run, names, numbers, recbole_options, show_results
 
 _PATH = click.Path(path_type=Path)
 
@@ -48,9 +48,9 @@ def compare_losses(
 
     changes: dict[str, Any] = {
         "dataset": dataset,
-        "models": None if models is None else models.split(","),
+        "models": names(models),
         "shares": numbers("shares", shares, "0.1,1"),
-        "item_inits": None if item_inits is None else item_inits.split(","),
+        "item_inits": names(item_inits),
         "seeds": seeds,
     }
     if plan is None and dataset is None:

@@ -154,6 +154,11 @@ def list_files(paths: Iterable[Path]) -> None:
         click.echo(f"  {path}")
 
 
+def names(text: str | None) -> list[str] | None:
+    """Read names with commas between them; None stays None."""
+    return None if text is None else text.split(",")
+
+
 def numbers(name: str, text: str | None, example: str) -> tuple[float, ...] | None:
     """Read numbers with commas between them; None stays None.
 

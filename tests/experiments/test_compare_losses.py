@@ -182,6 +182,10 @@ def test_a_gain_is_what_users_and_all_seeds_show(interval, by_seed, finding):
 # --- the whole path -----------------------------------------------------------------------------------------------
 
 
+RECBOLE = {name: value for name, value in SMALL.items() if name not in ("topk", "metrics", "valid_metric")}
+RECBOLE |= {"epochs": 1}
+
+
 def lines_of(path):
     with Path(path).open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
@@ -193,9 +197,8 @@ def point_of(options):
 
 @pytest.mark.usefixtures("slice_here")
 def test_the_command_end_to_end(capsys):
-    recbole = {name: value for name, value in SMALL.items() if name not in ("topk", "metrics", "valid_metric")}
     fields = {"dataset": "slice", "losses": ["none", "adaptssr"], "modes": ["joint"], "shares": [1], "seeds": 2,
-              "weights": [0.1], "item_inits": ["random"], "recbole": {**recbole, "epochs": 1}}  # fmt: skip
+              "weights": [0.1], "item_inits": ["random"], "recbole": RECBOLE}  # fmt: skip
     Path("plan.yaml").write_text(json.dumps(fields), encoding="utf-8")
     call = ["compare-losses", "plan.yaml", "--output", "out", "--quiet"]
     main(call)
@@ -241,8 +244,7 @@ def test_the_command_end_to_end(capsys):
 @pytest.mark.usefixtures("slice_here")
 def test_a_start_of_the_item_embedding_is_compared_by_itself(capsys):
     """Without an added loss, against the same from the first start; so a loss does not get the start's gain."""
-    recbole = {name: value for name, value in SMALL.items() if name not in ("topk", "metrics", "valid_metric")}
-    fields = {"dataset": "slice", "losses": ["none"], "seeds": 1, "recbole": {**recbole, "epochs": 1}}
+    fields = {"dataset": "slice", "losses": ["none"], "seeds": 1, "recbole": RECBOLE}
     Path("plan.yaml").write_text(json.dumps(fields), encoding="utf-8")
     main(["compare-losses", "plan.yaml", "--output", "out", "--quiet", "--item-inits", "random,svd"])
     said = capsys.readouterr().out

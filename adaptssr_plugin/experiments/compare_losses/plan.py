@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError, check_count
-from ...recbole.recommender.settings import LOSSES, self_supervision
+from ...recbole.recommender.settings import ITEM_INITS, LOSSES, MODES, self_supervision
 from ..compare.plan import as_sequence, check_fields, names_within, plan_values
 
 _PACKAGED = files(__package__) / "plans"
-MODES = ("joint", "pretrain")
-ITEM_INITS = ("random", "svd")
 # Options of every run; a plan's ``recbole`` overrides them.
 _OPTIONS: Mapping[str, Any] = {
     "metrics": ["Recall", "NDCG"],

@@ -21,6 +21,8 @@ from ...methods.options import check_options, choice, count, meaning, not_negati
 PREFIX = "ssl_"
 _DEFAULTS = files(__package__) / "defaults"
 LOSSES = ("adaptssr", "infonce", "none")
+MODES = ("joint", "pretrain")
+ITEM_INITS = ("random", "svd")
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class SelfSupervision(ComparisonOptions):
     )
     mode: str = choice(
         "joint",
-        ("joint", "pretrain"),
+        MODES,
         "joint: the model's own loss + weight · self-supervised loss; pretrain: stages on whole users first.",
         "ours",
     )
@@ -61,7 +63,7 @@ class SelfSupervision(ComparisonOptions):
 
     item_init: str = choice(
         "random",
-        ("random", "svd"),
+        ITEM_INITS,
         "Initial item embedding: random, the model's own; svd, a truncated SVD of the training histories.",
         "RecBole",
     )
