@@ -4,7 +4,7 @@ import statistics
 
 import pytest
 
-from benchmarks.support import recbole_runs
+from benchmarks import recbole_runs
 from benchmarks.support.plots import read_csv
 
 

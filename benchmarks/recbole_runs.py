@@ -234,5 +234,5 @@ def _command(which: str, how: str, options: dict[str, Any]) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    path = os.pathsep.join(filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH"))))
+    path = os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))))
     return {**os.environ, "PYTHONPATH": path}
