@@ -181,7 +181,7 @@ def _memory(
     """Peak memory that one call adds, and the exponent that fits it over all sizes of a candidate.
 
     Returns:
-        Seconds of these calls by candidate and B, where each had a process of its own.
+        Seconds of these calls by candidate and B, where each had a separate process.
     """
     rows: list[dict[str, object]] = []
     alone: dict[tuple[str, int], Seconds] = {}

@@ -223,7 +223,7 @@ class TestWrongCalls:
             ("zero", "{folder}/zero/zero.inter: expected a first line of name:type columns"),
             ("timeless", "TIME_FIELD: expected a column 'timestamp' in timeless.inter, which has user_id, item_id"),
             ("userless", "USER_ID_FIELD: expected a column 'user_id' in userless.inter"),
-            ("binary", "{folder}/binary/binary.inter, line 1: expected UTF-8 text, got a byte that is none"),
+            ("binary", "{folder}/binary/binary.inter, line 1: expected UTF-8 text, got other bytes"),
             ("text", "{folder}/text/text.inter, line 2: timestamp: expected a number, got 'noon'"),
             ("single", "dataset: expected a user with two interactions or more in single"),
             ("small/small.inter", "dataset: expected ml-100k, a folder under data_path"),

@@ -60,7 +60,7 @@ def test_every_command_is_tried():
 
 
 def scrambled(words, chance):
-    """Damage a command line: an option that is not there, a value that is none, a word too many or too few."""
+    """Damage a command line: an option that is not there, a wrong value, a word too many or too few."""
     words = list(words)
     place = chance.randrange(1, len(words) + 1)
     how = chance.randrange(4)

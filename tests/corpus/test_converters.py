@@ -82,7 +82,7 @@ def test_a_long_file_with_its_progress(tmp_path, capfd):
         ("[PAD] a b\n", "line 1: expected a token, got [PAD], the name of the padding"),
         (f"u a\nv {'b' * 5000}\n", "line 2: expected a token of at most 4,096 characters, got 5,000"),
         ("u a\nv \0\n", "line 2: expected a name without tabs, ends of lines and NULs, got"),
-        (b"u a\nv \xff\n", "line 2: expected UTF-8 text, got a byte that is none"),
+        (b"u a\nv \xff\n", "line 2: expected UTF-8 text, got other bytes"),
     ],
 )  # fmt: skip
 def test_odd_lines(tmp_path, text, said):

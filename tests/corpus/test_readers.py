@@ -98,7 +98,7 @@ LINES, ROWS = read_sequence_lines, read_interactions
         (
             LINES,
             b"1 2\n\xff\xfe 3\n",
-            "{path}: expected UTF-8 text, got a byte that is none (invalid start byte)",
+            "{path}: expected UTF-8 text, got other bytes (invalid start byte)",
         ),
         (
             ROWS,

@@ -129,7 +129,7 @@ def test_columns_may_come_in_any_order_and_with_others(tmp_path):
             "user_id:token\ttarget_id:token\tinput_length:float\nu\tt\t-1\n",
             "line 2: expected input_length to be a count, got '-1'",
         ),
-        (b"\xff\xfe", "line 1: expected UTF-8 text, got a byte that is none"),
+        (b"\xff\xfe", "line 1: expected UTF-8 text, got other bytes"),
         (None, "expected a readable file, got No such file"),
     ],
 )

@@ -1,4 +1,4 @@
-"""RecBole's sequential models on a small slice of ml-100k: short runs, what comes of them, and the table of it.
+"""RecBole's sequential models on a small slice of ml-100k: short runs, their outcomes, and the table of these.
 
 ``python tests/helpers/backbone_cases.py`` writes the table, ``adaptssr_plugin/recbole/MODELS.md``, anew.
 """
@@ -161,7 +161,7 @@ def made(model, **options):
         return config, loader, quick_start.get_model(model)(config, loader._dataset)
 
 
-# --- what comes of a model -----------------------------------------------------------------------------------------
+# --- the outcome of a model ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -187,7 +187,7 @@ class AtomicFile:
             reason = f"({getattr(error, 'reason', error)})"
             name = self._encoding.removesuffix("-sig").upper()
             raise InputError(
-                f"{self.path}{self._undecodable_line()}: expected {name} text, got a byte that is none {reason}"
+                f"{self.path}{self._undecodable_line()}: expected {name} text, got other bytes {reason}"
             ) from None
 
     def _undecodable_line(self) -> str:

@@ -291,7 +291,7 @@ def numbered_lines(file: BinaryIO, path: str | Path, bar: Progress) -> Iterator[
         try:
             text = line.decode()
         except UnicodeDecodeError as error:
-            raise InputError(f"{path}, line {number}: expected UTF-8 text, got a byte that is none") from error
+            raise InputError(f"{path}, line {number}: expected UTF-8 text, got other bytes") from error
         yield number, (text.removeprefix("\ufeff") if number == 1 else text).rstrip("\r\n")
     bar.update(read)
 

@@ -109,7 +109,7 @@ def _lines(path: str | Path) -> Iterator[tuple[int, str]]:
     except OSError as error:
         raise InputError(f"{path}: expected a readable file, got {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: expected UTF-8 text, got a byte that is none ({error.reason})") from error
+        raise InputError(f"{path}: expected UTF-8 text, got other bytes ({error.reason})") from error
 
 
 def _int32(numbers: "array[int]") -> npt.NDArray[np.int32]:

@@ -21,7 +21,7 @@ def why_eager(trainer: Trainer, processes: Processes) -> str | None:
 def make_capturable(optimizer: Any) -> None:
     """Make torch's Adam or AdamW one fused kernel whose steps a CUDA graph can capture.
 
-    Call it after a state is loaded, which brings the flags and the device of the step counters of its own run.
+    Call it after a state is loaded: a state holds the flags of the run that saved it, and its counters' device.
     """
     for group in optimizer.param_groups:
         group["fused"], group["foreach"] = True, False

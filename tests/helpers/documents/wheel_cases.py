@@ -1,4 +1,4 @@
-"""A wheel of the sources, and an environment of its own to install it in."""
+"""A wheel of the sources, and a fresh environment to install it in."""
 
 import os
 import shutil

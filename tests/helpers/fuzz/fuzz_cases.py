@@ -136,7 +136,7 @@ _TEXTS = [
     ("read_interactions", "columns in another order, one more than needed", "x:float\ttimestamp:float\titem_id:token\tuser_id:token\n1\t2\ta\tu\n"),
     ("read_interactions", "a missing column", "user_id:token\titem_id:token\nu\ta\n"),
     ("read_interactions", "a row with a value too few", INTER + "u\ta\n"),
-    ("read_interactions", "a time that is none", INTER + "u\ta\tyesterday\n"),
+    ("read_interactions", "a time that is no number", INTER + "u\ta\tyesterday\n"),
     ("read_interactions", "NaN as a time", INTER + "u\ta\tnan\n"),
     ("read_interactions", "an item called [PAD]", INTER + "u\t[PAD]\t3\n"),
     ("read_interactions", "an escape sequence in a header", "\x1b[2Juser\titem\n"),
@@ -156,7 +156,7 @@ _TEXTS = [
     ("options in YAML", "an unknown option", "epoch: 3\n"),
     ("options in YAML", "NaN", "learning_rate: .nan\n"),
     ("options in YAML", "a list", "- 1\n"),
-    ("RecBole dataset", "a time that is none", INTER + "u\ta\tyesterday\n"),
+    ("RecBole dataset", "a time that is no number", INTER + "u\ta\tyesterday\n"),
     ("RecBole dataset", "a missing column", "user_id:token\titem_id:token\nu\ta\n"),
 ]  # fmt: skip
 

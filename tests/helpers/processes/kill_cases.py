@@ -1,4 +1,4 @@
-"""Pre-trainings that are killed: the command in processes of its own, forked from a worker that has imported it all.
+"""Pre-trainings that are killed: the command in separate processes, forked from a worker that has imported it all.
 
 This file run as a program is the worker. It answers lines of JSON, {"words": of the command, "kills": one for every
 run}, with the fates of the runs, [exit status or minus the signal, what stood on standard error], one after the other.
@@ -133,7 +133,7 @@ def full_from(number):
 
 
 def run_once(words, kill):
-    """Run the command in a process of its own; returns its fate."""
+    """Run the command in a separate process; returns its fate."""
     with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
         child = os.fork()
         if child == 0:

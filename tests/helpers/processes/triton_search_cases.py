@@ -1,6 +1,6 @@
 """Inputs for the Triton search; run as a script, under Triton's interpreter, it searches all and prints JSON.
 
-A process of its own: TRITON_INTERPRET must be set before anything imports Triton, and holds for the whole process.
+A separate process: TRITON_INTERPRET must be set before anything imports Triton, and holds for the whole process.
 """
 
 import json
