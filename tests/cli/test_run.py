@@ -53,7 +53,9 @@ def assert_one_line(result, expected):
 
 
 class TestTraining:
-    @pytest.mark.parametrize(("model", "more"), [("SASRec", ["--ssl_loss=adaptssr"]), ("CL4SRec", [])])
+    @pytest.mark.parametrize(
+        ("model", "more"), [("SASRec", ["--ssl_loss=adaptssr", "--ssl_mode=joint"]), ("CL4SRec", [])]
+    )
     def test_ends_with_results_and_a_checkpoint(self, call, data, tmp_path, model, more):
         status, out, err = call(model, data, *QUICK, *more)
         assert status == 0, err

@@ -33,6 +33,7 @@ OWN_MODELS = ("CL4SRec", "CoSeRec", "DuoRec")
 _COLUMNS = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "class"]}
 
 # What every run here shares; a model does not read what it has no use for.
+STAGE = {"ssl_warmup_epochs": 0, "ssl_epochs": 1, "ssl_batch_size": 16}  # on whole users
 SHORT = {
     "MAX_ITEM_LIST_LENGTH": 10,
     "epochs": 1,
@@ -186,14 +187,15 @@ def outcome(model):
     """Train a model for an epoch, evaluate it and load its checkpoint; or say why it is refused."""
     with tempfile.TemporaryDirectory() as saved:
         try:
-            result = run(model, ssl_loss="adaptssr", checkpoint_dir=saved)
+            run(model, ssl_loss="adaptssr", ssl_mode="pretrain", **STAGE, checkpoint_dir=f"{saved}/pretrain")
+            result = run(model, ssl_loss="adaptssr", ssl_mode="joint", checkpoint_dir=f"{saved}/joint")
         except InputError as error:
             text = str(error)
             assert text.startswith(f"ssl_loss: {model} cannot have one: ")
             assert "\n" not in text
             return Outcome(model, False, reason=text.split(": ")[2])  # without torch's own words, if there are any
         assert set(result["test_result"]) == {"recall@10", "mrr@10"}
-        (checkpoint,) = Path(saved).iterdir()
+        (checkpoint,) = Path(saved, "joint").iterdir()
         with plain_logging():
             config, trained, _, train_data, *_ = load_data_and_model(checkpoint)
     term = self_supervised_term(trained)
@@ -219,9 +221,10 @@ def _contrast_once(model, term, config, train_data):
 _HEAD = """# RecBole's sequential models with `ssl_loss`
 
 Every sequential model of RecBole 1.2.1, and CL4SRec, CoSeRec and DuoRec, which it lacks. *Works*: a test trains the
-model for an epoch on a small slice of ml-100k with `ssl_loss: adaptssr`, evaluates it, loads its checkpoint, and takes
-a step with `ssl_loss: infonce`. All others, and every model that is not sequential (BPR, SGL, NCL, …), are refused in
-one line with the reason given here. This table is written by `python tests/helpers/backbone_cases.py`.
+model for an epoch on a small slice of ml-100k with `ssl_loss: adaptssr` in both modes, evaluates it, loads its
+checkpoint, and takes a step with `ssl_loss: infonce`. All others, and every model that is not sequential (BPR, SGL,
+NCL, …), are refused in one line with the reason given here. This table is written by
+`python tests/helpers/backbone_cases.py`.
 
 *Dropout*: what makes two encodings of one sequence differ: the model's own dropout at its default rate, or, where it
 has none that is active, `ssl_dropout` on the item vectors, in self-supervised encodes only. *Rows*: whether rows are

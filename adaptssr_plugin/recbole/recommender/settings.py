@@ -34,10 +34,10 @@ class SelfSupervision(ComparisonOptions):
         "cl4srec", partial(view_methods, with_filler=False), "Method that makes the two views of a sequence.", "ours"
     )
     mode: str = choice(
-        "joint",
+        "pretrain",
         MODES,
-        "joint: the model's own loss + weight · self-supervised loss; pretrain: stages on whole users first.",
-        "ours",
+        "pretrain: stages on whole users, then the model's own loss; joint: own loss + weight · self-supervised loss.",
+        "the paper, which pre-trains first",
     )
     weight: float = not_negative(
         0.1, "Weight of the self-supervised loss in joint mode.", "CoSeRec's code and DuoRec's"

@@ -16,10 +16,11 @@ STILL = {
     "faster_layers": False,
 }
 JOINT = {
-    f"{loss} {rows}": {"ssl_loss": loss, "ssl_rows": rows, "ssl_weight": 2.0}
+    f"{loss} {rows}": {"ssl_loss": loss, "ssl_mode": "joint", "ssl_rows": rows, "ssl_weight": 2.0}
     for loss in ("adaptssr", "infonce")
     for rows in ("newest", "user", "all")
-} | {"same target": {"ssl_loss": "infonce", "ssl_rows": "all", "ssl_mask_same_target": True, "ssl_weight": 2.0}}
+}
+JOINT["same target"] = JOINT["infonce all"] | {"ssl_mask_same_target": True}
 JOINT["infonce user faster"] = JOINT["infonce user"] | {"faster_layers": True}
 STAGE = {"ssl_loss": "infonce", "ssl_mode": "pretrain", "ssl_warmup_epochs": 0, "ssl_epochs": 2}
 STAGE |= {"ssl_batch_size": 26, "ssl_learning_rate": 0.5}  # 54 users: the last batch has two, one for each process

@@ -88,7 +88,7 @@ def test_parts_without_lists_by_the_command(capfd):
 
 @pytest.mark.usefixtures("untrained")
 @pytest.mark.parametrize("part", PARTS)
-@pytest.mark.parametrize("options", [{}, {"ssl_loss": "adaptssr"}, {"model": "BERT4Rec"}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"ssl_loss": "adaptssr", "ssl_mode": "joint"}, {"model": "BERT4Rec"}], ids=str)
 def test_an_empty_list_is_named_with_its_file_and_row(tmp_path, part, options):
     write_parts(tmp_path / "parts", empty=part)
     model = options.get("model", "SASRec")

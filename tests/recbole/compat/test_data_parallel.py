@@ -146,7 +146,7 @@ def test_end_to_end(command, place, monkeypatch, options):
 
 
 def test_a_resumed_run_is_the_run_itself(command, place):
-    options = {"ssl_loss": "infonce", "eval_step": 0}  # a checkpoint of every epoch
+    options = {"ssl_loss": "infonce", "ssl_mode": "joint", "eval_step": 0}  # a checkpoint of every epoch
     assert [fate[0] for fate in command(**options, epochs=2)] == [0, 0]
     (whole,) = (place / "saved").iterdir()
     assert [fate[0] for fate in command(**options, checkpoint_dir="parts")] == [0, 0]

@@ -32,7 +32,7 @@ from adaptssr_plugin.recbole.recommender.joint import self_supervised_term
 from adaptssr_plugin.recbole.recommender.trainer import RecommenderTrainer
 
 HAND = {**SMALL, "train_neg_sample_args": None}  # as RecBole wants it said
-ADAPTSSR, INFONCE = {"ssl_loss": "adaptssr"}, {"ssl_loss": "infonce"}
+ADAPTSSR, INFONCE = ({"ssl_loss": loss, "ssl_mode": "joint"} for loss in ("adaptssr", "infonce"))
 STAGES = {**ADAPTSSR, "ssl_mode": "pretrain", "ssl_warmup_epochs": 1, "ssl_epochs": 1, "ssl_batch_size": 16}
 
 

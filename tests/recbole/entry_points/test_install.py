@@ -23,7 +23,7 @@ from run_cases import SMALL, our_run, quiet_root
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.recbole import import_quick_start, install, installed, uninstall
 
-OPTIONS = {**SMALL, "ssl_loss": "adaptssr", "epochs": 1}
+OPTIONS = {**SMALL, "ssl_loss": "adaptssr", "ssl_mode": "joint", "epochs": 1}
 ADDED = ("CL4SRec", "CoSeRec", "DuoRec")
 
 

@@ -27,7 +27,7 @@ from adaptssr_plugin.recbole.recommender.config import RunConfig
 from adaptssr_plugin.recbole.recommender.trainer import RecommenderTrainer
 
 CROSS_ENTROPY = {"train_neg_sample_args": None}  # as RecBole wants it said
-SSL = {"ssl_loss": "adaptssr"}
+SSL = {"ssl_loss": "adaptssr", "ssl_mode": "joint"}
 MODEL = (
     "model: expected the name of a RecBole model, spelt as in its table (SASRec, GRU4Rec, …), or a class that extends "
     "one of RecBole's,"
@@ -130,13 +130,13 @@ def test_the_signature_is_recboles():
 
 def test_command_line_over_dict_over_later_file_over_earlier_file(made, monkeypatch, tmp_path):
     first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
-    first.write_text("model: SASRec\ndataset: slice\nssl_weight: 0.2\nssl_mode: pretrain\nepochs: 9\nseed: 1\n")
+    first.write_text("model: SASRec\ndataset: slice\nssl_weight: 0.2\nssl_mode: joint\nepochs: 9\nseed: 1\n")
     second.write_text("ssl_loss: infonce\nssl_weight: 0.3\nssl_rows: all\nepochs: 8\nlearning_rate: 1e-3\n")
     monkeypatch.setattr(sys, "argv", ["x", "--epochs=1", "--ssl_loss=adaptssr", "--ssl_mask_same_target=True"])
     config = made(config_file_list=[str(first), str(second)], config_dict={"epochs": 7, "ssl_weight": "0.4"})
     assert (config["model"], config["dataset"], config["seed"]) == ("SASRec", "slice", 1)
     assert (config["epochs"], config["learning_rate"]) == (1, 1e-3)
-    wanted = ("adaptssr", 0.4, "pretrain", "all", True)
+    wanted = ("adaptssr", 0.4, "joint", "all", True)
     ssl = config.ssl
     assert (ssl.loss, ssl.weight, ssl.mode, ssl.rows, ssl.mask_same_target) == wanted
     assert tuple(config[f"ssl_{name}"] for name in ("loss", "weight", "mode", "rows", "mask_same_target")) == wanted
@@ -149,7 +149,8 @@ def test_a_run_from_yaml_and_command_line_alone(monkeypatch, tmp_path):
     result = run_recbole(config_file_list=["run.yaml"])
     assert result.keys() == RESULT
     assert sys.argv == ["x", "--model=SASRec", "--dataset=slice", "--epochs=1", "--ssl_loss=adaptssr"]
-    (saved,) = (tmp_path / "saved").glob("SASRec-*.pth")
+    saved, before = sorted((tmp_path / "saved").glob("SASRec-*.pth"), key=lambda path: len(path.name))
+    assert before.name == f"{saved.stem}-pretrained.pth"  # pretrain mode is the default
     assert torch.load(saved)["config"]["ssl_loss"] == "adaptssr"
 
 
@@ -213,7 +214,7 @@ class Wider(SASRec):
     """Has SASRec's defaults."""
 
 
-@pytest.mark.parametrize("flag", [{}, {"ssl_loss": "none"}, SSL, {"ssl_loss": "infonce", "ssl_method": "clue"}])
+@pytest.mark.parametrize("flag", [{}, {"ssl_loss": "none"}, SSL, {**SSL, "ssl_loss": "infonce", "ssl_method": "clue"}])
 @pytest.mark.parametrize("model", [MeanOfItems, Wider])
 def test_a_class_from_outside_is_trained(model, flag):
     result, trainer = our_run(model, {"loss_type": "CE", **flag})

@@ -26,7 +26,7 @@ slice_of_ml_100k = in_slice()
 @functools.cache
 def backbone(model, **options):
     """A model with its encoder and 40 rows of the training data; shared, so that tests leave it as it was."""
-    _, loader, made_model = made(model, ssl_loss="adaptssr", **options)
+    _, loader, made_model = made(model, ssl_loss="adaptssr", ssl_mode="joint", **options)
     rows = loader._dataset.inter_feat[torch.linspace(0, len(loader._dataset.inter_feat) - 1, 40).long()]
     encoder = self_supervised_term(made_model).stage.encoder
     return made_model, encoder, rows["item_id_list"], rows["item_length"]
@@ -105,7 +105,7 @@ def test_bert4rec_at_its_full_length_too():
 @pytest.mark.parametrize("model", HOSTS)
 def test_no_rows_are_encoded_as_no_rows(model):
     """As one of several processes may have of a batch; it still takes part in the backward."""
-    _, _, backbone = made(model, ssl_loss="infonce")
+    _, _, backbone = made(model, ssl_loss="infonce", ssl_mode="joint")
     encoder = self_supervised_term(backbone).stage.encoder
     vectors = encoder(*(torch.zeros(size, dtype=torch.int64) for size in ((0, 1), (0,))))
     assert vectors.shape == (0, 16)

@@ -96,7 +96,7 @@ def test_recboles_loss_is_put_back():
     assert BERT4Rec.calculate_loss is stock_loss
 
 
-@pytest.mark.parametrize("flag", [{}, {"faster_layers": True}, {"ssl_loss": "adaptssr"}], ids=str)
+@pytest.mark.parametrize("flag", [{}, {"faster_layers": True}, {"ssl_loss": "adaptssr", "ssl_mode": "joint"}], ids=str)
 @pytest.mark.parametrize("loss_type", ["CE", "BPR"])
 @pytest.mark.usefixtures("untrained")
 def test_histories_of_one_item_are_refused(flag, loss_type):
@@ -160,7 +160,7 @@ def test_lists_too_short_to_mask_an_item_that_counts_are_refused(ratio, length, 
         f"MAX_ITEM_LIST_LENGTH: expected 2 or more, and 1 / mask_ratio (1 / {ratio}) or more, so that an item is "
         f"masked, got {length}"
     )
-    for more in ({}, {"faster_layers": True}, {"ssl_loss": "adaptssr"}):
+    for more in ({}, {"faster_layers": True}, {"ssl_loss": "adaptssr", "ssl_mode": "joint"}):
         assert refusal_of(run_recbole, "BERT4Rec", "longer", config_dict={**options, **more}) == message
     result, _ = our_run("BERT4Rec", {**options, "MAX_ITEM_LIST_LENGTH": least, "epochs": 1}, "longer")
     assert 0 <= result["best_valid_score"] <= 1

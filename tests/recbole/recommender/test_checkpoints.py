@@ -33,7 +33,7 @@ from adaptssr_plugin.recbole.recommender.config import RunConfig
 from adaptssr_plugin.recbole.recommender.data import find_data, items_state, tokens_in
 from adaptssr_plugin.training.artefacts import save_artefact
 
-SSL = {"ssl_loss": "adaptssr"}
+SSL = {"ssl_loss": "adaptssr", "ssl_mode": "joint"}
 BETTER = {"topk": [20], "valid_metric": "NDCG@20", "learning_rate": 0.01}
 
 

@@ -12,7 +12,8 @@ from adaptssr_plugin.recbole.user_model.trainer import StageTrainer
 
 pytestmark = pytest.mark.usefixtures("slice_here")
 RUN = {"cuda_graphs": True, "train_batch_size": 64, "loss_type": "CE", "eval_step": 0}
-JOINT = {"ssl_loss": "adaptssr", "ssl_rows": "user"}  # few rows are the newest ones here, of many different numbers
+# Of the slice's rows few are the newest ones of a user, and their number changes from batch to batch.
+JOINT = {"ssl_loss": "adaptssr", "ssl_mode": "joint", "ssl_rows": "user"}
 ONE_LINE = "cuda_graphs: steps run one operation at a time"
 
 
@@ -31,7 +32,7 @@ CASES = {
         "SASRec",
         {**JOINT, "enable_amp": True, "enable_scaler": True, "clip_grad_norm": {"max_norm": 1.0}},
     ),
-    "duorec": ("SASRec", {"ssl_loss": "infonce", "ssl_method": "duorec"}),
+    "duorec": ("SASRec", {"ssl_loss": "infonce", "ssl_mode": "joint", "ssl_method": "duorec"}),
     "BERT4Rec": ("BERT4Rec", JOINT),
     "pretrain": (
         "SASRec",

@@ -22,7 +22,8 @@ from adaptssr_plugin.seeding import stream_generator
 
 NEED_GENERATOR = {"ccl"}  # views made by a trained model, which `adaptssr pretrain` lays before
 METHODS = tuple(sorted({*view_methods()} - NEED_GENERATOR))
-ADAPTSSR, INFONCE = {"ssl_loss": "adaptssr"}, {"ssl_loss": "infonce"}
+ADAPTSSR, INFONCE = ({"ssl_loss": loss, "ssl_mode": "joint"} for loss in ("adaptssr", "infonce"))
+PRETRAIN = {"ssl_loss": "adaptssr"}  # the default mode
 
 
 slice_of_ml_100k = in_slice(users=40, newest=12)
@@ -178,7 +179,7 @@ def test_views_are_keyed_by_epoch_and_step():
 @pytest.mark.parametrize("rows", ["user", "all"])
 @pytest.mark.parametrize("loss", ["adaptssr", "infonce"])
 def test_a_batch_of_one_user_adds_exactly_0_and_still_trains(loss, rows):
-    _, loader, made_model = made("SASRec", ssl_loss=loss, ssl_rows=rows)
+    _, loader, made_model = made("SASRec", ssl_loss=loss, ssl_mode="joint", ssl_rows=rows)
     made_model.train()
     batch, state = batch_of(loader, 5, users=1), torch.get_rng_state()
     parts = with_same_random_numbers(lambda: parts_of(made_model, batch), state)
@@ -217,7 +218,7 @@ def test_the_loss_has_the_form_of_the_models_own_unless_a_trainer_takes_it_apart
 
 
 def test_in_pretrain_mode_the_models_own_loss_is_all():
-    _, loader, made_model = made("SASRec", **ADAPTSSR, ssl_mode="pretrain")
+    _, loader, made_model = made("SASRec", **PRETRAIN)
     batch, state = batch_of(loader, 2), torch.get_rng_state()
     loss = with_same_random_numbers(lambda: made_model.calculate_loss(batch), state)
     assert torch.equal(loss, with_same_random_numbers(lambda: SASRec.calculate_loss(made_model, batch), state))
@@ -332,12 +333,12 @@ def test_runs_with_other_losses_and_rows(model, options):
 @pytest.mark.parametrize("model", ["SASRec", "GRU4Rec", "BERT4Rec", "NextItNet"])
 def test_user_level_stages_go_before_the_models_own_training(model, tmp_path):
     options = {"ssl_warmup_epochs": 1, "ssl_epochs": 2, "ssl_batch_size": 16, "ssl_valid_share": 0.2}
-    run(model, **ADAPTSSR, ssl_mode="pretrain", checkpoint_dir=str(tmp_path), **options)
+    run(model, **PRETRAIN, checkpoint_dir=str(tmp_path), **options)
     (before,) = tmp_path.glob("*-pretrained.pth")
     (after,) = set(tmp_path.glob("*.pth")) - {before}
     with plain_logging():
         pretrained, trained = (load_data_and_model(path)[1].state_dict() for path in (before, after))
-    fresh = made(model, **ADAPTSSR, ssl_mode="pretrain", **options)[2].state_dict()
+    fresh = made(model, **PRETRAIN, **options)[2].state_dict()
     assert not torch.equal(pretrained["item_embedding.weight"], fresh["item_embedding.weight"])
     assert not torch.equal(pretrained["item_embedding.weight"], trained["item_embedding.weight"])
     if "ssl_mask" in fresh:
@@ -345,7 +346,7 @@ def test_user_level_stages_go_before_the_models_own_training(model, tmp_path):
 
 
 def test_too_few_users_for_the_stages():
-    assert refusal_of(run, "GRU4Rec", **ADAPTSSR, ssl_mode="pretrain", ssl_warmup_epochs=0, ssl_valid_share=0.03) == (
+    assert refusal_of(run, "GRU4Rec", **PRETRAIN, ssl_warmup_epochs=0, ssl_valid_share=0.03) == (
         "dataset: expected at least two users for training and two for validation (ssl_valid_share 0.03), got 40 users"
     )
 
@@ -366,7 +367,7 @@ def test_the_warm_up_is_by_the_models_own_loss_and_comes_before_the_views(monkey
     noted(RecommenderTrainer, "_train_epoch", "own loss")  # of which nothing else is a part in this mode
     noted(StageTrainer, "run", "views")
     options = {"ssl_warmup_epochs": warm_up, "ssl_epochs": 1, "ssl_batch_size": 16, "ssl_valid_share": 0.2}
-    run("GRU4Rec", **ADAPTSSR, ssl_mode="pretrain", checkpoint_dir=str(tmp_path), **options)
+    run("GRU4Rec", **PRETRAIN, checkpoint_dir=str(tmp_path), **options)
     assert happened == ["own loss"] * warm_up + ["views", "own loss"]
 
 
@@ -382,5 +383,5 @@ def test_a_trainer_of_the_models_own_takes_joint_mode_and_is_refused_the_stages_
     assert run("GRU4Rec", **ADAPTSSR)["best_valid_score"] >= 0
     assert epochs == [1]
     with pytest.raises(InputError, match=r"^ssl_mode: expected joint for GRU4Rec, which GRU4RecTrainer trains, got"):
-        run("GRU4Rec", **ADAPTSSR, ssl_mode="pretrain")
+        run("GRU4Rec", **PRETRAIN)
     assert epochs == [1]

@@ -50,9 +50,9 @@ def save(model, **options):
     [
         ("BERT4Rec", {}),
         ("BERT4Rec", {"faster_layers": True}),
-        ("BERT4Rec", {"ssl_loss": "adaptssr"}),
+        ("BERT4Rec", {"ssl_loss": "adaptssr", "ssl_mode": "joint"}),
         ("BERT4Rec", {"loss_type": "BPR"}),
-        ("SASRec", {"ssl_loss": "adaptssr"}),
+        ("SASRec", {"ssl_loss": "adaptssr", "ssl_mode": "joint"}),
         ("GRU4Rec", VALUES),
         ("GRU4Rec", {"eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "uni5"}}),
         ("BPR", {}),

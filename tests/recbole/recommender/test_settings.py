@@ -28,7 +28,7 @@ def refusal(options, model="SASRec"):
 def test_without_options_nothing_is_added():
     settings = self_supervision("SASRec", {"epochs": 3, "learning_rate": 0.1})
     assert (settings.loss, settings.active) == ("none", False)
-    assert (settings.mode, settings.weight, settings.method) == ("joint", 0.1, "cl4srec")
+    assert (settings.mode, settings.weight, settings.method) == ("pretrain", 0.1, "cl4srec")
 
 
 @pytest.mark.parametrize("text", ["none", "null", "~", ""])
