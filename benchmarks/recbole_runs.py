@@ -25,7 +25,10 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "RecBole": ("stock", {}),
     "RecBole, anomaly mode off": ("stock_anomaly_off", {}),
     **{
-        f"ssl_loss: {loss}{', faster_layers' if faster else ''}": ("ours", {"ssl_loss": loss, "faster_layers": faster})
+        f"ssl_loss: {loss}{', faster_layers' if faster else ''}": (
+            "ours",
+            {"ssl_loss": loss, "ssl_mode": "joint", "faster_layers": faster},
+        )
         for loss in ("none", "infonce", "adaptssr")
         for faster in (False, True)
     },

@@ -99,13 +99,14 @@ def test_the_flag_in_a_yaml_runs_by_the_command_in_it(tmp_path, monkeypatch, cap
     (command,) = re.findall(r"^# +(adaptssr run .*)$", FLAG.read_text(encoding="utf-8"), re.MULTILINE)
     words = shlex.split(command.replace("examples/", f"{FLAG.parent}/"))[1:]
     shorter = ["--epochs=1", "--MAX_ITEM_LIST_LENGTH=5", "--val_interval={'timestamp':'[892500000,inf)'}"]
+    shorter += ["--ssl_warmup_epochs=0", "--ssl_epochs=1"]
     monkeypatch.chdir(tmp_path)
     with bare_root_logger():
         status, out, err = call_command(capfd, *words, *shorter)
     assert status == 0, err
     assert re.search(r"^best valid +recall@10 [\d.]+, ndcg@10 [\d.]+$", out, re.MULTILINE)
-    assert len(list((tmp_path / "saved").glob("SASRec-*.pth"))) == 1
-    assert re.search(r"train_loss1\W", err)  # two losses: the model's own and the self-supervised one
+    assert len(list((tmp_path / "saved").glob("SASRec-*-pretrained.pth"))) == 1
+    assert re.search(r"^ssl: epoch 1/1, loss ", err, re.MULTILINE)
 
 
 def test_the_flag_in_a_yaml_names_options_that_exist(capsys):

@@ -43,7 +43,7 @@ def install() -> None:
 
     This applies to its functions, such as ``run_recbole``, and to its parts, called one by one: instances of
     ``Config``, of models and of ``Trainer`` made from now on, also under names that were imported before. A model that
-    another trainer trains has the loss in joint mode. Options that cannot be honoured are refused.
+    another trainer trains needs ``ssl_mode: joint``. Options that cannot be honoured are refused.
 
     RecBole's ``run`` starts several processes (``nproc``) on CPUs too; install() also takes effect in them.
 
