@@ -25,7 +25,6 @@ from adaptssr_plugin.training.processes import Processes
 QUICK = {**SMALL, "epochs": 1, "state": "info", "topk": [50], "valid_metric": "NDCG@50"}
 STAGES = {"ssl_loss": "adaptssr", "ssl_mode": "pretrain", "ssl_warmup_epochs": 1, "ssl_epochs": 2}
 STAGES |= {"ssl_batch_size": 17}
-JOINT = {"ssl_loss": "adaptssr", "ssl_mode": "joint"}
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +123,9 @@ def test_metrics_are_those_of_one_process(worker, folder):
 # --- a run -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{}, JOINT, STAGES], ids=["none", "joint", "pretrain"])
+@pytest.mark.parametrize(
+    "options", [{}, {"ssl_loss": "adaptssr", "ssl_mode": "joint"}, STAGES], ids=["none", "joint", "pretrain"]
+)
 def test_end_to_end(command, place, monkeypatch, options):
     """One process speaks and writes, and the metrics are those of its checkpoint."""
     (status, said, log), (other_status, silence, errors) = command(**options)
