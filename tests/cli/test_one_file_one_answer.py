@@ -22,7 +22,7 @@ from adaptssr_plugin.recbole.recommender.config import RunConfig
 from adaptssr_plugin.recbole.user_model.finetune import whole_histories
 from adaptssr_plugin.recbole.user_model.source import Source
 
-FILES = int(os.environ.get("ADAPTSSR_FILES", "200"))  # ten thousand, once: ADAPTSSR_FILES=10000
+FILES = int(os.environ.get("ADAPTSSR_FILES", "120"))  # ten thousand, once: ADAPTSSR_FILES=10000
 ALL = {"split": {"RS": [1, 0, 0]}, "order": "TO", "group_by": "user"}  # nothing held out
 PLACE = re.compile(r"^.*d\.(inter|user), line \d+: [^\n]+$", re.DOTALL)
 

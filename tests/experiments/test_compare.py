@@ -305,6 +305,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_processes_end_with_a_run_that_is_killed(tmp_path):
     (tmp_path / "endless.py").write_text(ENDLESS, encoding="utf-8")
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "helpers")])
