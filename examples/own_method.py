@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from adaptssr_plugin.augment import Sequences, ViewPair
 from adaptssr_plugin.methods import Method, recipe, register
-from adaptssr_plugin.methods.comparison import ComparisonOptions
+from adaptssr_plugin.methods.options.comparison import ComparisonOptions
 from adaptssr_plugin.methods.views import ViewSource
 
 

@@ -9,37 +9,11 @@ import click
 
 from ..errors import InputError
 from ..methods import Recipe
-from ..methods.options import meaning
+from ..methods.options.declaring import meaning, option_groups
+from ..methods.options.fine_tuning import FineTuningOptions
 from ..progress import Show
 
-_GROUPS = {
-    "encoder": (
-        "encoder", "dim", "n_layers", "n_heads", "ff_dim", "max_len", "embed_norm", "embed_dropout", "interests",
-    ),
-    "warm-up": (
-        "item_init", "warm_start", "mlm_epochs", "mlm_learning_rate", "mlm_dropout", "mlm_ratio", "mlm_pooled",
-        "mlm_softmax", "mlm_sample_share", "mlm_select",
-    ),
-    "views": (
-        "mask_ratio", "crop_ratio", "reorder_ratio", "substitute_ratio", "insert_ratio", "distinct_ops",
-        "views", "period", "fill_ratio", "fill", "fill_top_k", "fill_temperature", "fill_ban_original", "fill_one_side",
-        "curriculum", "curriculum_epochs", "curriculum_candidates", "curriculum_stages", "duorec_key", "skip_identical",
-        "mask_same_key", "correlation", "correlation_warmup",
-    ),
-    "objective": (
-        "loss", "lambda_mode", "lambda_terms", "lambda_clamp", "lambda_detach", "lambda_value", "negatives", "scale",
-        "temperature", "similarity", "mlm_beside", "interest_penalty", "ptum_negatives", "ptum_next", "ptum_weight",
-        "ptum_negatives_from",
-    ),
-    "training": (
-        "epochs", "learning_rate", "item_lr_share", "dropout", "batch_size", "micro_batch", "select", "history",
-        "valid_share", "stopping_step", "clip_grad_norm", "amp_dtype", "cuda_graphs", "seed", "split_seed",
-    ),
-    "fine-tuning": (
-        "ft_epochs", "ft_learning_rate", "ft_item_lr_share", "ft_batch_size", "ft_dropout", "ft_hidden", "ft_shuffle",
-        "ft_coldrec_loss", "ft_neg_exclude", "ft_split_unit", "ft_ties", "ft_tune", "ft_rank",
-    ),
-}  # fmt: skip
+_GROUPS = {group: names for group, names in option_groups(Recipe).items() if group}
 _COMMON = frozenset(
     (
         "encoder", "dim", "n_layers", "max_len", "item_init", "warm_start", "mlm_epochs", "history", "mask_ratio",
@@ -50,8 +24,8 @@ _COMMON = frozenset(
 """The options in ``--help``; ``--help-all`` shows all."""
 QUIET = "Only the last line of each stage. Default: bars on a terminal, otherwise a line per epoch or run."
 _ALSO = {"ft_tune": ("--tune",)}  # shorter names for an option
-PRETRAINING = tuple(group for group in _GROUPS if group != "fine-tuning")
-FINE_TUNING = ("fine-tuning",)
+FINE_TUNING = (FineTuningOptions.group,)
+PRETRAINING = tuple(group for group in _GROUPS if group not in FINE_TUNING)
 _TYPES = get_type_hints(Recipe)
 _FORMS = {int: "N", float: "X", bool: "true|false"}
 _FIELDS = {field.name: field for field in dataclasses.fields(Recipe)}

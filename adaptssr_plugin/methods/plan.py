@@ -8,8 +8,8 @@ from torch import Tensor
 from ..encoders import InterestPooling, UserEncoder, encoder_kind
 from ..errors import InputError
 from ..training import MLM_TO_RANKING, WHOLE_ENCODER, PairwiseStage, Stage, WithMaskedItemsStage
-from .comparison import pairwise_loss
 from .definitions.peterrec import masked_items
+from .options.comparison import pairwise_loss
 from .recipe import Recipe
 from .registry import Method, make_views, method_named
 from .views import ViewSource

@@ -9,7 +9,7 @@ from ..encoders import UserEncoder
 from ..errors import InputError, check_kind, find
 from ..training import Stage
 from ..training.stages.pairwise import Views
-from .comparison import ComparisonOptions
+from .options.comparison import ComparisonOptions
 from .views import ViewSource
 
 _PACKAGED = files(__package__) / "defaults"

@@ -40,4 +40,5 @@ def test_they_leave_what_the_pages_say(folder):
         assert names >= {"model.safetensors", "model.json", "items.json", "MODEL_CARD.md"}
     vectors = parquet.read_table(folder / "new-vectors.parquet")
     assert vectors["user_id"].to_pylist() == [f"user {row}" for row in range(9)]  # not the one without any known item
-    assert len(list((folder / "saved").glob("SASRec-*.pth"))) == 2
+    assert len(list((folder / "saved").glob("SASRec-*-pretrained.pth"))) == 2  # each beside the run's checkpoint
+    assert len(list((folder / "saved").glob("SASRec-*.pth"))) == 4

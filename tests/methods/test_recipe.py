@@ -11,7 +11,7 @@ from adaptssr_plugin import AdaptSSRLoss, AugmentationAdaptiveFusion, InfoNCELos
 from adaptssr_plugin.augment import PeriodPair
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.methods import Recipe, available, presets, recipe
-from adaptssr_plugin.methods.comparison import pairwise_loss
+from adaptssr_plugin.methods.options.comparison import pairwise_loss
 from adaptssr_plugin.methods.plan import stage_plans
 from adaptssr_plugin.methods.registry import make_views
 from adaptssr_plugin.methods.views import UserHistories
@@ -260,8 +260,8 @@ class TestWrongOptions:
     def test_an_unknown_option_names_the_known_ones(self):
         message = refusal(options={"epoch": 3})
         assert message.startswith("epoch: expected an option of a recipe (")
-        assert " method, preset, encoder, dim, " in message
-        assert message.endswith("ft_tune, ft_rank), got an unknown name")
+        assert "(encoder, dim, " in message
+        assert message.endswith("ft_tune, ft_rank, method, preset), got an unknown name")
 
     def test_an_unknown_method_or_preset_names_the_known_ones(self):
         assert refusal("CCL") == f"method: expected one of {', '.join(available())}, got 'CCL'"

@@ -15,7 +15,7 @@ from training_cases import TINY, write_profiled_dataset
 from adaptssr_plugin import methods
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.methods import Method, Recipe, available, presets, recipe, register, unregister, view_methods
-from adaptssr_plugin.methods.options import read_yaml
+from adaptssr_plugin.methods.options.declaring import read_yaml
 from adaptssr_plugin.methods.plan import stage_plans
 from adaptssr_plugin.methods.registry import defaults_of, method_named
 from adaptssr_plugin.recbole.user_model.pretrain import Source, pretrain

@@ -21,6 +21,7 @@ from ...downstream.splits import split_seeds
 from ...encoders import UserEncoder
 from ...errors import InputError
 from ...methods import Recipe
+from ...methods.options.encoder import EncoderOptions
 from ...methods.registry import method_named
 from ...recbole import Config
 from ...recbole.compat.user_sequences import load_user_sequences
@@ -37,9 +38,7 @@ _NOT_IN_KEYS = {"preset"}  # the options of the preset are in the key
 # RecBole's options that change nothing, or whose effect is in the fingerprint of the corpus.
 _NOT_IN_SETTINGS = {"use_gpu", "gpu_id", "eval_args", "data_path", "load_col", "field_separator"}
 DEFAULTS: dict[str, Any] = {one.name: one.default for one in dataclasses.fields(Recipe)}
-# The options of the encoder, except dropout.
-_ENCODER = {"encoder", "dim", "n_layers", "n_heads", "ff_dim", "max_len", "embed_norm", "embed_dropout", "interests"}
-
+_ENCODER = {one.name for one in dataclasses.fields(EncoderOptions)}
 _OF_STAGES = {
     "item_init", "item_lr_share", "batch_size", "history", "valid_share", "stopping_step", "clip_grad_norm",
     "amp_dtype", "seed", "split_seed",

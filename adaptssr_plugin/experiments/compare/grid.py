@@ -9,6 +9,7 @@ from typing import Any
 
 from ...downstream import ProfileTask
 from ...methods import Recipe
+from ...methods.options.fine_tuning import FineTuningOptions
 from ..records import SVD_START, WARM_UP, paper_name
 from ..reidentification import RANDOM
 from .cells import (
@@ -87,7 +88,7 @@ class Row:
         ]
 
 
-_FINE_TUNING = [name for name in DEFAULTS if name.startswith("ft_")]
+_FINE_TUNING = [one.name for one in dataclasses.fields(FineTuningOptions)]
 
 
 @cache

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...errors import InputError, check_count
 from ...methods import Recipe, available, recipe
-from ...methods.options import read_yaml
+from ...methods.options.declaring import read_yaml
 from ...recbole.user_model.pretrain import Source
 from ..label_curve import CURVE
 

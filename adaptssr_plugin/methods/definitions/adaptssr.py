@@ -6,7 +6,7 @@ Evidence: verified against the authors' code. Where code and paper differ, there
 from ...augment import ItemCrop, ItemMask, ItemReorder, RandomPair
 from ...augment.periods import ByLength
 from ...training.stages.pairwise import Views
-from ..comparison import ComparisonOptions
+from ..options.comparison import ComparisonOptions
 from ..registry import Method, register
 from ..views import ViewSource
 from .idicl import two_periods

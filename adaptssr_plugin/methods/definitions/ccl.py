@@ -10,7 +10,7 @@ from typing import Literal
 
 from ...augment import MaskAndFill, MaskAndFillPair, ScoredFillPair, equal_stages, linear_ratios
 from ...training.stages.pairwise import Views
-from ..comparison import ComparisonOptions
+from ..options.comparison import ComparisonOptions
 from ..recipe import Recipe
 from ..registry import Method, register
 from ..views import ViewSource, filler_of

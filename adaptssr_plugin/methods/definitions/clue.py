@@ -5,7 +5,7 @@ Evidence: our reconstruction from the abstract; the default objective is InfoNCE
 
 from ...augment import DropoutPair
 from ...training.stages.pairwise import Views
-from ..comparison import ComparisonOptions
+from ..options.comparison import ComparisonOptions
 from ..registry import Method, register
 from ..views import ViewSource
 

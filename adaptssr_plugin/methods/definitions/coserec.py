@@ -14,7 +14,7 @@ from ...augment import ViewPair, coserec_pair, replace_neighbours
 from ...corpus import ItemCorrelation
 from ...errors import InputError
 from ...training.stages.pairwise import Views
-from ..comparison import ComparisonOptions
+from ..options.comparison import ComparisonOptions
 from ..recipe import Recipe
 from ..registry import Method, register
 from ..views import ViewSource

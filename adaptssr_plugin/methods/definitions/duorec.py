@@ -6,9 +6,9 @@ Evidence: verified against the authors' code. For user models the key is the las
 from typing import Literal
 
 from ...training.stages.pairwise import Views
-from ..comparison import ComparisonOptions
+from ..options.comparison import ComparisonOptions
+from ..options.user_level import UserLevelOptions
 from ..registry import Method, register
-from ..user_level import UserLevelOptions
 from ..views import UserHistories, ViewSource
 
 

@@ -9,7 +9,7 @@ compares views can use one. A RecBole model pools in its own way and gets only t
 from typing import Literal
 
 from ...augment import PeriodPair
-from ..comparison import ComparisonOptions
+from ..options.comparison import ComparisonOptions
 from ..registry import Method, register
 from ..views import ViewSource
 

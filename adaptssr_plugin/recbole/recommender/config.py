@@ -12,7 +12,7 @@ import torch
 from recbole.utils import EvaluatorType, InputType, ModelType, get_model
 
 from ...errors import InputError
-from ...methods.options import typed
+from ...methods.options.declaring import typed
 from ...training.processes import Processes
 from ..compat.atomic_files import locate
 from ..compat.config import aliases_of_items, history_column, refuse_processes

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ...augment import ItemMask
 from ...corpus import Batch
 from ...errors import InputError
-from ...methods.comparison import pairwise_loss
+from ...methods.options.comparison import pairwise_loss
 from ...methods.registry import make_views
 from ...training import PairwiseStage, Streams
 from ...training.processes import Processes

@@ -4,7 +4,7 @@ from typing import Any
 
 from recbole.config import Config
 
-from ...methods.comparison import pairwise_loss
+from ...methods.options.comparison import pairwise_loss
 from ...methods.plan import StagePlan
 from ...methods.registry import make_views
 from ...methods.views import UserHistories

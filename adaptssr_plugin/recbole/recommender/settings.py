@@ -15,8 +15,18 @@ import numpy as np
 
 from ...errors import InputError
 from ...methods import view_methods
-from ...methods.comparison import ComparisonOptions
-from ...methods.options import check_options, choice, count, meaning, not_negative, option, positive, rate, read_yaml
+from ...methods.options.comparison import ComparisonOptions
+from ...methods.options.declaring import (
+    check_options,
+    choice,
+    count,
+    meaning,
+    not_negative,
+    option,
+    positive,
+    rate,
+    read_yaml,
+)
 
 PREFIX = "ssl_"
 _DEFAULTS = files(__package__) / "defaults"

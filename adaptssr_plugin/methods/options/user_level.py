@@ -5,14 +5,16 @@ Recipes have these options. A RecBole run, whose rows are prefixes of histories,
 
 from dataclasses import dataclass
 
-from ..errors import InputError
+from ...errors import InputError
 from .comparison import ComparisonOptions
-from .options import choice, count, option, positive, share
+from .declaring import choice, count, option, positive, share
 
 
 @dataclass(frozen=True)
 class UserLevelOptions(ComparisonOptions):
     """Options of ccl's filler and curriculum, duorec's key and coserec's correlation."""
+
+    group = "views"
 
     fill_ratio: float = share(
         0.3, "ccl: share of behaviours that are masked and filled.", "ours; CCL's code increases its mask up to it"

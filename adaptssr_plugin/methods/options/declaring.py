@@ -1,12 +1,26 @@
 """How an option is declared: its default and the default's origin, its meaning, and its valid values."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable
-from typing import Any, get_args, get_type_hints
+from dataclasses import dataclass
+from typing import Any, ClassVar, get_args, get_type_hints
 
-from ..errors import INSTALL, InputError
+from ...errors import INSTALL, InputError
 
+_SELECT = re.compile(r"best|last|epoch:[1-9][0-9]*")
 _LONGEST = 1 << 16  # characters of a yaml file: PyYAML reads a megabyte in seconds
+
+
+@dataclass(frozen=True)
+class OptionGroup:
+    """A base of dataclasses of options.
+
+    Attributes:
+        group: the name under which a command's help shows the options that the class declares.
+    """
+
+    group: ClassVar[str] = ""
 
 
 def option(
@@ -98,6 +112,23 @@ def choice_or_positive(default: str, words: tuple[str, ...], text: str, origin: 
         f"{' or '.join(words)} or a positive number",
         "|".join((*words, "X")),
     )
+
+
+def select(text: str, origin: str) -> Any:
+    """Declare which epoch of a stage becomes its model."""
+    expected = "best, last or epoch:K"
+    return option("best", text, origin, lambda value: bool(_SELECT.fullmatch(value)), expected, "best|last|epoch:K")
+
+
+def option_groups(kind: "type[OptionGroup]") -> dict[str, tuple[str, ...]]:
+    """Names of the options of a dataclass, by the group of the base class that declares each."""
+    found: dict[str, tuple[str, ...]] = {}
+    for base in reversed(kind.__mro__):
+        if issubclass(base, OptionGroup):
+            known = {name for names in found.values() for name in names}
+            new = tuple(field.name for field in dataclasses.fields(base) if field.name not in known)
+            found[base.group] = found.get(base.group, ()) + new
+    return found
 
 
 def check_options(options: Any, prefix: str = "") -> None:

@@ -3,13 +3,15 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..losses import AdaptSSRLoss, AugmentationAdaptiveFusion, InfoNCELoss
-from .options import choice, choice_or_positive, option, positive, share
+from ...losses import AdaptSSRLoss, AugmentationAdaptiveFusion, InfoNCELoss
+from .declaring import OptionGroup, choice, choice_or_positive, option, positive, share
 
 
 @dataclass(frozen=True)
-class ComparisonOptions:
-    """Options of views and losses, shared by recipes and RecBole runs."""
+class ViewOptions(OptionGroup):
+    """Options of the two views of a sequence."""
+
+    group = "views"
 
     mask_ratio: float = share(0.6, "Share of behaviours that the mask operator hides.", "the authors' code")
     crop_ratio: float = share(
@@ -37,6 +39,13 @@ class ComparisonOptions:
         "ours",
     )
 
+
+@dataclass(frozen=True)
+class LossOptions(OptionGroup):
+    """Options of the loss on two views."""
+
+    group = "objective"
+
     lambda_mode: str = choice(
         "sample", ("sample", "batch", "const"), "λ per row, per batch, or constant.", "the paper, Eq. 7"
     )
@@ -60,6 +69,11 @@ class ComparisonOptions:
     similarity: str = choice(
         "cosine", ("cosine", "dot"), "Similarity in InfoNCE; the ranking uses the cosine.", "the paper, Eq. 9"
     )
+
+
+@dataclass(frozen=True)
+class ComparisonOptions(LossOptions, ViewOptions):
+    """Options of views and losses, shared by recipes and RecBole runs."""
 
 
 def pairwise_loss(loss: str, options: ComparisonOptions) -> AdaptSSRLoss | InfoNCELoss:
