@@ -114,7 +114,7 @@ def choice_or_positive(default: str, words: tuple[str, ...], text: str, origin: 
     )
 
 
-def select(text: str, origin: str) -> Any:
+def which_epoch(text: str, origin: str) -> Any:
     """Declare which epoch of a stage becomes its model."""
     expected = "best, last or epoch:K"
     return option("best", text, origin, lambda value: bool(_SELECT.fullmatch(value)), expected, "best|last|epoch:K")

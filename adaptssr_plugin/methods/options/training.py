@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .declaring import OptionGroup, choice, count, fraction, not_negative, option, positive, rate, select
+from .declaring import OptionGroup, choice, count, fraction, not_negative, option, positive, rate, which_epoch
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class TrainingOptions(OptionGroup):
     micro_batch: int = count(
         0, "Two views: users encoded at once, by gradient caching; 0: the whole batch.", "ours", least=0
     )
-    select: str = select(
+    select: str = which_epoch(
         "Epoch that becomes the model: best (validation criterion), last or epoch:K.",
         "the paper; the criterion is ours",
     )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ...errors import InputError
-from .declaring import OptionGroup, choice, count, fraction, option, positive, rate, select, share
+from .declaring import OptionGroup, choice, count, fraction, option, positive, rate, share, which_epoch
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class WarmUpOptions(OptionGroup):
     mlm_pooled: float = fraction(
         0.0, "Share of the masked-item loss that predicts from the user vector.", "ours; the paper has no such term"
     )
-    mlm_select: str = select(
+    mlm_select: str = which_epoch(
         "Epoch of masked items that is passed on: best (validation accuracy), last or epoch:K.", "ours"
     )
 
