@@ -138,6 +138,7 @@ def test_parquet_of_any_type_keeps_that_of_its_users(model, call, tmp_path, user
     ]
 
 
+@pytest.mark.skipif(int(pa.__version__.split(".")[0]) < 26, reason="pyarrow before 26 cannot read such a list of null")
 def test_lists_of_one_size(model, tmp_path):
     lists = pa.array([[1, 2], None, [3, 99]], pa.list_(pa.int64(), 2))
     parquet.write_table(pa.table({"user_id": [1, 2, 3], "item_id": lists}), tmp_path / "new.parquet")

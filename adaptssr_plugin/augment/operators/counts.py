@@ -12,7 +12,7 @@ from adaptssr_plugin.errors import InputError
 # ratio becomes a fraction with at most 13 decimals, and all counts use integer arithmetic: 10^13 · n fits into int64
 # for every n up to 922,337.
 _DECIMALS = 10**13
-_SLACK = Fraction(1, 10**9)
+_SLACK = 10**9  # its reciprocal
 
 
 def check_ratio(ratio: object) -> float:
@@ -43,4 +43,4 @@ def hidden(ratio: float, n: Tensor) -> Tensor:
 def _exact(ratio: float) -> tuple[int, int, int]:
     """Write a ratio as numerator and denominator, with the slack of 1e-9 in units of 1 / denominator."""
     share = Fraction(round(Fraction(ratio) * _DECIMALS), _DECIMALS)
-    return share.numerator, share.denominator, int(share.denominator * _SLACK)
+    return share.numerator, share.denominator, share.denominator // _SLACK
