@@ -68,7 +68,8 @@ def compare(
 
     --table linear is the controlled comparison by logistic regression on frozen vectors, over eight random splits.
     --table reidentification needs no labels: every method is pre-trained on the older half of every history, and its
-    vector of each newer half has to find the older half of the same user.
+    vector of each newer half has to find the older half of the same user. Beside these two tables, --figure 3 shows
+    the same measure over augmentation strengths.
 
     \b
     adaptssr compare --smoke

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from compare_cases import AGE, TINY, Note, Pretended, key_of, plan_of, put
+from compare_cases import AGE, TINY, Found, Note, Pretended, key_of, plan_of, put
 from core_only import ROOT, run_python
 from refusals import refusal_of
 from safetensors.torch import load_file
@@ -238,6 +238,35 @@ def test_curves_of_a_method_differ_in_nothing_but_the_loss():
         assert one.warm_start == "mlm"
 
 
+def test_curves_of_reidentification_choose_the_temperature_that_finds_most():
+    """At the method's own strength; the ranking has the scale and the negatives of the plan's AdaptSSR."""
+    plan = plan_of(methods=("none", "cl4srec"), preset="recommended", options={}, figure_seeds=2)
+    own = plan.recipe("cl4srec", True)
+    grid = Grid(plan, Found(lambda one: 1 - abs(one.temperature - 0.2) if one.mask_ratio == own.mask_ratio else 0.0))
+    points = {(label, rho): cells for _, label, rho, cells in grid.robustness_of_reidentification()}
+    assert len(points) == 2 * 5
+    for (label, rho), cells in points.items():
+        recipes = [cell.start.recipe for cell in cells]
+        assert [one.seed for one in recipes] == [own.seed, own.seed + 1]
+        one = recipes[0]
+        assert (one.history, one.views, one.mask_ratio, one.crop_ratio) == (
+            "older",
+            "operators",
+            rho,
+            round(1 - rho, 6),
+        )
+        loss = (
+            (one.loss, one.temperature, one.negatives) if label == "original" else (one.loss, one.scale, one.negatives)
+        )
+        assert loss == (("infonce", 0.2, "auto") if label == "original" else ("adaptssr", 10.0, 0.1))
+
+
+def test_linear_curves_are_over_pretrainings_and_all_splits():
+    plan = plan_of(methods=("none", "cl4srec"), figure_seeds=2, linear_splits=3).linear()
+    rows = [row for *_, row in Grid(plan, Pretended(lambda one: 0.5)).robustness()]
+    assert {(row.runs, row.splits, row.pretrain_seeds) for row in rows} == {(2, 3, 2)}
+
+
 def test_ablation_takes_the_constant_of_the_best_validation_value():
     def valid(one):
         return 1 - abs(one.lambda_value - 0.3) if one.lambda_mode == "const" else 0.0
@@ -457,7 +486,8 @@ def test_smoke(tmp_path):
     names = [f"table-{table}.{suffix}" for table in ("2-paper", "2-controlled", "3") for suffix in ("md", "csv", "tex")]
     names += [f"reidentification.{suffix}" for suffix in ("md", "csv", "tex")]
     names += ["records-paper.csv", "records-controlled.csv", "records-reidentification.csv", "tuning.csv"]
-    names += [f"figure-{name}.{suffix}" for name in ("3", "7", "5") for suffix in ("png", "svg", "csv")]
+    drawn = ("3", "3-linear", "3-reidentification", "7", "5")
+    names += [f"figure-{name}.{suffix}" for name in drawn for suffix in ("png", "svg", "csv")]
     names += [f"figure-4-{task}.png" for task in ("gender", "age")]
     assert [name for name in names if not (tmp_path / name).is_file()] == []
     with (tmp_path / "figure-5.csv").open(encoding="utf-8") as file:

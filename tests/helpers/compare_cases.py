@@ -6,10 +6,7 @@ import signal
 import time
 
 from adaptssr_plugin.errors import InputError
-from adaptssr_plugin.experiments.compare.cells import (
-    Cell,
-    FineTuning,
-)
+from adaptssr_plugin.experiments.compare.cells import Cell, FineTuning, Reidentification
 from adaptssr_plugin.experiments.compare.plan import ComparePlan, TaskSpec
 from adaptssr_plugin.experiments.compare.store import Store
 
@@ -44,6 +41,18 @@ class Pretended:
             return None
         value = self.valid(cell.recipe)
         return None if value is None else {"valid": {"accuracy": value}, "test": {"accuracy": self.test}}
+
+
+class Found:
+    """A store in which all re-identifications are finished, with HR@10 from a function of the model's recipe."""
+
+    fingerprint = "corpus"
+
+    def __init__(self, hit_rate):
+        self.hit_rate = hit_rate
+
+    def get(self, cell):
+        return {"metrics": {"HR@10": self.hit_rate(cell.start.recipe)}} if isinstance(cell, Reidentification) else None
 
 
 @dataclasses.dataclass(frozen=True)

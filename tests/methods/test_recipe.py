@@ -187,6 +187,14 @@ class TestPrecedence:
         assert recipe("none").epochs == 0
         assert recipe("none", "recommended").epochs == recipe("adaptssr", "recommended").epochs > 0
 
+    def test_other_methods_keep_their_views_and_loss_with_recommended(self):
+        ours = recipe("adaptssr", "recommended")
+        assert (ours.views, ours.negatives, ours.scale) == ("periods", 0.1, 10.0)
+        for method in ("cl4srec", "duorec", "peterrec"):
+            other, paper = recipe(method, "recommended"), recipe(method)
+            assert (other.views, other.negatives) == (paper.views, paper.negatives) == ("operators", "auto")
+            assert other.item_init == ours.item_init == "svd"
+
     def test_an_empty_file_changes_nothing(self, tmp_path):
         (tmp_path / "empty.yaml").write_text("# nothing\n")
         assert recipe(yaml_files=[tmp_path / "empty.yaml"]) == recipe()

@@ -1,6 +1,7 @@
 """The cells of tables and figures, and their results; values are chosen on validation rows alone."""
 
 import dataclasses
+import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ _STRENGTHS: Mapping[str, Sequence[str]] = {
     "adaptssr": ("mask_ratio", "reorder_ratio", "crop_ratio"),
 }
 ROBUSTNESS = ("cl4srec", "coserec", "ccl")
+FIGURE_METRIC = "HR@10"  # of re-identification
 
 
 def strength(method: str, rho: float) -> dict[str, float]:
@@ -228,25 +230,63 @@ class Grid:
     # --- figures -----------------------------------------------------------------------------------------------
 
     def robustness(self) -> Iterator[tuple[str, str, float, Row]]:
-        """Points of Figures 3 and 7: method, loss, ρ, and the row; all from the controlled start."""
+        """Points of Figures 3 and 7: method, loss, ρ, and the row; all from the controlled start.
+
+        A row has one pre-training; for linear reading, which is deterministic, each of its runs has another one.
+        """
         plan = self.plan
         tuned = {row.name: row for row in self.table(controlled=True)}
-        for method in ROBUSTNESS:
-            if method not in plan.methods:
-                continue
-            base = tuned.get(paper_name(method))
-            if base is None or not base.settled:
+        for method in self._robustness_methods():
+            base = tuned[paper_name(method)]
+            if not base.settled:
                 self.later += 2 * len(plan.figure_strengths) * plan.figure_seeds * len(plan.tasks)
                 continue
-            same = {"curriculum": "none"} if method == "ccl" else {}
-            for loss, label in (("infonce", "original"), ("adaptssr", "AdaptSSR")):
-                for rho in plan.figure_strengths:
-                    options = {"loss": loss, **same, **strength(method, rho)}
-                    if loss == "infonce":
-                        options["temperature"] = base.recipe.temperature
-                    row = Row(f"{base.name} {label} {rho:g}", plan.recipe(method, True, **options), plan.figure_seeds)
-                    self.ask(row.cells(plan.tasks))
-                    yield paper_name(method), label, rho, row
+            for label, rho, recipe in self._strengths(method, base.recipe.temperature):
+                pretrainings = plan.figure_seeds if recipe.ft_tune == "linear" else 1
+                name = f"{base.name} {label} {rho:g}"
+                row = Row(name, recipe, plan.figure_seeds, pretrainings, splits=plan.splits)
+                self.ask(row.cells(plan.tasks))
+                yield paper_name(method), label, rho, row
+
+    def robustness_of_reidentification(self) -> Iterator[tuple[str, str, float, list[Reidentification]]]:
+        """Points of Figure 3 in re-identification: method, loss, ρ, and a cell per pre-training.
+
+        InfoNCE's temperature is the one that re-identifies best at the method's own strength, from one pre-training.
+        """
+        plan = self.plan
+        for method in self._robustness_methods():
+            candidates = {
+                tau: Reidentification(Pretraining(plan.recipe(method, True, history="older", temperature=tau)))
+                for tau in plan.temperatures
+            }
+            if candidates and not self.ask(list(candidates.values())):
+                self.later += 2 * len(plan.figure_strengths) * plan.figure_seeds
+                continue
+            found = {tau: self._hit_rate(cell) for tau, cell in candidates.items()}
+            temperature = max(found, key=lambda tau: found[tau], default=plan.recipe(method, True).temperature)
+            for label, rho, recipe in self._strengths(method, temperature, history="older"):
+                cells = self._reidentifications(recipe, plan.figure_seeds)
+                self.ask(cells)
+                yield paper_name(method), label, rho, cells
+
+    def _hit_rate(self, cell: Reidentification) -> float:
+        result = self.store.get(cell)
+        return math.nan if result is None else float(result["metrics"][FIGURE_METRIC])
+
+    def _robustness_methods(self) -> list[str]:
+        return [method for method in ROBUSTNESS if method in self.plan.methods]
+
+    def _strengths(self, method: str, temperature: float, **options: Any) -> Iterator[tuple[str, float, Recipe]]:
+        """Recipes of a method at every ρ of the figures, under InfoNCE and under the loss of the plan's AdaptSSR."""
+        plan, ranking = self.plan, self.plan.recipe("adaptssr", True)
+        same = {"curriculum": "none"} if method == "ccl" else {}
+        losses: dict[str, dict[str, Any]] = {
+            "original": {"loss": "infonce", "temperature": temperature},
+            "AdaptSSR": {"loss": "adaptssr", "scale": ranking.scale, "negatives": ranking.negatives},
+        }
+        for label, loss in losses.items():
+            for rho in plan.figure_strengths:
+                yield label, rho, plan.recipe(method, True, **loss, **same, **strength(method, rho), **options)
 
     def ablation(self) -> tuple[dict[str, list[Row]], dict[float, Row]]:
         """Bars of Figure 4 by group, and the rows of the constant values of λ."""
@@ -319,8 +359,7 @@ class Grid:
         plan = self.plan
 
         def cells(recipe: Recipe) -> list[Reidentification]:
-            seeds = [dataclasses.replace(recipe, seed=recipe.seed + number) for number in range(plan.pretrain_seeds)]
-            return [Reidentification(Pretraining(one)) for one in seeds]
+            return self._reidentifications(recipe, plan.pretrain_seeds)
 
         recipes = {paper_name(method): plan.recipe(method, True, history="older") for method in plan.methods}
         recipes.pop(paper_name("none"), None)
@@ -333,6 +372,11 @@ class Grid:
             self.ask(row)
             self.ask([before for cell in row if (before := self.before(cell))])
         return rows
+
+    @staticmethod
+    def _reidentifications(recipe: Recipe, pretrain_seeds: int) -> list[Reidentification]:
+        seeds = [dataclasses.replace(recipe, seed=recipe.seed + number) for number in range(pretrain_seeds)]
+        return [Reidentification(Pretraining(one)) for one in seeds]
 
     @staticmethod
     def before(cell: Reidentification) -> Reidentification | None:

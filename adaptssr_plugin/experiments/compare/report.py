@@ -25,7 +25,7 @@ from ..tables import PAPER_ROWS, best_baseline_footer, csv_text, rows_in_order, 
 from ..task_tables import LINEAR, splits_shown
 from ..variants_table import Variant, VariantsTable
 from .cells import Baselines, FineTuning, PlainReidentification, Reidentification, check_ready, load_data, task_of
-from .grid import TUNED, Grid, Row
+from .grid import FIGURE_METRIC, TUNED, Grid, Row
 from .plan import ComparePlan, TaskSpec
 from .running import Part, run_cells
 from .store import Store
@@ -77,7 +77,9 @@ def compare(
         plan: what is compared.
         folder: ``cells.jsonl`` and ``models/`` of finished work, and the tables and figures.
         tables: of :data:`TABLES`.
-        figures: of :data:`FIGURES`: the paper's numbers. 3 is for the plan's first task, 7 for the others.
+        figures: of :data:`FIGURES`: the paper's numbers. 3 is for the plan's first task, 7 for the others. 3 is drawn
+            once for the tables by fine-tuning, also without any table, and once each for linear reading and
+            re-identification where these tables are asked for.
         jobs: processes.
         part: this machine's share of the cells.
         show_progress: the cells left and the time to go, as :class:`~adaptssr_plugin.progress.Progress` shows them.
@@ -94,7 +96,9 @@ def compare(
         raise InputError(f"figure: expected one of {', '.join(map(str, FIGURES))}, got {strange[0]}")
     if 7 in figures and len(plan.tasks) < 2:
         raise InputError("figure: expected a second task in the plan for figure 7, got one, which is figure 3's")
-    if not plan.tasks and (variants or figures or set(tables) - {"reidentification"}):
+    of_tasks = [name for name in tables if name in OF_TASKS]
+    fine_tuned = [number for number in figures if number != 3 or of_tasks or not tables]
+    if not plan.tasks and (variants or fine_tuned or set(tables) - {"reidentification"}):
         raise InputError("tasks: expected one or more for any table or figure but reidentification, got none")
     if jobs < 1:
         raise InputError(f"jobs: expected a positive integer, got {jobs}")
@@ -106,8 +110,12 @@ def compare(
         plan = replace(plan, label_curve=())
 
     def asked() -> list[Grid]:
-        grids = [_asked(plan, store, tables, figures, variants)]
-        return grids if linear is None else [*grids, _asked(linear, store, ("controlled",), (), False)]
+        grids = [_asked(plan, store, tables, fine_tuned, variants)]
+        if 3 in figures and "reidentification" in tables:
+            list(grids[0].robustness_of_reidentification())
+        if linear is not None:
+            grids.append(_asked(linear, store, ("controlled",), [number for number in figures if number == 3], False))
+        return grids
 
     computed = 0
     if not report_only:
@@ -117,7 +125,6 @@ def compare(
     unfinished = sum(store.get(cell) is None for cell in cells) + later
     reports = [_Report(grid, Path(folder)) for grid in grids]
     report, last = reports[0], reports[-1]
-    of_tasks = [name for name in tables if name in OF_TASKS]
     texts = {name: report.table(name == "controlled", name) for name in of_tasks}
     if of_tasks:
         texts["efficiency"] = report.efficiency(of_tasks)
@@ -128,8 +135,12 @@ def compare(
     if linear is not None:
         texts["linear"] = last.table(True, "linear")
     texts["labels"] = last.label_curves()
-    for number in figures:
+    for number in fine_tuned:
         report.figure(number)
+    if 3 in figures and linear is not None:
+        last.figure(3)
+    if 3 in figures and "reidentification" in tables:
+        report.robustness_of_reidentification()
     for one in reports:
         one.write_all_records()
     files = [path for one in reports for path in one.files]
@@ -187,6 +198,7 @@ class _Report:
         self.grid, self.plan, self.store, self.folder = grid, grid.plan, grid.store, folder
         self.files: list[Path] = []
         self._measured: dict[str, list[_Measured]] = {}
+        self._reading = "-linear" if self.plan.recipe("none", False).ft_tune == "linear" else ""  # in names of files
 
     # --- tables --------------------------------------------------------------------------------------------------
 
@@ -414,10 +426,16 @@ class _Report:
             )
         return lines
 
-    @staticmethod
-    def _changed(reference: Recipe) -> str:
-        changed = ", ".join(f"{name} {here}" for name, (_, here) in reference.departures().items())
-        return f"Options that differ from the paper's, for all rows: {changed or 'none'}."
+    def _changed(self, reference: Recipe) -> str:
+        """Say which options are not the paper's: for all rows, and for AdaptSSR alone."""
+        plan = self.plan
+        for_all = {*plan.recipe("none", False, item_init=reference.item_init).departures(), *plan.controlled}
+        changed = {name: f"{name} {here}" for name, (_, here) in reference.departures().items()}
+        shared = ", ".join(text for name, text in changed.items() if name in for_all)
+        own = ", ".join(text for name, text in changed.items() if name not in for_all)
+        return (
+            f"Options that differ from the paper's, for all rows: {shared or 'none'}{own and f'; for AdaptSSR: {own}'}."
+        )
 
     def _devices(self, rows: Sequence[Row]) -> list[str]:
         seen: dict[str, None] = {}
@@ -440,9 +458,14 @@ class _Report:
         tasks = {3: self.plan.tasks[:1], 7: self.plan.tasks[1:], 4: self.plan.tasks}[number]
         for task in tasks:
             name, metric = self.grid.name_and_metric(task)
-            stem = self.folder / (f"figure-{number}" if len(tasks) == 1 else f"figure-{number}-{name}")
+            ending = f"{self._reading}-{name}" if len(tasks) > 1 else self._reading
+            stem = self.folder / f"figure-{number}{ending}"
             draw = self._figure_4 if number == 4 else self._robustness
-            draw(stem, task, dataset=self.plan.name, task=name, metric=metric, conditions="one pre-training seed")
+            where = ["" if self._reading else "one pre-training seed"]
+            where += [f"means of {self.plan.splits} splits"] * (number != 4 and self.plan.splits > 1)
+            draw(
+                stem, task, dataset=self.plan.name, task=name, metric=metric, conditions=", ".join(filter(None, where))
+            )
 
     def _robustness(self, stem: Path, spec: TaskSpec, **about: Any) -> None:
         values: dict[tuple[str, str], dict[float, list[float]]] = {}
@@ -452,7 +475,7 @@ class _Report:
         if not values:
             return
         lines = {
-            row.name: self._test_values(replace(row, splits=1), spec)  # one split, as the curves
+            row.name: self._test_values(row, spec)
             for row in self.grid.table(controlled=True)
             if row.name in (PAPER_ROWS[0], WARM_UP)
         }
@@ -465,6 +488,30 @@ class _Report:
             tfidf=self._tfidf(about["task"]),
             **about,
         )
+
+    def robustness_of_reidentification(self) -> None:
+        """Draw Figure 3 by re-identification instead of a task."""
+        values: dict[tuple[str, str], dict[float, list[float]]] = {}
+        for method, label, rho, cells in self.grid.robustness_of_reidentification():
+            if found := self._hit_rates(cells):
+                values.setdefault((method, label), {})[rho] = found
+        if not values:
+            return
+        rows, runs = self.grid.reidentification(), self.plan.pretrain_seeds
+        self.files += draw_robustness(
+            [Curve(method, label, points) for (method, label), points in values.items()],  # type: ignore[arg-type]
+            self.folder / "figure-3-reidentification",
+            none=self._hit_rates(rows[RANDOM]),
+            warm_up=self._hit_rates(rows.get(WARM_UP, ())),
+            dataset=self.plan.name,
+            task="re-identification",
+            metric=FIGURE_METRIC,
+            conditions=f"lines: {runs} seeds" if runs > 1 else "lines: one seed",
+        )
+
+    def _hit_rates(self, cells: Sequence[Reidentification]) -> list[float]:
+        results = [result for cell in cells if (result := self.store.get(cell)) is not None]
+        return [float(result["metrics"][FIGURE_METRIC]) for result in results]
 
     def _figure_4(self, stem: Path, spec: TaskSpec, **about: Any) -> None:
         groups, lambdas = self.grid.ablation()
@@ -495,7 +542,13 @@ class _Report:
             self.files += draw_similarity(panels, self.folder / "figure-5", corpus=self.plan.name)
 
     def _test_values(self, row: Row, task: TaskSpec) -> list[float]:
-        return self.grid.values(row.cells((task,)), "test")
+        """Test values of finished runs; of several splits, the mean over them, once all are finished."""
+        values = self.grid.values(row.cells((task,)), "test")
+        if row.splits == 1:
+            return values
+        return (
+            [fmean(values[run :: row.runs]) for run in range(row.runs)] if len(values) == row.runs * row.splits else []
+        )
 
     # --- records -------------------------------------------------------------------------------------------------
 
@@ -507,8 +560,7 @@ class _Report:
                 self.files.append(write_records(self.folder / f"records-{name}.csv", records, where))
         if self.plan.tasks and (tried := list(self._tried())):
             lines = [("method", "option", "value", "strength", "valid", "runs"), *tried]
-            linear = "-linear" if self.plan.recipe("none", False).ft_tune == "linear" else ""
-            self.files.append(self.folder / f"tuning{linear}.csv")
+            self.files.append(self.folder / f"tuning{self._reading}.csv")
             write_text(self.files[-1], csv_text(lines))
 
     def _tried(self) -> Iterator[tuple[object, ...]]:
