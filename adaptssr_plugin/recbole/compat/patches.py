@@ -8,10 +8,10 @@ import importlib
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,6 @@ _NUMPY_ALIASES: dict[str, type] = {
     "long": np.int_,
     "unicode": np.str_,
 }
-_ABSENT = object()
 _data_struct, _bert4rec_loss = Collector.get_data_struct, BERT4Rec.calculate_loss
 
 
@@ -50,12 +49,13 @@ def compat_patches() -> Iterator[None]:
     with (
         _quiet(),
         _numpy_aliases(),
-        temporary_attribute(Config, "compatibility_settings", _no_settings),
+        # Sets the aliases, and reads np.float_ for it (config/configurator.py:630), gone in numpy 2.
+        temporary_attribute(Config, "compatibility_settings", lambda _config: None),
         temporary_attribute(Collector, "get_data_struct", _data_struct_with_counts),
         temporary_attribute(BERT4Rec, "calculate_loss", _finite_bert4rec_loss),
         temporary_attribute(MaskItemSequence, "_neg_sample", sampled_negative),
         anomaly_mode_kept(),
-        _environment_kept("CUDA_VISIBLE_DEVICES"),
+        _items_kept(os.environ, "CUDA_VISIBLE_DEVICES"),  # a stock Config overwrites it (config/configurator.py:484)
         ExitStack() as stack,
     ):
         for owner, name, value in REPLACEMENTS:
@@ -76,7 +76,8 @@ def import_quick_start() -> ModuleType:
     # The only use, at line 223. Outside a ray session ray's own does nothing either, except warn.
     tune.report = lambda **_: None  # type: ignore[attr-defined]
     ray.tune = tune  # type: ignore[attr-defined]
-    with compat_patches(), _modules({"ray": ray, "ray.tune": tune}):
+    with compat_patches(), _items_kept(sys.modules, "ray", "ray.tune"):
+        sys.modules.update({"ray": ray, "ray.tune": tune})
         return importlib.import_module("recbole.quick_start")
 
 
@@ -89,7 +90,7 @@ def tensorboard_into(directory: str | Path | None) -> Iterator[None]:
 
     def get_tensorboard(_logger: Any) -> Any:
         if directory is None:
-            return _NoCurves()
+            return SimpleNamespace(**dict.fromkeys(("add_scalar", "add_hparams", "flush", "close"), _write_nothing))
         from torch.utils.tensorboard import SummaryWriter
 
         return SummaryWriter(str(directory))
@@ -99,20 +100,8 @@ def tensorboard_into(directory: str | Path | None) -> Iterator[None]:
         yield
 
 
-class _NoCurves:
-    """A SummaryWriter that writes nothing."""
-
-    def add_scalar(self, *_: Any, **__: Any) -> None:
-        """Drop a point of a curve."""
-
-    def add_hparams(self, *_: Any, **__: Any) -> None:
-        """Drop the hyper-parameters."""
-
-    def flush(self) -> None:
-        """Write nothing out."""
-
-    def close(self) -> None:
-        """Close nothing."""
+def _write_nothing(*_: Any, **__: Any) -> None:
+    """Stand in for the methods of a SummaryWriter."""
 
 
 @contextmanager
@@ -146,10 +135,6 @@ def _numpy_aliases() -> Iterator[None]:
             delattr(np, name)
 
 
-def _no_settings(_config: Config) -> None:
-    """Replace RecBole's setting of the aliases, which reads np.float_ (config/configurator.py:630), gone in numpy 2."""
-
-
 def _data_struct_with_counts(collector: Collector) -> Any:
     """Replace ``get_data_struct``, which moves counts to the CPU as if they were tensors.
 
@@ -178,19 +163,6 @@ def _finite_bert4rec_loss(model: BERT4Rec, interaction: Interaction) -> torch.Te
 
 
 @contextmanager
-def _environment_kept(name: str) -> Iterator[None]:
-    """Restore an environment variable: a stock Config overwrites this one (config/configurator.py:484)."""
-    before = os.environ.get(name)
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = before
-
-
-@contextmanager
 def temporary_attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
     """Set an attribute temporarily."""
     before = getattr(owner, name)
@@ -202,15 +174,12 @@ def temporary_attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _modules(stand_ins: dict[str, ModuleType]) -> Iterator[None]:
-    """Put modules into sys.modules temporarily."""
-    before = {name: sys.modules.get(name, _ABSENT) for name in stand_ins}
-    sys.modules.update(stand_ins)
+def _items_kept(mapping: MutableMapping[str, Any], *names: str) -> Iterator[None]:
+    """Restore some items of a mapping, or their absence."""
+    before = {name: mapping[name] for name in names if name in mapping}
     try:
         yield
     finally:
-        for name, module in before.items():
-            if module is _ABSENT:
-                del sys.modules[name]
-            else:
-                sys.modules[name] = module  # type: ignore[assignment]
+        for name in names:
+            mapping.pop(name, None)
+        mapping.update(before)
