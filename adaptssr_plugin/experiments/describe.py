@@ -11,7 +11,7 @@ import numpy as np
 
 from ..corpus import BehaviourCorpus, is_corpus
 from ..corpus.formats.atomic import missing_values
-from ..recbole.compat.config import read_columns
+from ..recbole.compat.config import atomic_file
 from ..recbole.compat.profiles import profile_lines
 from ..recbole.compat.user_sequences import load_user_sequences
 from ..recbole.user_model.pretrain import Source
@@ -166,7 +166,8 @@ def label_statistics(config: Any, user_tokens: np.ndarray) -> tuple[LabelStatist
     """
     if not (Path(config["data_path"]) / f"{config['dataset']}.user").is_file():
         return ()
-    columns = {name: kind for name, kind in read_columns(config, "user").items() if name != config["USER_ID_FIELD"]}
+    columns = dict(atomic_file(config, "user").columns)
+    columns.pop(config["USER_ID_FIELD"], None)
     counts: dict[str, Counter[str]] = {column: Counter() for column in columns}
     known = set(user_tokens.tolist())
     for user, values in profile_lines(config, list(columns)):

@@ -148,11 +148,6 @@ def _settle_columns(config: Config) -> None:
     _check_load_col(config, needed)
 
 
-def read_columns(config: Config, suffix: str) -> dict[str, str]:
-    """Read the columns of one of the dataset's files, with their types."""
-    return atomic_file(config, suffix).columns
-
-
 def atomic_file(config: Config, suffix: str) -> AtomicFile:
     """Open one of the dataset's files: of files that are split beforehand the first."""
     if suffix == "inter" and config["benchmark_filename"]:
@@ -191,7 +186,7 @@ def _check_load_col(config: Config, needed: Mapping[str, Any]) -> None:
             continue
         if not isinstance(fields, list | tuple) or not all(isinstance(field, str) for field in fields):
             raise InputError(f"load_col: expected a list of columns for {suffix!r}, got {fields!r}")
-        columns = read_columns(config, suffix)
+        columns = atomic_file(config, suffix).columns
         for field in fields:
             if field not in columns:
                 raise InputError(

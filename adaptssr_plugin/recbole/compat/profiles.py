@@ -10,7 +10,7 @@ from recbole.config import Config
 
 from adaptssr_plugin.corpus.formats.atomic import missing_values, read_profiles
 from adaptssr_plugin.errors import InputError
-from adaptssr_plugin.recbole.compat.config import atomic_file, read_columns
+from adaptssr_plugin.recbole.compat.config import atomic_file
 
 
 class ProfileLabels(NamedTuple):
@@ -46,7 +46,7 @@ def profile_labels(
         InputError: no ``.user`` file, an unknown column or one of another type, fewer than two classes, wrong bins.
     """
     _check_field(config, field, bins)
-    missing = missing_values(read_columns(config, "user")[field])
+    missing = missing_values(atomic_file(config, "user").columns[field])
     value_of = {user: value for user, (value,) in profile_lines(config, [field]) if value not in missing}
     rows = np.flatnonzero([user in value_of for user in user_tokens.tolist()])
     if len(rows) == 0:
@@ -64,7 +64,7 @@ def profile_lines(config: Config, columns: Sequence[str]) -> Iterator[tuple[str,
 
 
 def _check_field(config: Config, field: str, bins: Sequence[float] | None) -> None:
-    columns = read_columns(config, "user")
+    columns = atomic_file(config, "user").columns
     user = config["USER_ID_FIELD"]
     if user not in columns:
         raise InputError(f"USER_ID_FIELD: expected a column {user!r} in {config['dataset']}.user")

@@ -296,7 +296,7 @@ def build(original: Any) -> Any:
         times, field = dataset._exact_times, dataset.time_field
         for rows in {id(part.inter_feat): part.inter_feat for part in (dataset, *parts)}.values():  # some share
             if isinstance(rows, PrefixRows):
-                rows.end_building()
+                rows._building = False  # parts of them are plain RecBole rows from now on
             if times is not None and field in rows:
                 rows[field] = times.as_recbole_has_them(rows[field])
         for part in parts:
@@ -410,10 +410,6 @@ class PrefixRows(Interaction):
         self._numbers = numbers
         self._building = building
         self.interaction = _Columns({**columns, **dict.fromkeys(prefixes.values)}, self._lists)
-
-    def end_building(self) -> None:
-        """Make parts plain RecBole rows from now on."""
-        self._building = False
 
     def _lists(self, field: str) -> Tensor:
         return self._prefixes.lists(field, self._numbers)

@@ -11,7 +11,7 @@ from recbole.data.interaction import Interaction
 from ...augment import SameTargetPair
 from ...corpus import BehaviourCorpus
 from ...errors import InputError
-from .user_sequences import histories_of_rows
+from .user_sequences import histories_of_rows, longest_of_users
 
 ROW_FIELD = "adaptssr_row"
 
@@ -58,9 +58,8 @@ class TrainingRows:
         order of time.
         """
         users, lengths = (self.dataset.inter_feat[field].numpy() for field in (self.dataset.uid_field, self._length))
-        order = np.lexsort((lengths, users))  # stable
         newest = np.zeros(len(users), dtype=bool)
-        newest[order[np.append(np.flatnonzero(np.diff(users[order])), len(users) - 1)]] = True
+        newest[longest_of_users(users, lengths)] = True
         return newest
 
     def number_rows(self) -> None:

@@ -166,9 +166,7 @@ def _longest_rows(dataset: SequentialDataset, sequence: str, length: str) -> Beh
     """Take each user's longest list, from the column ``sequence``, followed by its target."""
     rows = dataset.inter_feat
     users, lengths = rows[dataset.uid_field].numpy(), rows[length].numpy()
-    # The last of each user's rows when these are sorted by length, rows of one length in the order of the file.
-    order = np.lexsort((lengths, users))
-    longest = order[np.append(users[order][1:] != users[order][:-1], True)]
+    longest = longest_of_users(users, lengths)
     lists = rows[sequence].numpy()[longest]  # (U, L)
     histories = np.zeros((len(longest), lists.shape[1] + 1), dtype=lists.dtype)
     histories[:, :-1] = lists
@@ -176,6 +174,13 @@ def _longest_rows(dataset: SequentialDataset, sequence: str, length: str) -> Beh
     histories[np.arange(len(longest)), counts] = rows[dataset.iid_field].numpy()[longest]
     kept = np.arange(histories.shape[1]) <= counts[:, None]
     return _corpus(dataset, histories[kept], counts + 1, users[longest])
+
+
+def longest_of_users(users: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Find the row of each user with the largest length, the last of equal ones; in the order of users."""
+    order = np.lexsort((lengths, users))  # stable
+    longest: np.ndarray = order[np.append(users[order][1:] != users[order][:-1], True)]
+    return longest
 
 
 def _corpus(dataset: SequentialDataset, items: np.ndarray, counts: np.ndarray, users: np.ndarray) -> BehaviourCorpus:
