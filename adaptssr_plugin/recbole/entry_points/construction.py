@@ -25,6 +25,7 @@ from ..compat.layers import speed_up
 from ..compat.patches import temporary_attribute
 from ..recommender.checkpoints import load_pretrained_weights
 from ..recommender.config import RunConfig
+from ..recommender.data import check_items
 from ..recommender.item_init import start_from_svd
 from ..recommender.joint import (
     SelfSupervisedTerm,
@@ -185,7 +186,7 @@ def _make_model(own: _Init, model: Any, /, *arguments: Any, **options: Any) -> N
         return
     dataset = _first(Dataset, *arguments, *options.values())
     if trained := vars(config).pop("trained_items", None):  # from a checkpoint that is being loaded
-        trained.check(dataset)
+        check_items(dataset, *trained)
     settings = settings_of(config)
     # Not through nn.Module, which would look for a parameter of that name.
     object.__setattr__(model, "__class__", class_of_model(type(model), config, settings))

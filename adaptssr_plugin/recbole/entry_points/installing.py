@@ -29,7 +29,7 @@ from ..recommender import models
 from ..recommender.checkpoints import load_run, save_checkpoint
 from ..recommender.checks import check_parts, check_samplers
 from ..recommender.config import RunConfig
-from ..recommender.data import TrainedItems, find_data
+from ..recommender.data import find_data
 from ..recommender.saved_loaders import load_split_dataloaders
 from .construction import options_honoured
 from .spawning import run_in_processes
@@ -203,23 +203,13 @@ def _loading(load_data_and_model: Callable[..., Any]) -> Callable[..., Any]:
         model: type[Any] | None = None,
         data_path: str | Path | None = None,
     ) -> Any:
-        """Return what RecBole's ``load_data_and_model`` does: config, model, dataset and the three loaders.
-
-        Args:
-            model_file: a checkpoint of a run.
-            trusted: whether the file may execute code, as a file written by RecBole itself does.
-            model: class of the model, if RecBole does not find it by name.
-            data_path: where the run's data are now: a folder of atomic files, or a folder that contains the dataset's.
-
-        Raises:
-            InputError: a file that is missing, damaged, or would execute code; a model that is not found by name; data
-                that are missing or have other items than those of the training.
-        """
+        """Load the checkpoint of a run, as :func:`adaptssr_plugin.recbole.load_data_and_model` says."""
         state = load_run(model_file, trusted)
         if isinstance(state["config"], dict):
             state["config"] = RunConfig.restored(state["config"], model)
         find_data(state["config"], model_file, data_path)
-        state["config"].trained_items = TrainedItems.of(model_file, state)
+        items = {name: state[name] for name in ("items", "item_tokens") if name in state}
+        state["config"].trained_items = model_file, items
         own = torch.load  # also called to unpickle a saved dataset or saved loaders
 
         def load(file: Any, *arguments: Any, **options: Any) -> Any:

@@ -21,32 +21,18 @@ class Group(NamedTuple):
 
 
 def run_in_processes(
-    run: Callable[..., Any],
-    model: Any,
-    dataset: Any,
-    config_file_list: Any,
-    config_dict: Any,
-    saved: bool,
-    nproc: int,
-    world_size: int,
-    ip: str,
-    port: str,
-    group_offset: int,
+    run: Callable[..., Any], *, nproc: int, world_size: int, ip: str, port: str, group_offset: int, **call: Any
 ) -> Any:
     """Run as RecBole's ``run`` does, on CPUs by gloo and on GPUs by NCCL.
 
     Args:
         run: RecBole's own, for one process.
-        model: this and all following arguments as RecBole's.
-        dataset: a name or a folder.
-        config_file_list: YAML files.
-        config_dict: options.
-        saved: whether to write checkpoints.
         nproc: processes on this machine.
         world_size: processes on all machines; -1: only this machine.
         ip: of the first process's machine.
         port: a free port there.
         group_offset: the number of processes on the machines before this one.
+        call: RecBole's other arguments, by name.
 
     Returns:
         The first process's result.
@@ -57,13 +43,6 @@ def run_in_processes(
         ProcessLostError: a process was killed, or one on another machine ended.
         ProcessRaisedException: torch's, for anything else that a process raised, with the traceback.
     """
-    call = {
-        "model": model,
-        "dataset": dataset,
-        "config_file_list": config_file_list,
-        "config_dict": config_dict,
-        "saved": saved,
-    }
     group = _checked(Group(nproc, world_size, str(ip), str(port), group_offset))
     if group.world_size == 1:
         return run(**call)

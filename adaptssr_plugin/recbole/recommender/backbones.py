@@ -149,13 +149,13 @@ class BackboneEncoder(nn.Module):
 
         with ExitStack() as hooks:
             if self.mask is not None:
-                hooks.enter_context(_removed(table.register_forward_pre_hook(hide_mask)))
-                hooks.enter_context(_removed(table.register_forward_hook(put_mask)))
+                hooks.enter_context(table.register_forward_pre_hook(hide_mask))
+                hooks.enter_context(table.register_forward_hook(put_mask))
             if self.drops_out is False:
-                hooks.enter_context(_removed(table.register_forward_hook(drop_out)))
+                hooks.enter_context(table.register_forward_hook(drop_out))
             for module in self.backbone.modules():
                 if module is not table and self._knows_items_alone(module):
-                    hooks.enter_context(_removed(module.register_forward_pre_hook(hide_elsewhere)))
+                    hooks.enter_context(module.register_forward_pre_hook(hide_elsewhere))
             yield
 
     def _knows_items_alone(self, module: nn.Module) -> bool:
@@ -269,14 +269,6 @@ def backbone_groups(item_seq_len: Tensor) -> list[LengthGroup]:
     if item_seq_len.device.type == "cpu":
         return priced_groups(item_seq_len, _GROUP_COST)
     return list(length_groups(item_seq_len, max(1, min(4, len(item_seq_len) // 256))))
-
-
-@contextmanager
-def _removed(handle: Any) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def item_embedding(backbone: nn.Module, n_items: int, option: str = "ssl_loss") -> nn.Embedding:

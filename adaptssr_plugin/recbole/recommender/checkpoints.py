@@ -27,9 +27,10 @@ _TRUSTED = (
 _USER_ENCODER_ITEMS = "items.weight"  # of the models that `adaptssr pretrain` writes
 
 
-def run_state(trainer: Any, epoch: int) -> dict[str, Any]:
-    """Collect what RecBole keeps in a checkpoint, as tensors and plain values."""
-    return {
+def save_checkpoint(trainer: Any, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
+    """Replace RecBole's ``Trainer._save_checkpoint``, whose files need ``weights_only=False`` (trainer.py:308)."""
+    path = Path(kwargs.pop("saved_model_file", trainer.saved_model_file))
+    state = {
         "config": plain(trainer.config),
         "epoch": epoch,
         "cur_step": trainer.cur_step,
@@ -38,13 +39,7 @@ def run_state(trainer: Any, epoch: int) -> dict[str, Any]:
         "other_parameter": trainer.model.other_parameter(),
         "optimizer": trainer.optimizer.state_dict(),
     }
-
-
-def save_checkpoint(trainer: Any, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
-    """Replace RecBole's ``Trainer._save_checkpoint``, whose files need ``weights_only=False`` (trainer.py:308)."""
-    path = Path(kwargs.pop("saved_model_file", trainer.saved_model_file))
-    extra = trainer.more_state() if hasattr(trainer, "more_state") else {}
-    write_checkpoint(path, run_state(trainer, epoch) | extra)
+    write_checkpoint(path, state | (trainer.more_state() if hasattr(trainer, "more_state") else {}))
     if verbose:
         trainer.logger.info(f"Saving current: {path}")
 
@@ -166,7 +161,8 @@ def load_pretrained_weights(model: nn.Module, path: str | Path, dataset: Any, tr
     same_items = True
     if path.is_dir():
         artefact = load_artefact(path)
-        table = _name_of(model, item_embedding(model, int(dataset.item_num)).weight)
+        items_weight = item_embedding(model, int(dataset.item_num)).weight
+        table = next(name for name, own in model.named_parameters() if own is items_weight)
         weights = {table if name == _USER_ENCODER_ITEMS else name: tensor for name, tensor in artefact.weights.items()}
         there = artefact.item_tokens.tolist()
     elif path.suffix == ".safetensors":
@@ -214,10 +210,6 @@ def _overwrite(
 def _over_items(tensor: Tensor, n_items: int) -> bool:
     """Tell whether a tensor has a row for every item, perhaps one more for [MASK], or a column for every item."""
     return bool(tensor.dim()) and (tensor.shape[0] - n_items in (0, 1) or n_items in tensor.shape[1:])
-
-
-def _name_of(model: nn.Module, parameter: Tensor) -> str:
-    return next(name for name, own in model.named_parameters() if own is parameter)
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:

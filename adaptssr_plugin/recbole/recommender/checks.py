@@ -71,15 +71,6 @@ def settle_options(final: dict[str, Any], given: Mapping[str, Any], model_class:
             raise InputError(f"{name}: expected an existing file, got {final[name]!r}")
 
 
-def check_benchmark_parts(parts: Any) -> None:
-    """Raise InputError unless ``benchmark_filename`` is None or names three parts."""
-    if parts is not None and not (isinstance(parts, list | tuple) and len(parts) == 3):
-        raise InputError(
-            "benchmark_filename: expected the parts for training, validation and test, such as "
-            f"['train', 'valid', 'test'], got {parts!r}"
-        )
-
-
 def _check_numbers(final: Mapping[str, Any]) -> None:
     for name in _INTEGERS:
         if not isinstance(final[name], int) or isinstance(final[name], bool):

@@ -18,7 +18,7 @@ from ..compat.atomic_files import locate
 from ..compat.config import aliases_of_items, history_column, refuse_processes
 from ..compat.data_parallel import share_out
 from ..compat.safe_config import SafeConfig, one_line
-from .checks import check_benchmark_parts, settle_options
+from .checks import settle_options
 from .settings import SelfSupervision, packaged_defaults, self_supervision
 
 _RECBOLE_MODELS = Path(recbole.__file__).parent / "properties" / "model"
@@ -98,7 +98,11 @@ class RunConfig(SafeConfig):
                 raise InputError(f"{name}: expected one as an argument or among the options, got none")
         name, model_class = _found(external["model"] if model is None else model)
         parts = external.get("benchmark_filename")
-        check_benchmark_parts(parts)
+        if parts is not None and not (isinstance(parts, list | tuple) and len(parts) == 3):
+            raise InputError(
+                "benchmark_filename: expected the parts for training, validation and test, such as "
+                f"['train', 'valid', 'test'], got {parts!r}"
+            )
         dataset = str(external["dataset"] if dataset is None else dataset)
         self._folder: Path | None = None
         data_path = Path(str(self.external_config_dict.get("data_path", "dataset/")))

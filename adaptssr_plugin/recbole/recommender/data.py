@@ -3,7 +3,6 @@
 import glob
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -91,36 +90,24 @@ def _pickled(options: Mapping[str, Any]) -> bool:
     return bool(named and Path(named).exists()) or any(Path(options.get("checkpoint_dir") or "").glob(pattern))
 
 
-@dataclass(frozen=True)
-class TrainedItems:
-    """The items on which the model of a checkpoint was trained, to compare data with.
+def check_items(dataset: Any, path: str | Path, state: Mapping[str, Any]) -> None:
+    """Raise InputError unless a dataset numbers the same items in the same way as a checkpoint, if that says how.
 
-    Attributes:
+    Args:
+        dataset: the data of a run that is loaded.
         path: the checkpoint.
         state: what it says about items (:func:`items_state`), if anything.
     """
-
-    path: str | Path
-    state: Mapping[str, Any]
-
-    @classmethod
-    def of(cls, path: str | Path, state: Mapping[str, Any]) -> "TrainedItems":
-        """Take from a checkpoint only what it says about items."""
-        return cls(path, {name: state[name] for name in ("items", "item_tokens") if name in state})
-
-    def check(self, dataset: Any) -> None:
-        """Raise InputError unless a dataset numbers the same items in the same way, if the checkpoint says how."""
-        if self.state.get("items") in (None, item_fingerprint(dataset)):
-            return
-        there, here = tokens_in(self.state, self.path), item_tokens(dataset)
-        came = "others"
-        if there is not None:
-            both = len({*there[1:]} & {*here[1:]})
-            came = f"{both:,} of them and {len(here) - 1 - both:,} others"
-            if both == len(here) - 1 == len(there) - 1:
-                came = "the same in another order"
-        number = "" if there is None else f"{len(there) - 1:,} "
-        raise InputError(
-            f"dataset: expected the {number}items that {self.path} was trained on, got {came} in "
-            f"{dataset.dataset_path}; data_path= says where its data are now"
-        )
+    if state.get("items") in (None, item_fingerprint(dataset)):
+        return
+    there, here = tokens_in(state, path), item_tokens(dataset)
+    came, number = "others", ""
+    if there is not None:
+        both = len({*there[1:]} & {*here[1:]})
+        came, number = f"{both:,} of them and {len(here) - 1 - both:,} others", f"{len(there) - 1:,} "
+        if both == len(here) - 1 == len(there) - 1:
+            came = "the same in another order"
+    raise InputError(
+        f"dataset: expected the {number}items that {path} was trained on, got {came} in {dataset.dataset_path}; "
+        "data_path= says where its data are now"
+    )
