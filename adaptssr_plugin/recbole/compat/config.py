@@ -111,10 +111,7 @@ def _refuse_options_of_datasets(config: Config) -> None:
 def refuse_processes(options: Mapping[str, Any], whose: str, number: int = 1) -> None:
     """Raise InputError if RecBole's options ask for more processes than there are: they start none.
 
-    Args:
-        options: of a run.
-        whose: what starts several processes, in the words of the message.
-        number: of processes that train together.
+    ``whose`` says in the message what does, and ``number`` is that of processes that train together.
     """
     for name, most in {"nproc": number, "world_size": number, "local_rank": number - 1}.items():
         value = options.get(name)

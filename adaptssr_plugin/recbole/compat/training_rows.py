@@ -19,10 +19,6 @@ ROW_FIELD = "adaptssr_row"
 class TrainingRows:
     """The training part of a sequential dataset: one row per prefix of a user's history, and the item after it.
 
-    Args:
-        config: RecBole's config.
-        dataset: the training dataset, as RecBole passes it to a model.
-
     Raises:
         InputError: a dataset that is not split yet.
     """

@@ -101,7 +101,8 @@ class _Histories(SequentialDataset):
         targets = train.inter_feat[_POSITION].numpy()
         keep = np.zeros(len(self._users), dtype=bool)
         keep[targets] = True
-        keep |= self._first if self._grouped_by_user() else self._first & (self._times <= self._newest(targets))
+        newest = self._times[targets].max() if len(targets) else -np.inf
+        keep |= self._first if self._grouped_by_user() else self._first & (self._times <= newest)
         users, counts = np.unique(self._users[keep], return_counts=True)
         if len(users) == 0:
             raise InputError(f"eval_args: nothing of {self.dataset_name} is left for training")
@@ -110,9 +111,6 @@ class _Histories(SequentialDataset):
             held_out=sum(len(part.inter_feat) for part in held_out),
             left_out=int(self._first.sum()) - len(users),
         )
-
-    def _newest(self, targets: np.ndarray) -> Any:
-        return self._times[targets].max() if len(targets) else -np.inf
 
     def _grouped_by_user(self) -> bool:
         """Tell whether a split is within each user's interactions, and not by time over all users."""

@@ -86,9 +86,8 @@ class BackboneEncoder(nn.Module):
         """
         if self.ignores_padding is None:
             self.probe(item_seq[:PROBED_ROWS], item_seq_len[:PROBED_ROWS])
-        if not len(
-            item_seq
-        ):  # one process's empty part of a batch: not every backbone has a forward for it, but it needs a graph
+        # One process's empty part of a batch: not every backbone has a forward for it, but it needs a graph.
+        if not len(item_seq):
             return self(item_seq.new_ones(2, 1), item_seq_len.new_ones(2))[:0]  # type: ignore[no-any-return]
         with self._hooks():
             if shapes_are_fixed() or not self.ignores_padding:
@@ -170,11 +169,7 @@ class BackboneEncoder(nn.Module):
     def probe(self, item_seq: Tensor, item_seq_len: Tensor) -> None:
         """Try the backbone on a few rows: does it return vectors, apply dropout, and depend on padding?
 
-        Restores modes, buffers and torch's random numbers.
-
-        Args:
-            item_seq: int64 ``(B, L)``.
-            item_seq_len: int64 ``(B,)``.
+        Restores modes, buffers and torch's random numbers. Arguments as of :meth:`forward`.
 
         Raises:
             InputError: for a backbone that does not return a vector.
@@ -194,12 +189,7 @@ class BackboneEncoder(nn.Module):
     def _twice(self, item_seq: Tensor, item_seq_len: Tensor) -> tuple[Tensor, Tensor]:
         try:
             return self._encode(item_seq, item_seq_len), self._encode(item_seq, item_seq_len)
-        except (
-            RuntimeError,
-            ValueError,
-            TypeError,
-            LookupError,
-        ) as error:  # anything the backbone's forward may raise
+        except (RuntimeError, ValueError, TypeError, LookupError) as error:  # whatever the backbone's forward raises
             why = " ".join(str(error).split())
             raise InputError(
                 f"ssl_loss: {type(self.backbone).__name__} cannot have one: its forward fails on these data: {why}"

@@ -45,11 +45,7 @@ def save_checkpoint(trainer: Any, epoch: int, verbose: bool = True, **kwargs: An
 
 
 def load_run(path: str | Path, trusted: bool = False) -> dict[str, Any]:
-    """Load the checkpoint of a RecBole run onto the CPU.
-
-    Args:
-        path: the file.
-        trusted: whether the file may execute code, as a file written by RecBole itself does.
+    """Load the checkpoint of a RecBole run onto the CPU; a trusted file may execute code, as RecBole's own do.
 
     Raises:
         InputError: a file that is missing, damaged, or would execute code.

@@ -298,11 +298,7 @@ def _check_masking(final: Mapping[str, Any], model_class: type[Any]) -> None:
 
 
 def check_parts(config: Any, parts: Sequence[Any]) -> None:
-    """Check options that depend on the data, once these are read and split.
-
-    Args:
-        config: RecBole's.
-        parts: the datasets for training, validation and test.
+    """Check options that depend on the data, once these are read and split for training, validation and test.
 
     Raises:
         InputError: an option with which a run could not finish training or evaluation, or rows that were saved from
@@ -327,9 +323,7 @@ def check_parts(config: Any, parts: Sequence[Any]) -> None:
 def check_samplers(config: Any, samplers: Sequence[Any]) -> None:
     """Check that every row has items that can be sampled as negatives: without any RecBole would never end.
 
-    Args:
-        config: RecBole's.
-        samplers: for training, validation and test; None where no negatives are sampled.
+    ``samplers`` are for training, validation and test; None where no negatives are sampled.
 
     Raises:
         InputError: a row without such items.

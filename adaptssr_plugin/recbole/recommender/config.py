@@ -156,9 +156,7 @@ class RunConfig(SafeConfig):
     def restored(cls, saved: Mapping[str, Any], model: type[Any] | None = None) -> "RunConfig":
         """Make the config of a run again from :func:`plain`, with the device that this machine has.
 
-        Args:
-            saved: the options.
-            model: class of the model, if RecBole does not find it by name.
+        ``model`` is needed if RecBole does not find the class by name.
 
         Raises:
             InputError: options that are not those of a RecBole run, or an unknown model.

@@ -91,13 +91,7 @@ def _pickled(options: Mapping[str, Any]) -> bool:
 
 
 def check_items(dataset: Any, path: str | Path, state: Mapping[str, Any]) -> None:
-    """Raise InputError unless a dataset numbers the same items in the same way as a checkpoint, if that says how.
-
-    Args:
-        dataset: the data of a run that is loaded.
-        path: the checkpoint.
-        state: what it says about items (:func:`items_state`), if anything.
-    """
+    """Raise InputError unless a dataset numbers the same items in the same way as a checkpoint, if that says how."""
     if state.get("items") in (None, item_fingerprint(dataset)):
         return
     there, here = tokens_in(state, path), item_tokens(dataset)

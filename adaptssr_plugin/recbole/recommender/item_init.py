@@ -17,11 +17,6 @@ def start_from_svd(model: Any, config: Any, dataset: Any) -> None:
     They are computed from the whole training histories, whose prefixes are the rows. Items that are only held out
     keep the model's own initialisation, and so does the padding.
 
-    Args:
-        model: of any embedding size.
-        config: RecBole's.
-        dataset: the training dataset.
-
     Raises:
         InputError: not a sequential model, or no item embedding; a dataset that is not split yet.
     """

@@ -164,10 +164,7 @@ class _NextItemFEARec(FEARec):
 def class_of_model(model_class: type[Any], config: Any, settings: SelfSupervision) -> type[Any]:
     """Return the class of a model with its options: its own, or one with the self-supervised loss added.
 
-    Args:
-        model_class: the requested class; for a class made here before, the class from which it was made.
-        config: RecBole's.
-        settings: the ``ssl_`` options.
+    A class that was made here before stands for the one that was asked for then.
 
     Raises:
         InputError: a model that cannot have a self-supervised loss.
@@ -188,13 +185,7 @@ def class_of_model(model_class: type[Any], config: Any, settings: SelfSupervisio
 
 
 def add_term(model: Any, config: Any, dataset: Any, settings: SelfSupervision) -> None:
-    """Give a new model of :func:`class_of_model` its self-supervised loss.
-
-    Args:
-        model: its parameters move to the config's device.
-        config: RecBole's.
-        dataset: the training dataset.
-        settings: the ``ssl_`` options.
+    """Give a new model of :func:`class_of_model` its self-supervised loss, on the rows of the training dataset.
 
     Raises:
         InputError: a model whose forward returns no user vector; a dataset that is not split yet.

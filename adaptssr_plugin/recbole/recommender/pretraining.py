@@ -22,12 +22,6 @@ def pretrain_backbone(term: SelfSupervisedTerm, config: Config, dataset: Any, sh
     One row per user, and only training interactions. Several processes share every batch, with negatives from all of
     them, as in :func:`~adaptssr_plugin.recbole.user_model.pretrain.pretrain`.
 
-    Args:
-        term: of the model, which is trained.
-        config: of the run.
-        dataset: the training rows, as RecBole passes them to a model.
-        show_progress: whether to show bars.
-
     Raises:
         InputError: too few users.
     """

@@ -128,12 +128,7 @@ def self_supervision(model: str, given: Mapping[str, Any]) -> SelfSupervision:
 
 
 def meanings(model: str, ssl: SelfSupervision) -> dict[str, str]:
-    """Describe every option by the name that users write, with the default that the model or ``ssl_method`` gives it.
-
-    Args:
-        model: name of the RecBole model.
-        ssl: the options of a run.
-    """
+    """Describe every option by the name that users write, with the default that the model or its method gives it."""
     of_method = _own_part(packaged_defaults("methods", ssl.method))
     of_model = _own_part(packaged_defaults("models", model))
     given = {name: (value, f"ssl_method {ssl.method}") for name, value in of_method.items()}

@@ -43,10 +43,6 @@ class RecommenderTrainer(Trainer):
     Several processes have the same weights after every step: each takes its part of a batch, and the gradients are
     averaged, as under DistributedDataParallel. All of them evaluate all rows; the first one's numbers count, and only
     it writes files.
-
-    Args:
-        config: of the run.
-        model: as made by the run's model look-up.
     """
 
     def __init__(self, config: Config, model: Any) -> None:
@@ -357,11 +353,9 @@ class _LossTotals:
     def add(self, step: int, losses: Any) -> None:
         """Add the loss of a step, or its parts."""
         self._several = isinstance(losses, tuple)
-        # Some losses of RecBole's have the shape (1,).
-        # Copies, since a graph writes the next losses into the same tensors.
-        parts = [
-            part.detach().to(self._dtype, copy=True).reshape(()) for part in (losses if self._several else (losses,))
-        ]
+        losses = losses if self._several else (losses,)
+        # Copies, since a graph writes the next losses into the same tensors. Some of RecBole's have the shape (1,).
+        parts = [part.detach().to(self._dtype, copy=True).reshape(()) for part in losses]
         self._sums = [total + part for total, part in zip(self._sums, parts, strict=True)] if self._sums else parts
         bad = ~torch.stack(parts).isfinite().all() & (self._first_bad < 0)
         self._first_bad = torch.where(bad, step, self._first_bad)

@@ -71,17 +71,8 @@ def untrained_encoder(recipe: Recipe, corpus: BehaviourCorpus) -> UserEncoder:
 class PretrainStages:
     """The stages of a recipe, on one split of the users.
 
-    Attributes:
-        config: RecBole's.
-        recipe: method and options.
-        users: for training, and for choosing the epoch of every stage.
-        start: the weights from which every stage starts; None: a random initialisation, the item table by
-            ``item_init``.
-        processes: those that train together.
-        folder: gets a sub-folder per stage.
-        manifest: the options of the run, kept in every checkpoint.
-        checkpoint_minutes: of training between two checkpoints within an epoch.
-        show_progress: as for :func:`~.pretrain.pretrain`.
+    Attributes as the arguments of :func:`~.pretrain.pretrain` and :class:`~.trainer.StageTrainer`. ``start`` are the
+    weights from which every stage starts; None: a random initialisation, the item table by ``item_init``.
     """
 
     config: Config

@@ -163,12 +163,12 @@ class StageTrainer(CheckpointingTrainer):
             InputError: checkpoints in the folder that are damaged or belong to another run.
             OSError: a full disk or the like; earlier checkpoints are intact.
         """
-        order = {"order": f"{train_data.name} {train_data.seed}", "steps": len(train_data)}
-        order["processes"] = self.processes.number
         self.fingerprint.config["batches"] = {
             "batch_size": train_data.batch_size,
             "max_len": train_data.max_len,
-            **order,
+            "order": f"{train_data.name} {train_data.seed}",
+            "steps": len(train_data),
+            "processes": self.processes.number,
         }
         # Without a folder it is part of a run that has its own checkpoints and its own message about lost processes.
         with self.processes.none_lost() if self.directory is not None else nullcontext():

@@ -27,13 +27,7 @@ class UserSplit:
 
     @classmethod
     def draw(cls, corpus: BehaviourCorpus, seed: int, share: float, option: str) -> "UserSplit":
-        """Split at random.
-
-        Args:
-            corpus: all users.
-            seed: of the draw.
-            share: of the users that choose the epoch (0.1 in the paper).
-            option: the name of the option that says so.
+        """Split at random; ``share`` is that of the users that choose the epoch, and ``option`` its name for users.
 
         Raises:
             InputError: fewer than two users in one of the parts.
@@ -51,15 +45,7 @@ class UserSplit:
     def loaders(
         self, processes: Processes, *, batch_size: int, max_len: int, seed: int, prefix: str = ""
     ) -> tuple[BatchLoader, BatchLoader]:
-        """Make the loaders for training, whose batches the processes share out, and for validation, alike on all.
-
-        Args:
-            processes: that train together.
-            batch_size: users in a batch.
-            max_len: newest behaviours kept of each user.
-            seed: of the order.
-            prefix: of the loaders' names, train and valid.
-        """
+        """Make the loaders for training, whose batches the processes share out, and for validation, alike on all."""
         loader = partial(BatchLoader, self.corpus, batch_size=batch_size, max_len=max_len, seed=seed)
         return (
             loader(self.train, name=f"{prefix}train", part=processes.rank, parts=processes.number),

@@ -50,10 +50,6 @@ def warm_start(recipe: Recipe, corpus: BehaviourCorpus) -> WarmStart | None:
     (After masked items alone that query is as random as a fresh one; any other run has trained it.) Items are known
     by token: where the run had others, those that both have keep their rows, and the rest is initialised afresh.
 
-    Args:
-        recipe: its ``warm_start`` and the sizes of its encoder.
-        corpus: the behaviours that are about to be trained on.
-
     Returns:
         The weights; None with ``warm_start`` mlm or none.
 
