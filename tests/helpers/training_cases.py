@@ -9,10 +9,10 @@ import pytest
 import torch
 from recbole_cases import write_table
 
-from adaptssr_plugin import ItemCrop, ItemMask, ItemReorder, RandomPair, UserEncoder
+from adaptssr_plugin import AdaptSSRLoss, InfoNCELoss, ItemCrop, ItemMask, ItemReorder, RandomPair, UserEncoder
 from adaptssr_plugin.corpus import Batch, BatchLoader, BehaviourCorpus
 from adaptssr_plugin.methods.views import UserHistories
-from adaptssr_plugin.training import MaskedItemFiller, MaskedItemStage, Streams
+from adaptssr_plugin.training import MaskedItemFiller, MaskedItemStage, PairwiseStage, Streams
 
 N_ITEMS = 12
 CPU = torch.device("cpu")
@@ -115,6 +115,21 @@ def encoder_of(kind=RecordingEncoder, seed=0, **options):
 
 def some_views():
     return RandomPair([ItemMask(0.6, mask_id=N_ITEMS), ItemCrop(0.4), ItemReorder(0.6)])
+
+
+def masked_items():
+    return MaskedItemStage(encoder_of(UserEncoder))
+
+
+def ranking():
+    return PairwiseStage(encoder_of(UserEncoder), some_views(), AdaptSSRLoss())
+
+
+def contrast():
+    return PairwiseStage(encoder_of(UserEncoder), some_views(), InfoNCELoss())
+
+
+STAGES = pytest.mark.parametrize("make", [masked_items, ranking, contrast], ids=lambda make: make.__name__)
 
 
 def write_profiled_dataset(folder, n_users=24, n_items=9, least=4, most=12, seed=3):

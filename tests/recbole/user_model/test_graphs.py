@@ -5,23 +5,25 @@ import logging
 import pytest
 from recorded_graph import trainers_capture
 from training_cases import (
+    STAGES,
     TINY,
     assert_same_weights,
     corpus_of,
     encoder_of,
     interrupt,
-    some_views,
+    masked_items,
+    ranking,
     write_profiled_dataset,
 )
 
-from adaptssr_plugin import AdaptSSRLoss, InfoNCELoss, UserEncoder, methods
+from adaptssr_plugin import UserEncoder, methods
 from adaptssr_plugin.corpus import BatchLoader
 from adaptssr_plugin.methods.plan import StagePlan
 from adaptssr_plugin.recbole.compat.user_sequences import load_user_sequences
 from adaptssr_plugin.recbole.user_model.finetune import fine_tune, profile_task
 from adaptssr_plugin.recbole.user_model.pretrain import Source, pretrain
 from adaptssr_plugin.recbole.user_model.trainer import StageTrainer
-from adaptssr_plugin.training import MaskedItemStage, PairwiseStage
+from adaptssr_plugin.training import MaskedItemStage
 
 BATCH, STEPS = 4, 8  # of an epoch; the last batch is short
 ONE_LINE = "cuda_graphs: steps run one operation at a time, as without it: "
@@ -39,18 +41,6 @@ def config_of(dataset, **options):
 @pytest.fixture
 def captures(monkeypatch):
     return trainers_capture(monkeypatch, StageTrainer)
-
-
-def masked_items():
-    return MaskedItemStage(encoder_of(UserEncoder))
-
-
-def ranking():
-    return PairwiseStage(encoder_of(UserEncoder), some_views(), AdaptSSRLoss())
-
-
-def contrast():
-    return PairwiseStage(encoder_of(UserEncoder), some_views(), InfoNCELoss())
 
 
 def loader(n_rows, name):
@@ -77,7 +67,6 @@ def trained(dataset, make, directory=None, stop=None, graphs=True, item_lr_share
     return trainer
 
 
-STAGES = pytest.mark.parametrize("make", [masked_items, ranking, contrast], ids=lambda make: make.__name__)
 HALF = {"enable_amp": True, "enable_scaler": True, "amp_dtype": "float16", "clip_grad_norm": 1.0}
 
 

@@ -7,36 +7,29 @@ from types import SimpleNamespace
 import pytest
 import torch
 from readbacks import count_readbacks
-from recbole.trainer import Trainer
 from refusals import refusal_of
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from training_cases import (
+    STAGES,
     TINY,
     assert_same_weights,
     batch_of,
+    contrast,
     corpus_of,
-    encoder_of,
     interrupt,
-    some_views,
+    masked_items,
+    ranking,
     streams,
     write_profiled_dataset,
 )
 
-from adaptssr_plugin import AdaptSSRLoss, InfoNCELoss, UserEncoder
 from adaptssr_plugin.corpus import BatchLoader
 from adaptssr_plugin.errors import InputError, TrainingDivergedError
 from adaptssr_plugin.methods.plan import StagePlan
 from adaptssr_plugin.recbole.user_model.pretrain import Source
 from adaptssr_plugin.recbole.user_model.trainer import StageTrainer
-from adaptssr_plugin.training import (
-    MaskedItemStage,
-    PairwiseStage,
-    Stage,
-    StepResult,
-    load_checkpoint,
-    write_checkpoint,
-)
+from adaptssr_plugin.training import Stage, StepResult, load_checkpoint, write_checkpoint
 
 STEPS = 3  # of an epoch of the scripted stage: five users in batches of two
 
@@ -121,9 +114,6 @@ def run(trainer, **sizes):
 
 
 class TestSelection:
-    def test_is_a_recbole_trainer(self, config):
-        assert isinstance(scripted(config, [1.0]), Trainer)
-
     @pytest.mark.parametrize("in_memory", [True, False])
     @pytest.mark.parametrize(
         ("scores", "bigger", "best"),
@@ -359,9 +349,8 @@ class TestGoingOn:
         for folder, more in (("ours", options), ("theirs", {**options, **changed})):
             run(scripted(config, [1, 2], tmp_path / folder, **more))
         (tmp_path / "theirs" / name).write_bytes((tmp_path / "ours" / name).read_bytes())
-        with pytest.raises(InputError) as refused:
-            run(scripted(config, [1, 2], tmp_path / "theirs", **{**options, **changed}))
-        assert str(refused.value) == f"checkpoint: {tmp_path}/theirs/{name} is of another run ({named})"
+        refusal = refusal_of(run, scripted(config, [1, 2], tmp_path / "theirs", **{**options, **changed}))
+        assert refusal == f"checkpoint: {tmp_path}/theirs/{name} is of another run ({named})"
 
     def test_a_checkpoint_of_other_batches_is_refused(self, config, tmp_path):
         run(scripted(config, [1, 2], tmp_path))
@@ -384,21 +373,6 @@ class TestGoingOn:
         stage.weight = nn.Parameter(torch.zeros(2))
         with pytest.raises(InputError, match=r"^checkpoint: .*last\.pt does not fit this model: size mismatch"):
             run(StageTrainer(with_options(config, learner="sgd"), stage, plan(2), tmp_path, seed=0))
-
-
-def masked_items(**options):
-    return MaskedItemStage(encoder_of(UserEncoder, **options))
-
-
-def ranking(**options):
-    return PairwiseStage(encoder_of(UserEncoder, **options), some_views(), AdaptSSRLoss())
-
-
-def contrast(**options):
-    return PairwiseStage(encoder_of(UserEncoder, **options), some_views(), InfoNCELoss())
-
-
-STAGES = pytest.mark.parametrize("make", [masked_items, ranking, contrast], ids=lambda make: make.__name__)
 
 
 class _BornOnTheCPU(TorchFunctionMode):
