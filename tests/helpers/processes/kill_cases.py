@@ -5,6 +5,7 @@ run}, with the fates of the runs, [exit status or minus the signal, what stood o
 A kill is None; a number, the seconds until SIGKILL; or a list, the name of a function below and its arguments.
 """
 
+import itertools
 import json
 import os
 import random
@@ -23,8 +24,8 @@ KILLED, DONE, STOPPED = -signal.SIGKILL, 0, 143
 # --- in the process that is killed --------------------------------------------------------------------------------
 
 
-def at_write(name, number, moment):
-    """Die at the n-th move (from 0) of a new file to a path that ends so; of any file for "".
+def at_write(name, number, moment, source=".tmp"):
+    """Die at the n-th move (from 0) of a new file, or of ``source``, to a path that ends so; to any path for "".
 
     What is left is, by the moment: half of the new one beside the old; all of it beside the old; it in place.
     """
@@ -32,7 +33,7 @@ def at_write(name, number, moment):
 
     def replace_or_die(self, target):
         nonlocal count
-        new = self.name.endswith(".tmp") and str(target).endswith(name)
+        new = self.name.endswith(source) and str(target).endswith(name)
         count += new
         due = new and count == number
         if due and moment == "half":
@@ -49,66 +50,42 @@ def at_write(name, number, moment):
 
 def between_moves(number):
     """Die after the n-th (from 0) move of last.pt out of the way, before the new one is there."""
-    replace, count = Path.replace, -1
+    at_write("previous.pt", number, "moved", "last.pt")
 
-    def replace_and_die(self, target):
-        nonlocal count
-        moved = replace(self, target)
-        count += str(target).endswith("previous.pt")
-        if str(target).endswith("previous.pt") and count == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return moved
 
-    Path.replace = replace_and_die
+def before_call(owner, name, number, act):
+    """Do something when a function is called for the n-th time, from 0, before it begins."""
+    own, calls = getattr(owner, name), itertools.count()
+
+    def call(*args, **options):
+        if next(calls) == number:
+            act(*args)
+        return own(*args, **options)
+
+    setattr(owner, name, call)
 
 
 def inside_write(number):
     """Die within the writing of a checkpoint, when the n-th (from 0) piece of one is to be written."""
     from adaptssr_plugin.training import checkpoints
 
-    write, count = checkpoints._NotingErrors.write, -1
+    def die(writer, _data):
+        writer._file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
 
-    def write_or_die(self, data):
-        nonlocal count
-        count += 1
-        if count == number:
-            self._file.flush()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return write(self, data)
-
-    checkpoints._NotingErrors.write = write_or_die
+    before_call(checkpoints._NotingErrors, "write", number, die)
 
 
-def at_step(number, name="SIGKILL"):
+def at_step(number, name="SIGKILL", function="_step"):
     """Send a signal to this process within its n-th training step, from 0."""
     from adaptssr_plugin.recbole.user_model.trainer import StageTrainer
 
-    step, count = StageTrainer._step, -1
-
-    def step_and_signal(self, *args):
-        nonlocal count
-        count += 1
-        if count == number:
-            os.kill(os.getpid(), getattr(signal, name))
-        return step(self, *args)
-
-    StageTrainer._step = step_and_signal
+    before_call(StageTrainer, function, number, lambda *_: os.kill(os.getpid(), getattr(signal, name)))
 
 
-def in_validation(number, name="SIGTERM"):
-    """Send a signal to this process before the first batch of its n-th validation, from 0."""
-    from adaptssr_plugin.recbole.user_model.trainer import StageTrainer
-
-    batches, count = StageTrainer._valid_batches, -1
-
-    def batches_and_signal(self, valid_data):
-        nonlocal count
-        count += 1
-        if count == number:
-            os.kill(os.getpid(), getattr(signal, name))
-        return batches(self, valid_data)
-
-    StageTrainer._valid_batches = batches_and_signal
+def in_validation(number):
+    """Send SIGTERM to this process before the first batch of its n-th validation, from 0."""
+    at_step(number, "SIGTERM", "_valid_batches")
 
 
 def full_from(number):
@@ -117,16 +94,9 @@ def full_from(number):
 
     from adaptssr_plugin.training import checkpoints
 
-    write, count = checkpoints.write_together, -1
-
-    def write_to_full(files, keep=None):
-        nonlocal count
-        count += 1
-        if count == number:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
-        return write(files, keep)
-
-    checkpoints.write_together = write_to_full
+    before_call(
+        checkpoints, "write_together", number, lambda *_: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+    )
 
 
 # --- the worker -----------------------------------------------------------------------------------------------------
