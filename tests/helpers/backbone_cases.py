@@ -6,18 +6,15 @@
 import contextlib
 import dataclasses
 import importlib
-import logging
-import os
 import pkgutil
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytest
-import recbole
+import run_cases
 
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.recbole import installed, load_data_and_model, run_recbole
@@ -26,7 +23,6 @@ from adaptssr_plugin.recbole.recommender.backbones import item_embedding
 from adaptssr_plugin.recbole.recommender.config import RunConfig
 from adaptssr_plugin.recbole.recommender.joint import SelfSupervisedTerm, self_supervised_term
 
-_ML_100K = Path(recbole.__file__).parent / "dataset_example" / "ml-100k"
 TABLE = Path(__file__).parents[2] / "adaptssr_plugin" / "recbole" / "MODELS.md"
 BROKEN_MODELS = ("GRU4RecCPR", "SASRecCPR", "KSR")  # in RecBole's own run_recbole too
 OWN_MODELS = ("CL4SRec", "CoSeRec", "DuoRec")
@@ -71,15 +67,9 @@ MORE = dict.fromkeys(("GRU4RecKG", "KSR"), _KNOWLEDGE_GRAPH)
 
 def write_slice(folder, users=60, newest=16):
     """Write the first users of ml-100k with their newest interactions, and the items' classes, into a folder."""
-    header, *lines = (_ML_100K / "ml-100k.inter").read_text(encoding="utf-8").splitlines()
-    by_user = {}
-    for row in sorted((line.split("\t") for line in lines), key=lambda row: float(row[3])):
-        by_user.setdefault(int(row[0]), []).append(row)
-    kept = ["\t".join(row) for user in sorted(by_user)[:users] for row in by_user[user][-newest:]]
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{folder.name}.inter").write_text("\n".join([header, *kept]) + "\n", encoding="utf-8")
+    run_cases.write_slice(folder, users, newest)
     for suffix in ("item", "link", "kg"):
-        header, *lines = (_ML_100K / f"ml-100k.{suffix}").read_text(encoding="utf-8").splitlines()
+        header, *lines = run_cases.ML_100K.with_suffix(f".{suffix}").read_text(encoding="utf-8").splitlines()
         lines = lines[::20] if suffix == "kg" else lines  # a graph of 90,000 triples takes seconds to read
         (folder / f"{folder.name}.{suffix}").write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
     _write_vectors(folder, lines)
@@ -101,13 +91,10 @@ def _write_vectors(folder, triples):
 @contextlib.contextmanager
 def workplace(folder):
     """Stand in a folder that holds the slice, without a command line."""
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        with mock.patch.object(sys, "argv", ["x"]):
-            yield
-    finally:
-        os.chdir(before)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["x"])
+        yield
 
 
 def in_slice(**sizes):
@@ -134,19 +121,7 @@ def sequential_models():
     return (*sorted(set(names) - set(OWN_MODELS), key=str.lower), *OWN_MODELS)
 
 
-@contextlib.contextmanager
-def plain_logging():
-    """Hide pytest's handlers: where there are any, RecBole opens a log file that nobody ever closes."""
-    root = logging.getLogger()
-    before = list(root.handlers)
-    root.handlers[:] = []
-    try:
-        yield
-    finally:
-        root.handlers[:] = before
-
-
-@plain_logging()
+@run_cases.quiet_root()
 def run(model, **options):
     """Run a model on the slice in the working directory; returns RecBole's result."""
     return run_recbole(model, "slice", config_dict=SHORT | MORE.get(model, {}) | options)
@@ -196,7 +171,7 @@ def outcome(model):
             return Outcome(model, False, reason=text.split(": ")[2])  # without torch's own words, if there are any
         assert set(result["test_result"]) == {"recall@10", "mrr@10"}
         (checkpoint,) = Path(saved, "joint").iterdir()
-        with plain_logging():
+        with run_cases.quiet_root():
             config, trained, _, train_data, *_ = load_data_and_model(checkpoint)
     term = self_supervised_term(trained)
     _contrast_once(trained, term, config, train_data)

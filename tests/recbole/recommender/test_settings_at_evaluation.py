@@ -22,6 +22,7 @@ from adaptssr_plugin.recbole.recommender.config import RunConfig
 BY_TIME = {"split": {"LS": "valid_and_test"}, "order": "TO"}
 LABELED = {**BY_TIME, "mode": "labeled"}
 SAMPLED = {**BY_TIME, "mode": "uni5"}
+METRICS_OF_RECBOLE = ["Recall", "MRR", "NDCG", "Hit", "Precision"]
 RATED = {"inter": ["user_id", "item_id", "rating", "timestamp"]}
 PLAIN = {name: value for name, value in SMALL.items() if name not in ("topk", "metrics", "valid_metric", "load_col")}
 
@@ -114,7 +115,7 @@ def test_validation_is_by_a_metric_that_is_computed(model, options, chosen):
 )
 def test_a_run_without_valid_metric_is_recboles_with_the_one_that_is_chosen(options, chosen):
     result = run_recbole("GRU4Rec", "shop", config_dict={**PLAIN, **options})
-    usual = {"metrics": ["Recall", "MRR", "NDCG", "Hit", "Precision"], "train_neg_sample_args": None}
+    usual = {"metrics": METRICS_OF_RECBOLE, "train_neg_sample_args": None}
     theirs, _ = stock_run("GRU4Rec", {**usual, **options, "valid_metric": chosen}, "shop")
     assert result == theirs
     assert result["best_valid_score"] == result["best_valid_result"][chosen.lower()]
@@ -306,6 +307,11 @@ def run_refusal(model="GRU4Rec", **options):
 
 @pytest.mark.usefixtures("untrained")
 class TestWithTheData:
+    @pytest.fixture
+    def one_item(self, tmp_path):
+        rows = [(user, "a", time) for user in "uvw" for time in range(5)]
+        write_table(tmp_path / "shop" / "shop.inter", "user_id:token item_id:token timestamp:float", rows)
+
     @pytest.mark.parametrize("options", [{}, {"topk": [2, 8]}, {"topk": 8, "metrics": ["ItemCoverage"]}])
     @pytest.mark.parametrize("model", ["GRU4Rec", "BPR"])
     def test_a_ranking_longer_than_there_are_items(self, model, options):
@@ -318,17 +324,11 @@ class TestWithTheData:
         [{"loss_type": "BPR"}, {"eval_args": SAMPLED}, {"eval_args": {**BY_TIME, "mode": {"test": "pop5"}}}],
         ids=str,
     )
-    def test_one_item_has_no_negatives(self, tmp_path, options):
-        rows = [(user, "a", time) for user in "uvw" for time in range(5)]
-        write_table(tmp_path / "shop" / "shop.inter", "user_id:token item_id:token timestamp:float", rows)
+    def test_one_item_has_no_negatives(self, one_item, options):
         message = run_refusal(topk=1, **options)
         assert message.startswith("dataset: expected in shop an item that is a negative for every row, got rows with")
 
-    def test_one_item_may_be_ranked(self, tmp_path):
-        write_table(
-            tmp_path / "shop" / "shop.inter", "user_id:token item_id:token timestamp:float",
-            [(user, "a", time) for user in "uvw" for time in range(5)],
-        )  # fmt: skip
+    def test_one_item_may_be_ranked(self, one_item):
         with pytest.raises(AssertionError, match="a run was begun"):
             run_recbole("GRU4Rec", "shop", config_dict={**PLAIN, "topk": 1})
 
@@ -416,11 +416,8 @@ def test_a_part_that_is_left_out_is_not_evaluated(split):
 def test_general_models_are_split_by_time_without_being_told_to_load_it(split):
     options = {"topk": 2, "eval_args": {"split": split, "order": "TO"}}
     result = run_recbole("BPR", "shop", config_dict={**PLAIN, **options})
-    theirs, _ = stock_run("BPR", {**options, "metrics": list(METRICS_OF_RECBOLE), "valid_metric": "MRR@2"}, "shop")
+    theirs, _ = stock_run("BPR", {**options, "metrics": METRICS_OF_RECBOLE, "valid_metric": "MRR@2"}, "shop")
     assert result == theirs
-
-
-METRICS_OF_RECBOLE = ("Recall", "MRR", "NDCG", "Hit", "Precision")
 
 
 # --- the value of every metric ---------------------------------------------------------------------------------------
