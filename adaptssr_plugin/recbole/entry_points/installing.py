@@ -82,7 +82,7 @@ def installed() -> Iterator[None]:
 @contextmanager
 def _installation() -> Iterator[None]:
     package = import_quick_start()
-    module = importlib.import_module("recbole.quick_start.quick_start")
+    module = package.quick_start
     data = importlib.import_module("recbole.data.utils")
     with ExitStack() as stack:
         stack.enter_context(compat_patches())

@@ -1,6 +1,5 @@
 """``run_recbole`` and ``load_data_and_model`` with the ``ssl_`` options and RecBole's own signatures."""
 
-import importlib
 import logging
 import sys
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from ...training.processes import GO_ON_BY_RESUME, Processes
+from ..compat.patches import import_quick_start
 from .installing import installed
 
 
@@ -50,7 +50,7 @@ def run_recbole(
         ProcessLostError: another process ended or no longer answers.
     """
     with installed(), process_kept(), Processes(together=True).none_lost(GO_ON_BY_RESUME):
-        result: dict[str, Any] = _quick_start().run_recbole(
+        result: dict[str, Any] = import_quick_start().quick_start.run_recbole(
             model, dataset, config_file_list, config_dict, saved=saved, queue=queue
         )
         return result
@@ -81,11 +81,7 @@ def load_data_and_model(
             that are missing or have other items than those of the training.
     """
     with installed(), process_kept():
-        return _quick_start().load_data_and_model(model_file, trusted, model, data_path)
-
-
-def _quick_start() -> Any:
-    return importlib.import_module("recbole.quick_start.quick_start")
+        return import_quick_start().quick_start.load_data_and_model(model_file, trusted, model, data_path)
 
 
 @contextmanager
