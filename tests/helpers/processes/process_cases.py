@@ -29,7 +29,6 @@ PATIENCE = 60  # seconds for processes that never end
 
 def deterministic_stages():
     import torch
-    from kill_cases import at_step  # noqa: F401 - the worker finds kills there
     from torch import nn
     from training_cases import N_ITEMS, encoder_of
 
@@ -212,10 +211,14 @@ def in_process(asked, rank, port, out, errors):
         os._exit(status)
 
 
-def run_all(asked):
+def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return probe.getsockname()[1]
+
+
+def run_all(asked):
+    port = free_port()
     files, children = [], []
     for rank in range(asked["number"]):
         files.append([tempfile.TemporaryFile("w+", encoding="utf-8") for _ in range(2)])  # noqa: SIM115 - closed below

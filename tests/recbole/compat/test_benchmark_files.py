@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 from recbole_cases import write_table
+from refusals import refusal_of
 from run_cases import SMALL, stock_run
 
 from adaptssr_plugin.cli.main import main
-from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.recbole import compat_patches, run_recbole
 from adaptssr_plugin.recbole.recommender.config import RunConfig
 
@@ -68,10 +68,9 @@ def test_columns_that_a_user_names_stay():
 @pytest.mark.parametrize("parts", [["train", "test"], ["train"], [], "train", [*PARTS, "more"], {"train": 1}])
 @pytest.mark.parametrize("dataset", ["parts", "./parts"])
 def test_another_number_of_parts_than_three(parts, dataset):
-    with pytest.raises(InputError) as refused:
-        run_recbole("GRU4Rec", dataset, config_dict={**OPTIONS, "benchmark_filename": parts})
+    refusal = refusal_of(run_recbole, "GRU4Rec", dataset, config_dict={**OPTIONS, "benchmark_filename": parts})
     expected = "benchmark_filename: expected the parts for training, validation and test, such as "
-    assert str(refused.value) == f"{expected}['train', 'valid', 'test'], got {parts!r}"
+    assert refusal == f"{expected}['train', 'valid', 'test'], got {parts!r}"
 
 
 def test_two_parts_by_the_command(capfd):
@@ -92,12 +91,9 @@ def test_parts_without_lists_by_the_command(capfd):
 def test_an_empty_list_is_named_with_its_file_and_row(tmp_path, part, options):
     write_parts(tmp_path / "parts", empty=part)
     model = options.get("model", "SASRec")
-    with pytest.raises(InputError) as refused:
-        run_recbole(model, "parts", config_dict={**OPTIONS, **options})
-    expected = (
+    assert refusal_of(run_recbole, model, "parts", config_dict={**OPTIONS, **options}) == (
         f"parts.{part}.inter: expected an item or more in every item_id_list, got an empty one in row 2 and 1 more"
     )
-    assert str(refused.value) == expected
 
 
 def test_an_empty_list_by_the_command(tmp_path, capfd):

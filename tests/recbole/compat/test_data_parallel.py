@@ -5,13 +5,12 @@ RecBole's own entry starts its own.
 """
 
 import signal
-import socket
 from types import SimpleNamespace
 
 import pytest
 import torch
 from data_parallel_cases import JOINT
-from process_cases import several_processes
+from process_cases import free_port, several_processes
 from refusals import refusal_of
 from run_cases import SMALL, quiet_root, write_slice
 from torch import nn
@@ -41,8 +40,11 @@ def worker(folder):
 
 
 @pytest.fixture
-def place(folder, tmp_path):
+def place(folder, tmp_path, monkeypatch):
+    """Stand in a folder with the slice, without a command line."""
     (tmp_path / "slice").symlink_to(folder / "slice")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["x"])
     return tmp_path
 
 
@@ -126,7 +128,7 @@ def test_metrics_are_those_of_one_process(worker, folder):
 @pytest.mark.parametrize(
     "options", [{}, {"ssl_loss": "adaptssr", "ssl_mode": "joint"}, STAGES], ids=["none", "joint", "pretrain"]
 )
-def test_end_to_end(command, place, monkeypatch, options):
+def test_end_to_end(command, place, options):
     """One process speaks and writes, and the metrics are those of its checkpoint."""
     (status, said, log), (other_status, silence, errors) = command(**options)
     assert (status, other_status, silence, errors) == (0, 0, "", ""), (log, errors)
@@ -135,7 +137,6 @@ def test_end_to_end(command, place, monkeypatch, options):
     assert len([*(place / "log" / "SASRec").iterdir()]) == len([*(place / "log_tensorboard").iterdir()]) == 1
     written = sorted((place / "saved").iterdir())
     assert len(written) == (2 if options is STAGES else 1)
-    monkeypatch.chdir(place)
     (saved,) = (path for path in written if "pretrained" not in path.name)
     with installed(), quiet_root():
         from recbole.trainer import Trainer
@@ -191,14 +192,7 @@ def test_what_is_wrong_is_said_once(command, words, options, expected):
 # --- RecBole's own entry ---------------------------------------------------------------------------------------------
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def test_recboles_run(place, monkeypatch, capfd):
-    monkeypatch.chdir(place)
     monkeypatch.setattr("sys.argv", ["x", "--nproc=2"])  # which its run_recbole.py leaves there
     given = {**QUICK, **STAGES, "state": "error"}
     with installed():
@@ -212,9 +206,8 @@ def test_recboles_run(place, monkeypatch, capfd):
     assert capfd.readouterr().out == ""
 
 
-def test_recboles_run_with_a_child_that_fails(place, monkeypatch):
-    monkeypatch.chdir(place)
-    monkeypatch.setattr("sys.argv", ["x"])
+@pytest.mark.usefixtures("place")
+def test_recboles_run_with_a_child_that_fails():
     with installed():
         from recbole.quick_start import run
 
@@ -274,8 +267,7 @@ def test_processes_that_were_asked_for_different_runs():
         check_alike(Two({**run, "seed": 2}), run)
 
 
-def test_an_option_starts_no_process(place, monkeypatch):
-    monkeypatch.chdir(place)
-    monkeypatch.setattr("sys.argv", ["x"])
+@pytest.mark.usefixtures("place")
+def test_an_option_starts_no_process():
     with pytest.raises(InputError, match=r"^nproc: expected 1, got 2; several processes are those of adaptssr run"):
         run_recbole("SASRec", "slice", config_dict={**QUICK, "nproc": 2})

@@ -22,7 +22,7 @@ from asked_workers import pretrain_words, without_progress
 from kill_cases import DONE, KILLED, STOPPED, assert_ended_alike
 from process_cases import BATCHES, several_processes
 from torch.multiprocessing.spawn import ProcessRaisedException
-from training_cases import TRAINING, write_profiled_dataset
+from training_cases import TRAINING, runs_fixture
 
 from adaptssr_plugin.corpus import BatchLoader, BehaviourCorpus
 from adaptssr_plugin.errors import InputError, ProcessLostError
@@ -37,11 +37,7 @@ OPTIONS = TRAINING | {"batch_size": 4, "seed": 3, "checkpoint_minutes": 0}
 STEPS = 5
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    dataset = write_profiled_dataset(tmp_path_factory.mktemp("data") / "small")
-    with several_processes(dataset, OPTIONS) as ask:
-        yield ask
+runs = runs_fixture(several_processes, OPTIONS)
 
 
 @pytest.fixture(scope="module")

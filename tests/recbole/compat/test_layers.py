@@ -5,14 +5,17 @@ import random
 import numpy as np
 import pytest
 import torch
+from recbole.data import create_dataset
 from recbole.data.interaction import Interaction
 from recbole.data.transform import MaskItemSequence
 from recbole.model.sequential_recommender import SASRec
-from run_cases import SMALL, write_slice
+from run_cases import SMALL
 from torch import nn
 
 from adaptssr_plugin.encoders.dropout import Dropout
+from adaptssr_plugin.recbole import compat_patches
 from adaptssr_plugin.recbole.compat.layers import BatchMaskItemSequence, index_interaction, speed_up
+from adaptssr_plugin.recbole.recommender.config import RunConfig
 
 N_ITEMS, LENGTH = 40, 10
 FIELDS = ("Mask_item_id_list", "Pos_item_id", "Neg_item_id", "MASK_INDEX")
@@ -240,15 +243,8 @@ def test_a_name_gives_the_column_itself():
 # --- a model's layers ------------------------------------------------------------------------------------------------
 
 
-def test_a_faster_model_computes_the_same_and_keeps_its_names(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["x"])
-    write_slice(tmp_path / "slice", users=5)
-    from recbole.data import create_dataset
-
-    from adaptssr_plugin.recbole import compat_patches
-    from adaptssr_plugin.recbole.recommender.config import RunConfig
-
+@pytest.mark.usefixtures("slice_here")
+def test_a_faster_model_computes_the_same_and_keeps_its_names():
     with compat_patches():
         config = RunConfig("SASRec", "slice", config_dict=SMALL)
         model = SASRec(config, create_dataset(config))

@@ -1,6 +1,7 @@
 import os
 import sys
 import warnings
+from contextlib import nullcontext
 from types import ModuleType
 
 import numpy as np
@@ -40,22 +41,14 @@ def test_afterwards_everything_is_as_before(monkeypatch, devices, failing):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
     monkeypatch.setattr(sys, "argv", ["program"])
     before = process_state()
-
-    def use_recbole():
-        with compat_patches(), compat_patches():
-            config = Config(model="SASRec", dataset="ml-100k", config_dict={"train_neg_sample_args": None})
-            assert config["n_layers"] == 2
-            assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"  # a stock Config does that
-            torch.autograd.set_detect_anomaly(True, check_nan=False)
-            warnings.simplefilter("ignore")
-            if failing:
-                raise KeyError("anything")
-
-    if failing:
-        with pytest.raises(KeyError, match="anything"):
-            use_recbole()
-    else:
-        use_recbole()
+    with pytest.raises(KeyError, match="anything") if failing else nullcontext(), compat_patches(), compat_patches():
+        config = Config(model="SASRec", dataset="ml-100k", config_dict={"train_neg_sample_args": None})
+        assert config["n_layers"] == 2
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"  # a stock Config does that
+        torch.autograd.set_detect_anomaly(True, check_nan=False)
+        warnings.simplefilter("ignore")
+        if failing:
+            raise KeyError("anything")
     assert process_state() == before
 
 

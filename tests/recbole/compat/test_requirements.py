@@ -1,13 +1,10 @@
-import ast
 import importlib.metadata
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import recbole
 
-import adaptssr_plugin
 from adaptssr_plugin.errors import INSTALL
 from adaptssr_plugin.recbole.requirements import require_recbole
 
@@ -81,15 +78,3 @@ print([(was, now) for was, now in zip(before, state(), strict=True) if was != no
         tmp_path,
     )
     assert printed.strip() == "[]"
-
-
-def test_no_other_room_imports_recbole():
-    package = Path(adaptssr_plugin.__path__[0])
-    for path in package.rglob("*.py"):
-        if path.is_relative_to(package / "recbole"):
-            continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom) and not node.level:
-                names = [node.module]
-            assert not [name for name in names if name.split(".")[0] == "recbole"], path

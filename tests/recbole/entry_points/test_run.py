@@ -266,10 +266,7 @@ def test_the_process_is_as_before(monkeypatch, devices):
         pass  # what is imported late is imported
     before = process_state()
     run_recbole("SASRec", "slice", config_dict=options)
-    after = process_state()
-    assert after.keys() == before.keys()
-    for name in before:
-        assert after[name] == before[name], name
+    assert process_state() == before
     assert options == given
 
 
@@ -285,9 +282,7 @@ def test_the_process_is_as_before_after_a_failure(monkeypatch, where):
     given, before = copy.deepcopy(options), process_state()
     with pytest.raises(KeyError if where == "training" else InputError):
         run_recbole("SASRec", "slice", config_dict=options)
-    after = process_state()
-    for name in before:
-        assert after[name] == before[name], name
+    assert process_state() == before
     assert options == given
 
 
