@@ -7,15 +7,13 @@ from typing import Any
 import click
 
 from ..errors import InputError
-from .options import comparison_options, how_to_run, recbole_options, show_results
-
-_PATH = click.Path(path_type=Path)
+from .options import PATH, comparison_options, how_to_run, recbole_options, show_results
 
 
 @click.command(short_help="Compare methods: the paper's tables and figures.")
 @click.argument("plan", required=False, metavar="[PLAN]")
 @click.option("--smoke", is_flag=True, help="The packaged plan smoke with every table and figure; takes minutes.")
-@click.option("--output", type=_PATH, default=Path("adaptssr-compare"), show_default=True, help="Folder for results.")
+@click.option("--output", type=PATH, default=Path("adaptssr-compare"), show_default=True, help="Folder for results.")
 @click.option("--dataset", metavar="NAME|FOLDER", help="Where the plan's dataset is.")
 @click.option(
     "--table",

@@ -6,14 +6,12 @@ from typing import Any
 import click
 
 from ..errors import InputError
-from .options import comparison_options, how_to_run, names, numbers, recbole_options, show_results
-
-_PATH = click.Path(path_type=Path)
+from .options import PATH, comparison_options, how_to_run, names, numbers, recbole_options, show_results
 
 
 @click.command("compare-losses", short_help="Compare RecBole models with and without ssl_loss.")
 @click.argument("plan", required=False, metavar="[PLAN]")
-@click.option("--output", type=_PATH, default=Path("adaptssr-losses"), show_default=True, help="Folder for results.")
+@click.option("--output", type=PATH, default=Path("adaptssr-losses"), show_default=True, help="Folder for results.")
 @click.option("--dataset", metavar="NAME|FOLDER", help="Where the data are, instead of the plan's.")
 @click.option("--models", metavar="NAME,NAME", help="Models, instead of the plan's; SASRec without a plan.")
 @click.option("--shares", metavar="X,X", help="Shares of the training users, e.g. 0.1,1, instead of the plan's.")

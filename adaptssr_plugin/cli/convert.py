@@ -13,9 +13,8 @@ from ..corpus.formats.dataset_writer import Converted
 from ..corpus.formats.ttl import convert_ttl
 from ..downstream.tasks.two_domain import convert_two_domains
 from ..errors import InputError
-from .options import list_files
+from .options import PATH, list_files
 
-_PATH = click.Path(path_type=Path)
 _KINDS = ("lines", "ttl", "parquet", "recbole", "two-domains")
 # Options for some kinds of data only.
 _OPTIONS_OF = {
@@ -33,8 +32,8 @@ _ONE_INPUT = ("recbole", "two-domains")
 
 @click.command(short_help="Convert other forms of data to RecBole's files or a corpus.")
 @click.argument("kind", metavar="|".join(_KINDS), type=click.Choice(_KINDS))
-@click.argument("inputs", metavar="INPUT...", nargs=-1, type=_PATH)
-@click.option("--output", type=_PATH, required=True, help="Folder for the dataset.")
+@click.argument("inputs", metavar="INPUT...", nargs=-1, type=PATH)
+@click.option("--output", type=PATH, required=True, help="Folder for the dataset.")
 @click.option("--name", help="Prefix of its files; by default the folder's name.")
 @click.option("--corpus", is_flag=True, help="Write a corpus of any size instead of RecBole's files.")
 @click.option("--user-column", default="user_id", show_default=True, help="parquet, recbole: column of users.")

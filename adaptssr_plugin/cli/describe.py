@@ -8,9 +8,7 @@ from pathlib import Path
 import click
 
 from ..errors import InputError
-from .options import recbole_options
-
-_PATH = click.Path(path_type=Path)
+from .options import PATH, absolute, recbole_options
 
 
 @click.command(short_help="Show what is in a dataset, and augmented views of its users.")
@@ -32,8 +30,8 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--max-len", type=click.IntRange(1), metavar="N", help="Newest behaviours of a sample user; 100, or the model's."
 )
-@click.option("--model", type=_PATH, metavar="DIR", help="A finished pre-training: shows λ of the sample users.")
-@click.option("--recbole-config", type=_PATH, multiple=True, help="RecBole YAML file (columns, filters …).")
+@click.option("--model", type=PATH, metavar="DIR", help="A finished pre-training: shows λ of the sample users.")
+@click.option("--recbole-config", type=PATH, multiple=True, help="RecBole YAML file (columns, filters …).")
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="RecBole option, e.g. USER_ID_FIELD=uid.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def describe(
@@ -64,8 +62,6 @@ def describe(
             raise InputError(f"{option}: expected with --users alone, got it without")
     if model is not None and max_len is not None:
         raise InputError("--max-len: expected without --model, which brings its own, got both")
-    if dataset != "ml-100k" and Path(dataset).is_dir():
-        dataset = str(Path(dataset).resolve())
-    source = Source(dataset, recbole_options(pairs), [str(path.resolve()) for path in recbole_config])
+    source = Source(absolute(dataset), recbole_options(pairs), [str(path.resolve()) for path in recbole_config])
     found = run(source, users=users, seed=seed, strength=rho, max_len=max_len or 100, model=model)
     click.echo(json.dumps(dataclasses.asdict(found), indent=1, ensure_ascii=False) if as_json else found.text())

@@ -8,32 +8,31 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError
-from .options import absolute, list_files, recbole_options
+from .options import PATH, absolute, list_files, recbole_options
 
 if TYPE_CHECKING:
     from ..corpus.known_histories import KnownHistories
     from ..training.serving import Embedded, UserModel
 
-_PATH = click.Path(path_type=Path)
 _PARQUET = (".parquet", ".pq")
 _OF_DATASET = ("whole", "recbole_config", "pairs")
 _OF_PARQUET = ("user_column", "items_column")
 
 
 @click.command(short_help="Write the vectors of users, known or new, as Parquet.")
-@click.argument("folder", metavar="DIR", type=_PATH)
-@click.option("--output", type=_PATH, required=True, metavar="FILE", help="Parquet file of user vectors.")
-@click.option("--items", type=_PATH, metavar="FILE", help="Also write the item vectors, to this Parquet file.")
+@click.argument("folder", metavar="DIR", type=PATH)
+@click.option("--output", type=PATH, required=True, metavar="FILE", help="Parquet file of user vectors.")
+@click.option("--items", type=PATH, metavar="FILE", help="Also write the item vectors, to this Parquet file.")
 @click.option(
     "--dataset",
     metavar="NAME|FOLDER",
     help="RecBole dataset, with the options given here; by default that of the pre-training, with its options too.",
 )
-@click.option("--input", "inputs", type=_PATH, multiple=True, metavar="FILE", help="Parquet or text; may be repeated.")
+@click.option("--input", "inputs", type=PATH, multiple=True, metavar="FILE", help="Parquet or text; may be repeated.")
 @click.option("--user-column", default="user_id", show_default=True, help="Parquet: column of users.")
 @click.option("--items-column", default="item_id", show_default=True, help="Parquet: column of lists of items.")
 @click.option("--whole", is_flag=True, help="Dataset: all of the .inter file, not only the training part.")
-@click.option("--recbole-config", type=_PATH, multiple=True, help="Dataset: RecBole YAML file (columns, filters …).")
+@click.option("--recbole-config", type=PATH, multiple=True, help="Dataset: RecBole YAML file (columns, filters …).")
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Dataset: RecBole option.")
 @click.option(
     "--batch-size", type=click.IntRange(1), metavar="N", default=512, show_default=True, help="Users encoded at once."
@@ -89,8 +88,8 @@ def embed(
 
 
 @click.command(short_help="Write the encoder as a graph that needs torch alone.")
-@click.argument("folder", metavar="DIR", type=_PATH)
-@click.option("--output", type=_PATH, required=True, metavar="FILE.pt2", help="File of the graph.")
+@click.argument("folder", metavar="DIR", type=PATH)
+@click.option("--output", type=PATH, required=True, metavar="FILE.pt2", help="File of the graph.")
 @click.option("--device", default="cpu", show_default=True, help="Where the graph is to run; it runs nowhere else.")
 def export(folder: Path, output: Path, device: str) -> None:
     """Write the encoder in DIR as a graph (torch.export) that torch runs without this package.

@@ -19,6 +19,7 @@ from .embed import embed, export
 from .memory import give_freed_memory_back
 from .options import (
     FINE_TUNING,
+    PATH,
     PRETRAINING,
     QUIET,
     absolute,
@@ -32,7 +33,6 @@ from .options import (
 from .reidentify import reidentify
 
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
-_PATH = click.Path(path_type=Path)
 
 
 @click.group(context_settings=_SETTINGS)
@@ -52,9 +52,7 @@ def cli() -> None:
 
 
 @cli.command(short_help="Try the whole procedure on ml-100k, in minutes.")
-@click.option(
-    "--output", type=_PATH, default=Path("adaptssr-quickstart"), show_default=True, help="Folder for results."
-)
+@click.option("--output", type=PATH, default=Path("adaptssr-quickstart"), show_default=True, help="Folder for results.")
 @click.option(
     "--splits", type=click.IntRange(2), default=8, metavar="N", show_default=True, help="Random splits of the users."
 )
@@ -90,9 +88,9 @@ def quickstart(output: Path, splits: int, quiet: bool, **options: Any) -> None:
     show_default=True,
     help=f"One of {', '.join(presets())}; recommended is for thousands of users with tens of behaviours each.",
 )
-@click.option("--output", type=_PATH, required=True, help="Folder for the model; resumes an interrupted run in it.")
-@click.option("--config", "configs", type=_PATH, multiple=True, help="YAML file of the options below; may be repeated.")
-@click.option("--recbole-config", type=_PATH, multiple=True, help="RecBole YAML file (columns, filters, device …).")
+@click.option("--output", type=PATH, required=True, help="Folder for the model; resumes an interrupted run in it.")
+@click.option("--config", "configs", type=PATH, multiple=True, help="YAML file of the options below; may be repeated.")
+@click.option("--recbole-config", type=PATH, multiple=True, help="RecBole YAML file (columns, filters, device …).")
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="RecBole option, e.g. enable_amp=True.")
 @click.option(
     "--checkpoint-minutes",
@@ -170,7 +168,7 @@ def _pretrain(source: Any, plan: Any, output: Path, show_progress: Any, checkpoi
 
 
 @cli.command(short_help="Predict profiles, cold items or conversion from a model.")
-@click.argument("folder", metavar="DIR", type=_PATH)
+@click.argument("folder", metavar="DIR", type=PATH)
 @click.option(
     "--task",
     "tasks",

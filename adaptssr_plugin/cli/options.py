@@ -13,6 +13,7 @@ from ..methods.options.declaring import meaning, option_groups
 from ..methods.options.fine_tuning import FineTuningOptions
 from ..progress import Show
 
+PATH = click.Path(path_type=Path)
 _GROUPS = {group: names for group, names in option_groups(Recipe).items() if group}
 _COMMON = frozenset(
     (

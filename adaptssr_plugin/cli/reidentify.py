@@ -4,11 +4,11 @@ from pathlib import Path
 
 import click
 
-from .options import absolute, list_files
+from .options import PATH, absolute, list_files
 
 
 @click.command(short_help="Measure vectors without labels: find users again over time.")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=PATH)
 @click.option("--dataset", metavar="NAME|FOLDER", help="Where the dataset of the pre-training is now.")
 def reidentify(folder: Path, dataset: str | None) -> None:
     """Measure the user vectors of the model in DIR without labels: find users again across time.

@@ -9,6 +9,7 @@ import math
 import shlex
 import sys
 import textwrap
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -148,12 +149,6 @@ def _command_line(pairs: Iterable[str]) -> Iterator[None]:
 # --- before the training ---------------------------------------------------------------------------------------------
 
 
-def _checked_config(call: Call) -> Any:
-    config = _config(call)
-    _check(config)
-    return config
-
-
 def _config(call: Call) -> Any:
     from ..recbole import installed
     from ..recbole.recommender.config import RunConfig
@@ -182,14 +177,15 @@ def _recbole() -> Path:
     return Path(*spec.submodule_search_locations or [])
 
 
-def _check(config: Any) -> None:
-    """Refuse mistakes that can be found before RecBole loads anything and opens its log.
+def _checked_config(call: Call) -> Any:
+    """Make the config; refuse mistakes that can be found before RecBole loads anything and opens its log.
 
     Raises:
         InputError: a model that cannot have the self-supervised loss, a missing dataset, column or file.
     """
     from ..recbole.recommender.backbones import refusal
 
+    config = _config(call)
     reason = refusal(config.model_class) if config.ssl.active else None
     if reason is not None:
         raise InputError(f"ssl_loss: {config.model} cannot have one: {reason}")
@@ -199,7 +195,7 @@ def _check(config: Any) -> None:
     folder = Path(config["data_path"])
     if folder.is_dir():
         _check_columns(config, folder)
-        return
+        return config
     known = (_recbole() / "properties" / "dataset" / "url.yaml").read_text(encoding="utf-8")
     downloads = [line.partition(":")[0] for line in known.splitlines()]
     if config.dataset not in downloads:  # RecBole would download these
@@ -207,6 +203,7 @@ def _check(config: Any) -> None:
             f"dataset: expected a folder of atomic files, one under data_path, or a name that RecBole knows, got "
             f"{config.dataset!r}{_suggestion(config.dataset, ['ml-100k', *downloads])}"
         )
+    return config
 
 
 def _check_columns(config: Any, folder: Path) -> None:
@@ -258,12 +255,8 @@ def _suggestion(name: str, known: Iterable[str]) -> str:
 
 def _in_training(error: BaseException) -> bool:
     """Tell whether a trainer's ``fit`` or ``evaluate`` raised it; earlier errors are about options and data."""
-    traceback = error.__traceback__
-    while traceback is not None:
-        if traceback.tb_frame.f_code.co_name in ("fit", "evaluate"):
-            return True
-        traceback = traceback.tb_next
-    return False
+    names = (frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(name in ("fit", "evaluate") for name in names)
 
 
 def _named(error: BaseException) -> str:
