@@ -5,7 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from adaptssr_plugin.augment.operators.base import Sequences, ViewPair, check_sequences
+from adaptssr_plugin.augment.operators.base import ViewPair, check_sequences
+from adaptssr_plugin.augment.operators.choice import keep_where
 from adaptssr_plugin.augment.operators.counts import check_ratio, up
 from adaptssr_plugin.augment.operators.crop import cut_window
 from adaptssr_plugin.augment.operators.draws import uniform_below
@@ -99,13 +100,7 @@ class ByLength(nn.Module):
         """
         is_long = item_seq_len >= self.least  # (B,)
         pairs = [views(item_seq, item_seq_len, generator) for views in (self.long, self.short)]
-        first, second = (
-            Sequences(
-                torch.where(is_long[:, None], of_long.item_seq, of_short.item_seq),
-                torch.where(is_long, of_long.item_seq_len, of_short.item_seq_len),
-            )
-            for of_long, of_short in zip(*(pair[:2] for pair in pairs), strict=True)
-        )
+        first, second = (keep_where(is_long, *both) for both in zip(*(pair[:2] for pair in pairs), strict=True))
         return ViewPair(first, second, None)
 
     def extra_repr(self) -> str:

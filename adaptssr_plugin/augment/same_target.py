@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from adaptssr_plugin.augment.buckets import contents, index_buckets
 from adaptssr_plugin.augment.operators.base import Sequences, ViewPair, check_sequences, dtype_name
+from adaptssr_plugin.augment.operators.choice import keep_where
 from adaptssr_plugin.augment.operators.draws import uniform_below
 from adaptssr_plugin.errors import InputError, check_kind
 
@@ -103,11 +104,7 @@ class SameTargetPair(nn.Module):
         first = Sequences(item_seq * (place < length[:, None]), length)
         partner = self._newest(self.draw(rows, generator), item_seq.shape[1])
         has_one = self.n_others[rows] > 0  # (B,)
-        second = Sequences(
-            torch.where(has_one[:, None], partner.item_seq, first.item_seq),
-            torch.where(has_one, partner.item_seq_len, first.item_seq_len),
-        )
-        return ViewPair(first, second, None)
+        return ViewPair(first, keep_where(has_one, partner, first), None)
 
     def draw(self, rows: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw the row that each of ``rows`` (B,) int64 is paired with: (B,) int64, the row itself if alone."""

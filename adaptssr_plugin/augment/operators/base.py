@@ -89,11 +89,6 @@ class OperatorList(nn.ModuleList):
     def __iter__(self) -> Iterator[Operator]:
         return cast("Iterator[Operator]", super().__iter__())
 
-    @property
-    def min_length(self) -> int:
-        """The shortest row to which at least one of the operators is offered."""
-        return min(operator.min_length for operator in self)
-
 
 class Combination(Operator):
     """An operator made of others; a row is offered to it that is offered to one of them."""
@@ -101,7 +96,7 @@ class Combination(Operator):
     def __init__(self, operators: Sequence[Operator]) -> None:
         super().__init__()
         self.operators = OperatorList(operators)
-        self.min_length = self.operators.min_length
+        self.min_length = min(operator.min_length for operator in self.operators)
 
 
 def check_operator(name: str, value: object) -> None:
