@@ -124,9 +124,7 @@ def item_counts(corpus: BehaviourCorpus, rows: npt.NDArray[np.int64], max_len: i
     ends = corpus.offsets[rows + 1]
     lengths = np.minimum(ends - corpus.offsets[rows], max_len)
     indptr = np.concatenate(([0], np.cumsum(lengths)))
-    # Entry k of the flat result belongs to row r; its place in the corpus is (k - indptr[r]) after r's start.
-    place = np.arange(indptr[-1]) + np.repeat(ends - lengths - indptr[:-1], lengths)
-    items = corpus.items[place]
+    items = corpus._before(ends, lengths)
     counts = csr_matrix((np.ones(len(items)), items, indptr), shape=(len(rows), corpus.n_items))
     counts.sum_duplicates()
     return counts

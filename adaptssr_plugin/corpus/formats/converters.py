@@ -8,7 +8,7 @@ import hashlib
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from .dataset_writer import Converted, DatasetWriter, Users, file_sizes, numbere
 
 __all__ = ["Converted", "convert_lines", "convert_parquet"]
 
+_Row = tuple[str, str, list[str]]  # where a user was read, its name and its items
 _BATCH = 1 << 14  # users of a Parquet file held as Python objects at once
 
 
@@ -105,14 +106,6 @@ def convert_parquet(
     return writer.converted()
 
 
-class _Row(NamedTuple):
-    """A user as read; ``place`` says where."""
-
-    place: str
-    user: str
-    items: Sequence[str]
-
-
 def fingerprint(text: str) -> int:
     """Hash a text to 64 bits; among n texts two are equal with a probability of n² / 2^65."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
@@ -133,7 +126,7 @@ def _write_users(rows: Callable[[int], Iterator[_Row | Users]], writer: DatasetW
             seen.extend(map(fingerprint, row.users))
         else:
             writer.add(*row)
-            seen.append(fingerprint(row.user))
+            seen.append(fingerprint(row[1]))
     # Names are compared at the end, as hashes: a set of them would be the largest object in memory.
     marks = np.frombuffer(seen, dtype=np.uint64)
     order = np.argsort(marks, kind="stable")
@@ -154,7 +147,7 @@ def _line_rows(paths: Sequence[Path], total: int, show_progress: bool, skip: int
                         continue
                     user, *items = line.split() or [""]
                     if user:
-                        yield _Row(f"{path}, line {number}", user, items)
+                        yield f"{path}, line {number}", user, items
 
 
 def _parquet_columns(

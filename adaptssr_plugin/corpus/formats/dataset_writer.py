@@ -1,5 +1,6 @@
 """Writing a dataset in RecBole's atomic files, user by user: either all files appear or none."""
 
+import glob
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -119,7 +120,7 @@ class DatasetWriter:
     def __enter__(self: _Writer) -> _Writer:
         self._made = not self.folder.exists()
         self.folder.mkdir(parents=True, exist_ok=True)
-        for half_written in self.folder.glob(f".{_glob_escaped(self.name)}.*.tmp"):  # left by a killed run
+        for half_written in self.folder.glob(f".{glob.escape(self.name)}.*.tmp"):  # left by a killed run
             half_written.unlink()
         self._begin()
         return self
@@ -269,11 +270,6 @@ class DatasetWriter:
 def _check_column(column: str) -> None:
     if not _COLUMN.fullmatch(column) or column == "user_id":
         raise InputError(f"label: expected the name of a column of the .user file, got {column!r}")
-
-
-def _glob_escaped(name: str) -> str:
-    """Escape a file name for use in a glob pattern."""
-    return re.sub(r"([*?\[])", r"[\1]", name)
 
 
 def numbered_lines(file: BinaryIO, path: str | Path, bar: Progress) -> Iterator[tuple[int, str]]:

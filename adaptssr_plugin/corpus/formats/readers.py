@@ -45,7 +45,7 @@ def read_sequence_lines(path: str | Path) -> BehaviourCorpus:
         ends.append(len(items))
     if not users:
         raise InputError(f"{path}: expected one line per user, got an empty file")
-    return _corpus(_int32(items), np.frombuffer(ends, dtype=np.int64), list(users), numbers)
+    return _corpus(np.frombuffer(items, dtype=np.int32), np.frombuffer(ends, dtype=np.int64), list(users), numbers)
 
 
 def read_interactions(
@@ -110,10 +110,6 @@ def _lines(path: str | Path) -> Iterator[tuple[int, str]]:
         raise InputError(f"{path}: expected a readable file, got {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: expected UTF-8 text, got other bytes ({error.reason})") from error
-
-
-def _int32(numbers: "array[int]") -> npt.NDArray[np.int32]:
-    return np.frombuffer(numbers, dtype=np.int32)
 
 
 def _corpus(
