@@ -59,10 +59,8 @@ class ScoredFillPair(nn.Module):
         self, fill: MaskAndFill, candidates: int = 5, ranks: Sequence[int] = (), one_side: bool = False
     ) -> None:
         super().__init__()
-        if not isinstance(fill, MaskAndFill):
-            raise InputError(f"fill: expected a MaskAndFill, got {type(fill).__name__}")
-        if not isinstance(fill.filler, Evaluator):
-            raise InputError(f"fill: expected a filler with mean_states, got {type(fill.filler).__name__}")
+        check_kind("fill", fill, MaskAndFill, "a MaskAndFill")
+        check_kind("fill", fill.filler, Evaluator, "a filler with mean_states")
         self.fill = fill
         self.evaluator: Evaluator
         object.__setattr__(self, "evaluator", fill.filler)  # not as a submodule; the operator does the same

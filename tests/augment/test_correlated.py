@@ -10,7 +10,7 @@ from augment_reference import LEAST_P, Widen, assert_same_distribution, generato
 from refusals import refusal_of
 from scipy.stats import chisquare
 
-from adaptssr_plugin import ItemInsert, ItemSubstitute, RandomPair
+from adaptssr_plugin import ItemInsert, ItemSubstitute
 from adaptssr_plugin.augment import (
     Compose,
     FromLength,
@@ -418,7 +418,3 @@ SHORT = "short: expected some of the letters S, I, C, M, R, each once, got "
 )  # fmt: skip
 def test_wrong_calls_get_one_line(call, message):
     assert refusal_of(call) == message
-
-
-def test_the_pair_is_a_random_pair():
-    assert isinstance(pair(), RandomPair)

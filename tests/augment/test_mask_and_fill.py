@@ -100,12 +100,10 @@ def test_padding_and_mask_are_never_drawn(width):
 
 
 def drawn_items(operator, n_rows=4000, row=(5, 6)):
-    """What is put at the masked position of many rows of two items."""
+    """Many rows of two items after an operator, and where it changed them."""
     item_seq = torch.tensor([row] * n_rows)
     filled, _ = operator(item_seq, torch.full((n_rows,), len(row)), generator(3))
-    shown = filled.clone()
-    changed = filled != item_seq
-    return shown, changed
+    return filled, filled != item_seq
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 3.0])
@@ -162,14 +160,6 @@ def test_a_position_that_was_masked_before_is_filled_and_bans_nothing():
     operator = MaskAndFill(0.9, constant(logits), mask_id=N_ITEMS, ban_original=True)
     filled = operator(item_seq, torch.tensor([3]), generator()).item_seq[0]
     assert sorted(filled.tolist()) == [N_ITEMS - 1, N_ITEMS - 1, N_ITEMS]
-
-
-def test_the_seed_alone_decides_and_more_rows_make_no_difference_to_logits():
-    item_seq, lengths = reference.padded(ROWS)
-    operator = MaskAndFill(0.5, Linear())
-    once, again, other = (operator(item_seq, lengths, generator(seed)).item_seq for seed in (1, 1, 2))
-    assert torch.equal(once, again)
-    assert not torch.equal(once, other)
 
 
 @pytest.mark.parametrize("size", [1, 3, 100])

@@ -78,8 +78,7 @@ class OperatorList(nn.ModuleList):
     """
 
     def __init__(self, operators: Sequence[Operator]) -> None:
-        if not isinstance(operators, (list, tuple, nn.ModuleList)):
-            raise InputError(f"operators: expected a list of operators, got {type(operators).__name__}")
+        check_kind("operators", operators, (list, tuple, nn.ModuleList), "a list of operators")
         if len(operators) == 0:
             raise InputError("operators: expected at least one operator, got an empty list")
         for place, operator in enumerate(operators):

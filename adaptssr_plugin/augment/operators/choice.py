@@ -37,12 +37,7 @@ def draw_operators(
 ) -> Tensor:
     """Draw, for every row of every view, one of the operators that are offered to it.
 
-    Args:
-        operators: K of them.
-        item_seq_len: (B,) int64.
-        views: how many draws each row gets; two with ``distinct``.
-        generator: on the device of ``item_seq_len``, or None.
-        distinct: the second draw of a row is not the operator of the first.
+    With ``distinct`` there are two views, and the second draw of a row is not the operator of the first.
 
     Returns:
         (views · B,) int64, view after view, -1 if none is offered (any more).
@@ -71,17 +66,10 @@ def apply_chosen(
     item_seq_len: Tensor,
     generator: torch.Generator | None,
 ) -> Sequences:
-    """Apply to each row of every view the operator that was drawn for it.
-
-    Args:
-        operators: K of them.
-        choice: (views · B,) int64, view after view; -1 leaves the row unchanged.
-        item_seq: (B, L) int64.
-        item_seq_len: (B,) int64.
-        generator: on the device of ``item_seq``, or None.
+    """Apply to each row (B, L) of every view the operator that :func:`draw_operators` drew for it.
 
     Returns:
-        (views · B, L) and (views · B,) int64.
+        (views · B, L) and (views · B,) int64; rows for which none was drawn are unchanged.
     """
     views = len(choice) // max(len(item_seq), 1)
     result = Sequences(item_seq.repeat(views, 1), item_seq_len.repeat(views))

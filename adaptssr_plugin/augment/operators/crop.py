@@ -37,16 +37,7 @@ class ItemCrop(Operator):
 
 
 def draw_window(ratio: float, item_seq_len: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-    """Draw a window of ``ceil(ratio · n)`` items, at least one, anywhere in each row.
-
-    Args:
-        ratio: in (0, 1].
-        item_seq_len: (B,) int64, n of each row.
-        generator: on the device of ``item_seq_len``, or None.
-
-    Returns:
-        start, uniform on ``{0 .. n - length}``, and length, each (B,) int64.
-    """
+    """Draw a window of ``ceil(ratio · n)`` items, at least one, anywhere in each row: start and length, (B,) each."""
     length = up(ratio, item_seq_len).clamp_(min=1)
     return uniform_below(item_seq_len - length + 1, generator), length
 

@@ -13,15 +13,7 @@ _NARROW = 256
 
 
 def uniform_below(bound: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draw one integer per row, uniform on ``{0 .. bound - 1}``.
-
-    Args:
-        bound: (B,) int64, from 0 (gives 0) to 2^31.
-        generator: on the device of ``bound``, or None.
-
-    Returns:
-        (B,) int64.
-    """
+    """Draw an integer uniform on ``{0 .. bound - 1}`` for each of ``bound``, int64 from 0 (gives 0) to 2^31."""
     # Integers only: a product of floats could round up to the bound itself.
     draw = torch.randint(1 << _RANDOM_BITS, bound.shape, device=bound.device, generator=generator)
     return (draw * bound) >> _RANDOM_BITS
@@ -64,14 +56,7 @@ def shuffled_windows(start: Tensor, length: Tensor, width: int, generator: torch
 
 
 def drawn_positions(length: Tensor, count: Tensor, width: int, generator: torch.Generator | None) -> Tensor:
-    """Draw positions of each row uniformly without replacement: (B, L) bool.
-
-    Args:
-        length: (B,) int64, the number of first positions of each row that can be drawn.
-        count: (B,) int64, how many are drawn, at most ``length``.
-        width: L, the number of positions.
-        generator: on the device of ``length``, or None.
-    """
+    """Draw ``count`` of the first ``length`` positions of each row, uniformly without replacement: (B, L) bool."""
     order = shuffled_windows(torch.zeros_like(length), length, width, generator)
     first = torch.arange(width, device=length.device) < count[:, None]  # (B, L)
     return torch.zeros_like(first).scatter_(1, order, first)

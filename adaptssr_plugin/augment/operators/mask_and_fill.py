@@ -222,8 +222,7 @@ class MaskAndFillPair(nn.Module):
 
     def __init__(self, fill: MaskAndFill, one_side: bool = False, ratios: Sequence[float] = ()) -> None:
         super().__init__()
-        if not isinstance(fill, MaskAndFill):
-            raise InputError(f"fill: expected a MaskAndFill, got {type(fill).__name__}")
+        check_kind("fill", fill, MaskAndFill, "a MaskAndFill")
         self.fill = fill
         check_kind("one_side", one_side, bool, "True or False")
         self.one_side = one_side
