@@ -1,8 +1,9 @@
 """All users' behaviour sequences in one flat array."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -201,6 +202,16 @@ class BehaviourCorpus:
         if low < 1 or high >= self.n_items:
             came = low if low < 1 else high
             raise InputError(f"items: expected ids from 1 to {self.n_items - 1}, got {came}")
+
+
+def blocks(sizes: npt.NDArray[Any], limit: int) -> Iterator[tuple[int, int]]:
+    """Cut a list into runs whose sizes add up to at most ``limit``, or that have a single entry."""
+    total = np.cumsum(sizes, dtype=np.int64)
+    start, before = 0, 0
+    while start < len(total):
+        stop = max(start + 1, int(np.searchsorted(total, before + limit, side="right")))
+        yield start, stop
+        start, before = stop, int(total[stop - 1])
 
 
 def _check_array(name: str, array: object, expected: str, kinds: tuple[type[np.generic], ...]) -> None:

@@ -1,6 +1,5 @@
 """The correlation of items as in CoSeRec's code: by common users, and by item vectors of a model."""
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .behaviours import BehaviourCorpus
+from .behaviours import BehaviourCorpus, blocks
 
 # Pairs of items held at once. A pair takes some 40 bytes in a sparse block, and 4 in a block of products.
 _SPARSE_PAIRS = 2**22
@@ -83,16 +82,6 @@ def _distinct_items(corpus: BehaviourCorpus) -> Any:
     matrix.sum_duplicates()
     matrix.data = np.ones(matrix.nnz, dtype=np.int8)
     return matrix
-
-
-def blocks(sizes: npt.NDArray[Any], limit: int) -> Iterator[tuple[int, int]]:
-    """Cut a list into runs whose sizes add up to at most ``limit``, or that have a single entry."""
-    total = np.cumsum(sizes, dtype=np.int64)
-    start, before = 0, 0
-    while start < len(total):
-        stop = max(start + 1, int(np.searchsorted(total, before + limit, side="right")))
-        yield start, stop
-        start, before = stop, int(total[stop - 1])
 
 
 def _largest(keys: npt.NDArray[np.int64], indptr: npt.NDArray[Any], out: npt.NDArray[np.int64]) -> None:

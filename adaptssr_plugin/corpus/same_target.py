@@ -9,7 +9,7 @@ import torch
 
 from adaptssr_plugin.augment import SameTargetPair
 from adaptssr_plugin.corpus.behaviours import BehaviourCorpus
-from adaptssr_plugin.errors import InputError, check_kind
+from adaptssr_plugin.errors import InputError, check_choice, check_kind
 
 
 def same_target_pair(
@@ -33,8 +33,7 @@ def same_target_pair(
         InputError: an unknown key, or rows outside the corpus.
     """
     check_kind("corpus", corpus, BehaviourCorpus, "a BehaviourCorpus")
-    if not isinstance(key, str) or key not in ("last_kept", "last_dropped"):
-        raise InputError(f"key: expected 'last_kept' or 'last_dropped', got {key!r}")
+    check_choice("key", key, ("last_kept", "last_dropped"))
     drawable = None
     if candidates is not None:
         try:

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, check_count
-from .behaviours import BehaviourCorpus
-from .correlation_sources import blocks
+from .behaviours import BehaviourCorpus, blocks
 
 NORM = 0.8  # of every vector; large enough beside positions of norm .16 to distinguish users, small enough to change
 _DEPTH = 8  # blocks of the Krylov space, and passes over the histories

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from corpus_cases import named
 from file_cases import HEADER, Dataset, datasets, expected_histories, expected_labels
 from hypothesis import HealthCheck, Phase, given, settings
 from recbole.data import create_dataset, data_preparation
@@ -25,13 +26,6 @@ from adaptssr_plugin.recbole.user_model.source import Source
 FILES = int(os.environ.get("ADAPTSSR_FILES", "120"))  # ten thousand, once: ADAPTSSR_FILES=10000
 ALL = {"split": {"RS": [1, 0, 0]}, "order": "TO", "group_by": "user"}  # nothing held out
 PLACE = re.compile(r"^.*d\.(inter|user), line \d+: [^\n]+$", re.DOTALL)
-
-
-def named(corpus):
-    return {
-        str(user): [str(corpus.item_tokens[item]) for item in corpus.history(row)]
-        for row, user in enumerate(corpus.user_tokens)
-    }
 
 
 def core(folder):

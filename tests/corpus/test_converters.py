@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from corpus_cases import named
 from pyarrow import parquet
 from refusals import refusal_of
 from ttl_cases import AGE, ttl_files, write
@@ -24,9 +25,7 @@ WHOLE = {"eval_args": {"split": {"RS": [1, 0, 0]}, "order": "TO", "group_by": "u
 
 def histories(folder):
     """Histories by user, as RecBole reads them."""
-    corpus = load_user_sequences(Source(str(folder), WHOLE).config()).corpus
-    tokens = corpus.item_tokens
-    return {str(user): tokens[corpus.history(row)].tolist() for row, user in enumerate(corpus.user_tokens)}
+    return named(load_user_sequences(Source(str(folder), WHOLE).config()).corpus)
 
 
 def labels(folder, field):

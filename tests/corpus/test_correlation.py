@@ -1,7 +1,6 @@
 """Item correlation: by shared users, by the model's vectors, the stronger of both; files."""
 
 import math
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -391,10 +390,3 @@ def test_no_file_and_no_safetensors_are_refused(tmp_path):
 )
 def test_wrong_calls_get_one_line(call, message):
     assert refusal_of(call) == message
-
-
-def test_scores_come_in_descending_order():
-    found = ItemCorrelation.from_histories(corpus(random_histories(), 31), 6)
-    for ids, scores in zip(found.neighbours.tolist(), found.scores.tolist(), strict=True):
-        assert all(a >= b for a, b in pairwise(scores))
-        assert all(bool(item) == bool(score) for item, score in zip(ids, scores, strict=True))

@@ -16,7 +16,6 @@ from refusals import refusal_of
 from adaptssr_plugin.corpus import (
     BatchLoader,
     CorpusOnDisk,
-    behaviours,
     is_corpus,
     on_disk,
     open_corpus,
@@ -89,17 +88,6 @@ def test_batches_are_those_of_a_corpus_in_memory(folder, text):
     rows = np.array([5, 250, 5])
     assert_same(corpora[0].select(rows), corpora[1].select(rows))
     assert corpora[0].history(7).tolist() == corpora[1].history(7).tolist()
-
-
-def test_selecting_goes_in_steps(text, monkeypatch):
-    corpus = read_sequence_lines(text)
-    rows = np.random.default_rng(0).permutation(300)[:100]
-    expected = corpus.select(rows)
-    monkeypatch.setattr(behaviours, "_ROWS", 7)
-    assert_same(corpus.select(rows), expected)
-    assert [expected.history(place).tolist() for place in (0, 99)] == [
-        corpus.history(rows[p]).tolist() for p in (0, 99)
-    ]
 
 
 def test_nothing_is_read_that_is_not_asked_for(folder):

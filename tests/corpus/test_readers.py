@@ -5,23 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from corpus_cases import named
 from refusals import refusal_of
+from ttl_cases import write
 
 from adaptssr_plugin.corpus import read_interactions, read_sequence_lines
 from adaptssr_plugin.errors import InputError
 
 HEADER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
-
-
-def write(folder, text, name="data.txt"):
-    path = folder / name
-    path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return path
-
-
-def named(corpus):
-    """Histories in the source's own names."""
-    return {str(user): corpus.item_tokens[corpus.history(row)].tolist() for row, user in enumerate(corpus.user_tokens)}
 
 
 def test_sequence_lines(tmp_path):

@@ -204,16 +204,7 @@ class AtomicFile:
     def number_tokens(
         self, column: str, ids: "TokenIds", cells: list[str], lines: Sequence[int]
     ) -> npt.NDArray[np.int32]:
-        """Look up the tokens of some rows; new tokens get the next numbers.
-
-        Args:
-            column: its name, for messages.
-            ids: of the column.
-            cells: (N,) its texts.
-            lines: (N,) their lines.
-
-        Returns:
-            (N,) int32.
+        """Look up the numbers of a column's tokens, (N,) int32; new tokens get the next ones.
 
         Raises:
             InputError: a missing token, the padding's name, or a token that is too long.

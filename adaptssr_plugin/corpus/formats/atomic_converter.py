@@ -9,8 +9,6 @@ from .atomic import AtomicFile, read_all, read_profiles
 from .corpus_writer import InteractionsWriter, source_of
 from .dataset_writer import Converted, file_sizes
 
-__all__ = ["convert_interactions"]
-
 
 def convert_interactions(
     source: str | Path,

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import InputError
-from ..behaviours import PAD_TOKEN
+from ..behaviours import PAD_TOKEN, blocks
 from ..on_disk import FILES, ITEM_TOKENS, ITEMS, MANIFEST, OFFSETS, PARTS, USER_TOKENS, checksum, make_manifest
 from .atomic import TokenIds, UnusableTokenError, is_usable
 from .dataset_writer import DatasetWriter, Users
@@ -51,14 +51,8 @@ class CorpusWriter(DatasetWriter):
     same source that finds parts treats their users as written. An InputError removes the parts; any other interruption
     leaves them.
 
-    Args:
-        folder: created if missing.
-        name: of the files of labels; None: the folder's own name.
-        overwrite: replace an existing corpus.
-        source: identifies the conversion: files, their sizes and times, options.
-
-    Raises:
-        InputError: as :class:`DatasetWriter`.
+    ``source`` identifies the conversion: files, their sizes and times, options. Other arguments and errors as
+    :class:`DatasetWriter`.
     """
 
     def __init__(
@@ -263,11 +257,7 @@ class InteractionsWriter(CorpusWriter):
         counts = np.zeros(self.users, dtype=np.int64)
         for rows, *_ in parts:
             counts += np.bincount(rows, minlength=self.users)
-        ends = np.cumsum(counts)
-        start = 0
-        while start < self.users:
-            before = ends[start] - counts[start]
-            stop = max(start + 1, int(np.searchsorted(ends, before + PART, side="right")))
+        for start, stop in blocks(counts, PART):
             pieces = []
             for columns in parts:
                 inside = slice(*np.searchsorted(columns[0], [start, stop]).tolist())
@@ -276,16 +266,10 @@ class InteractionsWriter(CorpusWriter):
             rows, items = (np.concatenate(of_parts[column]) for column in (0, 2))
             times = sortable(join_times([from_text(part) for part in of_parts[1]]))
             yield items[np.lexsort((times, rows))], counts[start:stop]
-            start = stop
 
 
 class Parts:
-    """The parts of an unfinished conversion, in the order in which they were written.
-
-    Args:
-        folder: where they are; created by :meth:`begin`.
-        source: identifies the conversion.
-    """
+    """The parts of an unfinished conversion, in the order in which they were written."""
 
     def __init__(self, folder: Path, source: Mapping[str, Any]) -> None:
         self.folder = folder

@@ -30,8 +30,6 @@ from .converters import fingerprint
 from .corpus_writer import make_writer
 from .dataset_writer import Converted, DatasetWriter, file_sizes, numbered_lines
 
-__all__ = ["convert_ttl"]
-
 _SEPARATOR = ",,"
 _NUMBERS = re.compile(r"-?\d{1,18}(?:,-?\d{1,18})*", re.ASCII)  # 64 bits hold any 18 digits
 _AROUND_NAME = re.compile(r"^original_desen_|finetune_|_nouser(?:id)?$|_nosuerid$", re.IGNORECASE)

@@ -9,6 +9,11 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
+def named(corpus):
+    """Histories in the source's own names."""
+    return {str(user): corpus.item_tokens[corpus.history(row)].tolist() for row, user in enumerate(corpus.user_tokens)}
+
+
 def interactions(folder, n=3000, seed=0):
     """Unsorted lines with a column too many and many equal times, beside a file of users."""
     rng = np.random.default_rng(seed)
