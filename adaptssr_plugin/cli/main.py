@@ -285,13 +285,8 @@ def run(words: tuple[str, ...], config_files: str | None, show_config: bool) -> 
     _train(call.nproc, run_model, call, go_on=GO_ON_BY_RESUME)
 
 
-cli.add_command(compare)
-cli.add_command(compare_losses)
-cli.add_command(convert)
-cli.add_command(describe)
-cli.add_command(embed)
-cli.add_command(export)
-cli.add_command(reidentify)
+for _command in (compare, compare_losses, convert, describe, embed, export, reidentify):
+    cli.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -266,20 +266,14 @@ def _named(error: BaseException) -> str:
 # --- results ---------------------------------------------------------------------------------------------------------
 
 
-def results_text(config: Any, result: Mapping[str, Any], before: Iterable[Path] = ()) -> str:
-    """Write the results of a run in a few lines.
-
-    Args:
-        config: of the run.
-        result: what ``run_recbole`` returned.
-        before: checkpoints that were in the folder before the run.
-    """
+def results_text(config: Any, result: Mapping[str, Any], before: set[Path]) -> str:
+    """Write the results of a run in a few lines; ``before`` are the checkpoints that were there before it."""
     lines = []
     for title, name in (("best valid", "best_valid_result"), ("test", "test_result")):
         if result[name]:  # without validation there is no best result
             places = int(config["metric_decimal_place"] or 4)
             lines.append(f"{title:<12}" + ", ".join(f"{key} {value:.{places}f}" for key, value in result[name].items()))
-    written = sorted(set(_checkpoints(config)) - set(before), key=lambda path: path.stat().st_mtime)
+    written = sorted(set(_checkpoints(config)) - before, key=lambda path: path.stat().st_mtime)
     if written or config["resume"]:
         lines.append(f"{'checkpoint':<12}{written[-1] if written else config['resume']}")
     return "\n".join(lines)

@@ -10,7 +10,7 @@ import warnings
 import click
 import pytest
 import torch
-from command_cases import call_command, words_of
+from command_cases import assert_one_line, call_command, words_of
 from recbole_cases import write_table
 from training_cases import TRAINING, write_profiled_dataset
 
@@ -60,16 +60,6 @@ def pretrain(call, *words, dataset="small", output="new"):
 def stages_of(err):
     """What ``--quiet`` leaves: a line per stage, here by name."""
     return [line.partition(": ")[0] for line in err.splitlines()]
-
-
-def assert_one_line(result, expected, status=2):
-    code, out, err = result
-    assert code == status
-    assert out == ""
-    assert err.endswith("\n")
-    assert err.count("\n") == 1, err
-    assert "Traceback" not in err
-    assert err.startswith(f"adaptssr: {expected}"), err
 
 
 class TestHelp:
@@ -319,27 +309,21 @@ class TestWrongCalls:
         ],
     )
     def test_what_comes_from_below(self, call, monkeypatch, error, status, message):
-        from adaptssr_plugin.recbole.user_model import pretrain as module
-
         def fail(*_, **__):
             raise error
 
-        monkeypatch.setattr(module, "pretrain", fail)
+        monkeypatch.setattr("adaptssr_plugin.recbole.user_model.pretrain.pretrain", fail)
         assert_one_line(pretrain(call), message, status)
 
     def test_an_interrupt(self, call, monkeypatch):
-        from adaptssr_plugin.recbole.user_model import pretrain as module
-
         def interrupt(*_, **__):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(module, "pretrain", interrupt)
+        monkeypatch.setattr("adaptssr_plugin.recbole.user_model.pretrain.pretrain", interrupt)
         assert pretrain(call) == (130, "", "\nadaptssr: interrupted\n")  # click ends the line that has the ^C
 
     def test_a_fault_of_our_own_keeps_its_traceback(self, call, monkeypatch):
-        from adaptssr_plugin.recbole.user_model import pretrain as module
-
-        monkeypatch.setattr(module, "pretrain", lambda *_, **__: 1 / 0)
+        monkeypatch.setattr("adaptssr_plugin.recbole.user_model.pretrain.pretrain", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             pretrain(call)
 
@@ -370,19 +354,8 @@ class TestPretrain:
 
     def test_options_reach_the_recipe(self, call):
         (call.folder / "recipe.yaml").write_text("epochs: 1\nmask_ratio: 0.3\nembed_norm: false\n")
-        words = [
-            "--config",
-            "recipe.yaml",
-            "--epochs",
-            "1",
-            "--method",
-            "peterrec",
-            "--dim",
-            "4",
-            "--embed-dropout",
-            "false",
-        ]
-        assert pretrain(call, *words)[0] == 0
+        words = "--config recipe.yaml --epochs 1 --method peterrec --dim 4 --embed-dropout false"
+        assert pretrain(call, *words.split())[0] == 0
         card = json.loads((call.folder / "new" / "model.json").read_text())
         made = card["recipe"]
         assert (made["method"], made["mask_ratio"], made["embed_norm"], made["embed_dropout"]) == (

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from command_cases import call_command, words_of
+from command_cases import assert_one_line, call_command, words_of
 from recbole_cases import write_table
 from training_cases import TINY, TRAINING
 
@@ -130,10 +130,7 @@ def test_conversion_end_to_end(call, place):
 )
 def test_wrong_words_get_one_line(call, place, word, expected):
     write_table(place / "mix" / "other.cold", "user_id:token target_id:token input_length:float", [("u1", "3", 9)])
-    status, out, err = call("finetune", "run", "--task", word, "--quiet")
-    assert (status, out) == (2, "")
-    assert err.startswith(f"adaptssr: {expected}"), err
-    assert err.count("\n") == 1
+    assert_one_line(call("finetune", "run", "--task", word, "--quiet"), expected)
 
 
 def test_tasks_of_one_name_are_refused(call, place):

@@ -29,6 +29,15 @@ def call_command(capfd, *words):
     return status, *capfd.readouterr()
 
 
+def assert_one_line(result, expected, status=2):
+    """What call_command gave is this exit status and one line of errors that begins like this."""
+    code, out, err = result
+    assert (code, out) == (status, "")
+    assert err.endswith("\n")
+    assert err.count("\n") == 1, err
+    assert err.startswith(f"adaptssr: {expected}"), err
+
+
 @contextmanager
 def bare_root_logger():
     """Take pytest's handlers from the root logger, so that RecBole gives it its own, as outside of tests."""
