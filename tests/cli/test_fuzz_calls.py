@@ -1,4 +1,5 @@
 """Every argument of every public call, replaced by wrong values: InputError, TypeError, or it is taken."""
+# ruff: noqa: E501 - tables
 
 import re
 import warnings
@@ -6,11 +7,18 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from fuzz_callables import CALLEES
-from fuzz_cases import Thing
+from fuzz_callables import CALLEES, sequences
 from time_limits import time_limit
 
 from adaptssr_plugin.errors import InputError
+
+
+class Thing:
+    """Something of no use."""
+
+    def __repr__(self):
+        return "Thing()"
+
 
 _PLAIN = [None, True, "text", "", 0, -1, 3, 1.5, float("nan"), float("inf"), [], [None], {}, Thing(), int, b"x", 1j,
           np.float32(0.3), np.zeros((2, 2)), np.array([None, "x"], dtype=object), lambda *_, **__: None]  # fmt: skip
@@ -128,3 +136,73 @@ def test_every_limit_is_of_use():
     assert {(callee.name, name) for callee, name in _CALLS} >= _TAKEN
     for one, other, _ in _LIMITS:
         assert any(re.fullmatch(one, callee.name) and re.fullmatch(other, name) for callee, name in _CALLS), one
+
+
+_T, _nan = torch.tensor, float("nan")
+_WRONG = {
+    "AdaptSSRLoss": {"fusion": [1.5, "x"], "negatives": ["random"], "scale": [0, _nan, float("inf")], "reduction": ["max"], "gather": [1], "chunk_size": [0, 2.5]},
+    "AdaptSSRLoss()(…)": {"u1": [None, torch.ones(4), torch.ones(4, 3, dtype=torch.int64)], "u1_pos": [torch.ones(4, 2)], "u2": [torch.ones(4, 3, dtype=torch.float64), torch.ones(4, 3, device="meta")], "user_ids": [_T([1, 2]), torch.ones(4)]},
+    "InfoNCELoss": {"temperature": [0, -1, "x"], "similarity": ["euclid"]},
+    "AugmentationAdaptiveFusion": {"granularity": ["user"], "terms": [3]},
+    "functional.linear_cross_entropy": {"targets": [_T([1, 5, 6]), _T([-1, 0, 0]), torch.ones(3)], "weight": [torch.ones(6, 5)]},
+    "ItemMask": {"ratio": [0, 1.5, _nan, "x"], "mask_id": [0, -1, 10**30, None]},
+    "ItemCrop()(…)": {"item_seq": [[[1, 2]], torch.ones(3, 0, dtype=torch.int64), torch.ones(3, 4)], "item_seq_len": [_T([1, 2]), _T([1.0, 2, 3]), torch.ones(3, dtype=torch.int64, device="meta")], "generator": [7]},
+    "ItemSubstitute": {"neighbours": [_T([1, 2]), None, _T([[0], [9]])]},
+    "RandomPair": {"operators": [[], [Thing()], None], "distinct": ["yes"]},
+    "Compose": {"operators": [[int]]},
+    "MaskAndFill": {"filler": [None], "top_k": [0], "temperature": [_nan], "fill": ["beam"]},
+    "UserEncoder": {"n_items": [0, -1, 2.5], "dim": [3], "dropout": [1, _nan], "max_len": [None]},
+    "UserEncoder()(…)": {"item_seq": [torch.ones(3, 5, dtype=torch.int64), torch.ones(3, 4), torch.ones(0, dtype=torch.int64)], "item_seq_len": [_T([1]), None]},
+    "GRUEncoder()(…)": {"item_seq": [torch.ones(3, 4), None, torch.ones(3, 9, dtype=torch.int64)], "item_seq_len": [torch.ones(3, dtype=torch.int64, device="meta")]},
+    "make_encoder": {"kind": ["lstm", None]},
+    "MLPHead()(…)": {"user": [torch.ones(4, 5), torch.ones(4, 3, dtype=torch.int64)]},
+    "BehaviourCorpus": {"items": [np.array([1, 3, 1]), np.array([0, 1, 1]), np.array([-1, 1, 1]), [1, 2, 1], np.array([1.0, 2, 1])], "offsets": [np.array([0, 3, 3]), np.array([0, 2, 9])], "item_tokens": [np.array(["a", "b", "c"])]},
+    "BehaviourCorpus.from_lists": {"histories": [[[1], []], [[1.5]], [["a"]]]},
+    "BehaviourCorpus.padded": {"rows": [np.array([12]), np.array([-1]), np.array([0.5]), np.array([], dtype=np.int64)], "max_len": [0, 2.5]},
+    "BehaviourCorpus.history": {"row": [12, "x"]},
+    "BatchLoader": {"corpus": [None, [[1, 2]]], "shuffle": ["no"], "batch_size": [0, "x"], "max_len": [0], "rows": [np.array([99])]},
+    "recipe": {"method": ["simclr", None], "preset": ["fast"], "options": [{"epochs": -1}, {"mask_ratio": 2}, {"lr": 1}, 5]},
+    "ProfileTask": {"labels": [np.arange(10), np.ones(10), np.arange(9) % 2], "kind": ["ordinal"], "rows": [np.zeros(10, dtype=np.int64)]},
+    "split_rows": {"n_rows": [2, -5, "x"], "ratios": [(0.5, 0.5), (1, 1, 1)]},
+    "accuracy": {"scores": [torch.full((4, 3), _nan), torch.ones(4), torch.ones(4, 3, device="meta")], "labels": [_T([0, 1, 2, 3]), torch.ones(4)]},
+    "auc": {"labels": [_T([1, 1, 1, 1])]},
+    "target_ranks": {"targets": [_T([1]), torch.ones(2)], "ties": ["worst"]},
+    "welch": {"a": [[0.1], [0.1, _nan], "x", ["a", "b"]]},
+    "relative_improvement": {"mean": ["x"]},
+    "load_checkpoint": {"path": ["nowhere.pt"]},
+    "transfer": {"source": [{}]},
+}  # fmt: skip
+_RAISED = {
+    # Values are not looked at, for the sake of GPUs: readers and BehaviourCorpus do.
+    ("UserEncoder()(…)", "item_seq", "ids out of range"): (sequences()["item_seq"] + 9, IndexError),
+    ("UserEncoder()(…)", "item_seq_len", "lengths out of range"): (_T([9, 9, 9]), RuntimeError),
+    ("GRUEncoder()(…)", "item_seq", "negative ids"): (-sequences()["item_seq"], IndexError),
+    # functional is the maths alone, and a part of an encoder is behind the encoder's checks.
+    ("functional.intra_user_similarities", "units", "text"): ("x", AttributeError),
+    ("AttentionPooling()(…)", "hidden", "another width"): (torch.ones(2, 4, 9), RuntimeError),
+    # What is no path, and what is no list.
+    ("read_interactions", "path", "a number"): (3.5, TypeError),
+    ("BehaviourCorpus.from_lists", "histories", "a number"): (5, TypeError),
+}
+
+
+def call_with(callee, name, value):
+    CALLEES[callee].call(**{**CALLEES[callee].arguments(), name: value})
+
+
+@pytest.mark.parametrize(
+    ("callee", "name", "value"),
+    [(callee, name, value) for callee, wrong in _WRONG.items() for name, values in wrong.items() for value in values],
+)
+def test_values_that_are_refused(callee, name, value):
+    with pytest.raises(InputError) as refused:
+        call_with(callee, name, value)
+    assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize(("callee", "name", "tried"), _RAISED)
+def test_exceptions_from_elsewhere(callee, name, tried):
+    value, error = _RAISED[callee, name, tried]
+    with pytest.raises(error) as raised:
+        call_with(callee, name, value)
+    assert not isinstance(raised.value, InputError)

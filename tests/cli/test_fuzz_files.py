@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from fuzz_cases import FOREIGN, MARK, PLACES, spoil
-from fuzz_readers import READERS
+from fuzz_readers import COLD, READERS
 from time_limits import time_limit
 
 from adaptssr_plugin.errors import InputError
@@ -48,20 +48,51 @@ def fresh(tmp_path, monkeypatch):
     return make
 
 
+NOTHING, NO_FILE = ["an empty file", "an empty line", "a byte-order mark alone"], ["no file", "a link to itself"]
+USERS = ["YAML with a Python tag", "JSON of another kind"]  # several words in each line
+ACCEPTED = {
+    "read_sequence_lines": USERS,
+    "convert lines": USERS,
+    "convert lines --corpus": USERS,
+    # Any UTF-8 text is users.
+    "known_lines": [*NOTHING, *USERS, "NUL bytes", "100,000 brackets", "5,000 digits", "a line of 2 MB"],
+    "convert recbole": NO_FILE,  # of users
+    "LastTwo.load": NO_FILE,
+    "options in YAML": NOTHING,
+    "RecBole's options in YAML": [*NOTHING, "JSON of another kind"],
+}
+
+
 @pytest.mark.parametrize("reader", READERS.values(), ids=lambda reader: reader.name)
 def test_other_contents(reader, fresh):
     fresh()
     count = len(reader.make(Path()))
     assert read_or_refused(reader) is None
-    refused = 0
+    accepted = []
     for number in range(count):
         for what in (*FOREIGN, *PLACES):
             if "YAML" in reader.name and what in _SLOW and reader.heavy:
                 continue
             fresh()
             spoil(reader.make(Path())[number], what)
-            refused += read_or_refused(reader) is not None
-    assert refused > 2 or reader.name == "known_lines"  # to which any UTF-8 text is users
+            if read_or_refused(reader) is None:
+                accepted.append(what)
+    assert sorted(accepted) == sorted(ACCEPTED.get(reader.name, []))
+
+
+TEXTS = [
+    ("read_interactions", "\x1b[2Juser\titem\n"),
+    ("read_cold_rows", COLD + f"u\tx\t{'9' * 40}\n"),
+    ("convert two-domains", f"u 1 {'9' * 40}\n"),
+    ("options in YAML", "learning_rate: .nan\n"),
+]
+
+
+@pytest.mark.parametrize(("name", "text"), TEXTS)
+def test_odd_texts(name, text, fresh):
+    fresh()
+    READERS[name].make(Path())[0].write_text(text, encoding="utf-8")
+    assert read_or_refused(READERS[name]) is not None
 
 
 def damaged(data, chance):

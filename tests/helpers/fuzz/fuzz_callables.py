@@ -82,10 +82,10 @@ _callee(
         "implementation": "auto",
     },
 )
-_callee("AdaptSSRLoss()(…)", lambda **a: plugin.AdaptSSRLoss()(**a), lambda: {**encodings(*_FOUR), "user_ids": _ids()})
+_callee("AdaptSSRLoss()(…)", plugin.AdaptSSRLoss(), lambda: {**encodings(*_FOUR), "user_ids": _ids()})
 _callee(
     "AdaptSSRLoss(negatives='all').terms(…)",
-    lambda **a: plugin.AdaptSSRLoss(negatives="all").terms(**a),
+    plugin.AdaptSSRLoss(negatives="all").terms,
     lambda: {**encodings(*_FOUR), "user_ids": _ids()},
 )
 _callee("AdaptSSRLoss.from_preset", plugin.AdaptSSRLoss.from_preset, lambda: {"preset": "paper"})
@@ -96,7 +96,7 @@ _callee(
 )
 _callee(
     "AugmentationAdaptiveFusion()(…)",
-    lambda **a: plugin.AugmentationAdaptiveFusion()(**a),
+    plugin.AugmentationAdaptiveFusion(),
     lambda: encodings("anchor", "anchor_pos", "view", "view_pos"),
 )
 _callee(
@@ -112,9 +112,7 @@ _callee(
         "implementation": "auto",
     },
 )
-_callee(
-    "InfoNCELoss()(…)", lambda **a: plugin.InfoNCELoss()(**a), lambda: {**encodings("z1", "z2"), "user_ids": _ids()}
-)
+_callee("InfoNCELoss()(…)", plugin.InfoNCELoss(), lambda: {**encodings("z1", "z2"), "user_ids": _ids()})
 _stack = lambda: torch.linspace(-1, 2, 48).sin().view(4, 4, 3)  # noqa: E731
 _callee("functional.unit_vectors", functional.unit_vectors, lambda: encodings("encodings"))
 _callee(
@@ -250,11 +248,7 @@ _callee(
     lambda: {"name": "own", "kind": encoders.EncoderKind(encoders.GRUEncoder)},
 )
 _callee("ItemEmbedding", encoders.ItemEmbedding, lambda: {"n_items": N_ITEMS, "dim": 3})
-_callee(
-    "ItemEmbedding()(…)",
-    lambda item_seq: encoders.ItemEmbedding(N_ITEMS, 3)(item_seq),
-    lambda: {"item_seq": sequences()["item_seq"]},
-)
+_callee("ItemEmbedding()(…)", encoders.ItemEmbedding(N_ITEMS, 3), lambda: {"item_seq": sequences()["item_seq"]})
 for _name in ("AttentionPooling", "InterestPooling"):
     _make = getattr(encoders, _name)
     _callee(_name, _make, lambda _name=_name: {"dim": 3} if _name == "AttentionPooling" else {"dim": 3, "interests": 2})
@@ -268,11 +262,11 @@ _callee(
 )
 _callee(
     "MaskedItemHead()(…)",
-    lambda **a: encoders.MaskedItemHead(N_ITEMS)(**a),
+    encoders.MaskedItemHead(N_ITEMS),
     lambda: {"hidden": torch.rand(2, 3), "item_weight": torch.rand(N_ITEMS, 3)},
 )
 _callee("MLPHead", downstream.MLPHead, lambda: {"dim": 3, "n_outputs": 2, "hidden": 4, "generator": torch.Generator()})
-_callee("MLPHead()(…)", lambda user: downstream.MLPHead(3, 2)(user), lambda: {"user": torch.rand(4, 3)})
+_callee("MLPHead()(…)", downstream.MLPHead(3, 2), lambda: {"user": torch.rand(4, 3)})
 _callee(
     "export_encoder",
     lambda **a: export_encoder(encoders.UserEncoder(N_ITEMS, 4, 1, 1, 4), **a),
@@ -297,9 +291,9 @@ _callee(
     corpus.BehaviourCorpus.from_lists,
     lambda: {"histories": [[1, 2], [1]], "n_items": 3, "user_tokens": ["u", "v"], "item_tokens": ["[PAD]", "a", "b"]},
 )
-_callee("BehaviourCorpus.history", lambda row: histories().history(row), lambda: {"row": 1})
-_callee("BehaviourCorpus.padded", lambda **a: histories().padded(**a), lambda: {"rows": np.array([0, 2]), "max_len": 3})
-_callee("BehaviourCorpus.select", lambda rows: histories().select(rows), lambda: {"rows": np.array([0, 2])})
+_callee("BehaviourCorpus.history", histories().history, lambda: {"row": 1})
+_callee("BehaviourCorpus.padded", histories().padded, lambda: {"rows": np.array([0, 2]), "max_len": 3})
+_callee("BehaviourCorpus.select", histories().select, lambda: {"rows": np.array([0, 2])})
 _callee(
     "BatchLoader",
     lambda **a: list(corpus.BatchLoader(**a)),
@@ -407,14 +401,10 @@ _callee("accuracy_standard_error", significance.accuracy_standard_error, lambda:
 _callee(
     "auc_standard_error", significance.auc_standard_error, lambda: {"value": 0.5, "n_positive": 10, "n_negative": 7}
 )
-_callee(
-    "majority",
-    lambda task, split: downstream.majority(task, split),
-    lambda: {"task": _task(), "split": _task().split(0)},
-)
+_callee("majority", downstream.majority, lambda: {"task": _task(), "split": _task().split(0)})
 _callee(
     "tfidf_logistic_regression",
-    lambda **a: downstream.tfidf_logistic_regression(**a),
+    downstream.tfidf_logistic_regression,
     lambda: {"corpus": histories(), "task": _task(), "split": _task().split(0), "max_len": 3, "C_grid": (1.0,)},
 )
 
@@ -439,7 +429,7 @@ _callee(
 _callee("NegativeItems", training.NegativeItems, lambda: {"weights": np.array([0.0, 1.0, 2.0])})
 _callee(
     "NegativeItems()(…)",
-    lambda **a: training.NegativeItems(np.array([0.0, 1.0, 2.0]))(**a),
+    training.NegativeItems(np.array([0.0, 1.0, 2.0])),
     lambda: {"positives": torch.tensor([[1], [2]]), "count": 2, "generator": torch.Generator()},
 )
 _callee(

@@ -66,13 +66,11 @@ class Reader:
 READERS: dict[str, Reader] = {}
 
 
-def _texts(**files: str) -> Callable[[Path], list[Path]]:
-    named = {name.replace("__", "."): text for name, text in files.items()}
-
+def _texts(files: dict[str, str]) -> Callable[[Path], list[Path]]:
     def make(folder: Path) -> list[Path]:
-        for name, text in named.items():
+        for name, text in files.items():
             (folder / name).write_text(text, encoding="utf-8")
-        return [folder / name for name in named]
+        return [folder / name for name in files]
 
     return make
 
@@ -83,13 +81,13 @@ def _reader(name: str, make: Callable[[Path], list[Path]], read: Callable[[Path]
 
 # --- text ------------------------------------------------------------------------------------------------------------
 
-_reader("read_interactions", _texts(x__inter=INTER), lambda folder: read_interactions(folder / "x.inter"))
-_reader("read_sequence_lines", _texts(x__txt=LINES), lambda folder: read_sequence_lines(folder / "x.txt"))
-_reader("read_cold_rows", _texts(x__cold=COLD), lambda folder: read_cold_rows(folder / "x.cold"))
-_reader("two_domains", _texts(x__txt=MIXED), lambda folder: two_domains(folder / "x.txt", 10))
+_reader("read_interactions", _texts({"x.inter": INTER}), lambda folder: read_interactions(folder / "x.inter"))
+_reader("read_sequence_lines", _texts({"x.txt": LINES}), lambda folder: read_sequence_lines(folder / "x.txt"))
+_reader("read_cold_rows", _texts({"x.cold": COLD}), lambda folder: read_cold_rows(folder / "x.cold"))
+_reader("two_domains", _texts({"x.txt": MIXED}), lambda folder: two_domains(folder / "x.txt", 10))
 _reader(
     "known_lines",
-    _texts(x__txt=LINES),
+    _texts({"x.txt": LINES}),
     lambda folder: list(known_lines([folder / "x.txt"], TOKENS, show_progress=False)),
 )
 
@@ -108,47 +106,43 @@ for corpus in (False, True):
     form = " --corpus" if corpus else ""
     _reader(
         f"convert lines{form}",
-        _texts(x__txt=LINES),
+        _texts({"x.txt": LINES}),
         lambda folder, corpus=corpus: _converted(folder, convert_lines, [folder / "x.txt"], corpus=corpus),
     )
     _reader(
         f"convert ttl{form}",
-        _texts(**{name.replace(".", "__"): text for name, text in TTL.items()}),
+        _texts(TTL),
         lambda folder, corpus=corpus: _converted(folder, convert_ttl, [folder / name for name in TTL], corpus=corpus),
     )
 _reader(
     "convert recbole",
-    _texts(x__inter=INTER, x__user=USER),
+    _texts({"x.inter": INTER, "x.user": USER}),
     lambda folder: _converted(folder, convert_interactions, folder / "x.inter"),
 )
 _reader(
     "convert two-domains",
-    _texts(x__txt=MIXED),
+    _texts({"x.txt": MIXED}),
     lambda folder: convert_two_domains(folder / "x.txt", folder / "out", 10),
 )
 
 
-_reader("options in YAML", _texts(x__yaml=OPTIONS), lambda folder: recipe(yaml_files=[folder / "x.yaml"]))
+_reader("options in YAML", _texts({"x.yaml": OPTIONS}), lambda folder: recipe(yaml_files=[folder / "x.yaml"]))
 _reader(
     "RecBole's options in YAML",
-    _texts(x__yaml=RECBOLE),
+    _texts({"x.yaml": RECBOLE}),
     lambda folder: Source("ml-100k", {}, [str(folder / "x.yaml")]).config(),
     heavy=True,
 )
 
 
-def _dataset(folder: Path) -> Source:
-    split = {"eval_args": {"split": {"RS": [1, 0, 0]}, "order": "TO", "group_by": "user"}}
-    return Source(str(folder), {**split, "use_gpu": False})
-
-
 def _read_dataset(folder: Path) -> object:
-    config = _dataset(folder).config()
+    split = {"split": {"RS": [1, 0, 0]}, "order": "TO", "group_by": "user"}
+    config = Source(str(folder), {"eval_args": split, "use_gpu": False}).config()
     corpus = load_user_sequences(config).corpus
     return profile_labels(config, corpus.user_tokens, "age")
 
 
-_reader("RecBole dataset", _texts(x__inter=INTER, x__user=USER), _read_dataset, heavy=True)
+_reader("RecBole dataset", _texts({"x.inter": INTER, "x.user": USER}), _read_dataset, heavy=True)
 
 # --- binary ----------------------------------------------------------------------------------------------------------
 
@@ -230,12 +224,7 @@ def _checkpoint(folder: Path) -> list[Path]:
 
 
 _reader("load_checkpoint", _checkpoint, lambda folder: load_checkpoint(folder / "last.pt"), text=False)
-_reader(
-    "LastTwo.load",
-    _checkpoint,
-    lambda folder: LastTwo(folder).load("cpu", lambda _: None),
-    text=False,
-)
+_reader("LastTwo.load", _checkpoint, lambda folder: LastTwo(folder).load("cpu", lambda _: None), text=False)
 _reader("load_run", _checkpoint, lambda folder: load_run(folder / "last.pt"), text=False)
 
 
