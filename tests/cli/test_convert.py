@@ -1,5 +1,8 @@
 """``adaptssr convert``: what it prints and writes, and that training reads it."""
 
+from functools import partial
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 from command_cases import invoke, words_of
@@ -14,16 +17,11 @@ from adaptssr_plugin.errors import InputError
 def call(tmp_path, monkeypatch):
     """Run the command in a folder of its own; gives its output. What the user got wrong comes as it is raised."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*words):
-        return invoke("convert", *words)
-
-    run.folder = tmp_path
-    return run
+    return partial(invoke, "convert")
 
 
 def test_lines(call):
-    (call.folder / "shop.txt").write_text("u a b c\nv a d\n")
+    Path("shop.txt").write_text("u a b c\nv a d\n")
     done = call("lines", "shop.txt", "--output", "out/shop")
     assert done.exit_code == 0
     head, *rest = done.stdout.splitlines()
@@ -38,7 +36,7 @@ def test_lines(call):
 
 
 def test_ttl_prints_labels_and_notes(call):
-    files = ttl_files(call.folder, PRETRAIN, AGE + "1,1,,4\n", CLICK)
+    files = ttl_files(Path(), PRETRAIN, AGE + "1,1,,4\n", CLICK)
     done = call("ttl", *files, "--output", "ttl", "--name", "other", "--quiet")
     head, note, *rest = done.stdout.splitlines()
     assert head.startswith("5 users, 7 items, 13 behaviours in ")
@@ -52,7 +50,7 @@ def test_parquet(call):
     options = ["--user-column", "who", "--items-column", "what", "--label-column", "age", "--quiet"]
     done = call("parquet", "x.parquet", "--output", "shop", *options)
     assert done.exit_code == 0
-    assert (call.folder / "shop" / "shop.user").read_text() == "user_id:token\tage:token\nu\t7\n"
+    assert Path("shop/shop.user").read_text() == "user_id:token\tage:token\nu\t7\n"
     assert "  shop/shop.user\n" in done.stdout
 
 
@@ -72,7 +70,7 @@ def test_parquet(call):
 )
 def test_wrong_calls(call, words, said):
     assert refusal_of(call, *words, "--output", "out") == said
-    assert not (call.folder / "out").exists()
+    assert not Path("out").exists()
 
 
 def test_unknown_kinds(call):
@@ -84,7 +82,7 @@ def test_unknown_kinds(call):
 def test_training_reads_what_was_converted(call):
     rows = [f"0,0,{1 + user},{2 + user % 5},{3 + user % 7},{4 + user % 3}" for user in range(40)]
     texts = ["\n".join(rows) + "\n", "".join(f"{row},,{user % 2}\n" for user, row in enumerate(rows)), None]
-    assert call("ttl", *ttl_files(call.folder, *texts)[::-1], "--output", "ttl", "--quiet").exit_code == 0
+    assert call("ttl", *ttl_files(Path(), *texts)[::-1], "--output", "ttl", "--quiet").exit_code == 0
     options = {"dim": 8, "ff_dim": 16, "max_len": 8, "batch_size": 16, "mlm_epochs": 1, "epochs": 1, "valid_share": 0.2}
     train = ["pretrain", "--dataset", "ttl", "--output", "run", "--set", "use_gpu=False", "--quiet"]
     assert invoke(*train, *words_of(options)).exit_code == 0

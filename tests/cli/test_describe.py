@@ -86,21 +86,6 @@ def odd(tmp_path):
     return tmp_path / "odd"
 
 
-def test_columns_of_every_type(odd):
-    found = describe(Source(str(odd))).statistics
-    assert (found.sequences, found.items, found.behaviours, found.mean_length) == (3, 4, 6, 2.0)
-    shown = [(label.name, label.kind, label.rows, label.classes, label.largest, label.largest_rows)
-             for label in found.labels]  # fmt: skip
-    assert shown == [
-        ("job", "token", 3, 3, "x", 1),
-        ("wage", "float", 2, 1, "1.5", 2),
-        ("likes", "token_seq", 3, 2, "q", 2),
-        ("none", "token", 0, 0, "-", 0),
-        ("only", "token", 2, 1, "y", 2),
-    ]
-    assert [label.largest_share for label in found.labels] == pytest.approx([1 / 3, 1, 2 / 3, 0, 1])
-
-
 def test_the_table(odd):
     done = call(odd)
     assert done.exit_code == 0
