@@ -302,11 +302,11 @@ def breaks_off(small_parts, monkeypatch):
     """Break a conversion off at its 200th user; gives the users that were read."""
     read, add = [], corpus_writer.CorpusWriter.add
 
-    def counted(self, place, user, items, times=None):
+    def counted(self, place, user, items):
         read.append(user)
         if len(read) == 200:
             raise BrokenOffError
-        add(self, place, user, items, times)
+        add(self, place, user, items)
 
     monkeypatch.setattr(corpus_writer.CorpusWriter, "add", counted)
     return read

@@ -108,8 +108,8 @@ class CorpusWriter(DatasetWriter):
         for part in self._parts:
             yield from part.names()[0]
 
-    def write(self, user: str, items: Sequence[str], times: Sequence[str] | None = None) -> None:  # noqa: ARG002
-        """Write as :meth:`add`, without checking the names; ``times`` is not needed, the order says the same."""
+    def write(self, user: str, items: Sequence[str]) -> None:
+        """Write as :meth:`add`, without checking the names."""
         if self._passed_over < self._to_pass_over:
             self._passed_over += 1
             return

@@ -3,7 +3,7 @@
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,14 +144,13 @@ class DatasetWriter:
         """Return how many first users need not be read, because an earlier run has written them. Here 0."""
         return 0
 
-    def add(self, place: str, user: str, items: Sequence[str], times: Sequence[str] | None = None) -> None:
-        """Write the behaviours of one user.
+    def add(self, place: str, user: str, items: Sequence[str]) -> None:
+        """Write the behaviours of one user, at the times 0, 1, 2, ...
 
         Args:
             place: where they were read, for messages.
             user: its name, unique among the users.
             items: at least one, oldest first.
-            times: one for each of ``items``, in ascending order; None: 0, 1, 2, ...
 
         Raises:
             InputError: no items, or a name that an atomic file cannot contain.
@@ -159,17 +158,16 @@ class DatasetWriter:
         if not items:
             raise InputError(f"{place}: expected a user and at least one item, got {user!r} alone")
         self._check(place, (user, *items))
-        self.write(user, items, times)
+        self.write(user, items)
 
     def add_users(self, users: Users) -> None:
         """Write the behaviours of some users; errors as :meth:`add`."""
         for place, user, items in users.rows():
             self.add(place, user, items)
 
-    def write(self, user: str, items: Sequence[str], times: Sequence[str] | None = None) -> None:
+    def write(self, user: str, items: Sequence[str]) -> None:
         """Write as :meth:`add`, without checking the names."""
-        moments: Iterable[str | int] = range(len(items)) if times is None else times
-        self._inter.write("".join([f"{user}\t{item}\t{time}\n" for item, time in zip(items, moments, strict=True)]))
+        self._inter.write("".join([f"{user}\t{item}\t{time}\n" for time, item in enumerate(items)]))
         self.users += 1
         self.behaviours += len(items)
         self._items.update(items)
