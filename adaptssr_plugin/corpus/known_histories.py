@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ..errors import InputError
 from ..progress import Progress
 from .behaviours import BehaviourCorpus, StrArray
-from .formats.converters import _one_line, _parquet_columns
+from .formats.converters import parquet_batches, parquet_columns
 from .formats.dataset_writer import file_sizes, numbered_lines
 
 _CHUNK = 8192  # users in memory at once
@@ -97,27 +97,19 @@ def known_parquet(
         InputError: a file that cannot be read, a missing column or one of another type, a user that is null.
     """
     import pyarrow as pa
-    from pyarrow import parquet
 
     files = [Path(path) for path in paths]
     file_sizes(files)
-    total = sum(_parquet_columns(path, user_column, items_column, ())[0] for path in files)
+    total = sum(parquet_columns(path, user_column, items_column, ())[0] for path in files)
     known_items = pa.array(item_tokens[1:].tolist(), pa.string())
     with Progress(total, "embed", show_progress, "user") as bar:
-        for path in files:
-            row = 0
-            try:
-                with parquet.ParquetFile(path) as file:
-                    for batch in file.iter_batches(_CHUNK, columns=[user_column, items_column]):
-                        users = _plain(batch.column(user_column))
-                        if users.null_count:
-                            raise InputError(f"{path}: expected a user in every row, got null after row {row}")
-                        ids, lengths = _list_ids(batch.column(items_column), known_items)
-                        yield _known(users, ids, lengths, item_tokens)
-                        row += len(batch)
-                        bar.update(len(batch))
-            except (pa.ArrowException, OSError) as error:
-                raise InputError(f"{path}: cannot be read after row {row} ({_one_line(error)})") from None
+        for path, row, batch in parquet_batches(files, [user_column, items_column], _CHUNK):
+            users = _plain(batch.column(user_column))
+            if users.null_count:
+                raise InputError(f"{path}: expected a user in every row, got null after row {row}")
+            ids, lengths = _list_ids(batch.column(items_column), known_items)
+            yield _known(users, ids, lengths, item_tokens)
+            bar.update(len(batch))
 
 
 def known_corpus(
@@ -146,7 +138,7 @@ def known_corpus(
 
 
 def _numbers(item_tokens: StrArray) -> dict[str, int]:
-    """Convert items to ids; the padding and unknown items become 0."""
+    """Return the id of every item, 0 for the padding."""
     return {token: number for number, token in enumerate(item_tokens.tolist())}
 
 

@@ -148,6 +148,20 @@ def test_lists_of_one_size(model, tmp_path):
     assert (chunk.behaviours, chunk.unknown, chunk.skipped) == (4, 1, 1)
 
 
+def test_lists_of_a_dictionary_in_several_row_groups(tmp_path):
+    """As pandas and polars write categories; pyarrow does not join such lists across groups."""
+    lists = pa.array([[1, 2], [3, 99], [2]]).cast(pa.list_(pa.string()))
+    coded = pa.ListArray.from_arrays(lists.offsets, lists.values.dictionary_encode())
+    parquet.write_table(pa.table({"user_id": [1, 2, 3], "item_id": coded}), tmp_path / "new.parquet", row_group_size=2)
+    chunks = list(known_parquet([tmp_path / "new.parquet"], TOKENS, show_progress=False))
+    assert [user for chunk in chunks for user in chunk.users.to_pylist()] == [1, 2, 3]
+    assert [row.tolist() for chunk in chunks for row in map(chunk.corpus.history, range(len(chunk.corpus)))] == [
+        [1, 2],
+        [3],
+        [2],
+    ]
+
+
 def test_the_vectors_do_not_depend_on_the_batches(model, tmp_path):
     random = np.random.default_rng(0)
     lines = [f"u{row} " + " ".join(map(str, random.integers(1, 4, random.integers(1, 7)))) for row in range(150)]

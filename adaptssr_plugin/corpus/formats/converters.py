@@ -92,7 +92,7 @@ def convert_parquet(
     kinds: dict[str, str] = {}
     n_users = 0
     for path in paths:
-        rows, found = _parquet_columns(path, user_column, items_column, label_columns)
+        rows, found = parquet_columns(path, user_column, items_column, label_columns)
         if kinds and found != kinds:
             raise InputError(f"{path}: expected labels of the types of the first file, {kinds}, got {found}")
         kinds, n_users = found, n_users + rows
@@ -150,7 +150,7 @@ def _line_rows(paths: Sequence[Path], total: int, show_progress: bool, skip: int
                         yield f"{path}, line {number}", user, items
 
 
-def _parquet_columns(
+def parquet_columns(
     path: Path, user_column: str, items_column: str, label_columns: Sequence[str]
 ) -> tuple[int, dict[str, str]]:
     """Check a file's columns; returns its number of rows, and the type in the ``.user`` file of each label."""
@@ -195,7 +195,7 @@ def _parquet_rows(
     paths: Sequence[Path], columns: tuple[str, str], n_users: int, show_progress: bool, skip: int
 ) -> Iterator[Users]:
     with Progress(n_users, "convert", show_progress, "user") as bar:
-        for path, number, batch in _parquet_batches(paths, columns):
+        for path, number, batch in parquet_batches(paths, columns):
             passed = min(skip, len(batch))
             skip -= passed
             if passed < len(batch):
@@ -203,8 +203,10 @@ def _parquet_rows(
             bar.update(len(batch))
 
 
-def _parquet_batches(paths: Sequence[Path], columns: Sequence[str]) -> Iterator[tuple[Path, int, Any]]:
-    """Return some rows at a time, with their file and the number of its earlier rows."""
+def parquet_batches(
+    paths: Sequence[Path], columns: Sequence[str], size: int = _BATCH
+) -> Iterator[tuple[Path, int, Any]]:
+    """Return some rows at a time, up to ``size``, with their file and the number of its earlier rows."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -214,7 +216,7 @@ def _parquet_batches(paths: Sequence[Path], columns: Sequence[str]) -> Iterator[
             with parquet.ParquetFile(path) as file:
                 # Row groups one by one: pyarrow has no lists of dictionaries across groups.
                 for group in range(file.num_row_groups):
-                    for batch in file.iter_batches(_BATCH, row_groups=[group], columns=list(columns)):
+                    for batch in file.iter_batches(size, row_groups=[group], columns=list(columns)):
                         yield path, number, batch
                         number += len(batch)
         except (pa.ArrowException, OSError) as error:
@@ -245,7 +247,7 @@ def _parquet_users(where: str, number: int, users: Any, lists: Any) -> Users:
 def _write_parquet_labels(
     paths: Sequence[Path], user_column: str, label_columns: Sequence[str], writer: DatasetWriter
 ) -> None:
-    for path, number, batch in _parquet_batches(paths, [user_column, *label_columns]):
+    for path, number, batch in parquet_batches(paths, [user_column, *label_columns]):
         values = [batch.column(column).to_pylist() for column in (user_column, *label_columns)]
         for row, (user, *labels) in enumerate(zip(*values, strict=True), start=number + 1):
             # NaN is not a label either.
