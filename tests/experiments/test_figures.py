@@ -6,10 +6,10 @@ import re
 
 import numpy as np
 import pytest
+from refusals import refusal_of
 
-from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.experiments import SimilarityDistributions, draw_similarity
-from adaptssr_plugin.experiments.figures.ablation import Bar, best_lambda, draw_ablation
+from adaptssr_plugin.experiments.figures.ablation import Bar, draw_ablation
 from adaptssr_plugin.experiments.figures.robustness import Curve, draw_robustness, robustness_summary
 
 LABELS = {"dataset": "tenrec-qba", "task": "age", "metric": "accuracy"}
@@ -88,9 +88,9 @@ def test_robustness_has_a_panel_for_each_method(tmp_path):
     assert "Robustness to the augmentation strength: age (accuracy)" in texts
     assert "tenrec-qba, 2 to 3 seeds (mean ± std), one pre-training" in texts
     assert any(re.fullmatch(r"accuracy × 100 \(axis starts at 5[23]\.\d\)", text) for text in texts)
-    one = texts_of(draw_robustness(curves, tmp_path / "one", **LABELS, tfidf=0.5, panels="one")[1])
+    one = texts_of(draw_robustness(curves[:2], tmp_path / "one", **LABELS, tfidf=0.5)[1])
     assert one.count("augmentation strength ρ") == 1
-    assert {"CL4SRec original (InfoNCE)", "CL4SRec + AdaptSSR", "CCL + AdaptSSR", "TF-IDF + LR"} <= set(one)
+    assert "TF-IDF + LR" in one
     assert "None (no pre-training)" not in one
 
 
@@ -106,24 +106,6 @@ def test_robustness_is_the_same_each_time(tmp_path):
     assert same_bytes(first, again)
 
 
-@pytest.mark.parametrize(
-    ("curves", "more", "message"),
-    [
-        ([], {}, "curves: expected at least one, got none"),
-        ([ORIGINAL, ORIGINAL], {}, "curves: expected each method and loss once, got CL4SRec original twice"),
-        ([ORIGINAL], {"panels": "two"}, "panels: expected methods or one, got 'two'"),
-        ([Curve("ccl", "infonce", {0.1: [0.5]})], {}, "loss: expected original or AdaptSSR, got 'infonce'"),
-        ([Curve("ccl", "original", {})], {}, "values: expected at least one ρ for CCL original, got none"),
-        ([Curve("ccl", "original", {0.0: [0.5]})], {}, r"values: expected ρ in \(0, 1\] for CCL original, got \[0.0\]"),
-        ([Curve("ccl", "original", {0.1: []})], {}, "values: expected at least 1 values"),
-    ],
-)
-def test_robustness_refuses(tmp_path, curves, more, message):
-    with pytest.raises(InputError, match=message):
-        draw_robustness(curves, tmp_path / "figure", **LABELS, **more)
-    assert not list(tmp_path.iterdir())
-
-
 # --- Figure 4 --------------------------------------------------------------------------------------------------
 
 BARS = [
@@ -132,12 +114,14 @@ BARS = [
     Bar("λ per batch", [0.5749, 0.5749], "variants"),
     Bar("None", [0.54], "comparison"),
 ]
-VALIDATION = {1.0: [0.59, 0.59], 0.5: [0.59, 0.59], 0.0: [0.56, 0.57]}
-TEST = {0.0: [0.57, 0.57], 0.5: [0.55, 0.56], 1.0: [0.56, 0.56]}
+LAMBDAS = {
+    "validation": {1.0: [0.59, 0.59], 0.5: [0.59, 0.59], 0.0: [0.56, 0.57]},
+    "test": {0.0: [0.57, 0.57], 0.5: [0.55, 0.56], 1.0: [0.56, 0.56]},
+}
 
 
 def test_ablation_writes_bars_and_the_lambda_curve(tmp_path):
-    paths = draw_ablation(BARS, tmp_path / "f4", **LABELS, lambda_validation=VALIDATION, lambda_test=TEST)
+    paths = draw_ablation(BARS, tmp_path / "f4", **LABELS, lambdas=LAMBDAS)
     assert [path.name for path in paths] == ["f4.png", "f4.svg", "f4.csv", "f4-lambda.csv"]
     assert [list(line.values()) for line in lines_of(paths[2])] == [
         ["AdaptSSR", "paper", "57.5000", "0.7071", "2", ""],
@@ -152,15 +136,8 @@ def test_ablation_writes_bars_and_the_lambda_curve(tmp_path):
     assert (curve[0]["mean"], curve[5]["mean"]) == ("56.5000", "56.0000")
 
 
-def test_lambda_is_chosen_on_validation_data_the_smaller_of_two():
-    assert best_lambda(VALIDATION) == 0.5  # .5 and 1 tie; the test data would say 0
-    assert best_lambda({1.0: [0.6], 0.3: [0.5]}) == 1.0
-    with pytest.raises(InputError, match="lambda_validation: expected at least one λ, got none"):
-        best_lambda({})
-
-
 def test_ablation_shows_values_groups_and_choice(tmp_path):
-    texts = texts_of(draw_ablation(BARS, tmp_path / "f4", **LABELS, lambda_validation=VALIDATION, lambda_test=TEST)[1])
+    texts = texts_of(draw_ablation(BARS, tmp_path / "f4", **LABELS, lambdas=LAMBDAS)[1])
     order = [text for text in texts if text in {bar.label for bar in BARS}]
     assert order == [bar.label for bar in BARS]
     assert "57.50±0.71" in texts
@@ -168,6 +145,7 @@ def test_ablation_shows_values_groups_and_choice(tmp_path):
     assert "57.49±0.00  (+0.0 %)" in texts  # not −0.0
     assert "54.00  (−6.1 %)" in texts
     assert {"the paper's Figure 4", "additional variants", "for comparison", "level of AdaptSSR"} <= set(texts)
+    # .5 and 1 tie on validation data, and the smaller counts; the test data would say 0.
     assert {"best on validation: λ = 0.5", "adaptive λ (test)", "constant λ"} <= set(texts)
     assert "tenrec-qba, 1 to 2 seeds (mean ± std)" in texts
     # Smallest value less its std 54, largest 58.2: cut a good third of that below.
@@ -188,23 +166,9 @@ def test_ablation_does_not_cut_what_starts_near_zero(tmp_path):
     assert "accuracy × 100" in texts
 
 
-@pytest.mark.parametrize(
-    ("bars", "more", "message"),
-    [
-        ([], {}, "bars: expected at least one, got none"),
-        ([BARS[0], BARS[0]], {}, "bars: expected each label once, got AdaptSSR twice"),
-        ([Bar("x", [0.5], "mine")], {}, "group: expected one of paper, variants, comparison for x, got 'mine'"),
-        (BARS, {"lambda_test": TEST}, "lambda_validation, lambda_test: expected both or neither, got one"),
-        (
-            BARS,
-            {"lambda_test": TEST, "lambda_validation": {1.5: [0.5]}},
-            r"lambda_validation: expected λ in \[0, 1\], got \[1.5\]",
-        ),
-    ],
-)
-def test_ablation_refuses(tmp_path, bars, more, message):
-    with pytest.raises(InputError, match=message):
-        draw_ablation(bars, tmp_path / "figure", **LABELS, **more)
+def test_ablation_refuses_a_label_twice(tmp_path):
+    line = "bars: expected each label once, got AdaptSSR twice"
+    assert refusal_of(draw_ablation, [BARS[0], BARS[0]], tmp_path / "figure", **LABELS) == line
     assert not list(tmp_path.iterdir())
 
 

@@ -479,7 +479,7 @@ class _Report:
             for row in self.grid.table(controlled=True)
             if row.name in (PAPER_ROWS[0], WARM_UP)
         }
-        curves = [Curve(method, label, points) for (method, label), points in values.items()]  # type: ignore[arg-type]
+        curves = [Curve(method, label, points) for (method, label), points in values.items()]
         self.files += draw_robustness(
             curves,
             stem,
@@ -523,11 +523,13 @@ class _Report:
         ]
         if not bars:
             return
-        valid, test = (
-            {value: found for value, row in lambdas.items() if (found := self.grid.values(row.cells((spec,)), split))}
-            for split in ("valid", "test")
-        )
-        self.files += draw_ablation(bars, stem, lambda_validation=valid or None, lambda_test=test or None, **about)
+        curves = {
+            name: {
+                value: found for value, row in lambdas.items() if (found := self.grid.values(row.cells((spec,)), split))
+            }
+            for name, split in (("validation", "valid"), ("test", "test"))
+        }
+        self.files += draw_ablation(bars, stem, lambdas=curves if curves["test"] else None, **about)
 
     def _figure_5(self) -> None:
         panels, cells = {}, self.grid.similarities()

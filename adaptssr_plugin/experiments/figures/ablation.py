@@ -42,13 +42,6 @@ class Bar:
     group: str = "paper"
 
 
-def best_lambda(validation: Mapping[float, Sequence[float]]) -> float:
-    """The constant λ with the best mean on validation data; the smaller one on a tie."""
-    if not validation:
-        raise InputError("lambda_validation: expected at least one λ, got none")
-    return max(sorted(validation), key=lambda constant: summarise(validation[constant]).mean)
-
-
 def draw_ablation(
     bars: Sequence[Bar],
     path_stem: str | Path,
@@ -57,8 +50,7 @@ def draw_ablation(
     task: str,
     metric: str,
     conditions: str = "",
-    lambda_validation: Mapping[float, Sequence[float]] | None = None,
-    lambda_test: Mapping[float, Sequence[float]] | None = None,
+    lambdas: Mapping[str, Mapping[float, Sequence[float]]] | None = None,
 ) -> list[Path]:
     """Draw a bar for each variant, and a second panel with the curve over constant λ if it is given.
 
@@ -72,58 +64,35 @@ def draw_ablation(
         task: for the title.
         metric: "accuracy", "AUC" or "NDCG@10".
         conditions: what else the title says, e.g. "one pre-training seed".
-        lambda_validation: values by seed for each constant λ in [0, 1] on validation data, by which λ is chosen.
-        lambda_test: the same on test data.
+        lambdas: values by seed for each constant λ in [0, 1], by "validation", by which λ is chosen (the smaller one on
+            a tie), and "test".
 
     Returns:
         The paths.
 
     Raises:
-        InputError: no bars, a label twice, an unknown group, λ outside [0, 1], or one of the two curves alone.
+        InputError: a label twice.
     """
-    _check(bars, lambda_validation, lambda_test)
+    labels = [bar.label for bar in bars]
+    if twice := [label for label in labels if labels.count(label) > 1]:
+        raise InputError(f"bars: expected each label once, got {twice[0]} twice")
     means = [summarise(bar.values) for bar in bars]
     title = f"Ablation of AdaptSSR: {task} ({metric})"
     below = ", ".join(filter(None, [dataset, seeds_shown(means), conditions]))
-    curves = {"validation": lambda_validation, "test": lambda_test} if lambda_validation and lambda_test else {}
     points = {
         name: {constant: summarise(curve[constant]) for constant in sorted(curve)}
-        for name, curve in curves.items()
-        if curve
+        for name, curve in (lambdas or {}).items()
     }
-    chosen = best_lambda(lambda_validation) if points and lambda_validation else math.nan
     texts = {".csv": _bars_csv(bars, means)}
     if points:
         texts["-lambda.csv"] = _lambda_csv(points)
-    return save_figure(_figure(bars, means, points, chosen, metric, f"{title}\n{below}"), Path(path_stem), texts)
+    return save_figure(_figure(bars, means, points, metric, f"{title}\n{below}"), Path(path_stem), texts)
 
 
 Points = Mapping[str, Mapping[float, Summary]]  # by split and λ
 
 
-def _check(
-    bars: Sequence[Bar],
-    validation: Mapping[float, Sequence[float]] | None,
-    test: Mapping[float, Sequence[float]] | None,
-) -> None:
-    if not bars:
-        raise InputError("bars: expected at least one, got none")
-    labels = [bar.label for bar in bars]
-    for bar in bars:
-        if bar.group not in _GROUPS:
-            raise InputError(f"group: expected one of {', '.join(_GROUPS)} for {bar.label}, got {bar.group!r}")
-        if labels.count(bar.label) > 1:
-            raise InputError(f"bars: expected each label once, got {bar.label} twice")
-    if bool(validation) != bool(test):
-        raise InputError("lambda_validation, lambda_test: expected both or neither, got one")
-    for name, curve in (("lambda_validation", validation), ("lambda_test", test)):
-        if strange := [constant for constant in curve or () if not 0 <= constant <= 1]:
-            raise InputError(f"{name}: expected λ in [0, 1], got {strange}")
-
-
-def _figure(
-    bars: Sequence[Bar], means: Sequence[Summary], points: Points, chosen: float, metric: str, title: str
-) -> "Figure":
+def _figure(bars: Sequence[Bar], means: Sequence[Summary], points: Points, metric: str, title: str) -> "Figure":
     from matplotlib.figure import Figure
 
     height = max(1.9 + 0.42 * len(bars), 4.2 if points else 0.0)
@@ -131,7 +100,7 @@ def _figure(
     axes = figure.subplots(1, 1 + bool(points), squeeze=False, width_ratios=[1.5, 1] if points else None)[0]
     _draw_bars(axes[0], bars, means, metric)
     if points:
-        _draw_lambda(axes[1], points, means[0], chosen, metric)
+        _draw_lambda(axes[1], points, means[0], metric)
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
         ax.set_axisbelow(True)
@@ -186,7 +155,7 @@ def _value_label(mean: Summary, full: Summary, first: bool, decimals: int) -> st
     return value if first or math.isnan(change) else f"{value}  ({round(change, 1) + 0.0:+.1f} %)".replace("-", "−")
 
 
-def _draw_lambda(ax: "Axes", points: Points, full: Summary, chosen: float, metric: str) -> None:
+def _draw_lambda(ax: "Axes", points: Points, full: Summary, metric: str) -> None:
     """Both curves over λ, the full method's level, and the λ that validation chose."""
     styles = {"validation": ("#D55E00", "--", "s", "white"), "test": ("#0072B2", "-", "o", "#0072B2")}
     for name, (colour, style, marker, face) in styles.items():
@@ -195,6 +164,7 @@ def _draw_lambda(ax: "Axes", points: Points, full: Summary, chosen: float, metri
             markerfacecolor=face, linewidth=1.7, label=name,
         )  # fmt: skip
     ax.axhline(100 * full.mean, color="0.35", linewidth=1, linestyle="--", label="adaptive λ (test)")
+    chosen = max(points["validation"], key=lambda constant: points["validation"][constant].mean)
     ax.axvline(chosen, color="0.35", linewidth=1.2, linestyle=":", label=f"best on validation: λ = {chosen:g}")
     ax.set_xlabel("constant λ")
     label_percent(ax, metric)

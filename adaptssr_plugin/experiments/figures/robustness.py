@@ -4,10 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...downstream.significance import Summary, summarise
-from ...errors import InputError
 from ..records import PAPER_NAMES, TFIDF, WARM_UP, paper_name
 from ..tables import csv_text, markdown_table
 from .drawing import draw_band, label_percent, percent_cells, save_figure, seeds_shown
@@ -16,12 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Loss = Literal["original", "AdaptSSR"]
-
-# The styles of the two losses: line style and marker filling also differ, for printing in grey.
-_LOSSES = {"original": ("#D55E00", "--", "white"), "AdaptSSR": ("#0072B2", "-", "#0072B2")}
+# The styles of the two losses: line style, marker and its filling also differ, for printing in grey.
+_LOSSES = {"original": ("#D55E00", "--", "s", "white"), "AdaptSSR": ("#0072B2", "-", "o", "#0072B2")}
 _LABELS = {"original": "original (InfoNCE)", "AdaptSSR": "+ AdaptSSR"}
-_METHODS = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#000000", "v"))
 _NONE = PAPER_NAMES["none"]
 
 
@@ -36,7 +32,7 @@ class Curve:
     """
 
     method: str
-    loss: Loss
+    loss: str
     values: Mapping[float, Sequence[float]]
 
     @property
@@ -58,7 +54,7 @@ class RobustnessSummary(NamedTuple):
     """
 
     method: str
-    loss: Loss
+    loss: str
     n_rho: int
     range_points: float
     gain_points: float
@@ -89,7 +85,6 @@ def draw_robustness(
     warm_up: Sequence[float] = (),
     tfidf: float | None = None,
     conditions: str = "",
-    panels: Literal["methods", "one"] = "methods",
 ) -> list[Path]:
     """Draw metric against augmentation strength, one call for each task (Figure 3: T1; Figure 7: T4 and T6).
 
@@ -108,39 +103,17 @@ def draw_robustness(
             up to this line comes from the warm-up, not from the method.
         tfidf: value of TF-IDF with logistic regression, for the dotted line.
         conditions: what else the title says, e.g. "one pre-training seed".
-        panels: "methods", a panel for each, or "one" with all curves.
 
     Returns:
         The five paths.
-
-    Raises:
-        InputError: no curves, one twice or without values, ρ outside (0, 1] or another ``panels``.
     """
-    _check(curves, panels)
     title = f"Robustness to the augmentation strength: {task} ({metric})"
     seeds = seeds_shown(point for curve in curves for point in curve.points.values())
     below = ", ".join(filter(None, [dataset, seeds, conditions]))
-    figure = _figure(curves, none, warm_up, tfidf, metric, panels, f"{title}\n{below}")
+    figure = _figure(curves, none, warm_up, tfidf, metric, f"{title}\n{below}")
     texts = {".csv": _points_csv(curves, none, warm_up, tfidf)}
     texts["-summary.csv"], texts["-summary.md"] = _summary_texts(robustness_summary(curves, none), f"{title}; {below}.")
     return save_figure(figure, Path(path_stem), texts)
-
-
-def _check(curves: Sequence[Curve], panels: str) -> None:
-    if not curves:
-        raise InputError("curves: expected at least one, got none")
-    if panels not in ("methods", "one"):
-        raise InputError(f"panels: expected methods or one, got {panels!r}")
-    names = [(paper_name(curve.method), curve.loss) for curve in curves]
-    for curve, name in zip(curves, names, strict=True):
-        if curve.loss not in get_args(Loss):
-            raise InputError(f"loss: expected original or AdaptSSR, got {curve.loss!r}")
-        if names.count(name) > 1:
-            raise InputError(f"curves: expected each method and loss once, got {' '.join(name)} twice")
-        if not curve.values:
-            raise InputError(f"values: expected at least one ρ for {' '.join(name)}, got none")
-        if strange := [rho for rho in curve.values if not 0 < rho <= 1]:
-            raise InputError(f"values: expected ρ in (0, 1] for {' '.join(name)}, got {strange}")
 
 
 def _figure(
@@ -149,23 +122,24 @@ def _figure(
     warm_up: Sequence[float],
     tfidf: float | None,
     metric: str,
-    panels: str,
     title: str,
 ) -> "Figure":
     from matplotlib.figure import Figure
 
     methods = list(dict.fromkeys(paper_name(curve.method) for curve in curves))
-    n_panels = len(methods) if panels == "methods" else 1
-    width, height = (1.2 + 2.9 * n_panels, 4.3) if n_panels > 1 else (6.4, 5.2)
+    width, height = (1.2 + 2.9 * len(methods), 4.3) if len(methods) > 1 else (6.4, 5.2)
     figure = Figure(figsize=(max(width, 6.4), height), layout="constrained")
-    axes = figure.subplots(1, n_panels, sharey=True, squeeze=False)[0]
-    for ax, method in zip(axes, methods, strict=False):
+    axes = figure.subplots(1, len(methods), sharey=True, squeeze=False)[0]
+    for ax, method in zip(axes, methods, strict=True):
         _draw_lines(ax, none, warm_up, tfidf)
         for curve in curves:
-            if panels == "one" or paper_name(curve.method) == method:
-                _draw_curve(ax, curve, methods if panels == "one" else [])
-        if panels == "methods":
-            ax.set_title(method, fontsize="medium", fontweight="bold")
+            if paper_name(curve.method) == method:
+                colour, style, marker, face = _LOSSES[curve.loss]
+                draw_band(
+                    ax, curve.points, color=colour, alpha=0.16, linestyle=style, linewidth=1.8, marker=marker,
+                    markersize=5.5, markerfacecolor=face, label=_LABELS[curve.loss],
+                )  # fmt: skip
+        ax.set_title(method, fontsize="medium", fontweight="bold")
         ax.set_xlabel("augmentation strength ρ")
         ax.set_xticks(sorted({rho for curve in curves for rho in curve.values}))
         ax.grid(axis="y", color="0.9", linewidth=0.6)
@@ -174,26 +148,12 @@ def _figure(
     label_percent(axes[0], metric)
     figure.suptitle(title, fontsize="medium")
     by_label = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    columns = len(by_label) if n_panels > 1 else 2
+    columns = len(by_label) if len(methods) > 1 else 2
     figure.legend(
         by_label.values(), by_label.keys(), loc="outside lower center", ncols=columns, frameon=False,
         fontsize="small", handlelength=3.5,
     )  # fmt: skip
     return figure
-
-
-def _draw_curve(ax: "Axes", curve: Curve, methods: Sequence[str]) -> None:
-    """A curve with its band, in the colour and marker of its method if several share a panel."""
-    colour, style, face = _LOSSES[curve.loss]
-    label, marker = _LABELS[curve.loss], "o" if curve.loss == "AdaptSSR" else "s"
-    if methods:
-        method = paper_name(curve.method)
-        colour, marker = _METHODS[methods.index(method) % len(_METHODS)]
-        face, label = "white" if curve.loss == "original" else colour, f"{method} {label}"
-    draw_band(
-        ax, curve.points, color=colour, alpha=0.08 if methods else 0.16, linestyle=style, linewidth=1.8,
-        marker=marker, markersize=5.5, markerfacecolor=face, label=label,
-    )  # fmt: skip
 
 
 def _draw_lines(ax: "Axes", none: Sequence[float], warm_up: Sequence[float], tfidf: float | None) -> None:

@@ -133,8 +133,6 @@ def derangement(n: int, rng: np.random.Generator) -> np.ndarray:
 
     Permutations are drawn until one has no fixed point, which takes 2.7 tries (e) on average.
     """
-    if n < 2:
-        raise InputError(f"n: expected at least 2 users to pair each with another, got {n}")
     places = np.arange(n)
     while True:
         order = rng.permutation(n)
@@ -142,35 +140,34 @@ def derangement(n: int, rng: np.random.Generator) -> np.ndarray:
             return order.astype(np.int64)
 
 
-def density(values: np.ndarray, grid: np.ndarray = GRID) -> np.ndarray:
-    """Gaussian kernel density of a sample on a grid, scaled to area 1 there.
+def density(values: np.ndarray) -> np.ndarray:
+    """Gaussian kernel density of a sample on the grid, scaled to area 1 there.
 
     The bandwidth is Scott's, ``std · n^(-1/5)``, but at least the spacing of the grid: a sample with almost no spread
     gives a peak as thin as the grid can show. The scaling restores the mass of the kernels beyond the grid.
 
     Args:
         values: ``(n,)`` finite values, n at least 1; those beyond the ends of the grid count at its ends.
-        grid: ``(G,)`` increasing, G at least 2.
 
     Returns:
         ``(G,)`` float64, not negative, with trapezoid area 1.
     """
-    values, grid = np.asarray(values, dtype=np.float64), np.asarray(grid, dtype=np.float64)
+    values = np.asarray(values, dtype=np.float64)
     if values.ndim != 1 or len(values) == 0 or not np.isfinite(values).all():
         raise InputError(f"values: expected a list of finite numbers, got shape {values.shape}")
-    values = values.clip(grid[0], grid[-1])
+    values = values.clip(GRID[0], GRID[-1])
     scott = float(values.std(ddof=1)) * len(values) ** -0.2 if len(values) > 1 else 0.0
-    bandwidth = max(scott, float(np.diff(grid).max()))
-    heights = np.zeros_like(grid)
+    bandwidth = max(scott, float(np.diff(GRID).max()))
+    heights = np.zeros_like(GRID)
     for part in np.array_split(values, len(values) // 4096 + 1):  # a block of (G, 4096), not of (G, n)
-        heights += np.exp(-0.5 * ((grid[:, None] - part) / bandwidth) ** 2).sum(axis=1)
-    result: np.ndarray = heights / area(heights, grid)
+        heights += np.exp(-0.5 * ((GRID[:, None] - part) / bandwidth) ** 2).sum(axis=1)
+    result: np.ndarray = heights / area(heights)
     return result
 
 
-def area(heights: np.ndarray, grid: np.ndarray = GRID) -> float:
-    """Area under ``heights (G,)`` over ``grid (G,)`` by the trapezoid rule."""
-    return float(((heights[1:] + heights[:-1]) / 2 * np.diff(grid)).sum())
+def area(heights: np.ndarray) -> float:
+    """Area under ``heights (G,)`` over the grid by the trapezoid rule."""
+    return float(((heights[1:] + heights[:-1]) / 2 * np.diff(GRID)).sum())
 
 
 def overlap(first: np.ndarray, second: np.ndarray) -> float:
