@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from ..downstream.significance import Summary, summarise
 from ..errors import InputError
@@ -13,11 +12,10 @@ from .tables import PAPER_ROWS, aligned_text, csv_text, latex_table, markdown_ta
 
 @dataclass(frozen=True)
 class Efficiency:
-    """The cost of one pre-training run; several runs of a method on a dataset and device are repeats.
+    """The cost of one pre-training run; several runs of a method on a device are repeats.
 
     Attributes:
         method: row of the table, e.g. "adaptssr".
-        dataset: name of the corpus.
         hours: wall-clock time of the method's own stage, all its epochs, without validation, warm-up and filler.
         warm_up_hours: wall-clock time of the warm-up, without validation; None if there is none.
         seconds_per_epoch: of the method's own stage, without validation.
@@ -29,7 +27,6 @@ class Efficiency:
     """
 
     method: str
-    dataset: str
     hours: float
     warm_up_hours: float | None
     seconds_per_epoch: float
@@ -38,13 +35,6 @@ class Efficiency:
     peak_memory_mb: float | None
     device: str
     filler_hours: float | None = None
-
-
-class Block(NamedTuple):
-    """Runs whose times can be compared: on one corpus and one device."""
-
-    dataset: str
-    device: str
 
 
 # What a run has, in the order of the columns; a heading in the CSV is the attribute's own name.
@@ -70,17 +60,19 @@ class Table3:
     """A table in the form of the paper's Table 3; :func:`table_3` makes one from runs.
 
     Attributes:
-        rows: methods from top to bottom, within each block.
-        blocks: corpora and devices from top to bottom.
-        summaries: mean and spread over repeats, by (block, row) and attribute of :class:`Efficiency`.
-        repeats: number of runs by (block, row).
+        dataset: name of the corpus.
+        rows: methods from top to bottom, for each device.
+        devices: from top to bottom.
+        summaries: mean and spread over repeats, by (device, row) and attribute of :class:`Efficiency`.
+        repeats: number of runs by (device, row).
         footer: lines to stand below the table, after the definition.
     """
 
+    dataset: str
     rows: tuple[str, ...]
-    blocks: tuple[Block, ...]
-    summaries: dict[tuple[Block, str], dict[str, Summary]]
-    repeats: dict[tuple[Block, str], int]
+    devices: tuple[str, ...]
+    summaries: dict[tuple[str, str], dict[str, Summary]]
+    repeats: dict[tuple[str, str], int]
     footer: tuple[str, ...] = ()
 
     def text(self) -> str:
@@ -96,30 +88,23 @@ class Table3:
         return latex_table(self._strings(), self._below(), left=self._labels())
 
     def csv(self) -> str:
-        """A line for each corpus, device and method; mean and std of all quantities, in hours, seconds and MB."""
+        """A line for each device and method; mean and std of all quantities, in hours, seconds and MB."""
         names = [*_TIMES, *_OTHERS]
         head = ["dataset", "device", "method", "repeats", *(f"{n}{end}" for n in names for end in ("", "_std"))]
         lines: list[list[object]] = [[*head]]
-        for (block, row), cell in self._cells():
+        for (device, row), cell in self._cells():
             numbers = [number for name in names for number in _mean_and_std(cell.get(name))]
             shown = ["" if math.isnan(number) else f"{number:.6g}" for number in numbers]
-            lines.append([*block, row, self.repeats[block, row], *shown])
+            lines.append([self.dataset, device, row, self.repeats[device, row], *shown])
         return csv_text(lines)
 
-    def _cells(self) -> list[tuple[tuple[Block, str], dict[str, Summary]]]:
-        keys = [(block, row) for block in self.blocks for row in self.rows]
+    def _cells(self) -> list[tuple[tuple[str, str], dict[str, Summary]]]:
+        keys = [(device, row) for device in self.devices for row in self.rows]
         return [(key, self.summaries[key]) for key in keys if key in self.summaries]
 
     def _labels(self) -> int:
-        """The number of columns before the numbers."""
-        return len(self._differing()) + 1
-
-    def _differing(self) -> list[str]:
-        """What has to be named for a block: dataset, device, both or nothing."""
-        return [name for name in Block._fields if len({getattr(block, name) for block in self.blocks}) > 1]
-
-    def _named(self, block: Block) -> list[str]:
-        return [str(getattr(block, name)) for name in self._differing()]
+        """The number of columns before the numbers: a single device is named below the table."""
+        return 2 if len(self.devices) > 1 else 1
 
     def _strings(self) -> list[list[str]]:
         """The table as strings, headings first; empty columns are left out."""
@@ -127,10 +112,10 @@ class Table3:
         unit, factor = self._unit()
         columns = [(name, f"{heading} ({unit})", factor) for name, heading in _TIMES.items() if name in present]
         columns += [(name, heading, 1.0) for name, heading in _OTHERS.items() if name in present]
-        lines = [[*map(str.capitalize, self._differing()), "Method", *(heading for _, heading, _ in columns)]]
-        for (block, row), cell in self._cells():
-            lines.append([*self._named(block), row, *(_shown(cell.get(name), scale) for name, _, scale in columns)])
-        return lines
+        lines = [["Device", "Method", *(heading for _, heading, _ in columns)]]
+        for key, cell in self._cells():
+            lines.append([*key, *(_shown(cell.get(name), scale) for name, _, scale in columns)])
+        return [line[2 - self._labels() :] for line in lines]
 
     def _unit(self) -> tuple[str, float]:
         """The largest unit in which the shortest training takes at least one."""
@@ -140,13 +125,11 @@ class Table3:
     def _below(self) -> list[str]:
         """Corpus and device, definition and repeats, then the lines that were given."""
         present = {name for cell in self.summaries.values() for name in cell}
-        same = [f"{name.capitalize()}: {getattr(self.blocks[0], name)}" for name in Block._fields]
-        where = [f"{line}." for name, line in zip(Block._fields, same, strict=True) if name not in self._differing()]
-        if "device" in self._differing():
-            where.append("Compare times of one device only.")
+        one_device = len(self.devices) == 1
+        where = f"Device: {self.devices[0]}." if one_device else "Compare times of one device only."
         apart = [word for name, word in _APART.items() if name in present]
         definition = DEFINITION.format(apart=f"; {' and '.join(apart)} apart" if apart else "")
-        return [" ".join(where), definition, self._repeats(), *self.footer]
+        return [f"Dataset: {self.dataset}. {where}", definition, self._repeats(), *self.footer]
 
     def _repeats(self) -> str:
         counts = set(self.repeats.values())
@@ -154,46 +137,40 @@ class Table3:
             return "One run of each method: no spread."
         if len(counts) == 1:
             return f"Mean±standard deviation over {counts.pop()} repeats."
-        named = [
-            f"{' '.join([*self._named(block), row])} {self.repeats[block, row]}" for (block, row), _ in self._cells()
-        ]
+        named = [f"{' '.join(key[2 - self._labels() :])} {self.repeats[key]}" for key, _ in self._cells()]
         return f"Mean±standard deviation over repeats: {', '.join(named)}."
 
 
-def table_3(runs: Iterable[Efficiency], rows: Sequence[str] = PAPER_ROWS, footer: Sequence[str] = ()) -> Table3:
+def table_3(
+    dataset: str, runs: Iterable[Efficiency], rows: Sequence[str] = PAPER_ROWS, footer: Sequence[str] = ()
+) -> Table3:
     """Lay out what pre-training cost in the form of the paper's Table 3.
 
-    Runs on different devices are in separate blocks, since their times cannot be compared. Times are in hours, minutes
+    Runs on different devices are in separate rows, since their times cannot be compared. Times are in hours, minutes
     or seconds, whichever is readable; the heading names the unit.
 
     Args:
+        dataset: name of the corpus.
         runs: one for each repeat.
         rows: the order of the rows. A method without runs is left out; every method with runs has to be named.
         footer: further lines to stand below the table.
 
     Raises:
-        InputError: no runs, a method that ``rows`` does not name, or a time that is not a number of at least 0.
+        InputError: no runs, or a method that ``rows`` does not name.
     """
-    gathered: dict[tuple[Block, str], list[Efficiency]] = {}
+    gathered: dict[tuple[str, str], list[Efficiency]] = {}
     for run in runs:
-        _check(run)
-        gathered.setdefault((Block(run.dataset, run.device), paper_name(run.method)), []).append(run)
+        gathered.setdefault((run.device, paper_name(run.method)), []).append(run)
     if not gathered:
         raise InputError("runs: expected at least one, got none")
     return Table3(
+        dataset=dataset,
         rows=rows_in_order(rows, (row for _, row in gathered), "runs"),
-        blocks=tuple(dict.fromkeys(block for block, _ in gathered)),
+        devices=tuple(dict.fromkeys(device for device, _ in gathered)),
         summaries={key: _summaries(of_row) for key, of_row in gathered.items()},
         repeats={key: len(of_row) for key, of_row in gathered.items()},
         footer=tuple(footer),
     )
-
-
-def _check(run: Efficiency) -> None:
-    for name in (*_TIMES, *_OTHERS):
-        value = getattr(run, name)
-        if value is not None and not 0 <= value < math.inf:
-            raise InputError(f"{name}: expected a number of at least 0 for {run.method}, got {value}")
 
 
 def _summaries(runs: Sequence[Efficiency]) -> dict[str, Summary]:

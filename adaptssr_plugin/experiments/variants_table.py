@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from adaptssr_plugin.downstream.significance import Summary, paired, shown, shown_decimals, summarise
-from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.experiments.tables import aligned_text, csv_text, latex_table, markdown_table
 
 Values = Mapping[str, Sequence[float]]  # by task, a fraction in [0, 1] for each run
@@ -34,15 +33,6 @@ class VariantsTable:
     rows: tuple[Variant, ...]
     metrics: Mapping[str, str]
     footer: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Raise InputError without a row, or for one without a value of every task."""
-        if not self.rows:
-            raise InputError("rows: expected at least one variant, got none")
-        for row in self.rows:
-            for values in (row.valid, row.test):
-                if not all(values.get(task) for task in self.metrics):
-                    raise InputError(f"rows: expected values of {', '.join(self.metrics)} for {row.name}, got fewer")
 
     def text(self) -> str:
         """Aligned plain text."""

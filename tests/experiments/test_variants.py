@@ -8,7 +8,6 @@ import pytest
 from compare_cases import Pretended, plan_of
 from refusals import refusal_of
 
-from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.experiments.compare.grid import WARM_UP, Grid
 from adaptssr_plugin.experiments.compare.plan import read_plan
 from adaptssr_plugin.experiments.variants_table import Variant, VariantsTable
@@ -38,12 +37,6 @@ def test_one_run_has_neither_spread_nor_test():
     rows = [dataclasses.replace(one, valid={"age": [0.5]}, test={"age": [0.4]}) for one in (FIRST, OTHER)]
     table = VariantsTable(tuple(rows), {"age": "accuracy"})
     assert "| κ = 10 | scale 10.0 | 50.00 | +0.00 | - | 40.00 |" in table.markdown()
-
-
-@pytest.mark.parametrize("rows", [(), (dataclasses.replace(FIRST, test={"age": []}),)])
-def test_refuses_what_is_missing(rows):
-    with pytest.raises(InputError, match=r"^rows: expected"):
-        VariantsTable(rows, {"age": "accuracy"})
 
 
 def test_variants_differ_from_the_controlled_comparison_by_their_options():

@@ -224,7 +224,8 @@ class _Report:
             return ""
         form = "controlled comparison" if "controlled" in tables else "as the paper"
         footer = [f"{self.plan.name}: {form}; seconds of training."]
-        table = table_3([run for run in runs if run.method != WARM_UP], self._encoder_rows, footer)
+        own = [run for run in runs if run.method != WARM_UP]
+        table = table_3(self.plan.name, own, self._encoder_rows, footer)
         self._write_table("table-3", table)
         return table.text()
 
@@ -350,7 +351,6 @@ class _Report:
             found.append(
                 Efficiency(
                     row.name,
-                    self.plan.name,
                     own["seconds"] / 3600,
                     warmed / 3600 if warmed else None,
                     own["seconds"] / own["epochs"],
