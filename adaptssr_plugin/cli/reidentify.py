@@ -23,7 +23,7 @@ def reidentify(folder: Path, dataset: str | None) -> None:
     """  # noqa: D301
     from ..experiments.reidentification import reidentify_users
 
-    done = reidentify_users(folder, None if dataset is None else absolute(dataset))
-    click.echo(done.table.text())
+    table, files = reidentify_users(folder, None if dataset is None else absolute(dataset))
+    click.echo(table.text())
     click.echo("\nFiles:")
-    list_files(done.files)
+    list_files(files)

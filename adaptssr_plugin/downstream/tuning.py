@@ -5,7 +5,6 @@ the pre-trained encoder, whose other weights are frozen.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,28 +18,10 @@ from ..errors import InputError
 TUNED = ("all", "head", "adapter", "lora", "item_adapter")
 
 
-@dataclass(frozen=True)
-class TrainedShare:
-    """The trained part of a model.
-
-    Attributes:
-        trained: parameters with a gradient.
-        total: all parameters.
-    """
-
-    trained: int
-    total: int
-
-    @property
-    def share(self) -> float:
-        """The trained share, in [0, 1]."""
-        return self.trained / self.total
-
-
-def trained_share(module: nn.Module) -> TrainedShare:
-    """Count the parameters of a module, shared ones once."""
+def trained_and_all(module: nn.Module) -> tuple[int, int]:
+    """Count the parameters of a module that have a gradient, and all of them; shared ones count once."""
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in module.parameters()]
-    return TrainedShare(sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes))
+    return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)
 
 
 def tune(encoder: nn.Module, what: str, rank: int = 8) -> None:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -24,20 +23,15 @@ RANDOM = "Random encoder"
 PLAIN = (CHANCE, TFIDF_COSINE, LSA_COSINE)
 
 
-@dataclass(frozen=True)
-class Reidentified:
-    """A table and the files written."""
-
-    table: Table2
-    files: list[Path]
-
-
-def reidentify_users(folder: Path, dataset: str | None = None) -> Reidentified:
+def reidentify_users(folder: Path, dataset: str | None = None) -> tuple[Table2, list[Path]]:
     """Re-identify users with the model in ``folder``, beside chance, TF-IDF, LSA and random weights.
 
     Args:
         folder: of a finished pre-training with ``history: older``; gets ``reidentification.csv`` and ``.md``.
         dataset: where the dataset of the pre-training is now; None: where it was.
+
+    Returns:
+        The table, and the files written.
 
     Raises:
         MissingDatasetError: no dataset.
@@ -54,7 +48,7 @@ def reidentify_users(folder: Path, dataset: str | None = None) -> Reidentified:
     records, table = reidentification_table(opened.source.name, corpus, (older, newer), plan, encoders, device)
     files = [write_records(folder / "reidentification.csv", records, versions()), folder / "reidentification.md"]
     write_text(files[1], table.markdown() + "\n")
-    return Reidentified(table, files)
+    return table, files
 
 
 def reidentification_table(

@@ -212,13 +212,9 @@ def _decimals(summaries: Mapping[tuple[str, Column], Summary], column: Column) -
 
 
 def best_baseline_footer(
-    records: Iterable[Record],
-    method: str = "AdaptSSR",
-    among: Sequence[str] = PAPER_ROWS,
-    excluded: Sequence[str] = (),
-    plain: Sequence[str] = PLAIN_BASELINES,
+    records: Iterable[Record], among: Sequence[str] = PAPER_ROWS, excluded: Sequence[str] = ()
 ) -> list[str]:
-    """Compare a method with the best of its baselines on each column, for the footer of Table 2.
+    """Compare AdaptSSR with the best of its baselines on each column, for the footer of Table 2.
 
     The gain in percent is of the printed means, like Impr; p-values are two-sided t-tests over seeds, Welch's and
     paired by the seeds that both rows have. A baseline with a single value without a seed is compared by the one-sample
@@ -227,17 +223,15 @@ def best_baseline_footer(
 
     Args:
         records: results; only test values count.
-        method: the row to judge.
         among: the rows that may be the best baseline; among rows that print equally, the first named.
         excluded: rows among them that are not baselines, e.g. other variants of the method.
-        plain: rows without an encoder, each compared in separate lines.
 
     Returns:
-        For each column with a value of ``method`` one line against the best baseline, then one against each plain
-        one; at the end a line on the tests, if there were any.
+        For each column with a value of AdaptSSR one line against the best baseline, then one against each baseline
+        without an encoder; at the end a line on the tests, if there were any.
     """
-    values, method = values_by_run(records), paper_name(method)
-    left_out = {method, *map(paper_name, [*excluded, *plain])}
+    values, method = values_by_run(records), PAPER_NAMES["adaptssr"]
+    left_out = {method, *map(paper_name, [*excluded, *PLAIN_BASELINES])}
     baselines = [row for row in map(paper_name, among) if row not in left_out]
     columns = list(dict.fromkeys(column for row, column in values if row == method))
     one_dataset = len({column.dataset for column in columns}) == 1
@@ -249,7 +243,7 @@ def best_baseline_footer(
         if rows:
             best = max(rows, key=lambda row: _printed(values[row, column], places[column]))
             contests.append((column, best, f"the best baseline {best}"))
-    contests += [(column, row, row) for row in plain for column in columns if (row, column) in values]
+    contests += [(column, row, row) for row in PLAIN_BASELINES for column in columns if (row, column) in values]
     lines = [
         f"{column.heading(one_dataset)}: {method} "
         f"{_contest(values[method, column], values[row, column], name, places[column])}"

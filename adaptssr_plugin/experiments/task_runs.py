@@ -14,6 +14,7 @@ from ..downstream import (
     BaselineResult,
     ColdRecommendationTask,
     ProfileTask,
+    RankingBaselineResult,
     Task,
     TaskSplit,
     fewer_labels,
@@ -24,7 +25,6 @@ from ..downstream import (
     standardised,
 )
 from ..downstream.baselines import tfidf_features
-from ..downstream.linear import Features
 from ..downstream.ranking import Ties
 from ..encoders import UserEncoder
 from ..methods import Recipe
@@ -83,47 +83,28 @@ def baseline_records(
         )
         for split_seed in [recipe.split_seed] if splits is None else splits:
             split = task.parts(replace(recipe, split_seed=split_seed))
-            readers: dict[str, _Reader] = {}
+            readers: dict[str, Callable[[TaskSplit], BaselineResult | RankingBaselineResult]] = {}
             if isinstance(task, ProfileTask):
-                readers[MAJORITY] = partial(_majority, task)
+                readers[MAJORITY] = partial(majority, task)
                 if TFIDF in methods:
                     words = tfidf_features(inputs, split.train.rows, recipe.max_len)
-                    readers[TFIDF] = partial(_regression, task, words)
+                    readers[TFIDF] = partial(logistic_regression, task, features=words)
                 if latent is not None:
                     standard = standardised(latent.__getitem__, split.train.rows)
-                    readers[LSA] = partial(_regression, task, standard)
+                    readers[LSA] = partial(logistic_regression, task, features=standard)
             elif isinstance(task, ColdRecommendationTask):
-                readers[POPULARITY] = partial(_popularity, task, cast(Ties, recipe.ft_ties))
+                readers[POPULARITY] = partial(popularity, task, ties=cast(Ties, recipe.ft_ties))
             for n_labels in labels:
                 few = split if n_labels is None else fewer_labels(split, n_labels, split_seed)
                 for method in [name for name in readers if name in methods]:
-                    valid, test, seconds = readers[method](few)
+                    done = readers[method](few)
+                    values = (done.valid, done.test)
+                    valid, test = ({task.metric_name: v} if isinstance(v, float) else v for v in values)
                     blank = Record(
-                        dataset, task.name, method, None, None, None, None, None, "", "", 0.0, seconds=seconds,
+                        dataset, task.name, method, None, None, None, None, None, "", "", 0.0, seconds=done.seconds,
                         split_seed=split_seed, labels=n_labels,
                     )  # fmt: skip
                     yield from _of_metrics(blank, valid, test)
-
-
-_Measured = tuple[Mapping[str, float], Mapping[str, float], float]  # validation and test values by metric, and seconds
-_Reader = Callable[[TaskSplit], _Measured]
-
-
-def _majority(task: ProfileTask, split: TaskSplit) -> _Measured:
-    return _of_profile(task, majority(task, split))
-
-
-def _regression(task: ProfileTask, features: Features, split: TaskSplit) -> _Measured:
-    return _of_profile(task, logistic_regression(task, split, features))
-
-
-def _of_profile(task: ProfileTask, result: BaselineResult) -> _Measured:
-    return {task.metric_name: result.valid}, {task.metric_name: result.test}, result.seconds
-
-
-def _popularity(task: ColdRecommendationTask, ties: Ties, split: TaskSplit) -> _Measured:
-    result = popularity(task, split, ties)
-    return result.valid, result.test, result.seconds
 
 
 def _of_metrics(blank: Record, valid: Mapping[str, float], test: Mapping[str, float]) -> Iterator[Record]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from encoder_cases import batch, encoder
 
-from adaptssr_plugin.downstream.tuning import TUNED, trained_share, tune
+from adaptssr_plugin.downstream.tuning import TUNED, trained_and_all, tune
 from adaptssr_plugin.encoders import GRUEncoder
 from adaptssr_plugin.errors import InputError
 
@@ -22,13 +22,13 @@ def test_begins_at_the_pretrained_encoder_and_trains_only_its_share(what):
     made = encoder()
     item_seq, lengths = batch([9, 4, 1])
     before = made(item_seq, lengths).detach()
-    total = trained_share(made).total
+    _, total = trained_and_all(made)
     tune(made, what, RANK)
     torch.testing.assert_close(made(item_seq, lengths), before, rtol=0, atol=1e-12)
-    counted = trained_share(made)
-    assert counted.trained == TRAINED.get(what, total)
+    trained, n_all = trained_and_all(made)
+    assert trained == TRAINED.get(what, total)
     if what in ("all", "head"):
-        assert counted.total == total
+        assert n_all == total
 
 
 @pytest.mark.parametrize("what", [what for what in TUNED if what != "head"])
@@ -72,4 +72,4 @@ def test_wrong_calls():
         tune(GRUEncoder(9, dim=4), "lora")
     other = GRUEncoder(9, dim=4)
     tune(other, "head")
-    assert trained_share(other).trained == 0
+    assert trained_and_all(other)[0] == 0

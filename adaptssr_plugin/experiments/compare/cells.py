@@ -31,7 +31,7 @@ from ..figures.similarity import similarity_distributions
 from ..records import LSA, MAJORITY, POPULARITY, TFIDF
 from ..task_runs import Start, baseline_records, fine_tuning_records
 from ..task_tables import make_task
-from .memory import PeakMemory
+from .memory import watch_memory
 from .plan import ComparePlan, TaskSpec
 
 _NOT_IN_KEYS = {"preset"}  # the options of the preset are in the key
@@ -151,14 +151,14 @@ class Pretraining(Cell):
             if method_named(recipe.method).needs_filler:
                 # A finished model has no output bias, so the filler is the warm-up, trained a little longer.
                 recipe = dataclasses.replace(recipe, mlm_epochs=math.ceil(recipe.mlm_epochs / 10), mlm_select="last")
-        with PeakMemory(load_data(plan).config["device"]) as memory:
-            started = time.perf_counter()
-            model = pretrain(plan.source(), recipe, models / self.key(fingerprint), show_progress=False)
-            seconds = time.perf_counter() - started
+        peak_mb = watch_memory(load_data(plan).config["device"])
+        started = time.perf_counter()
+        model = pretrain(plan.source(), recipe, models / self.key(fingerprint), show_progress=False)
+        seconds = time.perf_counter() - started
         trained = round(len(load_data(plan).corpus) * (1 - recipe.valid_share))
         return {
             "seconds": seconds,
-            "peak_memory_mb": memory.megabytes,
+            "peak_memory_mb": peak_mb(),
             "users_trained_on": trained,
             "stages": [
                 {
@@ -227,17 +227,17 @@ class FineTuning(Cell):
         """Fine-tune; returns all metrics of validation and test rows."""
         data = load_data(plan)
         encoder, epoch = _model_of(self.start, data, models)
-        with PeakMemory(data.config["device"]) as memory:
-            task = task_of(plan, self.task, self.recipe)
-            recipe = dataclasses.replace(self.recipe, split_seed=self.recipe.split_seed + self.split)
-            done = fine_tune(data.config, data.corpus, task, recipe, self.seed, encoder)
+        peak_mb = watch_memory(data.config["device"])
+        task = task_of(plan, self.task, self.recipe)
+        recipe = dataclasses.replace(self.recipe, split_seed=self.recipe.split_seed + self.split)
+        done = fine_tune(data.config, data.corpus, task, recipe, self.seed, encoder)
         return {
             "valid": dict(done.valid_metrics),
             "test": dict(done.test_metrics),
             "best_epoch": done.best_epoch,
             "pretrain_epoch": epoch,
             "seconds": done.seconds,
-            "peak_memory_mb": memory.megabytes,
+            "peak_memory_mb": peak_mb(),
         }
 
 

@@ -1,44 +1,31 @@
 """Peak memory of a piece of work."""
 
+import contextlib
+from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 
 import torch
 
 from ..task_runs import peak_memory_mb
 
 
-class PeakMemory:
-    """Peak memory within this context: of a CUDA device, otherwise of the whole process; MB (10^6 bytes).
+def watch_memory(device: torch.device | str) -> Callable[[], float]:
+    """Begin to watch memory: of a CUDA device, otherwise of the whole process.
 
-    On Linux the process's own record is reset on entering; elsewhere it is the peak since the process started.
+    On Linux the process's own record is reset; elsewhere the peak is that since the process started.
 
     Args:
         device: where the work is done.
+
+    Returns:
+        A function that returns the peak until then, in MB (10^6 bytes).
     """
-
-    def __init__(self, device: torch.device | str) -> None:
-        self.megabytes = 0.0
-        self._on_cuda = torch.device(device).type == "cuda"
-
-    def __enter__(self) -> "PeakMemory":
-        if self._on_cuda:
-            torch.cuda.reset_peak_memory_stats()
-        else:
-            _reset()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.megabytes = torch.cuda.max_memory_allocated() / 1e6 if self._on_cuda else _peak()
-
-
-def _reset() -> None:
-    try:
+    if torch.device(device).type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return lambda: torch.cuda.max_memory_allocated() / 1e6
+    with contextlib.suppress(OSError):  # not Linux, or not allowed
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:  # not Linux, or not allowed
-        return
+    return _peak
 
 
 def _peak() -> float:

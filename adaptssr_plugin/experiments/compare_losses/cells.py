@@ -13,7 +13,7 @@ import torch
 
 from ...recbole.entry_points.measured import device_of_run, measured_run
 from ..compare.cells import Cell
-from ..compare.memory import PeakMemory
+from ..compare.memory import watch_memory
 
 _NOT_IN_KEYS = {"use_gpu", "gpu_id", "data_path"}  # the device, and the place of the data
 
@@ -46,10 +46,10 @@ class RecommenderRun(Cell):
 
     def compute(self, plan: Any, models: Path) -> dict[str, Any]:  # noqa: ARG002
         """Train and test; the ranks are packed."""
-        with PeakMemory(self.device(plan)) as memory:
-            run = measured_run(self.model, self.dataset, json.loads(self.options), self.share)
+        peak_mb = watch_memory(self.device(plan))
+        run = measured_run(self.model, self.dataset, json.loads(self.options), self.share)
         numbers = {one.name: getattr(run, one.name) for one in dataclasses.fields(run)}
-        return {**numbers, "ranks": pack(run.ranks), "peak_memory_mb": memory.megabytes}
+        return {**numbers, "ranks": pack(run.ranks), "peak_memory_mb": peak_mb()}
 
 
 def pack(numbers: np.ndarray) -> str:

@@ -12,7 +12,7 @@ from recbole.config import Config
 from ...corpus import BatchLoader, BehaviourCorpus, is_corpus, open_corpus, read_interactions
 from ...downstream import LabelledRows, ProfileTask, Task, TaskSplit, fewer_labels, logistic_regression, standardised
 from ...downstream.linear import Features
-from ...downstream.tuning import trained_share, tune
+from ...downstream.tuning import trained_and_all, tune
 from ...encoders import UserEncoder
 from ...errors import InputError
 from ...methods import Recipe
@@ -153,12 +153,13 @@ def fine_tune(
     trainer.run(loader(split.train, recipe.ft_shuffle), loader(split.valid, False), show_progress=False)
     tested = stage.evaluate(batch.to(trainer.device) for batch in loader(split.test, False))
     best = trainer.history[trainer.selected_epoch - 1]
+    n_trained, n_parameters = trained_and_all(encoder)
     return FineTuned(
         valid=float(trainer.best_valid_score),
         test=tested[task.metric_name],
         best_epoch=trainer.selected_epoch,
         seconds=time.perf_counter() - started,
-        trained=trained_share(encoder).share,
+        trained=n_trained / n_parameters,
         valid_metrics={name: best[f"valid_{name}"] for name in tested},
         test_metrics=tested,
     )
