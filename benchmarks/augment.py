@@ -79,7 +79,7 @@ def operators(neighbours: Tensor) -> dict[str, torch.nn.Module]:
     }
 
 
-def make_call(candidate: str, what: str, given: Data, device: torch.device | None = None) -> Callable[[], object]:
+def make_call(candidate: str, what: str, given: Data, device: torch.device) -> Callable[[], object]:
     """Return the call that is measured.
 
     It starts from the form in which the candidate keeps histories and ends with padded tensors on the device: views
@@ -89,9 +89,8 @@ def make_call(candidate: str, what: str, given: Data, device: torch.device | Non
         candidate: of ``CANDIDATES``.
         what: "pair" or the name of an operator.
         given: on the CPU.
-        device: None: :func:`default_device`.
+        device: where the views are needed.
     """
-    device = default_device() if device is None else device
     item_seq, length, neighbours = given
     if candidate == BATCHED:
         operator = operators(neighbours)[what].to(device)

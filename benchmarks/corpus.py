@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.scale import BATCH_SIZE, MAX_LEN, N_ITEMS, SEED
 from benchmarks.support.lengths import TTL_MEAN_LENGTH
-from benchmarks.support.measure import ROOT, conditions, default_device, write_csv
+from benchmarks.support.measure import ROOT, conditions, default_device, status_mb, write_csv
 
 USERS, FEW_USERS = 1_500_000, 10_000
 # Upper or lower bounds of the results.
@@ -136,7 +136,7 @@ def convert(source: str, folder: str, begun: str) -> None:
 
     words = ["convert", "parquet", source, "--corpus", "--output", folder]
     cli.main(args=words, prog_name="adaptssr", standalone_mode=False)
-    print(json.dumps({"convert_seconds": time.time() - float(begun), "convert_peak_mb": _status_mb()["VmHWM"]}))
+    print(json.dumps({"convert_seconds": time.time() - float(begun), "convert_peak_mb": status_mb()["VmHWM"]}))
 
 
 def read(folder: str, begun: str) -> None:
@@ -144,7 +144,7 @@ def read(folder: str, begun: str) -> None:
     from adaptssr_plugin.corpus import BatchLoader, open_corpus
     from adaptssr_plugin.recbole import load_user_sequences  # noqa: F401 - all that is loaded when pre-training
 
-    before = _status_mb()
+    before = status_mb()
     corpus = open_corpus(folder)
     rows = np.sort(np.random.default_rng(SEED).permutation(len(corpus))[len(corpus) // 10 :])
     loader = BatchLoader(corpus, rows, batch_size=BATCH_SIZE, max_len=MAX_LEN, seed=SEED)
@@ -153,7 +153,7 @@ def read(folder: str, begun: str) -> None:
     for number, batch in enumerate(loader):
         assert len(batch) <= BATCH_SIZE
         if number % every == 0:
-            samples.append(_status_mb())
+            samples.append(status_mb())
     own = [sample["RssAnon"] - before["RssAnon"] for sample in samples]
     mapped = [sample["RssFile"] - before["RssFile"] for sample in samples]
     result = {
@@ -173,7 +173,7 @@ def item_vectors(folder: str, begun: str) -> None:
     corpus = open_corpus(folder)
     rows = np.sort(np.random.default_rng(SEED).permutation(len(corpus))[len(corpus) // 10 :])
     svd_item_vectors(corpus, 64, rows, MAX_LEN, SEED)
-    seconds, peak_mb = time.time() - float(begun), _status_mb()["VmHWM"]
+    seconds, peak_mb = time.time() - float(begun), status_mb()["VmHWM"]
     print(json.dumps({"item_vectors_seconds": seconds, "item_vectors_peak_mb": peak_mb}))
 
 
@@ -193,7 +193,7 @@ def start(folder: str, output: str, steps: str, begun: str) -> None:
     nothing = torch.zeros(1, requires_grad=True)
     nothing.sum().backward()  # type: ignore[no-untyped-call]
     torch.optim.Adam([nothing], fused=True).step()
-    before = _status_mb()
+    before = status_mb()
     moments: list[float] = []
     samples: list[dict[str, float]] = []
     weights = 0
@@ -202,7 +202,7 @@ def start(folder: str, output: str, steps: str, begun: str) -> None:
     def counted(stage: PairwiseStage, *arguments: Any) -> StepResult:
         nonlocal weights
         moments.append(time.time())
-        samples.append(_status_mb())
+        samples.append(status_mb())
         Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew, for what this step takes
         weights = sum(weight.numel() * weight.element_size() for weight in stage.parameters())
         if len(moments) > int(steps):
@@ -232,10 +232,3 @@ def start(folder: str, output: str, steps: str, begun: str) -> None:
         "step_seconds": np.diff(moments)[min(3, len(moments) - 2) :].tolist(),  # Adam's state is made in the first
     }
     print(json.dumps(result))
-
-
-def _status_mb() -> dict[str, float]:
-    """Read this process's memory in MB (10^6 bytes), on Linux."""
-    with Path("/proc/self/status").open(encoding="utf-8") as status:
-        fields = (line.split() for line in status if line.startswith(("VmHWM", "VmRSS", "RssAnon", "RssFile")))
-        return {name.rstrip(":"): int(value) * 1024 / 1e6 for name, value, _ in fields}

@@ -9,7 +9,6 @@ a separate process; the two loaders take turns.
 import importlib.util
 import json
 import math
-import os
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from statistics import median
 
 import numpy as np
 
-from benchmarks.support.measure import ROOT, conditions, free_bytes, is_over, write_csv
+from benchmarks.support.measure import child_environment, conditions, free_bytes, is_over, status_mb, write_csv
 
 SEED = 2020
 SIZES = {1_000_000: 3, 10_000_000: 1}  # interactions: rounds
@@ -91,10 +90,9 @@ def write_interactions(folder: Path, size: int) -> None:
 
 
 def _load(loader: str, folder: Path) -> dict[str, float]:
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.loading", loader, str(folder)],
-        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": path}, cwd=folder.parent,
+        capture_output=True, text=True, check=False, env=child_environment(), cwd=folder.parent,
     )  # fmt: skip
     lines = [line.removeprefix("RESULT ") for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if not lines:
@@ -123,13 +121,8 @@ def _measured(loader: str, folder: Path) -> dict[str, float]:
     dataset = create_dataset(config)
     created = time.perf_counter() - started
     data_preparation(config, dataset)
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    return {
-        "create": created,
-        "seconds": time.perf_counter() - started,
-        "peak_mb": int(peak.split()[1]) * 1024 / 1e6,
-    }
+    peak_mb = status_mb()["VmHWM"]
+    return {"create": created, "seconds": time.perf_counter() - started, "peak_mb": peak_mb}
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 import random
 import statistics
 import subprocess
@@ -17,7 +16,15 @@ from typing import Any
 import torch
 
 from adaptssr_plugin.corpus.formats.converters import convert_lines
-from benchmarks.support.measure import conditions, default_device, free_bytes, is_over, quantiles, write_csv
+from benchmarks.support.measure import (
+    child_environment,
+    conditions,
+    default_device,
+    free_bytes,
+    is_over,
+    quantiles,
+    write_csv,
+)
 
 SEED = 2020  # RecBole's own
 DATASET = "ml-100k-ranks"
@@ -140,7 +147,7 @@ def _stepwise(which: str, options: dict[str, Any], lines: Path | None = None) ->
         errors = Path(directory) / "errors.txt"
         with errors.open("w", encoding="utf-8") as file:
             process = subprocess.Popen(
-                _command(which, "steps", options), cwd=directory, env=_environment(),
+                _command(which, "steps", options), cwd=directory, env=child_environment(),
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, text=True,
             )  # fmt: skip
         try:
@@ -199,7 +206,7 @@ def _process(which: str, options: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as directory:
         write_ml_100k(Path(directory))
         done = subprocess.run(
-            _command(which, "run", options), cwd=directory, env=_environment(),
+            _command(which, "run", options), cwd=directory, env=child_environment(),
             capture_output=True, text=True, check=False,
         )  # fmt: skip
     for line in done.stdout.splitlines():
@@ -234,8 +241,3 @@ def _command(which: str, how: str, options: dict[str, Any]) -> list[str]:
         "show_progress": False, "state": "error", "seed": SEED, "use_gpu": default_device().type == "cuda", **options,
     }  # fmt: skip
     return [sys.executable, "-m", "benchmarks.support.recbole_process", which, how, json.dumps(settings)]
-
-
-def _environment() -> dict[str, str]:
-    path = os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))))
-    return {**os.environ, "PYTHONPATH": path}

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from benchmarks.support.lengths import TTL_MEAN_LENGTH
-from benchmarks.support.measure import conditions, default_device, is_over, quantiles, synchronize, write_csv
+from benchmarks.support.measure import conditions, default_device, is_over, quantiles, status_mb, synchronize, write_csv
 from benchmarks.support.plots import Point, hardware, line_chart, read_csv
 
 if TYPE_CHECKING:
@@ -74,9 +74,9 @@ def measure(n_users: int, n_items: int, n_steps: int, device_name: str = "cpu", 
 
     torch.manual_seed(SEED)
     device = torch.device(device_name)
-    before = _resident_mb()
+    before = status_mb()["VmRSS"]
     corpus = make_corpus(n_users, n_items)
-    with_corpus = _resident_mb()
+    with_corpus = status_mb()["VmRSS"]
     views = RandomPair([ItemMask(0.6, mask_id=n_items), ItemCrop(0.4), ItemReorder(0.6)])
     stage = PairwiseStage(UserEncoder(n_items, max_len=MAX_LEN), views, AdaptSSRLoss()).to(device).train()
     optimizer = torch.optim.Adam(stage.parameters(), lr=2e-4, fused=True, capturable=graphs)
@@ -106,7 +106,7 @@ def measure(n_users: int, n_items: int, n_steps: int, device_name: str = "cpu", 
         seconds.append(time.perf_counter() - started)
     # Weights, gradients and Adam's two moments.
     model_mb = 4 * sum(weight.numel() * weight.element_size() for weight in stage.parameters()) / 1e6
-    peak_mb = torch.cuda.max_memory_allocated() / 1e6 if device.type == "cuda" else _status_mb("VmHWM") - with_corpus
+    peak_mb = torch.cuda.max_memory_allocated() / 1e6 if device.type == "cuda" else status_mb()["VmHWM"] - with_corpus
     result = {
         "behaviours": int(corpus.offsets[-1]),
         "corpus_mb": with_corpus - before,
@@ -151,13 +151,3 @@ def plot(output: Path) -> None:
         y_label="sequences per second",
         from_zero=True,
     )
-
-
-def _resident_mb() -> float:
-    return _status_mb("VmRSS")
-
-
-def _status_mb(field: str) -> float:
-    """Read a field of the process's memory, in MB (10^6 bytes), on Linux."""
-    with Path("/proc/self/status").open(encoding="utf-8") as status:
-        return int(next(line for line in status if line.startswith(field)).split()[1]) * 1024 / 1e6

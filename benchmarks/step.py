@@ -1,6 +1,5 @@
 """Whole pre-training steps at the paper's settings, by phase: augment, encode, loss, backward and Adam."""
 
-import random
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -27,6 +26,7 @@ from benchmarks.support.measure import (
     synchronize,
     write_csv,
 )
+from benchmarks.support.per_user import PerUser
 from benchmarks.support.plots import Point, hardware, line_chart, median_point, read_csv
 
 N_ITEMS = 50_000
@@ -124,7 +124,7 @@ class UsualStep:
         self.data = data
         self.model = usual_way.UserModel(data.n_items, max_len=data.length, **SIZES).to(data.device).train()
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3)
-        self.source = random.Random(SEED)
+        self.operators = PerUser(data.n_items, (), SEED)
 
     def __call__(self) -> list[float]:
         """Take a step; returns the time of each of its phases."""
@@ -132,7 +132,7 @@ class UsualStep:
         stamps.mark()
         views = []
         for _ in range(2):
-            view = usual_way.padded_views(data.histories, data.length, data.n_items, self.source)
+            view = usual_way.padded_views(data.histories, data.length, self.operators)
             views.append((view[0].to(data.device), view[1].to(data.device)))
         stamps.mark()
         loss = usual_way.loss_of(self.model, views, data.batch.user_ids)

@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -91,7 +92,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def phases_side_by_side(
-    candidates: Mapping[str, Phased], repeats: int | Mapping[str, int], device: torch.device | None = None
+    candidates: Mapping[str, Phased], repeats: int | Mapping[str, int], device: torch.device
 ) -> dict[str, dict[str, list[float]]]:
     """Time the parts of calls in turn, without a call to warm up.
 
@@ -101,12 +102,11 @@ def phases_side_by_side(
     Args:
         candidates: calls in two parts, or in one.
         repeats: rounds, or how often each candidate is called, spread over the rounds.
-        device: CUDA is timed by its events. None: :func:`default_device`.
+        device: CUDA is timed by its events.
 
     Returns:
         For every candidate the seconds of every phase; "full" is the sum of both parts of the same call.
     """
-    device = default_device() if device is None else device
     times = {name: repeats if isinstance(repeats, int) else repeats[name] for name in candidates}
     rounds = max(times.values(), default=0)
     order = random.Random(0)
@@ -181,15 +181,26 @@ before = peak()
 {statement}
 print((peak() - before) * 1024 / 1e6)
 """
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": path},
-    )  # fmt: skip
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=child_environment()
+    )
     if done.returncode:
         raise RuntimeError((done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1])
     *printed, added = done.stdout.splitlines()
     return float(added), printed
+
+
+def child_environment() -> dict[str, str]:
+    """Return the environment of a process that imports this project from wherever it starts."""
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path}
+
+
+def status_mb() -> dict[str, float]:
+    """Read this process's memory in MB (10^6 bytes), on Linux."""
+    with Path("/proc/self/status").open(encoding="utf-8") as status:
+        fields = (line.split() for line in status if line.startswith(("VmHWM", "VmRSS", "RssAnon", "RssFile")))
+        return {name.rstrip(":"): int(value) * 1024 / 1e6 for name, value, _ in fields}
 
 
 def added_cuda_memory_mb(call: Callable[[], object]) -> float:
@@ -205,9 +216,7 @@ def added_cuda_memory_mb(call: Callable[[], object]) -> float:
 
 def fitted_exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
     """Return the slope of a straight line through logarithms, by least squares: k where values grow as size^k."""
-    xs, ys = (torch.tensor(side, dtype=torch.float64).log() for side in (sizes, values))
-    xs = xs - xs.mean()
-    return float((xs * (ys - ys.mean())).sum() / (xs * xs).sum())
+    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
 
 
 def conditions(seed: int, packages: Sequence[str] = ()) -> dict[str, object]:

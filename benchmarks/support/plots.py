@@ -3,10 +3,7 @@
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:  # loaded where a picture is drawn, not in every process that measures
-    from matplotlib.figure import Figure
+from typing import NamedTuple
 
 # Okabe and Ito's colours and two more differ in lightness; markers and line styles tell lines apart in grey, too.
 _COLOURS = (
@@ -51,7 +48,9 @@ def line_chart(
     thickest. One without points is not drawn, but the others look as if it were: so the same candidates look the same
     in several pictures.
     """
-    figure = _figure(8.5, 4.8)
+    from matplotlib.figure import Figure  # not in every process that measures
+
+    figure = Figure(figsize=(8.5, 4.8), layout="constrained")
     axes = figure.subplots()
     for number, (name, points) in enumerate(lines.items()):
         if not points:
@@ -82,20 +81,10 @@ def line_chart(
     axes.set(xlabel=x_label, ylabel=y_label)
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small", frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    _save(figure, title, path)
+    figure.suptitle(title, x=0.01, horizontalalignment="left", fontsize="medium")
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+    print(f"wrote {path}")
 
 
 def _plain(value: float, _: object) -> str:
     return f"{value:,.0f}" if value >= 1 else f"{value:.4g}"
-
-
-def _figure(width: float, height: float) -> "Figure":
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _save(figure: "Figure", title: str, path: Path) -> None:
-    figure.suptitle(title, x=0.01, horizontalalignment="left", fontsize="medium")
-    figure.savefig(path, dpi=120, metadata={"Software": None})
-    print(f"wrote {path}")

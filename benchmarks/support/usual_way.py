@@ -6,56 +6,26 @@ model, the loss keeps its 2B x 4B matrix under autograd, and Adam is torch's def
 """
 
 import math
-import random
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.support.per_user import PerUser
 from tests.helpers.oracle import straightforward_adaptssr
 
-MASK_RATIO, CROP_RATIO, REORDER_RATIO = 0.6, 0.4, 0.6
 
-
-def mask(items: Sequence[int], mask_id: int, source: random.Random) -> list[int]:
-    """Mask ceil(0.6 n) of n items, never all of them."""
-    masked = list(items)
-    count = min(math.ceil(MASK_RATIO * len(items) - 1e-9), len(items) - 1)
-    for place in source.sample(range(len(items)), count):
-        masked[place] = mask_id
-    return masked
-
-
-def crop(items: Sequence[int], source: random.Random) -> list[int]:
-    """Keep a window of ceil(0.4 n) items."""
-    kept = math.ceil(CROP_RATIO * len(items) - 1e-9)
-    start = source.randint(0, len(items) - kept)
-    return list(items[start : start + kept])
-
-
-def reorder(items: Sequence[int], source: random.Random) -> list[int]:
-    """Shuffle a window of ceil(0.6 n) items."""
-    moved = math.ceil(REORDER_RATIO * len(items) - 1e-9)
-    start = source.randint(0, len(items) - moved)
-    window = list(items[start : start + moved])
-    source.shuffle(window)
-    return [*items[:start], *window, *items[start + moved :]]
-
-
-def view(items: Sequence[int], mask_id: int, source: random.Random) -> list[int]:
+def view(items: list[int], operators: PerUser) -> list[int]:
     """Augment one user by an operator drawn at random; one behaviour cannot be masked."""
-    operator = source.choice(("mask", "crop", "reorder") if len(items) > 1 else ("crop", "reorder"))
-    if operator == "mask":
-        return mask(items, mask_id, source)
-    return crop(items, source) if operator == "crop" else reorder(items, source)
+    name = operators.rng.choice(("mask", "crop", "reorder") if len(items) > 1 else ("crop", "reorder"))
+    augmented: list[int] = getattr(operators, name)(items)
+    return augmented
 
 
-def padded_views(
-    histories: Sequence[Sequence[int]], length: int, mask_id: int, source: random.Random
-) -> tuple[Tensor, Tensor]:
+def padded_views(histories: Sequence[list[int]], length: int, operators: PerUser) -> tuple[Tensor, Tensor]:
     """Make one view of every user: ids ``(B, L)``, padded with 0, and lengths ``(B,)``."""
-    views = [view(items, mask_id, source) for items in histories]
+    views = [view(items, operators) for items in histories]
     return torch.tensor([items + [0] * (length - len(items)) for items in views]), torch.tensor([*map(len, views)])
 
 

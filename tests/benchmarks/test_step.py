@@ -1,7 +1,5 @@
 """`python -m benchmarks step` runs, and the usual way computes what ours does."""
 
-import random
-
 import pytest
 import torch
 from augment_reference import masked_count, up
@@ -11,6 +9,7 @@ from torch.testing import assert_close
 from adaptssr_plugin import AdaptSSRLoss, UserEncoder
 from benchmarks import step
 from benchmarks.support import usual_way
+from benchmarks.support.per_user import PerUser
 from benchmarks.support.plots import read_csv
 
 SIZES = {"dim": 8, "n_layers": 2, "n_heads": 2, "dropout": 0.1, "max_len": 12}
@@ -79,15 +78,15 @@ def test_the_usual_way_has_our_loss_and_gradients():
 
 @pytest.mark.parametrize("n", [1, 2, 5, 10, 37])
 def test_the_usual_operators_are_those_of_the_paper(n):
-    items, source = list(range(1, n + 1)), random.Random(n)
-    masked = usual_way.mask(items, 99, source) if n > 1 else items
+    items, operators = list(range(1, n + 1)), PerUser(99, (), n)
+    masked = operators.mask(items) if n > 1 else items
     assert masked.count(99) == masked_count(0.6, n)
     assert all(new in (99, old) for new, old in zip(masked, items, strict=True))
-    cropped = usual_way.crop(items, source)
+    cropped = operators.crop(items)
     assert len(cropped) == up(0.4, n)
     assert cropped == items[cropped[0] - 1 :][: len(cropped)]
-    reordered = usual_way.reorder(items, source)
+    reordered = operators.reorder(items)
     assert sorted(reordered) == items
-    item_seq, lengths = usual_way.padded_views([items, items[:1]], n + 2, 99, source)
+    item_seq, lengths = usual_way.padded_views([items, items[:1]], n + 2, operators)
     assert item_seq.shape == (2, n + 2)
     assert (item_seq != 0).sum(1).tolist() == lengths.tolist()
