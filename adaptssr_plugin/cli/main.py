@@ -71,9 +71,9 @@ def quickstart(output: Path, splits: int, quiet: bool, **options: Any) -> None:
     """
     from ..experiments.quickstart import quickstart as run
 
-    done = run(output, splits, given(options), show_progress=shown(quiet), say=click.echo)
-    click.echo(f"\n{done.seconds:.0f} seconds. Files:")
-    list_files(done.files)
+    files, seconds = run(output, splits, given(options), show_progress=shown(quiet), say=click.echo)
+    click.echo(f"\n{seconds:.0f} seconds. Files:")
+    list_files(files)
 
 
 @cli.command(short_help="Pre-train a user model on a dataset, without labels.")

@@ -29,7 +29,7 @@ def target_ranks(
     Returns:
         float64 ``(R,)``, 1 for the first place; NaN for a row with a NaN among its scores.
 
-    InputError: shapes that differ, or an unknown ``ties``.
+    Raises:
         InputError: shapes that do not agree, or another word for ``ties``.
     """
     _check_tensor("scores", scores, floating=True)

@@ -155,21 +155,16 @@ def _values(name: str, values: Sequence[float] | np.ndarray, at_least: int) -> n
     return array
 
 
-def _differences(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> np.ndarray:
+def _mean_and_error(
+    a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, overlap: float
+) -> tuple[float, float, int]:
+    """Mean of the differences, its standard error, and their number."""
     a, b = _values("a", a, at_least=2), _values("b", b, at_least=2)
     if len(a) != len(b):
         raise InputError(f"b: expected {len(a)} values, one for each of a, got {len(b)}")
     differences: np.ndarray = a - b
     # The rest of 0.3 - 0.1 - 0.2 is rounding, not a difference.
     differences[np.abs(differences) < 1e-12 * np.maximum(np.abs(a), np.abs(b))] = 0
-    return differences
-
-
-def _mean_and_error(
-    a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, overlap: float
-) -> tuple[float, float, int]:
-    """Mean of the differences, its standard error, and their number."""
-    differences = _differences(a, b)
     n = len(differences)
     return float(differences.mean()), _deviation(differences) * math.sqrt(1 / n + overlap), n
 

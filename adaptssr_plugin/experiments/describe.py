@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from ..recbole.compat.profiles import profile_lines
 from ..recbole.compat.user_sequences import load_user_sequences
 from ..recbole.user_model.pretrain import Source
 from .sample_users import SampleUsers, sample_users
+from .tables import aligned
 
 __all__ = ["CorpusStatistics", "Description", "LabelStatistics", "describe", "label_statistics"]
 
@@ -188,15 +188,3 @@ def _label(name: str, kind: str, counts: "Counter[str]") -> LabelStatistics:
     rows = counts.total()
     largest, most = counts.most_common(1)[0] if counts else ("-", 0)
     return LabelStatistics(name, kind, rows, len(counts), largest, most, most / rows if rows else 0.0)
-
-
-def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
-    """Pad cells to columns of equal width; those numbered in ``right`` are aligned right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.rjust(width) if column in right else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]

@@ -51,15 +51,20 @@ def open_pretrained(folder: Path, options: Mapping[str, Any], dataset: str | Non
         InputError: a folder without a model, or a dataset with other items.
     """
     artefact, model = load_artefact(folder), load_pretrained(folder)
-    card = artefact.card
-    try:
-        plan = recipe(card["recipe"]["method"], card["recipe"]["preset"], {**card["recipe"], **options})
-    except (KeyError, TypeError):
-        raise InputError(f"model: expected one from adaptssr pretrain, got another model.json in {folder}") from None
-    source = Source.of_model(folder, card, advice="--dataset says where it is now")
+    plan = recipe_of(artefact, folder, options)
+    source = Source.of_model(folder, artefact.card, advice="--dataset says where it is now")
     if dataset is not None:
         source = dataclasses.replace(source, dataset=dataset, advice="")
     config = source.config(plan.max_len)
     corpus = load_user_sequences(config).corpus
     check_same_items(model, artefact.item_tokens.tolist(), corpus)
     return Opened(model, artefact, plan, source, config, corpus)
+
+
+def recipe_of(artefact: Artefact, folder: Path, options: Mapping[str, Any]) -> Recipe:
+    """Return the recipe of a model, with ``options`` over it; raises InputError for a card without one."""
+    try:
+        made_by = artefact.card["recipe"]
+        return recipe(made_by["method"], made_by["preset"], {**made_by, **options})
+    except (KeyError, TypeError):
+        raise InputError(f"model: expected one from adaptssr pretrain, got another model.json in {folder}") from None

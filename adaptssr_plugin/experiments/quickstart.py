@@ -5,7 +5,6 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -38,32 +37,13 @@ _SOURCE = {"eval_args": {"split": {"RS": [1.0, 0.0, 0.0]}, "group_by": "user", "
 _QUICK = {"history": "older", "ft_epochs": 5, "ft_learning_rate": 1e-3, "ft_batch_size": 32}
 
 
-@dataclass(frozen=True)
-class Quickstart:
-    """The results of the quickstart.
-
-    Attributes:
-        linear: profile tasks by logistic regression on frozen user vectors.
-        reidentification: users found again across time.
-        fine_tuned: one task with all weights trained, from scratch and from the model.
-        files: results, figure and models.
-        seconds: wall-clock time.
-    """
-
-    linear: Table2
-    reidentification: Table2
-    fine_tuned: Table2
-    files: list[Path]
-    seconds: float
-
-
 def quickstart(
     folder: str | Path,
     splits: int = 8,
     options: dict[str, object] | None = None,
     show_progress: Show = True,
     say: Callable[[str], None] = print,
-) -> Quickstart:
+) -> tuple[list[Path], float]:
     """Pre-train with the preset ``recommended`` on the older halves of histories, and measure user vectors.
 
     Args:
@@ -72,6 +52,9 @@ def quickstart(
         options: of the recipe; override the preset and the settings that keep the run short.
         show_progress: bars on a terminal, elsewhere lines; see :class:`~adaptssr_plugin.progress.Progress`.
         say: takes lines of text.
+
+    Returns:
+        The files of results, figure and model, and the wall-clock time in seconds.
 
     Raises:
         InputError: an option out of range; a folder that holds another run.
@@ -99,8 +82,7 @@ def quickstart(
     files = _write(folder, measured, time.perf_counter() - started)
     files += _figure_5(folder, plan, model, corpus)
     files += [folder / name for name in ("model.safetensors", "model.json", "items.json")]
-    linear, reidentification, fine_tuned = (table for _, table in measured.values())
-    return Quickstart(linear, reidentification, fine_tuned, files, time.perf_counter() - started)
+    return files, time.perf_counter() - started
 
 
 def _departures(plan: Recipe) -> str:

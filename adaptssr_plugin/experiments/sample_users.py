@@ -14,12 +14,12 @@ from ..corpus import BehaviourCorpus, ItemCorrelation
 from ..encoders import UserEncoder
 from ..errors import InputError
 from ..losses import AugmentationAdaptiveFusion
-from ..methods import recipe
 from ..recbole.user_model.finetune import check_same_items
 from ..recbole.user_model.pretrain import fresh_encoder, load_pretrained
 from ..seeding import stream_generator, stream_seed
 from ..training import load_artefact
 from ..training.stages.base import dropout_seeded
+from .opened import recipe_of
 
 MASK = "[MASK]"
 _WIDTH = 110
@@ -154,11 +154,7 @@ def _encoder(folder: Path, corpus: BehaviourCorpus) -> tuple[UserEncoder, int]:
     """Load a pre-trained encoder with the dropout of its training; returns it with its maximum length."""
     artefact, model = load_artefact(folder), load_pretrained(folder)
     check_same_items(model, artefact.item_tokens.tolist(), corpus)
-    try:
-        made_by = artefact.card["recipe"]
-        plan = recipe(made_by["method"], made_by["preset"], made_by)
-    except (KeyError, TypeError):
-        raise InputError(f"model: expected one from adaptssr pretrain, got another model.json in {folder}") from None
+    plan = recipe_of(artefact, folder, {})
     encoder = fresh_encoder(plan, corpus.n_items, plan.dropout, plan.seed)
     encoder.load_state_dict(model.encoder.state_dict())
     return encoder.train(), plan.max_len

@@ -150,7 +150,8 @@ class Table2:
         for row in self.rows:
             line = [row]
             for column in self.columns:
-                cell = _cell(self.summaries.get((row, column)), self.decimals(column))
+                summary = self.summaries.get((row, column))
+                cell = "-" if summary is None else shown(summary, self.decimals(column), width=5)
                 impr = self.improvement(row, column)
                 line += [best(cell) if row in self.best(column) else cell, "-" if math.isnan(impr) else f"{impr:+.2f}"]
             lines.append(line)
@@ -197,10 +198,6 @@ def rows_in_order(rows: Sequence[str], present: Iterable[str], source: str) -> t
     if strangers := [row for row in present if row not in order]:
         raise InputError(f"rows: expected to name every method among the {source}, missing {strangers}")
     return tuple(row for row in order if row in present)
-
-
-def _cell(summary: Summary | None, decimals: int) -> str:
-    return "-" if summary is None else shown(summary, decimals, width=5)
 
 
 def _summaries(values: Mapping[tuple[str, Column], Values]) -> dict[tuple[str, Column], Summary]:
@@ -308,10 +305,21 @@ def csv_text(lines: Iterable[Iterable[object]]) -> str:
     return out.getvalue()
 
 
+def aligned(lines: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
+    """Pad cells to columns of equal width; those numbered in ``right`` are aligned right."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return [
+        "  ".join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+
+
 def aligned_text(lines: Sequence[Sequence[str]], footer: Sequence[str] = ()) -> str:
     """Plain text in aligned columns; the footer below an empty line."""
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    drawn = ["  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    drawn = aligned(lines)
     rule = "-" * max(len(line) for line in drawn)
     return "\n".join([drawn[0], rule, *drawn[1:], *(["", *footer] if footer else [])]) + "\n"
 

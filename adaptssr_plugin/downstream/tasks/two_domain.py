@@ -13,6 +13,7 @@ from ...errors import InputError
 from ...training.checkpoints import write_text
 from .cold import ColdRecommendationTask
 from .cold_files import ColdRows, cold_task, write_cold_rows
+from .inputs import renumbered
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +81,8 @@ def two_domains(path: str | Path, boundary: int, target: str = "low") -> TwoDoma
     _, first = np.unique(user[asked] * both.n_items + both.items[asked], return_index=True)
     asked = asked[np.sort(first)]
     rows = ColdRows(both.user_tokens[user[asked]], both.item_tokens[both.items[asked]], before[asked])
-    return TwoDomains(Path(path).stem, _part(both, ~is_target), rows)
+    source, _ = renumbered(both, both.item_tokens[np.append(0, np.unique(both.items[~is_target]))])
+    return TwoDomains(Path(path).stem, source, rows)
 
 
 def convert_two_domains(
@@ -118,17 +120,3 @@ def _integers_of(tokens: npt.NDArray[np.str_], path: str | Path) -> npt.NDArray[
         return tokens.astype(np.int64)
     except (ValueError, OverflowError) as error:
         raise InputError(f"{path}: expected items that are integers, got another ({error})") from None
-
-
-def _part(corpus: BehaviourCorpus, kept: npt.NDArray[np.bool_]) -> BehaviourCorpus:
-    """Keep some behaviours; users without any are left out, and items are renumbered."""
-    items, numbers = np.unique(corpus.items[kept], return_inverse=True)
-    counts = np.diff(np.append(0, np.cumsum(kept))[corpus.offsets])
-    rows = np.flatnonzero(counts)
-    return BehaviourCorpus(
-        items=numbers.astype(np.int64) + 1,
-        offsets=np.append(0, np.cumsum(counts[rows])),
-        n_items=len(items) + 1,
-        user_tokens=corpus.user_tokens[rows],
-        item_tokens=corpus.item_tokens[np.append(0, items)],
-    )

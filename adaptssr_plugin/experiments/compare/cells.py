@@ -26,7 +26,7 @@ from ...methods.registry import method_named
 from ...recbole import Config
 from ...recbole.compat.user_sequences import load_user_sequences
 from ...recbole.user_model.finetune import fine_tune
-from ...recbole.user_model.pretrain import load_pretrained, pretrain, versions
+from ...recbole.user_model.pretrain import Source, load_pretrained, pretrain, versions
 from ..figures.similarity import similarity_distributions
 from ..records import LSA, MAJORITY, POPULARITY, TFIDF
 from ..task_runs import Start, baseline_records, fine_tuning_records
@@ -56,8 +56,6 @@ class Data:
 
 @lru_cache(maxsize=2)
 def _load(dataset: str, options: str, max_len: int) -> Data:
-    from ...recbole.user_model.pretrain import Source
-
     config = Source(dataset, json.loads(options)).config(max_len)
     corpus = load_user_sequences(config).corpus
     digest = hashlib.sha256()
