@@ -1,6 +1,5 @@
 """``adaptssr compare``: keys of cells, tuning on validation values, order and sharing of work, and the whole path."""
 
-import csv
 import dataclasses
 import json
 import os
@@ -37,6 +36,7 @@ from adaptssr_plugin.experiments.compare.store import Store
 from adaptssr_plugin.experiments.records import read_records
 from adaptssr_plugin.methods import recipe
 from adaptssr_plugin.recbole.user_model.pretrain import pretrain
+from benchmarks.support.plots import read_csv
 
 # --- plans ----------------------------------------------------------------------------------------------------
 
@@ -492,11 +492,9 @@ def test_smoke(tmp_path):
     names += [f"figure-{name}.{suffix}" for name in drawn for suffix in ("png", "svg", "csv")]
     names += [f"figure-4-{task}.png" for task in ("gender", "age")]
     assert [name for name in names if not (tmp_path / name).is_file()] == []
-    with (tmp_path / "figure-5.csv").open(encoding="utf-8") as file:
-        panels = dict.fromkeys(line["panel"] for line in csv.DictReader(file))
+    panels = dict.fromkeys(line["panel"] for line in read_csv(tmp_path / "figure-5.csv"))
     assert list(panels) == [WARM_UP, "PeterRec", "CL4SRec", "AdaptSSR", TUNED]
-    with (tmp_path / "records-controlled.csv").open(encoding="utf-8") as file:
-        records = list(csv.DictReader(file))
+    records = read_csv(tmp_path / "records-controlled.csv")
     rows = {record["method"] for record in records}
     assert rows == {*PLAIN, "None", "PeterRec", "CL4SRec", "AdaptSSR", TUNED, WARM_UP}
     taus = {record["tau"] for record in records if record["method"] == "CL4SRec"}

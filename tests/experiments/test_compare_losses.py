@@ -1,6 +1,5 @@
 """``adaptssr compare-losses``: plans, choice on validation values, tests over users, and the whole path."""
 
-import csv
 import dataclasses
 import json
 import math
@@ -20,6 +19,7 @@ from adaptssr_plugin.experiments.compare_losses.cells import pack, unpack
 from adaptssr_plugin.experiments.compare_losses.differences import Difference, difference, thirds, values_of
 from adaptssr_plugin.experiments.compare_losses.grid import Grid, rows_of
 from adaptssr_plugin.recbole import run_recbole
+from benchmarks.support.plots import read_csv
 
 # --- plans and rows -----------------------------------------------------------------------------------------------
 
@@ -186,11 +186,6 @@ RECBOLE = {name: value for name, value in SMALL.items() if name not in ("topk", 
 RECBOLE |= {"epochs": 1}
 
 
-def lines_of(path):
-    with Path(path).open(encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def point_of(options):
     return f"weight 0.1, scale {options['ssl_scale']:g}" if "ssl_scale" in options else "-"
 
@@ -207,8 +202,10 @@ def test_the_command_end_to_end(capsys):
     assert "adaptssr (joint) changes NDCG@10 of SASRec by " in first or "NDCG@10 of SASRec is 0" in first
 
     cells = [json.loads(line) for line in Path("out/cells.jsonl").read_text(encoding="utf-8").splitlines()]
-    none, ours = lines_of("out/quality.csv")
-    tried = {line["point"]: float(line["valid_NDCG@10"]) for line in lines_of("out/search.csv") if line["point"] != "-"}
+    none, ours = read_csv(Path("out/quality.csv"))
+    tried = {
+        line["point"]: float(line["valid_NDCG@10"]) for line in read_csv(Path("out/search.csv")) if line["point"] != "-"
+    }
     assert len(tried) == 2
     assert tried[ours["point"]] == max(tried.values())
     for line in (none, ours):
@@ -227,7 +224,7 @@ def test_the_command_end_to_end(capsys):
     )
     assert spec["result"]["test"] == reference["test_result"]
 
-    groups = lines_of("out/groups.csv")
+    groups = read_csv(Path("out/groups.csv"))
     assert {line["group"] for line in groups} <= {
         f"{third} {what}" for what in ("history", "target") for third in ("short", "middle", "long", "rare", "popular")
     }
@@ -251,7 +248,7 @@ def test_a_start_of_the_item_embedding_is_compared_by_itself(capsys):
     assert "2 runs computed" in said
     random, svd = [json.loads(line)["spec"]["options"] for line in Path("out/cells.jsonl").read_text().splitlines()]
     assert svd == {**random, "ssl_item_init": "svd"}
-    first, second = lines_of("out/quality.csv")
+    first, second = read_csv(Path("out/quality.csv"))
     assert (first["loss"], second["loss"]) == ("none", "none, SVD start")
     assert float(second["change"]) == pytest.approx(float(second["NDCG@10"]) - float(first["NDCG@10"]), abs=2e-4)
     assert "none, SVD start changes NDCG@10 of SASRec by " in said or "NDCG@10 of SASRec is 0" in said

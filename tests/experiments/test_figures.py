@@ -1,23 +1,16 @@
 """Figures 3, 4 and 7, and the numbers in the panels of Figure 5."""
 
-import csv
-import math
 import re
 
 import numpy as np
-import pytest
 from refusals import refusal_of
 
 from adaptssr_plugin.experiments import SimilarityDistributions, draw_similarity
 from adaptssr_plugin.experiments.figures.ablation import Bar, draw_ablation
-from adaptssr_plugin.experiments.figures.robustness import Curve, draw_robustness, robustness_summary
+from adaptssr_plugin.experiments.figures.robustness import Curve, draw_robustness
+from benchmarks.support.plots import read_csv
 
 LABELS = {"dataset": "tenrec-qba", "task": "age", "metric": "accuracy"}
-
-
-def lines_of(path):
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def texts_of(path):
@@ -37,26 +30,12 @@ ORIGINAL = Curve("cl4srec", "original", {0.9: [0.53, 0.54, 0.535], 0.1: [0.56, 0
 RANKED = Curve("cl4srec", "AdaptSSR", {0.1: [0.57, 0.58], 0.9: [0.56, 0.56]})
 
 
-def test_a_curve_in_three_numbers():
-    original, ranked = robustness_summary([ORIGINAL, RANKED], NONE)
-    assert original[:3] == ("CL4SRec", "original", 3)
-    assert original.range_points == pytest.approx(2.7)
-    assert original.gain_points == pytest.approx((56.2 + 55.2 + 53.5) / 3 - 55.2)
-    assert original.negative_share == pytest.approx(1 / 3)  # level with None is not below it
-    assert (ranked.n_rho, ranked.negative_share) == (2, 0)
-    assert ranked.gain_points == pytest.approx(1.55)
-    (alone,) = robustness_summary([Curve("ccl", "original", {0.1: [0.5], 0.9: [0.54], 0.5: [0.56]})])
-    assert alone.range_points == pytest.approx(6)
-    assert math.isnan(alone.gain_points)
-    assert math.isnan(alone.negative_share)
-
-
 def test_robustness_writes_the_points_and_their_summary(tmp_path):
     stem = tmp_path / "new" / "figure3.age"
     paths = draw_robustness([ORIGINAL, RANKED], stem, **LABELS, none=NONE, warm_up=[0.57, 0.58], tfidf=0.548)
     endings = [".png", ".svg", ".csv", "-summary.csv", "-summary.md"]
     assert [path.name for path in paths] == [f"figure3.age{ending}" for ending in endings]
-    points = lines_of(paths[2])
+    points = read_csv(paths[2])
     assert [list(line.values()) for line in points] == [
         ["0.1", "CL4SRec", "original", "56.2000", "0.2000", "3"],
         ["0.5", "CL4SRec", "original", "55.2000", "0.0000", "3"],
@@ -68,10 +47,12 @@ def test_robustness_writes_the_points_and_their_summary(tmp_path):
         ["", "TF-IDF + LR", "", "54.8000", "", "1"],
     ]
     assert list(points[0]) == ["rho", "method", "loss", "mean", "std", "n"]
-    assert lines_of(paths[3])[0] == {
-        "method": "CL4SRec", "loss": "original", "n_rho": "3", "range_points": "2.7000", "gain_points": "-0.2333",
-        "negative_share": "0.3333",
-    }  # fmt: skip
+    assert read_csv(paths[3]) == [
+        {"method": "CL4SRec", "loss": "original", "n_rho": "3", "range_points": "2.7000", "gain_points": "-0.2333",
+         "negative_share": "0.3333"},  # level with None is not below it
+        {"method": "CL4SRec", "loss": "AdaptSSR", "n_rho": "2", "range_points": "1.5000", "gain_points": "1.5500",
+         "negative_share": "0.0000"},
+    ]  # fmt: skip
     markdown = paths[4].read_text(encoding="utf-8")
     assert "| CL4SRec | original (InfoNCE) | 2.70 | -0.23 | 1 of 3 |" in markdown
     assert "| CL4SRec | + AdaptSSR | 1.50 | +1.55 | 0 of 2 |" in markdown
@@ -95,10 +76,13 @@ def test_robustness_has_a_panel_for_each_method(tmp_path):
 
 
 def test_robustness_says_nothing_of_a_cut_axis_that_starts_at_zero(tmp_path):
-    low = Curve("ccl", "original", {0.1: [0.0], 0.9: [0.5]})
-    texts = texts_of(draw_robustness([low], tmp_path / "low", **LABELS)[1])
+    low = Curve("ccl", "original", {0.1: [0.0], 0.9: [0.48], 0.5: [0.5]})
+    _, svg, _, summary, markdown = draw_robustness([low], tmp_path / "low", **LABELS)
+    texts = texts_of(svg)
     assert "accuracy × 100" in texts
     assert "tenrec-qba, one seed" in texts
+    assert list(read_csv(summary)[0].values()) == ["CCL", "original", "3", "50.0000", "", ""]
+    assert "| CCL | original (InfoNCE) | 50.00 | - | - |" in markdown.read_text(encoding="utf-8")
 
 
 def test_robustness_is_the_same_each_time(tmp_path):
@@ -123,13 +107,13 @@ LAMBDAS = {
 def test_ablation_writes_bars_and_the_lambda_curve(tmp_path):
     paths = draw_ablation(BARS, tmp_path / "f4", **LABELS, lambdas=LAMBDAS)
     assert [path.name for path in paths] == ["f4.png", "f4.svg", "f4.csv", "f4-lambda.csv"]
-    assert [list(line.values()) for line in lines_of(paths[2])] == [
+    assert [list(line.values()) for line in read_csv(paths[2])] == [
         ["AdaptSSR", "paper", "57.5000", "0.7071", "2", ""],
         ["w/o ranking", "paper", "55.5000", "0.7071", "2", "-3.48"],
         ["λ per batch", "variants", "57.4900", "0.0000", "2", "-0.02"],
         ["None", "comparison", "54.0000", "", "1", "-6.09"],
     ]
-    curve = lines_of(paths[3])
+    curve = read_csv(paths[3])
     assert [(line["lambda"], line["split"]) for line in curve] == [
         (constant, split) for split in ("validation", "test") for constant in ("0", "0.5", "1")
     ]

@@ -1,6 +1,5 @@
 """Figure 5: the samples, their densities and numbers, and the drawing."""
 
-import csv
 import sys
 import threading
 
@@ -21,6 +20,7 @@ from adaptssr_plugin.experiments.figures.similarity import (
     overlap,
     separation,
 )
+from benchmarks.support.plots import read_csv
 
 N_ITEMS = 30
 
@@ -248,14 +248,12 @@ def test_figure_is_written_beside_its_numbers_and_the_same_each_time(tmp_path):
     again = draw_similarity(panels, tmp_path / "again")
     other = draw_similarity(panels, tmp_path / "other")
     assert [path.read_bytes() for path in again] == [path.read_bytes() for path in other]
-    with paths[2].open(newline="", encoding="utf-8") as file:
-        curves = list(csv.DictReader(file))
+    curves = read_csv(paths[2])
     assert len(curves) == 2 * 401
     np.testing.assert_allclose(
         [float(row["masked"]) for row in curves[401:]], density(panels["AdaptSSR"].masked), rtol=1e-5
     )
-    with paths[3].open(newline="", encoding="utf-8") as file:
-        numbers = list(csv.DictReader(file))
+    numbers = read_csv(paths[3])
     assert [(row["panel"], row["curve"]) for row in numbers[2:4]] == [("None", "other"), ("AdaptSSR", "masked")]
     assert float(numbers[3]["overlap"]) == pytest.approx(panels["AdaptSSR"].numbers()["masked"]["overlap"], abs=1e-4)
 

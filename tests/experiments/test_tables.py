@@ -27,6 +27,7 @@ from adaptssr_plugin.experiments import (
     write_records,
 )
 from adaptssr_plugin.experiments.tables import PLAIN_BASELINES, Column, best_baseline_footer, latex_text
+from benchmarks.support.plots import read_csv
 
 FULL = Record(
     "ml-100k", "age", "adaptssr", "paper", "mlm", 0.6, 0.1, 3, "accuracy", "test", 0.1 + 0.2, 4, 17, 12.25, 512.5
@@ -45,8 +46,7 @@ def test_records_come_back_from_csv_unchanged(tmp_path):
     odd = replace(BARE, task='a "quoted", name', method="naïve\nbayes", value=1e-17)
     path = write_records(tmp_path / "new" / "results.csv", [FULL, BARE, odd], {"torch": "2.4, cpu"})
     assert read_records(path) == [FULL, BARE, odd]
-    with path.open(newline="", encoding="utf-8") as file:
-        lines = list(csv.DictReader(file))
+    lines = read_csv(path)
     assert list(lines[0])[:3] == ["dataset", "task", "method"]
     assert list(lines[0])[-2:] == ["labels", "torch"]
     assert [line["torch"] for line in lines] == ["2.4, cpu"] * 3
@@ -56,8 +56,7 @@ def test_records_come_back_from_csv_unchanged(tmp_path):
 def test_records_of_several_machines_say_which(tmp_path):
     path = write_records(tmp_path / "results.csv", [FULL, BARE], [{"torch": "2.13"}, {"torch": "2.11", "gpu": "yes"}])
     assert read_records(path) == [FULL, BARE]
-    with path.open(newline="", encoding="utf-8") as file:
-        assert [(line["torch"], line["gpu"]) for line in csv.DictReader(file)] == [("2.13", ""), ("2.11", "yes")]
+    assert [(line["torch"], line["gpu"]) for line in read_csv(path)] == [("2.13", ""), ("2.11", "yes")]
     with pytest.raises(InputError, match="further: expected columns for each of 2 records, got 1"):
         write_records(path, [FULL, BARE], [{"torch": "2.13"}])
 

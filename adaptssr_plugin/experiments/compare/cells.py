@@ -74,19 +74,17 @@ def load_data(plan: ComparePlan) -> Data:
     return _load(plan.dataset, options, plan.recipe("none", False).max_len)
 
 
-def options_of(recipe: Recipe, fine_tuning: bool | None = None) -> dict[str, Any]:
-    """Return the options of a recipe that differ from the defaults, so that an option added later changes no key.
+def options_of(recipe: Recipe, fine_tuning: bool) -> dict[str, Any]:
+    """Return the options that differ from the defaults, so that an option added later changes no key.
 
     Args:
         recipe: the recipe.
-        fine_tuning: True: only options of fine-tuning; False: all others; None: both.
+        fine_tuning: whether those of fine-tuning or all others.
     """
     return {
         name: getattr(recipe, name)
         for name, default in DEFAULTS.items()
-        if name not in _NOT_IN_KEYS
-        and getattr(recipe, name) != default
-        and (fine_tuning is None or name.startswith("ft_") == fine_tuning)
+        if name not in _NOT_IN_KEYS and getattr(recipe, name) != default and name.startswith("ft_") == fine_tuning
     }
 
 

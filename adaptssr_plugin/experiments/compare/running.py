@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,25 +39,6 @@ class Part:
         return int(own.key(fingerprint), 16) % self.of == self.number - 1
 
 
-@dataclass
-class _Pace:
-    """The time that cells of a kind have taken, to estimate the time to go."""
-
-    seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-
-    def add(self, cell: Cell, result: Mapping[str, Any]) -> None:
-        self.seconds[cell.kind].append(float(result["seconds"]))
-
-    def to_go(self, cells: Sequence[Cell], later: int, jobs: int) -> str:
-        known = {kind: statistics.median(times) for kind, times in self.seconds.items()}
-        if not known:
-            return "?"
-        usual = statistics.median(known.values())
-        seconds = sum(known.get(cell.kind, usual) for cell in cells) + later * usual
-        minutes = seconds / jobs / 60
-        return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
-
-
 def run_cells(
     plan: Any,
     store: Store,
@@ -84,7 +65,8 @@ def run_cells(
         TrainingDivergedError: NaN or infinity in a step; cells in progress are finished first.
     """
     part = part or Part()
-    pace, computed = _Pace(), 0
+    seconds: dict[str, list[float]] = defaultdict(list)  # that cells of a kind have taken
+    computed = 0
     with Progress(0, "cells", show_progress, unit="cell", reports=True) as bar, _workers(plan, store, jobs) as submit:
         running: dict[Future[Any], Cell] = {}
         while True:
@@ -96,7 +78,7 @@ def run_cells(
             for cell in ready[: max(0, jobs - len(running))]:
                 running[submit(cell)] = cell
             bar.total = computed + len(missing) + later
-            bar.line(f"{len(missing) + later} left, {pace.to_go(missing, later, jobs)} to go")
+            bar.line(f"{len(missing) + later} left, {_to_go(seconds, missing, later, jobs)} to go")
             if not running:
                 return computed  # nothing left, or the rest belongs to other machines
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -112,9 +94,20 @@ def run_cells(
                         "same command goes on with what is finished"
                     ) from None
                 store.put(cell, result, {**where, "jobs": jobs})
-                pace.add(cell, result)
+                seconds[cell.kind].append(float(result["seconds"]))
                 computed += 1
                 bar.update(1)
+
+
+def _to_go(taken: Mapping[str, Sequence[float]], cells: Sequence[Cell], later: int, jobs: int) -> str:
+    """Estimate the time to go from that of cells of each kind."""
+    known = {kind: statistics.median(times) for kind, times in taken.items()}
+    if not known:
+        return "?"
+    usual = statistics.median(known.values())
+    seconds = sum(known.get(cell.kind, usual) for cell in cells) + later * usual
+    minutes = seconds / jobs / 60
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
 def _let_finish(running: Mapping["Future[Any]", Cell], store: Store, jobs: int) -> None:

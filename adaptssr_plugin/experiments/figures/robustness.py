@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ...downstream.significance import Summary, summarise
 from ..records import PAPER_NAMES, TFIDF, WARM_UP, paper_name
@@ -41,39 +41,6 @@ class Curve:
         return {rho: summarise(self.values[rho]) for rho in sorted(self.values)}
 
 
-class RobustnessSummary(NamedTuple):
-    """A curve in three numbers.
-
-    Attributes:
-        method: as the paper writes it.
-        loss: "original" or "AdaptSSR".
-        n_rho: how many ρ were measured.
-        range_points: best mean less worst mean, in points of a percent.
-        gain_points: mean over ρ of mean less None's, in points; NaN without None.
-        negative_share: share of ρ whose mean lies below None's (negative transfer); NaN without None.
-    """
-
-    method: str
-    loss: str
-    n_rho: int
-    range_points: float
-    gain_points: float
-    negative_share: float
-
-
-def robustness_summary(curves: Sequence[Curve], none: Sequence[float] = ()) -> list[RobustnessSummary]:
-    """Summarise each curve against the values of None by seed."""
-    floor = summarise(none).mean if len(none) else math.nan
-    result = []
-    for curve in curves:
-        means = [point.mean for point in curve.points.values()]
-        negative = sum(mean < floor for mean in means) / len(means) if len(none) else math.nan
-        gain = 100 * (sum(means) / len(means) - floor)
-        spread = 100 * (max(means) - min(means))
-        result.append(RobustnessSummary(paper_name(curve.method), curve.loss, len(means), spread, gain, negative))
-    return result
-
-
 def draw_robustness(
     curves: Sequence[Curve],
     path_stem: str | Path,
@@ -89,8 +56,8 @@ def draw_robustness(
     """Draw metric against augmentation strength, one call for each task (Figure 3: T1; Figure 7: T4 and T6).
 
     Writes, beside each other, ``STEM.png``, ``STEM.svg``, ``STEM.csv`` with the points drawn (rho, method, loss,
-    mean, std, n; in percent), and :func:`robustness_summary` as ``STEM-summary.csv`` and ``STEM-summary.md``.
-    Bands are ± one standard deviation over seeds.
+    mean, std, n; in percent), and each curve in three numbers as ``STEM-summary.csv`` and ``STEM-summary.md``. Bands
+    are ± one standard deviation over seeds.
 
     Args:
         curves: at least one, each method and loss once.
@@ -112,7 +79,7 @@ def draw_robustness(
     below = ", ".join(filter(None, [dataset, seeds, conditions]))
     figure = _figure(curves, none, warm_up, tfidf, metric, f"{title}\n{below}")
     texts = {".csv": _points_csv(curves, none, warm_up, tfidf)}
-    texts["-summary.csv"], texts["-summary.md"] = _summary_texts(robustness_summary(curves, none), f"{title}; {below}.")
+    texts["-summary.csv"], texts["-summary.md"] = _summary_texts(curves, none, f"{title}; {below}.")
     return save_figure(figure, Path(path_stem), texts)
 
 
@@ -181,14 +148,22 @@ def _points_csv(curves: Sequence[Curve], none: Sequence[float], warm_up: Sequenc
     return csv_text(lines)
 
 
-def _summary_texts(summaries: Sequence[RobustnessSummary], conditions: str) -> tuple[str, str]:
-    """The summaries as CSV and as Markdown."""
-    numbers_of: list[Sequence[object]] = [RobustnessSummary._fields]
+def _summary_texts(curves: Sequence[Curve], none: Sequence[float], conditions: str) -> tuple[str, str]:
+    """Each curve in three numbers, as CSV and as Markdown.
+
+    These are the best mean less the worst, the mean over ρ less None's, both in points of a percent, and the share of ρ
+    whose mean lies below None's (negative transfer); the last two only if there is None.
+    """
+    numbers: list[list[object]] = [["method", "loss", "n_rho", "range_points", "gain_points", "negative_share"]]
     lines = [["Method", "Loss", "Best − worst over ρ", "Mean gain over None", "Share of ρ below None"]]
-    for one in summaries:
-        numbers = [one.range_points, one.gain_points, one.negative_share]
-        numbers_of.append([*one[:3], *("" if math.isnan(number) else f"{number:.4f}" for number in numbers)])
-        share = "-" if math.isnan(one.negative_share) else f"{round(one.negative_share * one.n_rho)} of {one.n_rho}"
-        gain = "-" if math.isnan(one.gain_points) else f"{one.gain_points:+.2f}"
-        lines.append([one.method, _LABELS[one.loss], f"{one.range_points:.2f}", gain, share])
-    return csv_text(numbers_of), markdown_table(lines, [conditions, "Differences of means in points (× 100)."], left=2)
+    for curve in curves:
+        method, means = paper_name(curve.method), [point.mean for point in curve.points.values()]
+        n_rho, spread = len(means), 100 * (max(means) - min(means))
+        exact, shown = ["", ""], ["-", "-"]
+        if len(none):
+            floor = summarise(none).mean
+            gain, below = 100 * (sum(means) / n_rho - floor), sum(mean < floor for mean in means)
+            exact, shown = [f"{gain:.4f}", f"{below / n_rho:.4f}"], [f"{gain:+.2f}", f"{below} of {n_rho}"]
+        numbers.append([method, curve.loss, n_rho, f"{spread:.4f}", *exact])
+        lines.append([method, _LABELS[curve.loss], f"{spread:.2f}", *shown])
+    return csv_text(numbers), markdown_table(lines, [conditions, "Differences of means in points (× 100)."], left=2)
