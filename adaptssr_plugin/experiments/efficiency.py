@@ -1,13 +1,14 @@
 """The paper's Table 3 from measured runs: time and memory of pre-training."""
 
+import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..downstream.significance import Summary, summarise
 from ..errors import InputError
 from .records import paper_name
-from .tables import PAPER_ROWS, aligned_text, csv_text, latex_table, markdown_table, rows_in_order
+from .tables import PAPER_ROWS, PrintedTable, rows_in_order
 
 
 @dataclass(frozen=True)
@@ -55,99 +56,14 @@ DEFINITION = (
 )
 
 
-@dataclass(frozen=True)
-class Table3:
-    """A table in the form of the paper's Table 3; :func:`table_3` makes one from runs.
-
-    Attributes:
-        dataset: name of the corpus.
-        rows: methods from top to bottom, for each device.
-        devices: from top to bottom.
-        summaries: mean and spread over repeats, by (device, row) and attribute of :class:`Efficiency`.
-        repeats: number of runs by (device, row).
-        footer: lines to stand below the table, after the definition.
-    """
-
-    dataset: str
-    rows: tuple[str, ...]
-    devices: tuple[str, ...]
-    summaries: dict[tuple[str, str], dict[str, Summary]]
-    repeats: dict[tuple[str, str], int]
-    footer: tuple[str, ...] = ()
-
-    def text(self) -> str:
-        """Aligned plain text."""
-        return aligned_text(self._strings(), self._below())
-
-    def markdown(self) -> str:
-        """A Markdown table."""
-        return markdown_table(self._strings(), self._below(), left=self._labels())
-
-    def latex(self) -> str:
-        """A LaTeX tabular for the package booktabs, the footer below it."""
-        return latex_table(self._strings(), self._below(), left=self._labels())
-
-    def csv(self) -> str:
-        """A line for each device and method; mean and std of all quantities, in hours, seconds and MB."""
-        names = [*_TIMES, *_OTHERS]
-        head = ["dataset", "device", "method", "repeats", *(f"{n}{end}" for n in names for end in ("", "_std"))]
-        lines: list[list[object]] = [[*head]]
-        for (device, row), cell in self._cells():
-            numbers = [number for name in names for number in _mean_and_std(cell.get(name))]
-            shown = ["" if math.isnan(number) else f"{number:.6g}" for number in numbers]
-            lines.append([self.dataset, device, row, self.repeats[device, row], *shown])
-        return csv_text(lines)
-
-    def _cells(self) -> list[tuple[tuple[str, str], dict[str, Summary]]]:
-        keys = [(device, row) for device in self.devices for row in self.rows]
-        return [(key, self.summaries[key]) for key in keys if key in self.summaries]
-
-    def _labels(self) -> int:
-        """The number of columns before the numbers: a single device is named below the table."""
-        return 2 if len(self.devices) > 1 else 1
-
-    def _strings(self) -> list[list[str]]:
-        """The table as strings, headings first; empty columns are left out."""
-        present = {name for cell in self.summaries.values() for name in cell}
-        unit, factor = self._unit()
-        columns = [(name, f"{heading} ({unit})", factor) for name, heading in _TIMES.items() if name in present]
-        columns += [(name, heading, 1.0) for name, heading in _OTHERS.items() if name in present]
-        lines = [["Device", "Method", *(heading for _, heading, _ in columns)]]
-        for key, cell in self._cells():
-            lines.append([*key, *(_shown(cell.get(name), scale) for name, _, scale in columns)])
-        return [line[2 - self._labels() :] for line in lines]
-
-    def _unit(self) -> tuple[str, float]:
-        """The largest unit in which the shortest training takes at least one."""
-        shortest = min((cell["hours"].mean for cell in self.summaries.values() if cell["hours"].mean), default=1.0)
-        return next(((unit, factor) for unit, factor in _UNITS if shortest * factor >= 1), _UNITS[-1])
-
-    def _below(self) -> list[str]:
-        """Corpus and device, definition and repeats, then the lines that were given."""
-        present = {name for cell in self.summaries.values() for name in cell}
-        one_device = len(self.devices) == 1
-        where = f"Device: {self.devices[0]}." if one_device else "Compare times of one device only."
-        apart = [word for name, word in _APART.items() if name in present]
-        definition = DEFINITION.format(apart=f"; {' and '.join(apart)} apart" if apart else "")
-        return [f"Dataset: {self.dataset}. {where}", definition, self._repeats(), *self.footer]
-
-    def _repeats(self) -> str:
-        counts = set(self.repeats.values())
-        if counts == {1}:
-            return "One run of each method: no spread."
-        if len(counts) == 1:
-            return f"Mean±standard deviation over {counts.pop()} repeats."
-        named = [f"{' '.join(key[2 - self._labels() :])} {self.repeats[key]}" for key, _ in self._cells()]
-        return f"Mean±standard deviation over repeats: {', '.join(named)}."
-
-
 def table_3(
     dataset: str, runs: Iterable[Efficiency], rows: Sequence[str] = PAPER_ROWS, footer: Sequence[str] = ()
-) -> Table3:
+) -> PrintedTable:
     """Lay out what pre-training cost in the form of the paper's Table 3.
 
     Runs on different devices are in separate rows, since their times cannot be compared. Times are in hours, minutes
-    or seconds, whichever is readable; the heading names the unit.
+    or seconds, whichever is readable; the heading names the unit. The CSV has the mean and the standard deviation of
+    all quantities, in hours, seconds and MB.
 
     Args:
         dataset: name of the corpus.
@@ -163,14 +79,44 @@ def table_3(
         gathered.setdefault((run.device, paper_name(run.method)), []).append(run)
     if not gathered:
         raise InputError("runs: expected at least one, got none")
-    return Table3(
-        dataset=dataset,
-        rows=rows_in_order(rows, (row for _, row in gathered), "runs"),
-        devices=tuple(dict.fromkeys(device for device, _ in gathered)),
-        summaries={key: _summaries(of_row) for key, of_row in gathered.items()},
-        repeats={key: len(of_row) for key, of_row in gathered.items()},
-        footer=tuple(footer),
-    )
+    devices = list(dict.fromkeys(device for device, _ in gathered))
+    order = rows_in_order(rows, (row for _, row in gathered), "runs")
+    cells = {key: _summaries(gathered[key]) for key in itertools.product(devices, order) if key in gathered}
+    hidden = 1 if len(devices) == 1 else 0  # a single device is named below the table
+    present = {name for cell in cells.values() for name in cell}  # empty columns are left out
+    unit, factor = _unit(cells.values())
+    columns = [(name, f"{heading} ({unit})", factor) for name, heading in _TIMES.items() if name in present]
+    columns += [(name, heading, 1.0) for name, heading in _OTHERS.items() if name in present]
+    lines = [["Device", "Method", *(heading for _, heading, _ in columns)]]
+    names = [*_TIMES, *_OTHERS]
+    head = ["dataset", "device", "method", "repeats", *(f"{n}{end}" for n in names for end in ("", "_std"))]
+    numbers: list[list[object]] = [[*head]]
+    for key, cell in cells.items():
+        lines.append([*key, *(_shown(cell.get(name), scale) for name, _, scale in columns)])
+        exact = [number for name in names for number in _mean_and_std(cell.get(name))]
+        shown = ["" if math.isnan(number) else f"{number:.6g}" for number in exact]
+        numbers.append([dataset, *key, len(gathered[key]), *shown])
+    where = f"Device: {devices[0]}." if hidden else "Compare times of one device only."
+    apart = [word for name, word in _APART.items() if name in present]
+    definition = DEFINITION.format(apart=f"; {' and '.join(apart)} apart" if apart else "")
+    repeats = _repeats({" ".join(key[hidden:]): len(gathered[key]) for key in cells})
+    below = [f"Dataset: {dataset}. {where}", definition, repeats, *footer]
+    return PrintedTable([line[hidden:] for line in lines], below, 2 - hidden, numbers)
+
+
+def _unit(cells: Iterable[Mapping[str, Summary]]) -> tuple[str, float]:
+    """The largest unit in which the shortest training takes at least one."""
+    shortest = min((cell["hours"].mean for cell in cells if cell["hours"].mean), default=1.0)
+    return next(((unit, factor) for unit, factor in _UNITS if shortest * factor >= 1), _UNITS[-1])
+
+
+def _repeats(of_rows: Mapping[str, int]) -> str:
+    counts = set(of_rows.values())
+    if counts == {1}:
+        return "One run of each method: no spread."
+    if len(counts) == 1:
+        return f"Mean±standard deviation over {counts.pop()} repeats."
+    return f"Mean±standard deviation over repeats: {', '.join(f'{name} {count}' for name, count in of_rows.items())}."
 
 
 def _summaries(runs: Sequence[Efficiency]) -> dict[str, Summary]:

@@ -298,6 +298,39 @@ def _printed(values: Values, decimals: int) -> float:
 # --- a grid, headings first, in four forms -----------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class PrintedTable:
+    """A table whose cells are text already.
+
+    Attributes:
+        lines: the headings, then the rows.
+        footer: lines below the table.
+        left: the number of columns before the numbers.
+        numbers: the lines of the CSV file.
+    """
+
+    lines: Sequence[Sequence[str]]
+    footer: Sequence[str]
+    left: int
+    numbers: Sequence[Sequence[object]]
+
+    def text(self) -> str:
+        """Aligned plain text."""
+        return aligned_text(self.lines, self.footer)
+
+    def markdown(self) -> str:
+        """A Markdown table."""
+        return markdown_table(self.lines, self.footer, self.left)
+
+    def latex(self) -> str:
+        """A LaTeX tabular for the package booktabs, the footer below it."""
+        return latex_table(self.lines, self.footer, self.left)
+
+    def csv(self) -> str:
+        """The numbers as CSV."""
+        return csv_text(self.numbers)
+
+
 def csv_text(lines: Iterable[Iterable[object]]) -> str:
     """CSV, with quotes where needed."""
     out = io.StringIO()

@@ -10,14 +10,14 @@ from refusals import refusal_of
 
 from adaptssr_plugin.experiments.compare.grid import WARM_UP, Grid
 from adaptssr_plugin.experiments.compare.plan import read_plan
-from adaptssr_plugin.experiments.variants_table import Variant, VariantsTable
+from adaptssr_plugin.experiments.variants_table import Variant, variants_table
 
 FIRST = Variant("AdaptSSR", "", {"age": [0.50, 0.52]}, {"age": [0.40, 0.44]})
 OTHER = Variant("κ = 10", "scale 10.0", {"age": [0.53, 0.56]}, {"age": [0.45, 0.45]})
 
 
 def test_gains_are_of_validation_rows():
-    table = VariantsTable((FIRST, OTHER), {"age": "accuracy"}, ("a footer",))
+    table = variants_table((FIRST, OTHER), {"age": "accuracy"}, ("a footer",))
     (first, other) = csv.DictReader(io.StringIO(table.csv()))
     assert (first["valid"], first["valid_gain"], first["valid_p"], first["test"]) == ("51.00", "0.00", "", "42.00")
     assert (other["valid"], other["valid_std"], other["valid_gain"], other["test"]) == (
@@ -35,7 +35,7 @@ def test_gains_are_of_validation_rows():
 
 def test_one_run_has_neither_spread_nor_test():
     rows = [dataclasses.replace(one, valid={"age": [0.5]}, test={"age": [0.4]}) for one in (FIRST, OTHER)]
-    table = VariantsTable(tuple(rows), {"age": "accuracy"})
+    table = variants_table(rows, {"age": "accuracy"})
     assert "| κ = 10 | scale 10.0 | 50.00 | +0.00 | - | 40.00 |" in table.markdown()
 
 

@@ -21,9 +21,9 @@ from ..figures.similarity_plot import draw_similarity
 from ..label_curve import HOW, curves_text, label_curves, write_label_curves
 from ..records import LSA, MAJORITY, POPULARITY, SVD_START, TFIDF, WARM_UP, Record, write_records
 from ..reidentification import PLAIN, RANDOM, conditions, records_of
-from ..tables import PAPER_ROWS, best_baseline_footer, csv_text, rows_in_order, table_2
+from ..tables import PAPER_ROWS, PrintedTable, Table2, best_baseline_footer, csv_text, rows_in_order, table_2
 from ..task_tables import LINEAR, splits_shown
-from ..variants_table import Variant, VariantsTable
+from ..variants_table import Variant, variants_table
 from .cells import Baselines, FineTuning, PlainReidentification, Reidentification, check_ready, load_data, task_of
 from .grid import FIGURE_METRIC, TUNED, Grid, Row
 from .plan import ComparePlan, TaskSpec
@@ -254,7 +254,7 @@ class _Report:
         ]
         if unfinished:
             footer.append(f"Not finished: {', '.join(unfinished)}.")
-        table = VariantsTable(tuple(found), dict(named.values()), tuple(footer))
+        table = variants_table(found, dict(named.values()), footer)
         self._write_table("variants", table)
         return table.text()
 
@@ -363,7 +363,7 @@ class _Report:
             )
         return found
 
-    def _write_table(self, stem: str, table: Any) -> None:
+    def _write_table(self, stem: str, table: Table2 | PrintedTable) -> None:
         for suffix, text in (("md", table.markdown()), ("csv", table.csv()), ("tex", table.latex())):
             path = self.folder / f"{stem}.{suffix}"
             write_text(path, text)
