@@ -3,6 +3,7 @@
 import functools
 import warnings
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import torch
@@ -130,20 +131,6 @@ def _pytorch_metric_learning() -> Callable[..., Tensor]:
     return loss
 
 
-def _info_nce_pytorch() -> Callable[..., Tensor]:
-    from info_nce import InfoNCE
-
-    loss: Callable[..., Tensor] = InfoNCE()
-    return loss
-
-
-def _lightly() -> Callable[..., Tensor]:
-    from lightly.loss import NTXentLoss
-
-    loss: Callable[..., Tensor] = NTXentLoss()
-    return loss
-
-
 # A float32 matrix of 2B × 4B is 32 B² bytes, one of 2B × 2B 16 B². The numbers of matrices held at once were measured.
 CANDIDATES: dict[str, Candidate] = {
     OURS: Candidate("2B x 4B", lambda n: 2.5e4 * n + 1e8, AdaptSSRLoss),
@@ -158,9 +145,14 @@ CANDIDATES: dict[str, Candidate] = {
         "2B x 2B, repeated for each of 2B pairs", lambda n: 4.3 * 32 * n**3, _pytorch_metric_learning, 3, paired=True
     ),
     "info-nce-pytorch": Candidate(
-        "B x B: one direction, an eighth of 2B x 4B", lambda n: 4 * 4 * n**2, _info_nce_pytorch, paired=True
+        "B x B: one direction, an eighth of 2B x 4B",
+        lambda n: 4 * 4 * n**2,
+        lambda: import_module("info_nce").InfoNCE(),
+        paired=True,
     ),
-    "lightly": Candidate("2B x 2B", lambda n: 7 * 16 * n**2, _lightly, paired=True),
+    "lightly": Candidate(
+        "2B x 2B", lambda n: 7 * 16 * n**2, lambda: import_module("lightly.loss").NTXentLoss(), paired=True
+    ),
     TRITON: Candidate(
         "2B x 4B", lambda n: 2.5e4 * n + 1e8, lambda: AdaptSSRLoss(implementation="triton"), devices=("cuda",)
     ),

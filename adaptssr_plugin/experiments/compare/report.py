@@ -277,15 +277,11 @@ class _Report:
             return ""
         plan, rows = self.plan, [*_PLAIN_ROWS, *self._encoder_rows]
         curves = label_curves(self._chosen(records), n_train, rows)
-        shown = f"{plan.name}, {splits_shown(self._split_seed, plan.splits)}"
+        shown = f"{plan.name}, {splits_shown(plan.recipe('none', False).split_seed, plan.splits)}"
         footer = [f"{shown}, and over {plan.pretrain_seeds} initialisations or pre-trainings; x 100.", LINEAR, HOW]
         self.files += write_label_curves(curves, self.folder / "labels", conditions=shown, footer=footer)
         self.files.append(write_records(self.folder / "labels-records.csv", records))
         return curves_text(curves, footer)
-
-    @property
-    def _split_seed(self) -> int:
-        return self.plan.recipe("none", False).split_seed
 
     def reidentification(self) -> str:
         """Write re-identification by the finished models; returns the text, empty without any."""
@@ -558,7 +554,8 @@ class _Report:
         """Write the long form of every table, and the values that tuning tried."""
         for name, measured in self._measured.items():
             if measured:
-                records, where = [record for record, _ in measured], [_columns(one) for _, one in measured]
+                records = [record for record, _ in measured]
+                where = [{**one["versions"], "computed_on": place(one)} for _, one in measured]
                 self.files.append(write_records(self.folder / f"records-{name}.csv", records, where))
         if self.plan.tasks and (tried := list(self._tried())):
             lines = [("method", "option", "value", "strength", "valid", "runs"), *tried]
@@ -621,11 +618,6 @@ class _Report:
 
 
 _Measured = tuple[Record, Mapping[str, Any]]  # a value, and the conditions that it was computed under
-
-
-def _columns(where: Mapping[str, Any]) -> dict[str, str]:
-    """Return the machine's columns for a line of the long form."""
-    return {**where["versions"], "computed_on": place(where)}
 
 
 def place(where: Mapping[str, Any]) -> str:

@@ -1,8 +1,7 @@
 """Tables, sentences and a figure of what is finished, and the command that runs the rest first."""
 
-import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from ...training.checkpoints import write_text
 from ..compare.report import Comparison, place
 from ..compare.running import Part, run_cells
 from ..compare.store import Store
+from ..figures.drawing import percent_cells
 from ..figures.loss_differences import draw_differences
 from ..tables import aligned_text, csv_text, markdown_table
 from .cells import unpack
@@ -150,7 +150,7 @@ class _Report:
         head = ["users_percent", "model", "loss", "point", "seeds", *metrics, "change", "change_low", "change_high"]
         lines: list[list[object]] = [[*head, "change_percent", "p", "test_users", *_COSTS.values()]]
         for row in self.results:
-            values = [part for metric in METRICS for part in _percent_and_sd(self._means(row, metric))]
+            values = [part for metric in METRICS for part in percent_cells(summarise(self._means(row, metric)))[:2]]
             found, tested = self.differences.get(row), ["", "", "", "", "", ""]
             if found is not None:
                 change = [f"{100 * one:.4f}" for one in found.interval]
@@ -259,11 +259,6 @@ class _Report:
 def _point(point: Point | None) -> str:
     """Write chosen values without their prefix."""
     return ", ".join(f"{name.removeprefix('ssl_')} {value:g}" for name, value in (point or {}).items()) or "-"
-
-
-def _percent_and_sd(values: Sequence[float]) -> tuple[str, str]:
-    mean, std, _ = summarise(values)
-    return f"{100 * mean:.4f}", "" if math.isnan(std) else f"{100 * std:.4f}"
 
 
 def _signed(value: float) -> str:
