@@ -13,29 +13,17 @@ from .tables import PAPER_ROWS, PrintedTable, rows_in_order
 
 @dataclass(frozen=True)
 class Efficiency:
-    """The cost of one pre-training run; several runs of a method on a device are repeats.
-
-    Attributes:
-        method: row of the table, e.g. "adaptssr".
-        hours: wall-clock time of the method's own stage, all its epochs, without validation, warm-up and filler.
-        warm_up_hours: wall-clock time of the warm-up, without validation; None if there is none.
-        seconds_per_epoch: of the method's own stage, without validation.
-        sequences_per_second: training sequences in that time.
-        epochs_to_best: the selected epoch; None if none is selected, e.g. when the last is taken.
-        peak_memory_mb: peak memory in MB (10^6 bytes), of the device if there is one, otherwise of the process.
-        device: its name, and the number of cores or threads.
-        filler_hours: wall-clock time of training CCL's filler; None for other methods.
-    """
+    """The cost of one pre-training run, without validation; several runs of a method on a device are repeats."""
 
     method: str
-    hours: float
-    warm_up_hours: float | None
-    seconds_per_epoch: float
-    sequences_per_second: float
-    epochs_to_best: int | None
-    peak_memory_mb: float | None
-    device: str
-    filler_hours: float | None = None
+    hours: float  # wall-clock time of the method's own stage, all its epochs, without warm-up and filler
+    warm_up_hours: float | None  # None if there is none
+    seconds_per_epoch: float  # of the method's own stage
+    sequences_per_second: float  # training sequences in that time
+    epochs_to_best: int | None  # the selected epoch; None if none is selected, e.g. when the last is taken
+    peak_memory_mb: float | None  # of the device if there is one, otherwise of the process
+    device: str  # its name, and the number of cores or threads
+    filler_hours: float | None = None  # of training CCL's filler
 
 
 # What a run has, in the order of the columns; a heading in the CSV is the attribute's own name.

@@ -40,13 +40,7 @@ _COLOURS = (
 
 @dataclass(frozen=True)
 class LabelCurves:
-    """The curves of one task.
-
-    Attributes:
-        task: its name.
-        metric: as tables write it.
-        rows: by name, the test metric's mean and spread over splits and seeds by number of labels, ascending.
-    """
+    """The curves of one task: for each row the test metric over splits and seeds, by number of labels, ascending."""
 
     task: str
     metric: str

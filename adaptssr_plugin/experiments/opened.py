@@ -19,23 +19,14 @@ from ..training.artefacts import Artefact
 
 @dataclass(frozen=True)
 class Opened:
-    """A model and its data.
-
-    Attributes:
-        model: the encoder and how training went.
-        artefact: its files as loaded.
-        recipe: of the model, with the caller's options over it.
-        source: of its behaviours.
-        config: of the dataset.
-        corpus: all training histories, whole, in the model's item ids.
-    """
+    """A model and its data."""
 
     model: PretrainedModel
     artefact: Artefact
-    recipe: Recipe
+    recipe: Recipe  # of the model, with the caller's options over it
     source: Source
     config: Config
-    corpus: BehaviourCorpus
+    corpus: BehaviourCorpus  # all training histories, whole, in the model's item ids
 
 
 def open_pretrained(folder: Path, options: Mapping[str, Any], dataset: str | None = None) -> Opened:

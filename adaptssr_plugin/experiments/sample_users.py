@@ -28,19 +28,12 @@ _CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class AugmentedUser:
-    """Two views of one user by one operator.
+    """Two views of one user, Ŝ and S̃, by two draws of one operator."""
 
-    Attributes:
-        operator: its name and its effect at this strength.
-        first: the items of one view Ŝ.
-        second: those of another draw of the same operator, S̃.
-        coefficient: λ of the two (Eq. 7); None without a model.
-    """
-
-    operator: str
+    operator: str  # its name and its effect at this strength
     first: tuple[str, ...]
     second: tuple[str, ...]
-    coefficient: float | None
+    coefficient: float | None  # λ of the two (Eq. 7); None without a model
 
 
 @dataclass(frozen=True)

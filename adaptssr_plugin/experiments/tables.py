@@ -300,19 +300,12 @@ def _printed(values: Values, decimals: int) -> float:
 
 @dataclass(frozen=True)
 class PrintedTable:
-    """A table whose cells are text already.
+    """A table whose cells are text already."""
 
-    Attributes:
-        lines: the headings, then the rows.
-        footer: lines below the table.
-        left: the number of columns before the numbers.
-        numbers: the lines of the CSV file.
-    """
-
-    lines: Sequence[Sequence[str]]
+    lines: Sequence[Sequence[str]]  # the headings, then the rows
     footer: Sequence[str]
-    left: int
-    numbers: Sequence[Sequence[object]]
+    left: int  # the number of columns before the numbers
+    numbers: Sequence[Sequence[object]]  # the lines of the CSV file
 
     def text(self) -> str:
         """Aligned plain text."""

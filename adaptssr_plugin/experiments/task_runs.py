@@ -36,19 +36,12 @@ from .records import LSA, MAJORITY, POPULARITY, TFIDF, Record, tuned_name
 
 @dataclass(frozen=True)
 class Start:
-    """The start of fine-tuning: a row of the table.
+    """The start of fine-tuning: a row of the table."""
 
-    Attributes:
-        method: name of the row.
-        encoder: pre-trained weights; None for a random initialisation.
-        recipe: has the fine-tuning options.
-        pretrain_epoch: the epoch of pre-training of the weights.
-    """
-
-    method: str
-    encoder: UserEncoder | None
-    recipe: Recipe
-    pretrain_epoch: int | None = None
+    method: str  # the row's name
+    encoder: UserEncoder | None  # None: a random initialisation
+    recipe: Recipe  # has the fine-tuning options
+    pretrain_epoch: int | None = None  # from which the encoder's weights are
 
 
 def baseline_records(

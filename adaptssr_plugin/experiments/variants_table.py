@@ -11,17 +11,10 @@ Values = Mapping[str, Sequence[float]]  # by task, a fraction in [0, 1] for each
 
 @dataclass(frozen=True)
 class Variant:
-    """A variant.
-
-    Attributes:
-        name: as in the plan.
-        changes: its options, as ``name value``.
-        valid: values on validation rows, by which variants may be chosen.
-        test: values on test rows, which are shown and not used for choices.
-    """
+    """A variant, with its values on validation rows, by which variants may be chosen, and on test rows."""
 
     name: str
-    changes: str
+    changes: str  # its options, as ``name value``
     valid: Values
     test: Values
 

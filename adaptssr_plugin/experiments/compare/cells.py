@@ -182,21 +182,13 @@ def warm_up_of(recipe: Recipe) -> Recipe:
 
 @dataclass(frozen=True)
 class FineTuning(Cell):
-    """One run of fine-tuning on a task.
+    """One run of fine-tuning on a task."""
 
-    Attributes:
-        start: the model; None: a random initialisation.
-        task: what to predict.
-        recipe: has the ``ft_`` options, sizes and split.
-        seed: of the run.
-        split: the number of the split among repeated ones, from 0.
-    """
-
-    start: Pretraining | None
+    start: Pretraining | None  # None: a random initialisation
     task: TaskSpec
-    recipe: Recipe
+    recipe: Recipe  # has the ``ft_`` options, sizes and split
     seed: int
-    split: int = 0
+    split: int = 0  # its number among repeated ones
     kind = "fine-tuning"
 
     def spec(self) -> dict[str, Any]:
@@ -239,19 +231,12 @@ class FineTuning(Cell):
 
 @dataclass(frozen=True)
 class Baselines(Cell):
-    """The baselines without an encoder, on a task.
-
-    Attributes:
-        task: what to predict.
-        recipe: has the sizes and the split.
-        split: the number of the split among repeated ones, from 0.
-        lsa: only LSA, which was added later, so that earlier results keep their keys; False: the others.
-    """
+    """The baselines without an encoder, on a task."""
 
     task: TaskSpec
-    recipe: Recipe
-    split: int = 0
-    lsa: bool = False
+    recipe: Recipe  # has the sizes and the split
+    split: int = 0  # its number among repeated ones
+    lsa: bool = False  # only LSA, which was added later, so that earlier results keep their keys; False: the others
     kind = "baselines"
 
     def spec(self) -> dict[str, Any]:
@@ -282,25 +267,15 @@ class Baselines(Cell):
 
 @dataclass(frozen=True)
 class LabelCurve(Cell):
-    """Linear reading of one encoder's vectors, or the baselines, by number of training labels, over all splits.
+    """Linear reading of one encoder's vectors, or the baselines, by number of training labels, over all splits."""
 
-    Attributes:
-        start: the model; None: a random initialisation.
-        task: what to predict.
-        recipe: has sizes, split and the name of the row.
-        seed: of the random initialisation.
-        labels: numbers of labels; None: all.
-        splits: number of splits.
-        plain: the baselines, instead of an encoder.
-    """
-
-    start: Pretraining | None
+    start: Pretraining | None  # None: a random initialisation
     task: TaskSpec
-    recipe: Recipe
-    seed: int
-    labels: tuple[int | None, ...]
+    recipe: Recipe  # has sizes, split and the name of the row
+    seed: int  # of the random initialisation
+    labels: tuple[int | None, ...]  # numbers of labels; None: all
     splits: int
-    plain: bool = False
+    plain: bool = False  # the baselines, instead of an encoder
     kind = "label-curve"
 
     def spec(self) -> dict[str, Any]:

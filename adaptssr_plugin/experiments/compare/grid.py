@@ -47,25 +47,15 @@ def strength(method: str, rho: float) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table, a bar or a point: fine-tuning from models of one recipe.
-
-    Attributes:
-        name: as in tables.
-        recipe: with the seed of the first pre-training.
-        seeds: runs of fine-tuning.
-        pretrain_seeds: pre-trainings.
-        chosen: tuned values, by name.
-        settled: False while tuning is unfinished; the recipe is then the untuned one.
-        splits: random splits of a task's rows, each with all runs.
-    """
+    """A row of a table, a bar or a point: fine-tuning from models of one recipe."""
 
     name: str
-    recipe: Recipe
-    seeds: int
+    recipe: Recipe  # with the seed of the first pre-training
+    seeds: int  # runs of fine-tuning
     pretrain_seeds: int = 1
-    chosen: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    settled: bool = True
-    splits: int = 1
+    chosen: Mapping[str, float] = dataclasses.field(default_factory=dict)  # tuned values
+    settled: bool = True  # False while tuning is unfinished; the recipe is then the untuned one
+    splits: int = 1  # random splits of a task's rows, each with all runs
 
     @property
     def runs(self) -> int:

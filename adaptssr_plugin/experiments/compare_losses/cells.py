@@ -20,19 +20,12 @@ _NOT_IN_KEYS = {"use_gpu", "gpu_id", "data_path"}  # the device, and the place o
 
 @dataclass(frozen=True)
 class RecommenderRun(Cell):
-    """A trained and tested model.
+    """A trained and tested model."""
 
-    Attributes:
-        dataset: the place of the data, which is not part of the key; the data are.
-        model: its name.
-        options: of the run, as JSON with sorted keys.
-        share: of the training users.
-    """
-
-    dataset: str
+    dataset: str  # the place of the data, which is not part of the key; the data are
     model: str
-    options: str
-    share: float
+    options: str  # JSON with sorted keys
+    share: float  # of the training users
     kind = "recommender"
 
     def spec(self) -> dict[str, Any]:

@@ -44,20 +44,12 @@ def thirds(values: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Difference:
-    """A row against its reference, on the same users.
+    """A row against its reference, on the same users."""
 
-    Attributes:
-        reference: mean of the reference.
-        interval: the mean difference with its 95 % interval over users.
-        p: of the two-sided paired t-test over users.
-        by_seed: mean difference of each seed.
-        n_users: number of pairs.
-    """
-
-    reference: float
-    interval: Interval
-    p: float
-    by_seed: tuple[float, ...]
+    reference: float  # its mean
+    interval: Interval  # the mean difference with its 95 % interval over users
+    p: float  # of the two-sided paired t-test over users
+    by_seed: tuple[float, ...]  # mean difference of each seed
     n_users: int
 
     @property

@@ -16,21 +16,13 @@ Point = Mapping[str, float]  # values of the options that a row chooses
 
 @dataclass(frozen=True)
 class Row:
-    """A model under a loss.
+    """A model under a loss."""
 
-    Attributes:
-        share: of the training users.
-        model: its name.
-        loss: ``none``, ``infonce``, ``adaptssr``, or ``own`` for a model's published one.
-        mode: ``joint`` or ``pretrain``; empty without an added loss.
-        item_init: ``random`` or ``svd``, the initial item embedding.
-    """
-
-    share: float
+    share: float  # of the training users
     model: str
-    loss: str
-    mode: str = ""
-    item_init: str = "random"
+    loss: str  # none, infonce, adaptssr, or own for a model's published one
+    mode: str = ""  # joint or pretrain; empty without an added loss
+    item_init: str = "random"  # or svd, the initial item embedding
 
     @property
     def label(self) -> str:

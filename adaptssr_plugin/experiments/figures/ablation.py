@@ -29,17 +29,11 @@ _BELOW: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Bar:
-    """Test values of one variant.
-
-    Attributes:
-        label: e.g. "w/o adaptive fusion".
-        values: by seed, fractions in [0, 1].
-        group: "paper", a bar of the paper's figure; "variants", a variant of the method; "comparison".
-    """
+    """Test values of one variant."""
 
     label: str
-    values: Sequence[float]
-    group: str = "paper"
+    values: Sequence[float]  # by seed, fractions in [0, 1]
+    group: str = "paper"  # of _GROUPS
 
 
 def draw_ablation(

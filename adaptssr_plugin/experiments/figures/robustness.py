@@ -23,17 +23,11 @@ _NONE = PAPER_NAMES["none"]
 
 @dataclass(frozen=True)
 class Curve:
-    """Test values of one method under one loss.
+    """Test values of one method under one loss."""
 
-    Attributes:
-        method: whose augmentations, e.g. "cl4srec".
-        loss: "original", the method's own (InfoNCE), or "AdaptSSR" on the same augmentations.
-        values: for each ρ in (0, 1] the values by seed, fractions in [0, 1]; the ρ in any order.
-    """
-
-    method: str
-    loss: str
-    values: Mapping[float, Sequence[float]]
+    method: str  # whose augmentations, e.g. "cl4srec"
+    loss: str  # "original", the method's own (InfoNCE), or "AdaptSSR" on the same augmentations
+    values: Mapping[float, Sequence[float]]  # for each ρ in (0, 1] by seed, fractions in [0, 1]
 
     @property
     def points(self) -> dict[float, Summary]:
