@@ -104,13 +104,8 @@ def write_label_curves(
 ) -> list[Path]:
     """Draw a panel for each task, and write ``STEM.png``, ``STEM.svg``, ``STEM.csv`` and ``STEM.md``.
 
-    Bands, drawn for up to three encoders, are ± one standard deviation over splits and seeds.
-
-    Args:
-        curves: of :func:`label_curves`, at least one task.
-        stem: path without ending; its folder is made.
-        conditions: for the title, e.g. corpus and number of splits.
-        footer: lines below the table.
+    Bands, drawn for up to three encoders, are ± one standard deviation over splits and seeds. ``conditions`` are for
+    the title, e.g. corpus and number of splits. The folder is made.
     """
     numbers = [["task", "metric", "method", "labels", "mean", "std", "runs"]]
     for one in curves:

@@ -59,15 +59,9 @@ def reidentification_table(
     encoders: Mapping[str, UserEncoder],
     device: torch.device | str = "cpu",
 ) -> tuple[list[Record], Table2]:
-    """Measure the baselines, the encoder from random weights and others.
+    """Measure the baselines, the encoder from random weights and others, by method or name of a row.
 
-    Args:
-        dataset: its name, for records and table.
-        corpus: whole histories.
-        halves: those of the corpus, see :meth:`BehaviourCorpus.halves`.
-        recipe: of the encoders.
-        encoders: by method or name of a row, trained on nothing but older halves.
-        device: where to encode.
+    ``halves`` are those of the corpus of whole histories; the encoders have been trained on nothing but the older ones.
     """
     older, newer = halves
     started = time.perf_counter()

@@ -83,15 +83,8 @@ def sample_users(
     """Draw users, and two views of each by every operator: mask, crop, reorder, substitute and insert.
 
     Substitute and insert use the ItemCF-IUF correlation of ``corpus``. λ is between the two views of one operator,
-    each encoded under two dropout masks, as in training.
-
-    Args:
-        corpus: the histories that pre-training sees.
-        n_users: number of users, drawn without replacement.
-        seed: of users, views and dropout.
-        strength: ρ in (0, 1); cropping keeps 1 - ρ.
-        max_len: the number of newest behaviours that count; a model has its own.
-        model: folder of a finished pre-training; None: no λ.
+    each encoded under two dropout masks, as in training. Arguments as those of
+    :func:`~adaptssr_plugin.experiments.describe.describe`; ``corpus`` has the histories that pre-training sees.
 
     Raises:
         InputError: a number out of range; a folder without a model, or a model of other items.

@@ -51,18 +51,8 @@ def draw_ablation(
     Writes, beside each other, ``STEM.png``, ``STEM.svg``, ``STEM.csv`` (label, group, mean, std, n and the change
     against the first bar; in percent) and, with a curve, ``STEM-lambda.csv`` (lambda, split, mean, std, n).
 
-    Args:
-        bars: from top to bottom; the first is the full method, which the others are compared with.
-        path_stem: path without ending; its folder is made.
-        dataset: for the title.
-        task: for the title.
-        metric: "accuracy", "AUC" or "NDCG@10".
-        conditions: what else the title says, e.g. "one pre-training seed".
-        lambdas: values by seed for each constant λ in [0, 1], by "validation", by which λ is chosen (the smaller one on
-            a tie), and "test".
-
-    Returns:
-        The paths.
+    The first bar is the full method, which the others are compared with. ``lambdas`` has values by seed for each
+    constant λ, under "validation", by which λ is chosen (the smaller one on a tie), and under "test".
 
     Raises:
         InputError: a label twice.

@@ -8,16 +8,9 @@ from adaptssr_plugin.experiments.figures.drawing import save_figure
 
 
 def draw_differences(points: Mapping[str, Interval], path_stem: str | Path, *, dataset: str, metric: str) -> list[Path]:
-    """Draw a change in percent with its 95 % interval for each row, from top to bottom.
+    """Draw a change in percent with its 95 % interval for each label, from top to bottom; rows with NaN stay empty.
 
-    Args:
-        points: by label; rows with NaN are left empty.
-        path_stem: path without ending of the ``.png`` and the ``.svg``; its folder is made.
-        dataset: for the title.
-        metric: for the title.
-
-    Returns:
-        The files.
+    Writes ``STEM.png`` and ``STEM.svg``; the folder is made.
     """
     from matplotlib.figure import Figure
 

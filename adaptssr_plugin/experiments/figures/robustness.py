@@ -51,22 +51,11 @@ def draw_robustness(
 
     Writes, beside each other, ``STEM.png``, ``STEM.svg``, ``STEM.csv`` with the points drawn (rho, method, loss,
     mean, std, n; in percent), and each curve in three numbers as ``STEM-summary.csv`` and ``STEM-summary.md``. Bands
-    are ± one standard deviation over seeds.
+    are ± one standard deviation over seeds. The folder is made.
 
-    Args:
-        curves: at least one, each method and loss once.
-        path_stem: path without ending; its folder is made.
-        dataset: for the title.
-        task: for the title.
-        metric: "accuracy", "AUC" or "NDCG@10".
-        none: values by seed without pre-training, for the horizontal line.
-        warm_up: values by seed of the start that all curves share, for the line of dots and dashes: a gain over None
-            up to this line comes from the warm-up, not from the method.
-        tfidf: value of TF-IDF with logistic regression, for the dotted line.
-        conditions: what else the title says, e.g. "one pre-training seed".
-
-    Returns:
-        The five paths.
+    ``curves`` has each method and loss once. Horizontal lines are drawn for the values by seed without pre-training
+    (``none``), for those of the start that all curves share (``warm_up``: a gain over None up to this line comes from
+    the warm-up, not from the method), and for TF-IDF with logistic regression.
     """
     title = f"Robustness to the augmentation strength: {task} ({metric})"
     seeds = seeds_shown(point for curve in curves for point in curve.points.values())
