@@ -83,13 +83,7 @@ def make_call(candidate: str, what: str, given: Data, device: torch.device) -> C
     """Return the call that is measured.
 
     It starts from the form in which the candidate keeps histories and ends with padded tensors on the device: views
-    made user by user are copied there.
-
-    Args:
-        candidate: of ``CANDIDATES``.
-        what: "pair" or the name of an operator.
-        given: on the CPU.
-        device: where the views are needed.
+    made user by user are copied there. ``what`` is "pair" or the name of an operator.
     """
     item_seq, length, neighbours = given
     if candidate == BATCHED:

@@ -88,12 +88,7 @@ _LAYERS_OF: dict[str, Callable[[UserEncoder, int], None]] = {
 
 
 class Adapter(nn.Module):
-    """x + W₂ GELU(W₁ x): a bottleneck that starts as the identity (Houlsby et al., 2019).
-
-    Args:
-        dim: d.
-        rank: width of the bottleneck.
-    """
+    """x + W₂ GELU(W₁ x): a bottleneck of width ``rank`` that starts as the identity (Houlsby et al., 2019)."""
 
     def __init__(self, dim: int, rank: int) -> None:
         super().__init__()
@@ -109,12 +104,7 @@ class Adapter(nn.Module):
 
 
 class LowRankUpdate(nn.Module):
-    """W + B A with A ``(rank, in)`` random and B ``(out, rank)`` initially zero (Hu et al., 2022).
-
-    Args:
-        weight: W, which is not changed.
-        rank: of the update.
-    """
+    """W + B A with A ``(rank, in)`` random and B ``(out, rank)`` initially zero (Hu et al., 2022)."""
 
     def __init__(self, weight: Tensor, rank: int) -> None:
         super().__init__()

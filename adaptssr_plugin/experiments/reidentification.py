@@ -26,12 +26,8 @@ PLAIN = (CHANCE, TFIDF_COSINE, LSA_COSINE)
 def reidentify_users(folder: Path, dataset: str | None = None) -> tuple[Table2, list[Path]]:
     """Re-identify users with the model in ``folder``, beside chance, TF-IDF, LSA and random weights.
 
-    Args:
-        folder: of a finished pre-training with ``history: older``; gets ``reidentification.csv`` and ``.md``.
-        dataset: where the dataset of the pre-training is now; None: where it was.
-
-    Returns:
-        The table, and the files written.
+    The folder of a finished pre-training with ``history: older`` gets ``reidentification.csv`` and ``.md``, which are
+    returned with the table. ``dataset`` is where that of the pre-training is now; None: where it was.
 
     Raises:
         MissingDatasetError: no dataset.

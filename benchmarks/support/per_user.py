@@ -25,11 +25,7 @@ class PerUser:
     """The operators on lists of items, with Python's ``random``, and the padding of a batch of them.
 
     Counts and places are those of the batched operators, so that the work is the same; ratios are the defaults.
-
-    Args:
-        mask_id: the id written at masked places.
-        neighbours: the most correlated item of every item, 0 for none.
-        seed: of the random numbers.
+    ``neighbours`` has the most correlated item of every item, 0 for none.
     """
 
     def __init__(self, mask_id: int, neighbours: Sequence[int], seed: int) -> None:
@@ -160,13 +156,7 @@ class RecBole:
     They differ a little: mask draws every item on its own and samples a negative item for each, which its BERT4Rec
     needs; counts are rounded down, so that a crop of a short history may be empty. RecBole has no pair of views: here
     one of the three is drawn for every row of both, as above, and each transform is called on the rows that drew it.
-
-    Args:
-        n_items: ids are below it; it is the id of [MASK].
-        width: L.
-
-    Raises:
-        ImportError: RecBole is not installed.
+    ``n_items`` is the id of [MASK].
     """
 
     def __init__(self, n_items: int, width: int) -> None:

@@ -66,17 +66,10 @@ def _matched(
     max_len: int,
     random: np.random.Generator,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Choose negatives and cut them so that visible lengths are distributed as ``lengths``.
+    """Choose negatives among ``others`` (M,) whose visible lengths are distributed as those of the positives (P,).
 
-    Args:
-        lengths: (P,) visible lengths of the positives, up to ``max_len``.
-        others: (M,) users to choose from.
-        whole: (M,) lengths of their histories.
-        max_len: the largest visible length.
-        random: source of the choice.
-
-    Returns:
-        The chosen users (K,), and after how many behaviours each is cut (K,).
+    Returns the chosen users (K,), and after how many behaviours each is cut (K,); ``whole`` (M,) are the lengths of
+    the others' histories.
     """
     levels, share = np.unique(lengths, return_counts=True)
     at_least = np.cumsum(share[::-1])[::-1]  # number of positives of this length or more

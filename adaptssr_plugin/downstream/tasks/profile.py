@@ -120,11 +120,7 @@ class ProfileTask:
 class ProfileStage(TaskStage):
     """Predict a profile label of every user by cross-entropy.
 
-    Args:
-        encoder: any module ``(item_seq, item_seq_len) -> (B, d)``.
-        task: what to predict.
-        dim: d.
-        hidden: width of the head's hidden layer.
+    ``encoder`` is any module ``(item_seq, item_seq_len) -> (B, dim)``.
     """
 
     name = "profile"

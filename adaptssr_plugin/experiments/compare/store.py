@@ -55,13 +55,7 @@ class Store:
         return (self.models / cell.key(self.fingerprint) / "model.json").is_file()
 
     def put(self, cell: Cell, result: Mapping[str, Any], where: Mapping[str, Any]) -> None:
-        """Append the line of a result; several processes may do so at once.
-
-        Args:
-            cell: what was computed.
-            result: plain values.
-            where: conditions of its computation.
-        """
+        """Append the line of a result and the conditions of its computation; several processes may do so at once."""
         key = cell.key(self.fingerprint)
         content = {"key": key, "corpus": self.fingerprint, "kind": cell.kind, "spec": cell.spec(), "result": result,
                    "conditions": where}  # fmt: skip

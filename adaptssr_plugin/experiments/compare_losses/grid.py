@@ -72,12 +72,7 @@ def rows_of(plan: LossPlan) -> dict[Row, Row | None]:
 
 
 class Grid:
-    """The cells and rows that the results so far allow to name.
-
-    Args:
-        plan: what is compared.
-        store: of the results.
-    """
+    """The cells and rows that the results so far allow to name."""
 
     def __init__(self, plan: LossPlan, store: Store) -> None:
         self.plan, self.store = plan, store
