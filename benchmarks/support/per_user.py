@@ -19,6 +19,30 @@ from torch import Tensor
 
 Views = list[tuple[Tensor, Tensor]]
 Items = npt.NDArray[np.int64]
+Row = Any  # a list of items, or Items
+
+
+def padded(rows: Sequence[list[int]], width: int) -> tuple[Tensor, Tensor]:
+    """Write the newest ``width`` items of every row into (B, L) int64, right-padded with 0; and their number (B,).
+
+    All items at once: a third of the time of ``torch.tensor`` of lists that were filled up with 0.
+    """
+    kept = [items[-width:] for items in rows]
+    lengths = np.fromiter(map(len, kept), np.int64, len(kept))
+    item_seq = np.zeros((len(kept), width), dtype=np.int64)
+    item_seq[np.arange(width) < lengths[:, None]] = np.fromiter(chain.from_iterable(kept), np.int64, lengths.sum())
+    return torch.from_numpy(item_seq), torch.from_numpy(lengths)
+
+
+def padded_arrays(rows: Sequence[Items], width: int) -> tuple[Tensor, Tensor]:
+    """Do the same to arrays, which are copied row by row."""
+    lengths = np.empty(len(rows), dtype=np.int64)
+    item_seq = np.zeros((len(rows), width), dtype=np.int64)
+    for row, items in enumerate(rows):
+        kept = items[-width:]
+        item_seq[row, : len(kept)] = kept
+        lengths[row] = len(kept)
+    return torch.from_numpy(item_seq), torch.from_numpy(lengths)
 
 
 class PerUser:
@@ -28,12 +52,14 @@ class PerUser:
     ``neighbours`` has the most correlated item of every item, 0 for none.
     """
 
+    padded: Callable[..., tuple[Tensor, Tensor]] = staticmethod(padded)
+
     def __init__(self, mask_id: int, neighbours: Sequence[int], seed: int) -> None:
         self.mask_id = mask_id
-        self.neighbours = neighbours
+        self.neighbours: Any = neighbours
         self.rng = random.Random(seed)
 
-    def mask(self, items: list[int], ratio: float = 0.6) -> list[int]:
+    def mask(self, items: Row, ratio: float = 0.6) -> Row:
         """Replace a share of the items, but never all of them, by the id of [MASK]."""
         n = len(items)
         result = items.copy()
@@ -41,13 +67,13 @@ class PerUser:
             result[place] = self.mask_id
         return result
 
-    def crop(self, items: list[int], ratio: float = 0.4) -> list[int]:
+    def crop(self, items: Row, ratio: float = 0.4) -> Row:
         """Keep one window."""
         length = _up(ratio, len(items))
         start = self.rng.randrange(len(items) - length + 1)
         return items[start : start + length]
 
-    def reorder(self, items: list[int], ratio: float = 0.6) -> list[int]:
+    def reorder(self, items: Row, ratio: float = 0.6) -> Row:
         """Shuffle one window."""
         length = _up(ratio, len(items))
         start = self.rng.randrange(len(items) - length + 1)
@@ -55,14 +81,14 @@ class PerUser:
         self.rng.shuffle(window)
         return items[:start] + window + items[start + length :]
 
-    def substitute(self, items: list[int], ratio: float = 0.1) -> list[int]:
+    def substitute(self, items: Row, ratio: float = 0.1) -> Row:
         """Replace a share of the items by their neighbours."""
         result = items.copy()
         for place in self.rng.sample(range(len(items)), max(_down(ratio, len(items)), 1)):
             result[place] = self._neighbour(items[place])
         return result
 
-    def insert(self, items: list[int], ratio: float = 0.4) -> list[int]:
+    def insert(self, items: Row, ratio: float = 0.4) -> Row:
         """Put their neighbours before a share of the items."""
         drawn = set(self.rng.sample(range(len(items)), max(_down(ratio, len(items)), 1)))
         result = []
@@ -72,81 +98,63 @@ class PerUser:
             result.append(item)
         return result
 
-    def view(self, items: list[int]) -> list[int]:
+    def view(self, items: Row) -> Row:
         """Apply one of mask, crop and reorder; a single item is not masked."""
         operators = (self.crop, self.reorder, self.mask) if len(items) > 1 else (self.crop, self.reorder)
         return self.rng.choice(operators)(items)
 
-    def batch(self, what: str, histories: Sequence[list[int]], width: int) -> Views:
+    def batch(self, what: str, histories: Sequence[Row], width: int) -> Views:
         """Do ``what`` ("pair" or the name of an operator) to every user; give each view as (B, L) and (B,) int64."""
-        if what == "pair":
-            return [padded([self.view(items) for items in histories], width) for _ in range(2)]
-        operator = getattr(self, what)
-        return [padded([operator(items) for items in histories], width)]
+        operator = self.view if what == "pair" else getattr(self, what)
+        times = 2 if what == "pair" else 1
+        return [self.padded([operator(items) for items in histories], width) for _ in range(times)]
 
     def _neighbour(self, item: int) -> int:
-        return self.neighbours[item] or self.rng.randrange(1, len(self.neighbours))
+        neighbour: int = self.neighbours[item] or self.rng.randrange(1, len(self.neighbours))
+        return neighbour
 
 
-class PerUserArrays:
-    """The same on arrays, with a generator of NumPy's; arguments as those of :class:`PerUser`."""
+class PerUserArrays(PerUser):
+    """The same on arrays; NumPy's generator draws several numbers at once, and takes ten times as long for one."""
+
+    padded = staticmethod(padded_arrays)
 
     def __init__(self, mask_id: int, neighbours: Sequence[int], seed: int) -> None:
-        self.mask_id = mask_id
-        self.neighbours = np.array(neighbours)
-        self.rng = np.random.default_rng(seed)
-        self.choose = random.Random(seed)  # a tenth of what the generator takes for one number
+        super().__init__(mask_id, np.array(neighbours), seed)  # type: ignore[arg-type]
+        self.several = np.random.default_rng(seed)
 
     def mask(self, items: Items, ratio: float = 0.6) -> Items:
         """Replace a share of the items, but never all of them, by the id of [MASK]."""
         n = len(items)
         result = items.copy()
-        result[self.rng.permutation(n)[: min(_up(ratio, n), n - 1)]] = self.mask_id
+        result[self.several.permutation(n)[: min(_up(ratio, n), n - 1)]] = self.mask_id
         return result
-
-    def crop(self, items: Items, ratio: float = 0.4) -> Items:
-        """Keep one window."""
-        length = _up(ratio, len(items))
-        start = self.choose.randrange(len(items) - length + 1)
-        return items[start : start + length]
 
     def reorder(self, items: Items, ratio: float = 0.6) -> Items:
         """Shuffle one window."""
         length = _up(ratio, len(items))
-        start = self.choose.randrange(len(items) - length + 1)
+        start = self.rng.randrange(len(items) - length + 1)
         result = items.copy()
-        result[start : start + length] = self.rng.permutation(items[start : start + length])
+        result[start : start + length] = self.several.permutation(items[start : start + length])
         return result
 
     def substitute(self, items: Items, ratio: float = 0.1) -> Items:
         """Replace a share of the items by their neighbours."""
-        places = self.rng.permutation(len(items))[: max(_down(ratio, len(items)), 1)]
+        places = self.several.permutation(len(items))[: max(_down(ratio, len(items)), 1)]
         result = items.copy()
         result[places] = self._neighbours(items[places])
         return result
 
     def insert(self, items: Items, ratio: float = 0.4) -> Items:
         """Put their neighbours before a share of the items."""
-        places = self.rng.permutation(len(items))[: max(_down(ratio, len(items)), 1)]
+        places = self.several.permutation(len(items))[: max(_down(ratio, len(items)), 1)]
         return np.insert(items, places, self._neighbours(items[places]))
 
-    def view(self, items: Items) -> Items:
-        """Apply one of mask, crop and reorder; a single item is not masked."""
-        operators = (self.crop, self.reorder, self.mask) if len(items) > 1 else (self.crop, self.reorder)
-        return self.choose.choice(operators)(items)
-
-    def batch(self, what: str, histories: Sequence[Items], width: int) -> Views:
-        """Do what :meth:`PerUser.batch` does."""
-        operator = self.view if what == "pair" else getattr(self, what)
-        return [
-            padded_arrays([operator(items) for items in histories], width) for _ in range(2 if what == "pair" else 1)
-        ]
-
     def _neighbours(self, items: Items) -> Items:
-        found = self.neighbours[items]
+        found: Items = self.neighbours[items]
         if not found.all():
             missing = found == 0
-            found[missing] = self.rng.integers(1, len(self.neighbours), missing.sum())
+            found[missing] = self.several.integers(1, len(self.neighbours), missing.sum())
         return found
 
 
@@ -198,29 +206,6 @@ class RecBole:
             if len(rows):
                 ((result[0][rows], result[1][rows]),) = self.batch(what, item_seq[rows], item_seq_len[rows])
         return result
-
-
-def padded(rows: Sequence[list[int]], width: int) -> tuple[Tensor, Tensor]:
-    """Write the newest ``width`` items of every row into (B, L) int64, right-padded with 0; and their number (B,).
-
-    All items at once: a third of the time of ``torch.tensor`` of lists that were filled up with 0.
-    """
-    kept = [items[-width:] for items in rows]
-    lengths = np.fromiter(map(len, kept), np.int64, len(kept))
-    item_seq = np.zeros((len(kept), width), dtype=np.int64)
-    item_seq[np.arange(width) < lengths[:, None]] = np.fromiter(chain.from_iterable(kept), np.int64, lengths.sum())
-    return torch.from_numpy(item_seq), torch.from_numpy(lengths)
-
-
-def padded_arrays(rows: Sequence[Items], width: int) -> tuple[Tensor, Tensor]:
-    """Do the same to arrays, which are copied row by row."""
-    lengths = np.empty(len(rows), dtype=np.int64)
-    item_seq = np.zeros((len(rows), width), dtype=np.int64)
-    for row, items in enumerate(rows):
-        kept = items[-width:]
-        item_seq[row, : len(kept)] = kept
-        lengths[row] = len(kept)
-    return torch.from_numpy(item_seq), torch.from_numpy(lengths)
 
 
 def _up(ratio: float, n: int) -> int:
