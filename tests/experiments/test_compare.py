@@ -11,13 +11,12 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from command_cases import call_command, invoke
 from compare_cases import AGE, TINY, Found, Note, Pretended, key_of, plan_of, put
 from core_only import ROOT, run_python
 from refusals import refusal_of
 from safetensors.torch import load_file
 
-from adaptssr_plugin.cli.main import cli, main
 from adaptssr_plugin.downstream import paired
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.experiments.compare import compare, packaged_plans, read_plan
@@ -483,8 +482,7 @@ PLAIN = ("Majority class", "TF-IDF + LR", "LSA + LR")
 def test_smoke(tmp_path):
     """Every table and figure on ml-100k; given again, nothing is computed, and the files are the same."""
     words = ["compare", "--smoke", "--output", str(tmp_path), "--set", "use_gpu=False", "--quiet"]
-    first = CliRunner().invoke(cli, words, catch_exceptions=False)
-    assert first.exit_code == 0
+    assert invoke(*words).exit_code == 0
     names = [f"table-{table}.{suffix}" for table in ("2-paper", "2-controlled", "3") for suffix in ("md", "csv", "tex")]
     names += [f"reidentification.{suffix}" for suffix in ("md", "csv", "tex")]
     names += ["records-paper.csv", "records-controlled.csv", "records-reidentification.csv", "tuning.csv"]
@@ -505,7 +503,7 @@ def test_smoke(tmp_path):
     cells = (tmp_path / "cells.jsonl").read_bytes()
     assert all("seconds" in json.loads(line)["result"] for line in cells.splitlines())
     assert not list(tmp_path.glob("*.txt"))
-    again = CliRunner().invoke(cli, [*words, "--figure", "3"], catch_exceptions=False)  # drawing takes seconds
+    again = invoke(*words, "--figure", "3")  # drawing takes seconds
     assert "\n0 cells computed" in again.output
     assert "variants.md" in again.output
     assert cells == (tmp_path / "cells.jsonl").read_bytes()
@@ -568,7 +566,7 @@ def test_reidentification_of_a_plan_without_tasks(tmp_path):
 
 def test_a_report_computes_nothing(tmp_path):
     words = ["compare", "ml-100k", "--output", str(tmp_path), "--set", "use_gpu=False", "--report-only", "--variants"]
-    done = CliRunner().invoke(cli, words, catch_exceptions=False)
+    done = invoke(*words)
     assert done.exit_code == 0
     assert "\n0 cells computed" in f"\n{done.output}"
     assert "cells are left for other machines or a later run" in done.output
@@ -586,12 +584,9 @@ def test_a_report_computes_nothing(tmp_path):
         (["compare", "tafeng", "--figure", "7", "--dataset", "ml-100k"], "figure: expected a second task"),
     ],
 )
-def test_wrong_calls_get_one_line(words, line, capsys, tmp_path, monkeypatch):
+def test_wrong_calls_get_one_line(words, line, capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as left:
-        main(words)
-    assert left.value.code == 2
-    error = capsys.readouterr().err
+    status, _, error = call_command(capfd, *words)
+    assert (status, error.count("\n")) == (2, 1)
     assert line in error
-    assert error.count("\n") == 1
     assert not list(Path().iterdir())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_cases import call_command
 from refusals import refusal_of
 from run_cases import SMALL
 from scipy import stats
@@ -266,10 +267,8 @@ def test_a_start_of_the_item_embedding_is_compared_by_itself(capsys):
         (["ml-100k", "--set", "stopping_step=x"], "stopping_step"),
     ],
 )
-def test_wrong_calls_end_with_one_line(untrained, tmp_path, monkeypatch, capsys, words, line):
+def test_wrong_calls_end_with_one_line(untrained, tmp_path, monkeypatch, capfd, words, line):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as ended:
-        main(["compare-losses", *words])
-    error = capsys.readouterr().err.strip()
-    assert (ended.value.code, error.count("\n")) == (2, 0)
+    status, _, error = call_command(capfd, "compare-losses", *words)
+    assert (status, error.count("\n")) == (2, 1)
     assert line in error
