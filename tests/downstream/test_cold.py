@@ -267,18 +267,6 @@ def test_rows_without_a_negative_contribute_nothing():
     assert stage_of(only, loss="ce")
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"loss": "hinge"}, "loss: expected bpr or ce, got 'hinge'"),
-        ({"neg_exclude": "none"}, "neg_exclude: expected all or train, got 'none'"),
-    ],
-)
-def test_other_words_are_refused(options, message):
-    with pytest.raises(InputError, match=f"^{message}$"):
-        stage_of(task_of(), **options)
-
-
 def test_ranks_are_the_same_for_any_batch_size_and_mask_other_positives():
     task, corpus = task_of(), corpus_of(*[5] * 20)
     stage, split = stage_of(task)

@@ -21,8 +21,6 @@ from .base import LabelledRows, TaskSplit, TaskStage, integers
 from .positives import Positives
 
 SPLIT_UNITS = ("pair", "user")
-LOSSES = ("bpr", "ce")
-EXCLUDES = ("all", "train")
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +151,7 @@ class ColdRecommendationStage(TaskStage):
         ties: see :func:`target_ranks`.
 
     Raises:
-        InputError: an unknown value, or labels that every user has.
+        InputError: labels that every user has.
     """
 
     name = "cold recommendation"
@@ -172,9 +170,6 @@ class ColdRecommendationStage(TaskStage):
         ties: str = "pessimistic",
     ) -> None:
         super().__init__()
-        for argument, value, words in (("loss", loss, LOSSES), ("neg_exclude", neg_exclude, EXCLUDES)):
-            if value not in words:
-                raise InputError(f"{argument}: expected {' or '.join(words)}, got {value!r}")
         self.encoder = encoder
         self.head = MLPHead(dim, len(task.labels), hidden)
         self.loss, self.ties = loss, cast(Ties, ties)
