@@ -28,8 +28,8 @@ from benchmarks.support.measure import (
     conditions,
     default_device,
     fitted_exponent,
-    free_bytes,
     is_over,
+    lacks_memory,
     peak_of_process,
     phases_side_by_side,
     quantiles,
@@ -54,7 +54,6 @@ MEMORY_SIZES: dict[str, tuple[int, ...]] = {
     TRITON: (4096, 8192, 16384, 65536),
 }
 QUICK_MEMORY_SIZES = {OURS: (256, 512)}
-FREE_SHARE = 0.85  # of the free memory that a candidate may take
 SECONDS_PER_CALL = 90.0  # longer ones are left out
 SECONDS_EACH = 1.0  # for each candidate at each B, within the fewest and the most repeats
 SLOW_SECONDS = 4.0  # calls that take longer are made once, not warmed up: those at a smaller B did that
@@ -122,7 +121,7 @@ def _get_ready(
             continue
         smaller, seconds = latest.get(name, (size, 0.0))
         expected = seconds * (size / smaller) ** CANDIDATES[name].power
-        reason = _no_memory(name, size, device)
+        reason = lacks_memory(CANDIDATES[name].bytes_needed(size), device)
         if not reason and expected > SECONDS_PER_CALL:
             reason = f"would take about {expected:.0f} s a call, more than {SECONDS_PER_CALL:.0f}"
         if reason:
@@ -133,13 +132,6 @@ def _get_ready(
         except Exception as error:  # out of memory all the same, no compiler, no Triton for this device
             reasons[name] = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
     return ready, reasons
-
-
-def _no_memory(name: str, size: int, device: torch.device) -> str:
-    needed, free = CANDIDATES[name].bytes_needed(size), FREE_SHARE * free_bytes(device)
-    if needed <= free:
-        return ""
-    return f"would need about {needed / 1e9:.1f} GB, more than {FREE_SHARE:.0%} of what is free, {free / 1e9:.1f} GB"
 
 
 def _warm_up(call: Phased, device: torch.device, expected: float, must: bool) -> _Ready:
@@ -191,7 +183,7 @@ def _memory(
         added: dict[int, float] = {}
         of_this: list[dict[str, object]] = []
         for size in sizes[name]:
-            reason = _no_memory(name, size, device)
+            reason = lacks_memory(CANDIDATES[name].bytes_needed(size), device)
             if not reason:
                 try:
                     added_mb, alone[name, size] = _added_mb(name, size, device)

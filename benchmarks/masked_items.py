@@ -16,8 +16,8 @@ from benchmarks.support.measure import (
     added_memory_mb,
     conditions,
     default_device,
-    free_bytes,
     is_over,
+    lacks_memory,
     phases_side_by_side,
     quantiles,
     timed,
@@ -36,7 +36,6 @@ CUDA_REPEATS = 41  # of every size: milliseconds each
 QUICK_REPEATS = {101: 3, 500: 3}
 MEMORY_SIZES = (50_000, 200_000, 645_972)
 QUICK_MEMORY_SIZES = (500,)
-FREE_SHARE = 0.85  # of the free memory that a candidate may take
 
 
 def _sampled(leaves: list[Tensor], targets: Tensor) -> Tensor:
@@ -118,10 +117,7 @@ def phased(n_items: int, device: torch.device) -> dict[str, Phased]:
 
 def _no_memory(name: str, n_items: int, device: torch.device) -> str:
     """Say why the straightforward form, which holds the scores three to four times, does not fit; "" if it does."""
-    needed, free = 4 * ROWS * n_items * 4, FREE_SHARE * free_bytes(device)
-    if name != STRAIGHTFORWARD or needed <= free:
-        return ""
-    return f"would need about {needed / 1e9:.1f} GB, more than {FREE_SHARE:.0%} of what is free, {free / 1e9:.1f} GB"
+    return lacks_memory(4 * ROWS * n_items * 4, device) if name == STRAIGHTFORWARD else ""
 
 
 def _memory(

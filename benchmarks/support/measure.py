@@ -21,6 +21,7 @@ from torch import Tensor
 
 ROOT = Path(__file__).parents[2]
 PHASES = ("forward", "backward", "full")
+FREE_SHARE = 0.85  # of the free memory that a candidate may take
 
 
 class _Settings:
@@ -156,6 +157,14 @@ def free_bytes(device: torch.device) -> int:
             if line.startswith("MemAvailable"):
                 return 1024 * int(line.split()[1])
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def lacks_memory(needed: float, device: torch.device) -> str:
+    """Say why a candidate that needs so many bytes does not fit on the device; "" if it does."""
+    free = FREE_SHARE * free_bytes(device)
+    if needed <= free:
+        return ""
+    return f"would need about {needed / 1e9:.1f} GB, more than {FREE_SHARE:.0%} of what is free, {free / 1e9:.1f} GB"
 
 
 def added_memory_mb(setup: str, statement: str) -> float:

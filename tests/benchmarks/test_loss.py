@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from tracing import compiling
 
 from benchmarks import loss
-from benchmarks.support import loss_peers
+from benchmarks.support import loss_peers, measure
 from benchmarks.support.plots import read_csv
 
 CPU = torch.device("cpu")
@@ -74,7 +74,7 @@ def test_pictures_are_drawn(quick, name):
 def test_a_candidate_without_room_is_left_out_with_its_reason(monkeypatch, tmp_path, capsys):
     ours, other = loss_peers.OURS, loss_peers.STRAIGHTFORWARD
     monkeypatch.setattr(loss, "available", lambda quick, device: (ours, other))
-    monkeypatch.setattr(loss, "free_bytes", lambda device: 1.5e8)  # the other one's bound at 2,048 is 335 MB
+    monkeypatch.setattr(measure, "free_bytes", lambda device: 1.5e8)  # the other one's bound at 2,048 is 335 MB
     monkeypatch.setattr(loss, "QUICK_SIZES", (16, 2048))
     monkeypatch.setattr(loss, "QUICK_MEMORY_SIZES", {other: (16, 64, 2048)})
     monkeypatch.setattr(loss, "default_device", lambda: CPU)

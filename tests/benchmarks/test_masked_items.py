@@ -5,6 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from benchmarks import masked_items
+from benchmarks.support import measure
 from benchmarks.support.plots import read_csv
 
 CPU = torch.device("cpu")
@@ -42,7 +43,7 @@ def test_what_is_compared_agrees():
 
 
 def test_the_straightforward_form_is_left_out_where_it_does_not_fit(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(masked_items, "free_bytes", lambda device: 1_000_000)
+    monkeypatch.setattr(measure, "free_bytes", lambda device: 1_000_000)
     monkeypatch.setattr(masked_items, "default_device", lambda: CPU)
     monkeypatch.setattr(masked_items, "_memory", lambda *arguments: None)
     monkeypatch.setattr(masked_items, "QUICK_REPEATS", {30: 1, 60: 1})
