@@ -97,10 +97,10 @@ def baseline_records(
                         dataset, task.name, method, None, None, None, None, None, "", "", 0.0, seconds=done.seconds,
                         split_seed=split_seed, labels=n_labels,
                     )  # fmt: skip
-                    yield from _of_metrics(blank, valid, test)
+                    yield from of_metrics(blank, valid, test)
 
 
-def _of_metrics(blank: Record, valid: Mapping[str, float], test: Mapping[str, float]) -> Iterator[Record]:
+def of_metrics(blank: Record, valid: Mapping[str, float], test: Mapping[str, float]) -> Iterator[Record]:
     """Fill in a record for every metric, first of validation, then of test."""
     for split, values in (("valid", valid), ("test", test)):
         for metric, value in values.items():
@@ -161,7 +161,7 @@ def fine_tuning_records(
                     result.best_epoch, start.pretrain_epoch, result.seconds, peak_memory_mb(), recipe.split_seed,
                     n_labels,
                 )  # fmt: skip
-                yield from _of_metrics(blank, result.valid_metrics, result.test_metrics)
+                yield from of_metrics(blank, result.valid_metrics, result.test_metrics)
                 bar.update(1)
                 bar.line(f"run {(number := number + 1)}/{total}, {name}, {result.seconds:.1f} s, {bar.to_go()} to go")
 

@@ -22,9 +22,10 @@ from ..label_curve import HOW, curves_text, label_curves, write_label_curves
 from ..records import LSA, MAJORITY, POPULARITY, SVD_START, TFIDF, WARM_UP, Record, write_records
 from ..reidentification import PLAIN, RANDOM, conditions, records_of
 from ..tables import PAPER_ROWS, PrintedTable, Table2, best_baseline_footer, csv_text, rows_in_order, table_2
+from ..task_runs import of_metrics
 from ..task_tables import LINEAR, splits_shown
 from ..variants_table import Variant, variants_table
-from .cells import Baselines, FineTuning, PlainReidentification, Reidentification, check_ready, load_data, task_of
+from .cells import Baselines, PlainReidentification, Reidentification, check_ready, load_data, task_of
 from .grid import FIGURE_METRIC, TUNED, Grid, Row
 from .plan import ComparePlan, TaskSpec
 from .running import Part, run_cells
@@ -572,30 +573,21 @@ class _Report:
             yield row.name, option, getattr(recipe, option), strength, f"{100 * score:.3f}", row.seeds
 
     def _of_row(self, row: Row) -> list["_Measured"]:
-        return [
-            (replace(record, method=row.name), result["conditions"])
-            for cell in row.cells(self.plan.tasks)
-            if (result := self.store.get(cell)) is not None
-            for record in self._of_cell(cell, row, result)
-        ]
-
-    def _of_cell(self, cell: FineTuning, row: Row, result: Mapping[str, Any]) -> list[Record]:
-        recipe, (name, _) = row.recipe, self.grid.name_and_metric(cell.task)
-        rho = row.chosen.get("rho")
-        tau = (
-            recipe.temperature
-            if recipe.loss == "infonce" and recipe.method not in ("none", "peterrec", "ptum")
-            else None
-        )
-        return [
-            Record(
-                self.plan.name, name, row.name, recipe.preset, recipe.warm_start, rho, tau, cell.seed, metric, split,
-                value, result["best_epoch"], result["pretrain_epoch"], result["seconds"], result["peak_memory_mb"],
-                recipe.split_seed + cell.split,
-            )
-            for split in ("valid", "test")
-            for metric, value in result[split].items()
-        ]  # fmt: skip
+        recipe, rho = row.recipe, row.chosen.get("rho")
+        contrastive = recipe.loss == "infonce" and recipe.method not in ("none", "peterrec", "ptum")
+        tau = recipe.temperature if contrastive else None
+        measured: list[_Measured] = []
+        for cell in row.cells(self.plan.tasks):
+            if (result := self.store.get(cell)) is not None:
+                name, _ = self.grid.name_and_metric(cell.task)
+                blank = Record(
+                    self.plan.name, name, row.name, recipe.preset, recipe.warm_start, rho, tau, cell.seed, "", "", 0.0,
+                    result["best_epoch"], result["pretrain_epoch"], result["seconds"], result["peak_memory_mb"],
+                    recipe.split_seed + cell.split,
+                )  # fmt: skip
+                records = of_metrics(blank, result["valid"], result["test"])
+                measured += [(record, result["conditions"]) for record in records]
+        return measured
 
     def _baselines(self) -> list["_Measured"]:
         return [
@@ -611,10 +603,8 @@ class _Report:
         return [record for record in records if metrics.get(record.task) == record.metric]
 
     def _tfidf(self, task: str) -> float | None:
-        values = [
-            one.value for one, _ in self._baselines() if (one.method, one.task, one.split) == (TFIDF, task, "test")
-        ]
-        return values[0] if values else None
+        wanted = (TFIDF, task, "test")
+        return next((one.value for one, _ in self._baselines() if (one.method, one.task, one.split) == wanted), None)
 
 
 _Measured = tuple[Record, Mapping[str, Any]]  # a value, and the conditions that it was computed under
