@@ -52,12 +52,7 @@ def run(output: Path, quick: bool, lines: Path | None = None) -> None:
     epoch a step at a time when its turn comes. In each round every run takes two steps, of which the second counts, in
     another order, so that a slowdown of the machine affects all of them. Seconds per epoch are computed, not measured:
     the number of its steps times the median seconds of a step; the last, smaller batch of an epoch counts as a whole
-    one.
-
-    Args:
-        output: folder of the CSV file.
-        quick: a tiny model, two rounds.
-        lines: also measure on these histories, a text file of lines ``user item item ...``.
+    one. ``lines`` is a text file of histories, ``user item item ...``.
     """
     if importlib.util.find_spec("recbole") is None:
         print("recbole: left out, RecBole is not installed")

@@ -30,12 +30,9 @@ class Opened:
 
 
 def open_pretrained(folder: Path, options: Mapping[str, Any], dataset: str | None = None) -> Opened:
-    """Load the model in ``folder`` and its dataset.
+    """Load the model in ``folder``, with ``options`` over its own, and its dataset.
 
-    Args:
-        folder: of a finished pre-training.
-        options: override those of the model.
-        dataset: where the dataset of the pre-training is now; None: where it was.
+    ``dataset`` is where that of the pre-training is now; None: where it was.
 
     Raises:
         MissingDatasetError: no dataset.

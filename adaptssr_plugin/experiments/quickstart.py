@@ -46,12 +46,8 @@ def quickstart(
 ) -> tuple[list[Path], float]:
     """Pre-train with the preset ``recommended`` on the older halves of histories, and measure user vectors.
 
-    Args:
-        folder: where all files go. A finished or interrupted pre-training in it is resumed.
-        splits: random splits of the users for linear reading.
-        options: of the recipe; override the preset and the settings that keep the run short.
-        show_progress: bars on a terminal, elsewhere lines; see :class:`~adaptssr_plugin.progress.Progress`.
-        say: takes lines of text.
+    A finished or interrupted pre-training in the folder is resumed. ``splits`` are those of the users for linear
+    reading; ``options`` override the preset and the settings that keep the run short; ``say`` takes lines of text.
 
     Returns:
         The files of results, figure and model, and the wall-clock time in seconds.

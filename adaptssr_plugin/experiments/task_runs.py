@@ -58,14 +58,8 @@ def baseline_records(
     These are the majority class, TF-IDF and LSA (``recipe.dim`` components), both with logistic regression, for
     profile tasks, and the most popular items for cold recommendation.
 
-    Args:
-        dataset: name for the records.
-        corpus: the behaviours of the pre-training, for tasks without separate inputs.
-        tasks: what to predict.
-        recipe: its splits, lengths and ties.
-        splits: seeds of the splits; None: the recipe's.
-        labels: numbers of training labels to use, one after another (:func:`fewer_labels`); None: all.
-        methods: which baselines.
+    ``corpus`` has the behaviours of the pre-training, for tasks without separate inputs. ``splits`` are seeds; None:
+    the recipe's. ``labels`` are numbers of training labels, used one after another (:func:`fewer_labels`); None: all.
     """
     for task in tasks:
         inputs = corpus if task.inputs is None else task.inputs
@@ -122,17 +116,9 @@ def fine_tuning_records(
 
     Linear reading of a pre-trained encoder is deterministic, so it runs with the first seed only.
 
-    Args:
-        dataset: name for the records.
-        config: of the dataset.
-        corpus: the behaviours.
-        tasks: what to predict.
-        starts: rows of the table.
-        seeds: of initialisation, dropout and order.
-        show_progress: True: a bar over all runs on a terminal, elsewhere one line per run; ``"last"``: only the last
-            line; False: nothing.
-        splits: seeds of the splits; None: the recipe's.
-        labels: as for :func:`baseline_records`.
+    ``starts`` are the rows of the table, ``seeds`` those of initialisation, dropout and order; ``splits`` and
+    ``labels`` are as for :func:`baseline_records`. ``show_progress``: True: a bar over all runs on a terminal,
+    elsewhere one line per run; ``"last"``: only the last line; False: nothing.
     """
     cells = [
         (task, start, seed)

@@ -22,12 +22,7 @@ class Variant:
 def variants_table(rows: Sequence[Variant], metrics: Mapping[str, str], footer: Sequence[str] = ()) -> PrintedTable:
     """Lay out variants against the first of them; tasks from left to right.
 
-    The CSV has means and standard deviations in percent, and p of the paired t-test.
-
-    Args:
-        rows: from top to bottom, at least one.
-        metrics: by task.
-        footer: lines below the table.
+    The CSV has means and standard deviations in percent, and p of the paired t-test. ``metrics`` are by task.
     """
     head = ["Variant", "Options"]
     lines = [[row.name, row.changes or "-"] for row in rows]

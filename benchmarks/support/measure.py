@@ -98,12 +98,7 @@ def phases_side_by_side(
     """Time the parts of calls in turn, without a call to warm up.
 
     In turn, and each round in another order, so that a machine that slows down slows all of them, and none has
-    always the same one before it.
-
-    Args:
-        candidates: calls in two parts, or in one.
-        repeats: rounds, or how often each candidate is called, spread over the rounds.
-        device: CUDA is timed by its events.
+    always the same one before it. ``repeats`` are rounds, or how often each candidate is called, spread over them.
 
     Returns:
         For every candidate the seconds of every phase; "full" is the sum of both parts of the same call.

@@ -12,13 +12,8 @@ from ..task_runs import peak_memory_mb
 def watch_memory(device: torch.device | str) -> Callable[[], float]:
     """Begin to watch memory: of a CUDA device, otherwise of the whole process.
 
-    On Linux the process's own record is reset; elsewhere the peak is that since the process started.
-
-    Args:
-        device: where the work is done.
-
-    Returns:
-        A function that returns the peak until then, in MB (10^6 bytes).
+    On Linux the process's own record is reset; elsewhere the peak is that since the process started. Returns a function
+    that returns the peak until then, in MB (10^6 bytes).
     """
     if torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats()

@@ -47,18 +47,10 @@ def run_cells(
     part: Part | None = None,
     show_progress: Show = True,
 ) -> int:
-    """Compute the wanted unfinished cells; results are written at once.
+    """Compute the wanted unfinished cells, write each result at once, and return their number.
 
-    Args:
-        plan: the argument of the cells' ``compute``.
-        store: of the results.
-        wanted: called again after every finished cell, since tuning decides what comes next.
-        jobs: processes. Each gets an equal share of the cores.
-        part: this machine's share; None: all.
-        show_progress: the cells left and the time to go, as :class:`~adaptssr_plugin.progress.Progress` shows them.
-
-    Returns:
-        The number of computed cells.
+    ``wanted`` is called again after every finished cell, since tuning decides what comes next. Each of the processes
+    gets an equal share of the cores.
 
     Raises:
         InputError: a mistake of the caller that a cell found, or a process that was killed.

@@ -19,16 +19,7 @@ METRICS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 def values_of(metric: str, ranks: np.ndarray, users: np.ndarray) -> np.ndarray:
-    """Average a metric over the rows of each user.
-
-    Args:
-        metric: of :data:`METRICS`.
-        ranks: (R,), from 1.
-        users: int64 (R,).
-
-    Returns:
-        float64 (U,), in the order of user ids.
-    """
+    """Average a metric of ranks (R,) over the rows of each user: float64 (U,), in the order of the ids in ``users``."""
     values = METRICS[metric](torch.tensor(ranks)).numpy()
     _, places, counts = np.unique(users, return_inverse=True, return_counts=True)
     means: np.ndarray = np.bincount(places, weights=values) / counts
@@ -79,16 +70,9 @@ class Difference:
 def difference(
     metric: str, ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], users: np.ndarray
 ) -> Difference | None:
-    """Compare runs with runs of the reference, seed by seed, on the same rows.
+    """Compare the ranks (R,) of each seed with those of the reference, on the same rows of ``users`` (R,).
 
-    Args:
-        metric: of :data:`METRICS`.
-        ours: ranks (R,) of each seed.
-        theirs: ranks (R,) of the reference, of the same seeds.
-        users: int64 (R,).
-
-    Returns:
-        The difference; None for fewer than two users.
+    None for fewer than two users.
     """
     own, other = (np.stack([values_of(metric, ranks, users) for ranks in runs]) for runs in (ours, theirs))  # (S, U)
     if own.shape[1] < 2:
