@@ -12,8 +12,7 @@ from adaptssr_plugin.functional import linear_cross_entropy, sampled_cross_entro
 from benchmarks.support.measure import (
     PHASES,
     Phased,
-    added_cuda_memory_mb,
-    added_memory_mb,
+    added_mb,
     conditions,
     default_device,
     is_over,
@@ -65,7 +64,7 @@ def inputs(n_items: int, device: torch.device | str = "cpu") -> tuple[list[Tenso
     return leaves, torch.randint(n_items, (ROWS,), generator=generator).to(device)
 
 
-def once(name: str, n_items: int, device: str = "cpu") -> None:
+def once(name: str, n_items: int, device: str) -> None:
     """Compute a loss and its gradients once, item table included, to measure peak memory."""
     leaves, targets = inputs(n_items, device)
     FORMS[name](leaves, targets).backward()  # type: ignore[no-untyped-call]
@@ -129,20 +128,12 @@ def _memory(
             break
         for name in names:
             note = _no_memory(name, n_items, device)
-            added: float | str = "" if note else round(_added_mb(name, n_items, device), 1)
+            added: float | str = "" if note else round(added_mb(once, (name, 8), (name, n_items), device), 1)
             shown = f"left out: {note}" if note else f"adds {added:8} MB to peak memory, item table included"
             print(f"n = {n_items:7d}  {name:21s} {shown}", flush=True)
             row = {"candidate": name, "M": ROWS, "n": n_items, "d": DIM, "added_mb": added}
             rows.append({**row, "note": f"left out: {note}" if note else "", **found})
         write_csv(output / "masked_items-memory.csv", rows)
-
-
-def _added_mb(name: str, n_items: int, device: torch.device) -> float:
-    if device.type == "cuda":
-        once(name, 8, "cuda")
-        return added_cuda_memory_mb(lambda: once(name, n_items, "cuda"))
-    setup = f"from benchmarks import masked_items\nmasked_items.once({name!r}, 8)"
-    return added_memory_mb(setup, f"masked_items.once({name!r}, {n_items})")
 
 
 def plot(output: Path) -> None:

@@ -17,8 +17,7 @@ from benchmarks.support import usual_way
 from benchmarks.support.lengths import ttl_lengths
 from benchmarks.support.measure import (
     Stamps,
-    added_cuda_memory_mb,
-    added_memory_mb,
+    added_mb,
     conditions,
     default_device,
     is_over,
@@ -34,7 +33,6 @@ SIZES: dict[str, Any] = {"dim": 64, "n_layers": 2, "n_heads": 2, "dropout": 0.1}
 LENGTHS = (100, 256)
 SEED = 0
 PHASES = ("augment", "forward", "backward", "optimiser", "full")
-_SETUP = "from benchmarks import step"
 
 
 class Data:
@@ -199,7 +197,7 @@ def _measure(data: Data, repeats: int) -> dict[str, dict[str, list[float]]]:
     return measured
 
 
-def first_step(name: str, n_rows: int, length: int, n_items: int, device: str = "cpu") -> None:
+def first_step(name: str, n_rows: int, length: int, n_items: int, device: str) -> None:
     """Take one step of a candidate, its model, gradients and optimiser included, to measure peak memory."""
     CANDIDATES[name](Data(n_rows, length, n_items, torch.device(device)))()
 
@@ -210,19 +208,11 @@ def _memory(output: Path, n_rows: int, n_items: int, lengths: tuple[int, ...], d
         if is_over(f"L = {length:3d}: memory"):
             break
         for name in CANDIDATES:
-            added = _added_mb(name, n_rows, length, n_items, device)
+            added = added_mb(first_step, (name, 2, 4, 10), (name, n_rows, length, n_items), device)
             print(f"L = {length:3d}  {name:9s}  adds {added:6.0f} MB to peak memory, model and Adam's state included")
             row = {"candidate": name, "B": n_rows, "L": length, "d": SIZES["dim"], "n_items": n_items}
             rows.append({**row, "added_mb": round(added, 1), **circumstances})
         write_csv(output / "step-memory.csv", rows)
-
-
-def _added_mb(name: str, n_rows: int, length: int, n_items: int, device: torch.device) -> float:
-    if device.type == "cuda":
-        first_step(name, 2, 4, 10, "cuda")
-        return added_cuda_memory_mb(lambda: first_step(name, n_rows, length, n_items, "cuda"))
-    setup = f"{_SETUP}\nstep.first_step({name!r}, 2, 4, 10)"
-    return added_memory_mb(setup, f"step.first_step({name!r}, {n_rows}, {length}, {n_items})")
 
 
 def plot(output: Path) -> None:

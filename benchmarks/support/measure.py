@@ -218,6 +218,17 @@ def added_cuda_memory_mb(call: Callable[[], object]) -> float:
     return (torch.cuda.max_memory_allocated() - before) / 1e6
 
 
+def added_mb(
+    function: Callable[..., object], small: tuple[Any, ...], large: tuple[Any, ...], device: torch.device
+) -> float:
+    """Peak memory that ``function(*large, NAME)`` adds on the device of this name after ``function(*small, NAME)``."""
+    if device.type == "cuda":
+        function(*small, "cuda")
+        return added_cuda_memory_mb(lambda: function(*large, "cuda"))
+    setup = f"from {function.__module__} import {function.__name__} as call\ncall(*{small!r}, 'cpu')"
+    return added_memory_mb(setup, f"call(*{large!r}, 'cpu')")
+
+
 def fitted_exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
     """Return the slope of a straight line through logarithms, by least squares: k where values grow as size^k."""
     return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])

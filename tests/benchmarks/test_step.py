@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from adaptssr_plugin import AdaptSSRLoss, UserEncoder
 from benchmarks import step
-from benchmarks.support import usual_way
+from benchmarks.support import measure, usual_way
 from benchmarks.support.per_user import PerUser
 from benchmarks.support.plots import read_csv
 
@@ -17,7 +17,7 @@ N_ITEMS = 30
 
 
 def test_the_quick_run_measures_every_candidate_and_phase(tmp_path, monkeypatch):
-    monkeypatch.setattr(step, "added_memory_mb", lambda setup, statement: exec(f"{setup}\n{statement}") or 1.5)
+    monkeypatch.setattr(measure, "added_memory_mb", lambda setup, statement: exec(f"{setup}\n{statement}") or 1.5)
     step.run(tmp_path, quick=True)
     rows = read_csv(tmp_path / "step.csv")
     cases = {(row["candidate"], row["phase"], row["L"]) for row in rows}
@@ -35,10 +35,9 @@ def test_the_quick_run_measures_every_candidate_and_phase(tmp_path, monkeypatch)
 
 def test_on_cuda_the_memory_is_that_of_the_device(monkeypatch):
     taken = []
-    monkeypatch.setattr(step, "first_step", lambda *arguments: taken.append(arguments))
-    monkeypatch.setattr(step, "added_cuda_memory_mb", lambda call: call() or 2.5)
-    assert step._added_mb("infonce", 4, 6, 8, torch.device("cuda")) == 2.5
-    assert taken == [("infonce", 2, 4, 10, "cuda"), ("infonce", 4, 6, 8, "cuda")]
+    monkeypatch.setattr(measure, "added_cuda_memory_mb", lambda call: call() or 2.5)
+    assert measure.added_mb(lambda *given: taken.append(given), (2, 4), (6, 8), torch.device("cuda")) == 2.5
+    assert taken == [(2, 4, "cuda"), (6, 8, "cuda")]
 
 
 def usual_model_of(ours):
