@@ -19,8 +19,6 @@ def prefixes(corpus: BehaviourCorpus, rows: npt.NDArray[np.int64], lengths: npt.
         InputError: rows outside the corpus, or lengths beyond their histories.
     """
     rows, lengths = corpus.check_rows(rows), np.asarray(lengths, dtype=np.int64)
-    if lengths.shape != rows.shape:
-        raise InputError(f"lengths: expected shape {rows.shape}, one for each row, got {lengths.shape}")
     wrong = np.flatnonzero((lengths < 1) | (lengths > corpus.lengths[rows]))
     if len(wrong):
         user, length = corpus.user_tokens[rows[wrong[0]]], corpus.lengths[rows[wrong[0]]]
