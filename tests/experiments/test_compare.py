@@ -534,6 +534,15 @@ def test_linear_reading_over_splits_with_a_curve_over_labels(tmp_path):
     assert compare(plan, tmp_path, ("controlled",), show_progress=False).computed == 0
 
 
+def test_a_report_of_the_warm_up_alone(tmp_path):
+    """As an interrupted comparison leaves it: no table has a row yet."""
+    plan = plan_of(methods=("none", "adaptssr"), strengths=(), temperatures=())
+    warm_up = Row("row", plan.recipe("adaptssr", True), 1).start(0).needs()
+    run_cells(plan, Store(tmp_path, load_data(plan).fingerprint), lambda: ([warm_up], 0), 1, None, False)
+    done = compare(plan, tmp_path, ("controlled",), show_progress=False, report_only=True)
+    assert (done.computed, dict(done.tables)) == (0, {})
+
+
 def test_reidentification_of_a_plan_without_tasks(tmp_path):
     """Rows over pre-trainings, each method against its own warm-up by the paired test; other tables need a task."""
     plan = plan_of(tasks=(), methods=("none", "adaptssr", "ccl"), pretrain_seeds=2)

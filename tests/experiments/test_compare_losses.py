@@ -40,7 +40,10 @@ def test_packaged_plans_are_sound(name):
         ({"seeds": 0}, "seeds: expected a positive integer, got 0"),
         ({"models": "SASRec"}, "models: expected a list, got 'SASRec'"),
         ({"models": []}, "models: expected one or more different values, got []"),
-        ({"losses": ["adaptssr"]}, "losses: expected none, which the others are compared with, got adaptssr"),
+        (
+            {"losses": ["adaptssr"]},
+            "losses: expected none among them, which the others are compared with, got adaptssr",
+        ),
         ({"losses": ["none", "x"]}, "losses: expected one or more of adaptssr, infonce, none, got 'x'"),
         ({"item_inits": ["pca"]}, "item_inits: expected one or more of random, svd, got 'pca'"),
         ({"modes": ["x"]}, "modes: expected one or more of joint, pretrain, got 'x'"),

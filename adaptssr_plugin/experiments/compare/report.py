@@ -219,14 +219,13 @@ class _Report:
 
     def efficiency(self, tables: Sequence[str]) -> str:
         """Write Table 3 from the pre-trainings of the tables; the controlled comparison's if both exist."""
-        rows = self.grid.table("controlled" in tables)
+        rows = [row for row in self.grid.table("controlled" in tables) if row.name != WARM_UP]
         runs = [run for row in rows for run in self._efficiencies(row)]
         if not runs:
             return ""
         form = "controlled comparison" if "controlled" in tables else "as the paper"
         footer = [f"{self.plan.name}: {form}; seconds of training."]
-        own = [run for run in runs if run.method != WARM_UP]
-        table = table_3(self.plan.name, own, self._encoder_rows, footer)
+        table = table_3(self.plan.name, runs, self._encoder_rows, footer)
         self._write_table("table-3", table)
         return table.text()
 
@@ -496,7 +495,7 @@ class _Report:
             return
         rows, runs = self.grid.reidentification(), self.plan.pretrain_seeds
         self.files += draw_robustness(
-            [Curve(method, label, points) for (method, label), points in values.items()],  # type: ignore[arg-type]
+            [Curve(method, label, points) for (method, label), points in values.items()],
             self.folder / "figure-3-reidentification",
             none=self._hit_rates(rows[RANDOM]),
             warm_up=self._hit_rates(rows.get(WARM_UP, ())),

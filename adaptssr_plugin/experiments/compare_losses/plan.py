@@ -72,7 +72,9 @@ class LossPlan:
                 if value not in known:
                     raise InputError(f"{name}: expected one or more of {', '.join(known)}, got {value!r}")
         if "none" not in self.losses:
-            raise InputError(f"losses: expected none, which the others are compared with, got {', '.join(self.losses)}")
+            raise InputError(
+                f"losses: expected none among them, which the others are compared with, got {', '.join(self.losses)}"
+            )
         for name in ("weights", "temperatures", "scales", "shares"):
             for value in getattr(self, name):
                 if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
