@@ -73,7 +73,8 @@ _OPTIONS = tuple(field.name for field in dataclasses.fields(Recipe))
 
 def presets() -> list[str]:
     """Names of the presets."""
-    return _names("presets")
+    entries = (entry.name for entry in (_PACKAGE / "presets").iterdir())
+    return sorted(name.removesuffix(".yaml") for name in entries if name.endswith(".yaml"))
 
 
 def recipe(
@@ -122,11 +123,6 @@ def _preset_for(preset: str, method: str) -> dict[str, Any]:
     if parts and not content and method not in parts:
         raise InputError(f"preset: expected another one for {method}, got {preset}, which is for {', '.join(parts)}")
     return {**content, **parts.get(method, {})}
-
-
-def _names(folder: str) -> list[str]:
-    entries = (entry.name for entry in (_PACKAGE / folder).iterdir())
-    return sorted(name.removesuffix(".yaml") for name in entries if name.endswith(".yaml"))
 
 
 def _check_name(what: str, name: object, known: list[str]) -> None:

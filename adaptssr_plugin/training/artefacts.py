@@ -5,7 +5,9 @@ A folder holds ``model.safetensors`` (weights), ``model.json`` (sizes of the enc
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,18 +66,14 @@ def save_artefact(
         except SafetensorError as error:
             raise system_error_of(error) from None
 
-    def write_items(path: Path) -> None:
-        path.write_text(_json([str(token) for token in item_tokens]), encoding="utf-8")
-
-    def write_card(path: Path) -> None:
-        path.write_text(_json({"encoder": encoder_arguments, **card}), encoding="utf-8")
-
-    def write_text_for_people(path: Path) -> None:
-        path.write_text(model_card(encoder_arguments, card), encoding="utf-8")
-
-    writers = (write_weights, write_text_for_people, write_items, write_card)
-    names = (_WEIGHTS, _FOR_PEOPLE, _ITEMS, _CARD)
-    write_together({folder / name: write for name, write in zip(names, writers, strict=True)})
+    texts = {
+        _FOR_PEOPLE: model_card(encoder_arguments, card),
+        _ITEMS: _json([str(token) for token in item_tokens]),
+        _CARD: _json({"encoder": encoder_arguments, **card}),
+    }
+    files: dict[Path, Callable[[Path], object]] = {folder / _WEIGHTS: write_weights}
+    files |= {folder / name: partial(Path.write_text, data=text, encoding="utf-8") for name, text in texts.items()}
+    write_together(files)
     return [folder / name for name in (_WEIGHTS, _CARD, _ITEMS, _FOR_PEOPLE)]
 
 

@@ -15,7 +15,7 @@ from ..errors import DamagedCheckpointError, InputError
 _OUT_OF_MEMORY = (MemoryError, torch.cuda.OutOfMemoryError)  # not caused by the file
 
 
-def write_atomically(path: Path, write: Callable[[Path], None], keep: Path | None = None) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object], keep: Path | None = None) -> None:
     """Write a temporary file beside ``path`` and move it into place, so that no reader sees an incomplete file.
 
     Args:
@@ -29,7 +29,7 @@ def write_atomically(path: Path, write: Callable[[Path], None], keep: Path | Non
     write_together({path: write}, keep)
 
 
-def write_together(files: Mapping[Path, Callable[[Path], None]], keep: Path | None = None) -> None:
+def write_together(files: Mapping[Path, Callable[[Path], object]], keep: Path | None = None) -> None:
     """Write files that belong together: first all of them as temporary files, then move them into place one by one.
 
     The last file is removed before any other is replaced, and is moved last. So whenever it exists, all files match.
@@ -59,7 +59,7 @@ def write_together(files: Mapping[Path, Callable[[Path], None]], keep: Path | No
             temporary.unlink(missing_ok=True)
 
 
-def _write_whole(path: Path, temporary: Path, write: Callable[[Path], None]) -> None:
+def _write_whole(path: Path, temporary: Path, write: Callable[[Path], object]) -> None:
     """Write a temporary file and flush it to disk; a system error names the final file."""
     try:
         write(temporary)
@@ -90,11 +90,7 @@ def system_error_of(error: Exception) -> Exception:
 
 def write_text(path: Path, text: str) -> None:
     """Write text as UTF-8, atomically."""
-
-    def write(temporary: Path) -> None:
-        temporary.write_text(text, encoding="utf-8")
-
-    write_atomically(path, write)
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any], keep: Path | None = None) -> None:

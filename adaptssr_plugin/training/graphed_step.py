@@ -14,7 +14,7 @@ cannot be captured.
 import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -31,21 +31,10 @@ _WIDTHS = 4  # to which batches are padded
 _MOST_GRAPHS = 64  # steps of further shapes are ordinary ones
 
 
-class Capture(Protocol):
-    """Runs and captures steps on a device; the only part that a test on a CPU replaces."""
-
-    def run(self, step: Callable[[], Result]) -> Result:
-        """Run an ordinary step, as a capture has to follow it."""
-
-    def waits(self, step: Callable[[], Result]) -> tuple[Result, list[str]]:
-        """Run an ordinary step; also say where the host waited for the device."""
-
-    def capture(self, step: Callable[[], Result], generators: Iterable[torch.Generator]) -> Callable[[], Result]:
-        """Capture a step without running it, and return its replay, which always gives the same tensors."""
-
-
 class CudaCapture:
-    """Capture into CUDA graphs, which share their memory.
+    """Run steps on a device and capture them into CUDA graphs, which share their memory.
+
+    Tests on a CPU replace this class alone.
 
     Args:
         device: a CUDA device.
@@ -58,7 +47,7 @@ class CudaCapture:
             self._pool = torch.cuda.graph_pool_handle()
 
     def run(self, step: Callable[[], Result]) -> Result:
-        """Run a step on the stream of the captures, between what was asked for before and after it."""
+        """Run an ordinary step on the stream of the captures, between what was asked for before and after it."""
         with torch.cuda.device(self.device):
             current = torch.cuda.current_stream()
             self._stream.wait_stream(current)
@@ -68,7 +57,7 @@ class CudaCapture:
         return result
 
     def waits(self, step: Callable[[], Result]) -> tuple[Result, list[str]]:
-        """Run a step in torch's mode that warns about every wait."""
+        """Run an ordinary step; also say where the host waited for the device, of which torch warns in this mode."""
         mode = torch.cuda.get_sync_debug_mode()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -80,7 +69,10 @@ class CudaCapture:
         return result, [str(one.message) for one in caught if "synchroniz" in str(one.message)]
 
     def capture(self, step: Callable[[], Result], generators: Iterable[torch.Generator]) -> Callable[[], Result]:
-        """Capture a step; torch's default generator needs no registration."""
+        """Capture a step without running it; returns its replay, which always gives the same tensors.
+
+        Torch's default generator needs no registration.
+        """
         graph = torch.cuda.CUDAGraph()
         for generator in generators:
             graph.register_generator_state(generator)
@@ -102,7 +94,7 @@ class GraphedStep(Generic[Result]):
         say: is told in one line if steps cannot be captured; they stay ordinary ones then.
     """
 
-    def __init__(self, capture: Capture, say: Callable[[str], None]) -> None:
+    def __init__(self, capture: CudaCapture, say: Callable[[str], None]) -> None:
         self._capture = capture
         self._say = say
         self._captures = True
@@ -207,7 +199,7 @@ def step_of_stage(
     return graphed(batch.on_device(), step, streams, fixed)
 
 
-def capture_on(device: torch.device) -> Capture | None:
+def capture_on(device: torch.device) -> CudaCapture | None:
     """Return what captures steps on a device; None if nothing does."""
     return CudaCapture(device) if device.type == "cuda" else None
 
@@ -220,12 +212,9 @@ def graphed_step(device: torch.device, why_eager: str | None, say: Callable[[str
         why_eager: a reason against capturing them; None: none is known.
         say: is told the line.
     """
-    capture = None
-    if why_eager is None:
-        capture = capture_on(device)
-        if capture is None:
-            why_eager = f"there is no CUDA device, but {device.type}"
+    capture = capture_on(device) if why_eager is None else None
     if capture is None:
-        say(f"cuda_graphs: steps run one operation at a time, as without it: {why_eager}")
+        reason = why_eager or f"there is no CUDA device, but {device.type}"
+        say(f"cuda_graphs: steps run one operation at a time, as without it: {reason}")
         return None
     return GraphedStep(capture, say)

@@ -1,6 +1,6 @@
 """Masked-item prediction: AdaptSSR's warm-up, and all of PeterRec's row, as in the authors' code."""
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,19 +11,6 @@ from ...encoders import UserEncoder
 from ...errors import InputError
 from .base import StepResult, Streams
 from .item_prediction import ItemPredictionStage, Slots
-
-
-class MaskedSlots(NamedTuple):
-    """The M masked positions of a batch."""
-
-    item_seq: Tensor
-    """``(B, L)`` with [MASK] written in."""
-    slots: Slots
-    """Their rows."""
-    positions: Tensor
-    """int64 ``(M,)``."""
-    targets: Tensor
-    """int64 ``(M,)``: the original items."""
 
 
 class MaskedItemStage(ItemPredictionStage):
@@ -71,8 +58,8 @@ class MaskedItemStage(ItemPredictionStage):
 
     def predicted(self, batch: Batch, streams: Streams) -> tuple[Tensor, Tensor, Slots]:
         """Return the states at masked positions ``(M, d)``, the original items ``(M,)``, and their rows."""
-        masked, hidden = self._states(batch, streams)
-        return hidden[masked.slots.rows, masked.positions], masked.targets, masked.slots
+        hidden, slots, positions, targets = self._masked_states(batch, streams)
+        return hidden[slots.rows, positions], targets, slots
 
     def count(self, lengths: Tensor) -> int:
         """Count the masked positions of users with ``lengths`` ``(N,)``, on the CPU."""
@@ -82,14 +69,13 @@ class MaskedItemStage(ItemPredictionStage):
         """Mean cross-entropy over the masked positions, from their states and from the user vectors."""
         if not self.pooled:
             return super().step(batch, streams)
-        masked, hidden = self._states(batch, streams)
-        rows, _, counted = masked.slots
+        hidden, (rows, _, counted), places, targets = self._masked_states(batch, streams)
         visible = torch.arange(hidden.shape[1], device=hidden.device) < batch.item_seq_len[:, None]
         users = self.encoder.pooling(hidden, visible)  # (B, d)
         generator = streams.generator("samples") if self.head.softmax == "sampled" else None
         positions, user = (
-            self.cross_entropy(batch, states, masked.targets, generator, counted)
-            for states in (hidden[rows, masked.positions], users[rows])
+            self.cross_entropy(batch, states, targets, generator, counted)
+            for states in (hidden[rows, places], users[rows])
         )
         loss = torch.lerp(positions, user, self.pooled)
         return StepResult(
@@ -97,16 +83,13 @@ class MaskedItemStage(ItemPredictionStage):
             {"loss": loss.detach(), "loss_positions": positions.detach(), "loss_user": user.detach()},
         )
 
-    def _states(self, batch: Batch, streams: Streams) -> tuple[MaskedSlots, Tensor]:
-        """Mask, and encode every position: ``(B, L, d)``."""
-        masked = self._mask(batch, streams)
-        return masked, self.encoder.hidden_states(masked.item_seq, batch.item_seq_len)
-
-    def _mask(self, batch: Batch, streams: Streams) -> MaskedSlots:
+    def _masked_states(self, batch: Batch, streams: Streams) -> tuple[Tensor, Slots, Tensor, Tensor]:
+        """Mask, and encode every position: ``(B, L, d)``. Also the M slots, their positions and the original items."""
         order, counts = self.mask.positions(batch.item_seq_len, batch.item_seq.shape[1], streams.generator("mask"))
         first = torch.arange(order.shape[1], device=order.device) < counts[:, None]  # (B, L)
-        hidden = torch.zeros_like(first).scatter_(1, order, first)
+        masked = torch.zeros_like(first).scatter_(1, order, first)
         slots = self.slots(batch, counts)
         positions = order[slots.rows, slots.nth]
         targets = batch.item_seq[slots.rows, positions]
-        return MaskedSlots(torch.where(hidden, self.mask.mask_id, batch.item_seq), slots, positions, targets)
+        item_seq = torch.where(masked, self.mask.mask_id, batch.item_seq)
+        return self.encoder.hidden_states(item_seq, batch.item_seq_len), slots, positions, targets

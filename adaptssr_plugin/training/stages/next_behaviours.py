@@ -28,15 +28,6 @@ class Questions(NamedTuple):
     """bool ``(B, 1 + K)``: False where a history is too short for the prediction."""
 
 
-class Answers(NamedTuple):
-    """Per user and prediction; 0 and False where there is none."""
-
-    loss: Tensor
-    """``(B, 1 + K)``: -log of the positive's share in the softmax."""
-    right: Tensor
-    """bool ``(B, 1 + K)``: whether the positive alone has the highest score."""
-
-
 class NextBehaviourStage(Stage):
     """Classify a masked behaviour, and the next K, among P negatives by the dot product with the user vector (PTUM).
 
@@ -96,7 +87,7 @@ class NextBehaviourStage(Stage):
     def step(self, batch: Batch, streams: Streams) -> StepResult:
         """Both objectives on a batch."""
         questions = self._ask(batch, streams)
-        losses = self._answer(questions).loss
+        losses, _ = self._answer(questions)
         if batch.whole is None:
             masked = losses[:, 0].mean()
             following = losses[:, 1:].sum() / questions.asked[:, 1:].sum().clamp(min=1)
@@ -122,15 +113,15 @@ class NextBehaviourStage(Stage):
             if not self.usable(batch):
                 continue
             questions = self._ask(batch, Streams(streams.device, (*streams.key, number)))
-            answers = self._answer(questions)
-            parts = torch.stack([part.double().sum(0) for part in (questions.asked, answers.right, answers.loss)])
+            losses, right = self._answer(questions)
+            parts = torch.stack([part.double().sum(0) for part in (questions.asked, right, losses)])
             sums += torch.stack((parts[:, 0], parts[:, 1:].sum(1)), 1).cpu()  # (3, 1 + K) to (3, 2)
-        asked, right, loss = sums.tolist()
+        asked, hits, loss = sums.tolist()
         if not asked[0]:
             raise InputError("validation users: expected at least one, got none; raise valid_share")
-        result = {"accuracy": right[0] / asked[0], "masked_accuracy": right[0] / asked[0], "loss": loss[0] / asked[0]}
+        result = {"accuracy": hits[0] / asked[0], "masked_accuracy": hits[0] / asked[0], "loss": loss[0] / asked[0]}
         if asked[1]:
-            result["next_accuracy"] = right[1] / asked[1]
+            result["next_accuracy"] = hits[1] / asked[1]
             result["accuracy"] = (result["masked_accuracy"] + result["next_accuracy"]) / 2
             result["loss"] += self.weight * loss[1] / asked[1]
         return result
@@ -149,7 +140,11 @@ class NextBehaviourStage(Stage):
         candidates = torch.cat((positives[..., None], negatives), -1)
         return Questions(torch.cat((masked, truncated)), torch.cat((length, kept)), candidates, asked)
 
-    def _answer(self, questions: Questions) -> Answers:
+    def _answer(self, questions: Questions) -> tuple[Tensor, Tensor]:
+        """-log of the positive's share in the softmax, and whether it alone has the highest score: ``(B, 1 + K)``.
+
+        They are 0 and False where nothing is asked.
+        """
         masked, truncated = self.encoder(questions.item_seq, questions.item_seq_len).chunk(2)  # each (B, d)
         users = torch.stack((masked, *[truncated] * self.n_next), 1)[:, :, None]  # (B, 1 + K, 1, d)
         # One lookup for all: its gradient has the size of the item table, whatever the number of ids.
@@ -158,4 +153,4 @@ class NextBehaviourStage(Stage):
         scores = (users * vectors).sum(-1)
         losses = -scores.log_softmax(-1)[..., 0]
         right = scores[..., 0] > scores[..., 1:].amax(-1)
-        return Answers(losses.masked_fill(~questions.asked, 0), right & questions.asked)
+        return losses.masked_fill(~questions.asked, 0), right & questions.asked
