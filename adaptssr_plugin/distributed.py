@@ -109,7 +109,7 @@ def gather_rows(vectors: Tensor, user_ids: Tensor | None = None, minimum: int = 
     """
     if world_size() == 1:
         _check_rows(len(vectors), minimum)
-        return GatheredRows(vectors.to(_at_least_float32(vectors.dtype)), user_ids, None)
+        return GatheredRows(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), user_ids, None)
     columns = None if user_ids is None else user_ids.reshape(len(vectors), -1 if len(vectors) else _width(user_ids))
     header, served = _header(vectors, columns), _served_devices()
     if vectors.device.type not in served:
@@ -129,10 +129,6 @@ def gather_rows(vectors: Tensor, user_ids: Tensor | None = None, minimum: int = 
 def _check_rows(n_rows: int, minimum: int) -> None:
     if n_rows < minimum:
         raise InputError(f"batch: expected at least {minimum} rows to compare, got {n_rows} on all processes together")
-
-
-def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
 def _width(user_ids: Tensor) -> int:
@@ -214,7 +210,7 @@ class _GatherRows(torch.autograd.Function):
         padded = _all_gather(own).view(len(sizes), max(sizes), -1)
         rows = torch.cat([part[:size] for part, size in zip(padded, sizes, strict=True)])  # (N, bytes)
         gathered = rows[:, :width].contiguous().view(vectors.dtype).view(-1, per_row, dim)
-        gathered = gathered.to(_at_least_float32(vectors.dtype))
+        gathered = gathered.to(torch.promote_types(vectors.dtype, torch.float32))
         if columns is None:
             return gathered, None
         ids = rows[:, width:].contiguous().view(torch.int64)

@@ -18,18 +18,10 @@ from .similarity import rows_of
 def scatter_to_winners_(
     grad_vectors: Tensor, grad: Tensor, vectors: Tensor, stride: int, winners: Tensor, rows: slice | None = None
 ) -> Tensor:
-    """Add the gradient of :func:`find_winners` to that of the encodings, in place.
+    """Add the gradient of :func:`find_winners` to that of the encodings, in place; returns ``grad_vectors``.
 
-    Args:
-        grad_vectors: ``(B, m, d)``, contiguous.
-        grad: gradient of the similarities ``(n, m / stride)``.
-        vectors: as given to :func:`find_winners`.
-        stride: as given to :func:`find_winners`.
-        winners: as returned by :func:`find_winners`.
-        rows: as given to :func:`find_winners`.
-
-    Returns:
-        ``grad_vectors``.
+    ``grad_vectors`` is ``(B, m, d)`` and contiguous; ``grad`` is the gradient of the similarities ``(n, m / stride)``.
+    The other arguments are those given to :func:`find_winners`, and the winners that it returned.
     """
     anchors = rows_of(vectors, rows)[:, ::stride]
     grad = grad[..., None]

@@ -82,13 +82,6 @@ def elements_at_once(device: torch.device) -> int:
     return 2**18 if device.type == "cpu" else 2**25  # 1 and 128 MiB of float32
 
 
-def _users_at_once(n_users: int, n_anchors: int, n_keys: int, device: torch.device, chunk_size: int | None) -> int:
-    """Users whose rows of the similarity matrix are held at once; at least one."""
-    if chunk_size is None:
-        chunk_size = max(_MIN_CHUNK_ROWS, elements_at_once(device) // n_keys)
-    return max(1, min(n_users, chunk_size // n_anchors))
-
-
 def rows_of(vectors: Tensor, rows: slice | None) -> Tensor:
     """Pick the users whose encodings are anchors, as a view; None: all."""
     return vectors if rows is None else vectors[rows]
@@ -115,7 +108,9 @@ def similarity_chunks(
     keys = vectors.flatten(0, 1).t().contiguous()  # (d, B * m); products with the copy take less time
     anchors = rows_of(vectors, rows)[:, ::stride]
     n_users, n_anchors = anchors.shape[:2]
-    step = _users_at_once(n_users, n_anchors, keys.shape[1], vectors.device, chunk_size)
+    if chunk_size is None:
+        chunk_size = max(_MIN_CHUNK_ROWS, elements_at_once(vectors.device) // keys.shape[1])
+    step = max(1, min(n_users, chunk_size // n_anchors))
     buffer = vectors.new_empty(step * n_anchors, keys.shape[1])
     for start in range(0, n_users, step):
         users = slice(start, min(start + step, n_users))

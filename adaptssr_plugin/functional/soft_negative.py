@@ -51,21 +51,10 @@ def spread_over_negatives_(
     chunk_size: int | None,
     rows: slice | None,
 ) -> Tensor:
-    """Add the gradient of :func:`find_soft_negatives` to that of the encodings, in place.
+    """Add the gradient of :func:`find_soft_negatives` to that of the encodings, in place; returns ``grad_vectors``.
 
-    Args:
-        grad_vectors: ``(B, m, d)``, contiguous.
-        grad: gradient of the first result ``(n, m / stride)``.
-        vectors: as given to :func:`find_soft_negatives`, like all arguments that follow.
-        stride: as there.
-        temperature: as there.
-        soft: the first result of that function.
-        user_ids: as there.
-        chunk_size: as there.
-        rows: as there.
-
-    Returns:
-        ``grad_vectors``.
+    ``grad_vectors`` is ``(B, m, d)`` and contiguous; ``grad`` is the gradient of ``soft``, the first result of that
+    function. The other arguments are those given to it.
     """
     flat, grad_flat = vectors.flatten(0, 1), grad_vectors.view(-1, vectors.shape[-1])
     anchors, grad_anchors = (rows_of(x, rows)[:, ::stride] for x in (vectors, grad_vectors))

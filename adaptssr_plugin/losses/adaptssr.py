@@ -35,13 +35,6 @@ class RankingTerms(NamedTuple):
     """Largest similarity to another user; -inf where the batch has none."""
 
 
-class _Ranked(NamedTuple):
-    pairs: RankedPairs
-    coefficient: Tensor | float
-    n_rows: int
-    """B, or N of all processes together."""
-
-
 class AdaptSSRLoss(BatchLoss):
     r"""Augmentation-adaptive self-supervised ranking (AdaptSSR, NeurIPS 2023).
 
@@ -143,10 +136,10 @@ class AdaptSSRLoss(BatchLoss):
         Raises:
             InputError: shapes, dtypes or devices that differ; fewer than two rows (with ``gather``: in all processes).
         """
-        ranked = self._rank(u1, u1_pos, u2, u2_pos, user_ids)
+        pairs, _, n_rows = self._rank(u1, u1_pos, u2, u2_pos, user_ids)
         # Without ids every row has B - 1 other users.
-        valid = None if user_ids is None else ranked.pairs.hardest[:, 0] != -torch.inf
-        return self._reduce(ranked.pairs.loss, valid, ranked.n_rows)
+        valid = None if user_ids is None else pairs.hardest[:, 0] != -torch.inf
+        return self._reduce(pairs.loss, valid, n_rows)
 
     def terms(
         self, u1: Tensor, u1_pos: Tensor, u2: Tensor, u2_pos: Tensor, user_ids: Tensor | None = None
@@ -170,7 +163,10 @@ class AdaptSSRLoss(BatchLoss):
         """Reduce the loss of ``terms`` as :meth:`forward` does."""
         return self._reduce(terms.loss, terms.hardest != -torch.inf, len(terms.loss))
 
-    def _rank(self, u1: Tensor, u1_pos: Tensor, u2: Tensor, u2_pos: Tensor, user_ids: Tensor | None) -> "_Ranked":
+    def _rank(
+        self, u1: Tensor, u1_pos: Tensor, u2: Tensor, u2_pos: Tensor, user_ids: Tensor | None
+    ) -> tuple[RankedPairs, Tensor | float, int]:
+        """Return the pairs of this process's rows, λ, and the number of rows of all processes together."""
         units, user_ids, rows = self._compared(user_ids, True, u1=u1, u1_pos=u1_pos, u2=u2, u2_pos=u2_pos)  # (N, 4, d)
         # The gradient of Eq. 6 is computed in closed form and needs no graph of a user's own similarities.
         without_gradient = self.negatives != "all" and (isinstance(self.fusion, float) or self.fusion.detach)
@@ -185,7 +181,7 @@ class AdaptSSRLoss(BatchLoss):
             pairs = all_pairs_ranking(*arguments)
         else:
             pairs = hardest_pair_ranking(*arguments, self._softness)
-        return _Ranked(pairs, coefficient, len(units))
+        return pairs, coefficient, len(units)
 
     def _coefficient(self, own: Tensor, units: Tensor) -> Tensor | float:
         """Compute λ ``(N, 2)`` from the similarities, or from the encodings if a subclass overrides ``forward``."""
