@@ -84,6 +84,27 @@ def encodings(
     return result
 
 
+def tied_encodings(count: int) -> list[Tensor]:
+    """Leaf tensors ``(5, 3)``: rows 1 and 2 are one user seen twice, close to row 0; rows 3 and 4 are far off."""
+    inputs = [u.detach() for u in encodings(5, 3, count=count, alike=2.0)]
+    for u in inputs:
+        u[1] = inputs[0][0] + 0.1 * u[0]
+        u[2] = u[1]
+        u[3:] = -u[:2]
+    return [u.requires_grad_() for u in inputs]
+
+
+def assert_one_winner(loss: Tensor, right: Tensor, inputs: Sequence[Tensor]) -> None:
+    """Of :func:`tied_encodings`, one of two equal negatives of row 0 takes the gradient, for each of its anchors."""
+    torch.testing.assert_close(loss, right, rtol=1e-12, atol=0)
+    got, expected = (torch.stack(torch.autograd.grad(rows[0], inputs)) for rows in (loss, right))  # (count, B, d)
+    assert expected[:, 1:3].abs().sum() > 0, "the tied rows should be the hardest negatives of row 0"
+    for gradient in (got, expected):
+        assert (gradient[:, 1:].abs().sum(-1) > 0).sum() <= 2
+    torch.testing.assert_close(got[:, 0], expected[:, 0], rtol=1e-10, atol=1e-13)
+    torch.testing.assert_close(got[:, 1] + got[:, 2], expected[:, 1] + expected[:, 2], rtol=1e-10, atol=1e-13)
+
+
 def weights_for(output: Tensor) -> Tensor:
     """A weight per entry, none like another, so that no gradient of a row is lost in a sum."""
     entries = torch.arange(output.numel(), dtype=output.dtype, device=output.device)

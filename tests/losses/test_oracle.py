@@ -101,10 +101,10 @@ def test_straightforward_adaptssr_is_the_literal_one(variant, negatives, users):
 
 @pytest.mark.parametrize("users", USERS)
 @pytest.mark.parametrize("negatives", NEGATIVES)
-@pytest.mark.parametrize("temperature", [1.0, 0.05])
-def test_straightforward_info_nce_is_the_literal_one(temperature, negatives, users):
-    inputs, ids, (loss, _) = info_nce_truth(negatives, users, temperature=temperature)
-    options = {"temperature": temperature, "negatives": negatives, "reduction": "none"}
+@pytest.mark.parametrize(("temperature", "similarity"), [(1.0, "cosine"), (0.05, "cosine"), (1.0, "dot")])
+def test_straightforward_info_nce_is_the_literal_one(temperature, similarity, negatives, users):
+    inputs, ids, (loss, _) = info_nce_truth(negatives, users, temperature=temperature, similarity=similarity)
+    options = {"temperature": temperature, "negatives": negatives, "reduction": "none", "similarity": similarity}
     assert_agrees(straightforward_info_nce(*inputs, ids, **options), loss, inputs)
 
 

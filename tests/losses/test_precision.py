@@ -24,7 +24,7 @@ CASES = {
 every_case = pytest.mark.parametrize(
     ("module", "straightforward", "literal", "count", "options"), CASES.values(), ids=CASES
 )
-COSINE = {n: case for n, case in CASES.items() if n != "info-nce-dot"}  # see test_losses_dot.py for large products
+COSINE = {n: case for n, case in CASES.items() if n != "info-nce-dot"}  # see test_info_nce.py for large products
 every_cosine = pytest.mark.parametrize(
     ("module", "straightforward", "literal", "count", "options"), COSINE.values(), ids=COSINE
 )
