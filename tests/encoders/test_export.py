@@ -2,12 +2,11 @@
 
 import functools
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+from core_only import run_python
 from encoder_cases import batch, random_lengths
 from torch import nn
 from training_cases import encoder_of
@@ -170,8 +169,8 @@ def test_a_fresh_process_runs_the_file_with_torch_alone(model, tmp_path):
     folder, encoder = model
     written = export_model(load_user_model(folder), tmp_path / "encoder.pt2")
     assert sorted(tmp_path.iterdir()) == [written]
-    command = [sys.executable, "-I", "-c", IN_A_FRESH_PROCESS, written, json.dumps([["ü3", "ü1", "ü30"], ["ü2"] * 3])]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, encoding="utf-8")
+    histories = json.dumps([["ü3", "ü1", "ü30"], ["ü2"] * 3])
+    done = run_python("-I", "-c", IN_A_FRESH_PROCESS, written, histories)
     assert done.returncode == 0, done.stderr
     dataset, vectors = json.loads(done.stdout)
     assert dataset == "shop"

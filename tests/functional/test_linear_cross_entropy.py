@@ -1,13 +1,11 @@
 """The chunked cross-entropy over items: torch's own on all scores is the truth, in values and gradients."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from core_only import run_python
 from loss_cases import distance
 from readbacks import count_readbacks
 from refusals import refusal_of
@@ -35,7 +33,14 @@ def naive(hidden, weight, bias, targets, reduction="mean"):
 
 
 def gradients(loss, leaves, upstream=None):
-    return torch.autograd.grad(loss, [leaf for leaf in leaves if leaf is not None], upstream)
+    leaves = [leaf for leaf in leaves if leaf is not None]
+    return torch.autograd.grad(loss, leaves, upstream, retain_graph=True)
+
+
+def assert_agrees(ours, right, leaves, upstream=None):
+    assert_close(ours, right, **TIGHT)
+    for mine, true in zip(gradients(ours, leaves, upstream), gradients(right, leaves, upstream), strict=True):
+        assert_close(mine, true, **TIGHT)
 
 
 SHAPES = {
@@ -54,11 +59,8 @@ def test_equals_torch(shape, with_bias, chunk_size):
     leaves, targets = drawn(*shape, with_bias=with_bias)
     for reduction in ("mean", "sum", "none"):
         ours = linear_cross_entropy(*leaves, targets, reduction, chunk_size)
-        right = naive(*leaves, targets, reduction)
-        assert_close(ours, right, **TIGHT)
         upstream = torch.linspace(-1, 2, len(targets), dtype=torch.float64) if reduction == "none" else None
-        for mine, true in zip(gradients(ours, leaves, upstream), gradients(right, leaves, upstream), strict=True):
-            assert_close(mine, true, **TIGHT)
+        assert_agrees(ours, naive(*leaves, targets, reduction), leaves, upstream)
 
 
 def test_mean_is_the_default():
@@ -86,12 +88,9 @@ def test_inputs_without_gradient_are_left_alone(wanted):
 def test_a_graph_that_is_kept_gives_the_same_gradients_again():
     leaves, targets = drawn(9, 11, 4)
     loss = 3 * linear_cross_entropy(*leaves, targets, chunk_size=4)
-    first = torch.autograd.grad(loss, leaves, retain_graph=True)
-    for one, again, right in zip(
-        first, gradients(loss, leaves), gradients(naive(*leaves, targets), leaves), strict=True
-    ):
-        assert torch.equal(one, again)
-        assert_close(one, 3 * right, **TIGHT)
+    first = gradients(loss, leaves)
+    assert all(torch.equal(one, again) for one, again in zip(first, gradients(loss, leaves), strict=True))
+    assert_agrees(loss, 3 * naive(*leaves, targets), leaves)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])
@@ -118,12 +117,7 @@ def test_memory_formats(given):
     }[given]
     assert not hidden.is_contiguous()
     leaves = [hidden.requires_grad_(), weight.requires_grad_(), bias.requires_grad_()]
-    for ours, right in zip(
-        gradients(linear_cross_entropy(*leaves, targets, chunk_size=3), leaves),
-        gradients(naive(*leaves, targets), leaves),
-        strict=True,
-    ):
-        assert_close(ours, right, **TIGHT)
+    assert_agrees(linear_cross_entropy(*leaves, targets, chunk_size=3), naive(*leaves, targets), leaves)
 
 
 # --- numbers at their limits -------------------------------------------------------------------------------
@@ -167,10 +161,7 @@ def test_an_item_left_out_by_its_bias(chunk_size):
     targets = torch.tensor([0, 5, 2, 2, 0])
     with torch.no_grad():
         leaves[2][[1, 3, 4]] = -torch.inf
-    ours, right = linear_cross_entropy(*leaves, targets, chunk_size=chunk_size), naive(*leaves, targets)
-    assert_close(ours, right, **TIGHT)
-    for mine, true in zip(gradients(ours, leaves), gradients(right, leaves), strict=True):
-        assert_close(mine, true, **TIGHT)
+    assert_agrees(linear_cross_entropy(*leaves, targets, chunk_size=chunk_size), naive(*leaves, targets), leaves)
 
 
 @pytest.mark.parametrize("place", [0, 1, 2], ids=["hidden", "weight", "bias"])
@@ -270,14 +261,8 @@ def test_sampled_is_the_cross_entropy_among_target_and_samples(n_samples, with_b
     assert True in met
     for reduction, right in (("none", torch.stack(expected)), ("mean", torch.stack(expected).mean())):
         ours = sampled_cross_entropy(*leaves, targets, n_samples, generator(), reduction, chunk_size)
-        assert_close(ours, right, **TIGHT)
         upstream = torch.linspace(-1, 2, 25, dtype=torch.float64) if reduction == "none" else None
-        for mine, true in zip(
-            gradients(ours, leaves, upstream),
-            torch.autograd.grad(right, [leaf for leaf in leaves if leaf is not None], upstream, retain_graph=True),
-            strict=True,
-        ):
-            assert_close(mine, true, **TIGHT)
+        assert_agrees(ours, right, leaves, upstream)
 
 
 def test_samples_are_uniform_over_the_other_items():
@@ -354,14 +339,10 @@ def test_inputs_are_not_written_to(form):
 @every_form
 def test_no_matrix_of_scores_is_made_or_kept(form):
     leaves, targets = drawn(200, 300, 4, torch.float32)
-    kept = []
-    with (
-        Largest() as largest,
-        torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t),
-    ):
+    with Largest() as largest, torch.autograd.graph.saved_tensors_hooks(largest.keep, lambda t: t):
         form(leaves, targets, chunk_size=8).backward()
     assert largest.entries == 8 * 200 < 200 * 300  # a chunk
-    assert sum(kept) < 2 * (200 + 300) * 6
+    assert largest.kept < 2 * (200 + 300) * 6
 
 
 @compiling
@@ -412,14 +393,7 @@ print(peak() - before)
 )
 def test_peak_memory(call, limit):
     """On the paper's TTL; its scores alone take 3,617 MB, and the straightforward form makes them three times."""
-    done = subprocess.run(
-        [sys.executable, "-c", PEAK.format(call=call)],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
+    done = run_python("-c", PEAK.format(call=call))
     assert done.returncode == 0, done.stderr
     added = float(done.stdout)
     print(f"{call}: {added:.0f} MB added")

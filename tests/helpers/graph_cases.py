@@ -1,5 +1,7 @@
 """Stages whose steps CUDA graphs can capture, and batches of changing lengths."""
 
+import dataclasses
+
 import numpy as np
 import torch
 from training_cases import N_ITEMS, batch_of, encoder_of, some_views
@@ -21,6 +23,13 @@ from adaptssr_plugin.training import (
 
 MAX_LEN = 12
 USERS = 8
+
+
+class Reading(UserEncoder):
+    """Reads a value of the device."""
+
+    def forward(self, item_seq, item_seq_len):
+        return super().forward(item_seq, item_seq_len) * float(item_seq_len.max() > 0)
 
 
 def _encoder(kind=UserEncoder, **options):
@@ -87,7 +96,5 @@ def lengths_of(number, longest=MAX_LEN):
 
 def graph_batch(number, longest=MAX_LEN):
     """One of the batches, with labels."""
-    import dataclasses
-
     batch = batch_of(*lengths_of(number, longest), seed=number)
     return dataclasses.replace(batch, labels=(batch.user_ids + number) % 3)

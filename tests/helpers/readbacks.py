@@ -71,6 +71,17 @@ def count_readbacks():
         yield reads
 
 
+@contextlib.contextmanager
+def no_waiting():
+    """Within this context the host may not wait for a CUDA device."""
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def _waits(func, args, kwargs):
     packet = func.overloadpacket
     if packet in READING:

@@ -13,11 +13,15 @@ def compiling(test):
 
 
 class Largest(TorchDispatchMode):
-    """Notes the most entries that any operation's result holds."""
+    """Notes the most entries that any operation's result holds, and by ``keep`` those that a graph keeps."""
 
     def __init__(self):
         super().__init__()
-        self.entries = 0
+        self.entries = self.kept = 0
+
+    def keep(self, tensor):
+        self.kept += tensor.numel()
+        return tensor
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))

@@ -1,12 +1,8 @@
 """The losses without read-backs, on ``meta``, under ``torch.compile``, and within their memory."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from core_only import run_python
 from loss_cases import NEGATIVES, encodings
 from readbacks import count_readbacks
 from torch.testing import assert_close
@@ -89,15 +85,11 @@ def test_no_matrix_of_all_rows_is_made_or_kept(module, count, options, n_columns
     inputs = encodings(n_rows, dim, count=count, dtype=torch.float32)
     ids = ids_of(torch.arange(n_rows) // 2, n_columns)
     criterion = module(**options, chunk_size=chunk)
-    kept = []
-    with (
-        Largest() as largest,
-        torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t),
-    ):
+    with Largest() as largest, torch.autograd.graph.saved_tensors_hooks(largest.keep, lambda t: t):
         loss = criterion(*inputs, ids)
         loss.backward()
     # The inputs, their unit vectors and a few numbers per row and anchor; a matrix of all rows has 65,536 entries.
-    assert sum(kept) < 64 * n_rows * dim // 2
+    assert largest.kept < 64 * n_rows * dim // 2
     # At most (chunk, 2, 4B) quadruples, or a few copies of all encodings.
     assert largest.entries <= max(8 * chunk, 8 * dim) * n_rows < n_rows**2
 
@@ -176,14 +168,8 @@ print(peak() - before)
 )
 def test_peak_memory(criterion, count, n_rows, limit, threads):
     """What the straightforward form needs: 8,600 MB for the ranking's matrix alone, 4,300 for InfoNCE's."""
-    done = subprocess.run(
-        [sys.executable, "-c", PEAK.format(criterion=criterion, count=count, n_rows=n_rows)],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-        check=False,
-    )
+    code = PEAK.format(criterion=criterion, count=count, n_rows=n_rows)
+    done = run_python("-c", code, OMP_NUM_THREADS=str(threads))
     assert done.returncode == 0, done.stderr
     added = float(done.stdout)
     print(f"{criterion} at {n_rows} rows, {threads} threads: {added:.0f} MB added")

@@ -1,11 +1,10 @@
 """The exactness tests once more on CUDA, with every wait for the device an error (pytest -m gpu)."""
 
-from contextlib import contextmanager
-
 import pytest
 import torch
 from loss_cases import NEGATIVES, SOME_VARIANTS, USERS, encodings, fusion_of, user_ids_of, weights_for
 from oracle import PAPER, literal_adaptssr, literal_info_nce, literal_terms, straightforward_adaptssr
+from readbacks import no_waiting
 from torch.testing import assert_close
 
 from adaptssr_plugin import AdaptSSRLoss, AugmentationAdaptiveFusion, InfoNCELoss
@@ -14,16 +13,6 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
-
-
-@contextmanager
-def no_waiting():
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def on_cuda(inputs):

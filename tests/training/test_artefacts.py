@@ -2,12 +2,11 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from core_only import run_python
 from safetensors import SafetensorError
 from training_cases import assert_same_weights, encoder_of
 
@@ -52,8 +51,8 @@ print(json.dumps([card["encoder"]["dim"], len(tokens), weights["items.weight"].d
 
 def test_other_programs_read_it_with_safetensors_and_json(saved):
     encoder, folder, _ = saved
-    command = [sys.executable, "-I", "-c", READER, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = run_python("-I", "-c", READER, folder)
+    assert done.returncode == 0, done.stderr
     dim, n_tokens, total = json.loads(done.stdout)
     assert (dim, n_tokens) == (8, 5)
     assert total == encoder.items.weight.double().sum().item()

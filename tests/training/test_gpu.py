@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from graph_cases import CASES, graph_batch
+from graph_cases import CASES, Reading, graph_batch
+from readbacks import no_waiting
 from recorded_graph import StageSteps
 from torch.profiler import ProfilerActivity, profile
 from torch.testing import assert_close
@@ -116,18 +117,11 @@ def test_a_replayed_step_waits_for_nothing():
     batch = graph_batch(0).to("cuda")
     for number in range(2 * WARM_UP):
         steps(batch, number)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waiting():
         steps.take(batch, 99)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_steps_that_wait_are_not_captured():
-    class Reading(UserEncoder):
-        def forward(self, item_seq, item_seq_len):
-            return super().forward(item_seq, item_seq_len) * float(item_seq_len.max() > 0)
-
     steps = steps_of(lambda: MaskedItemStage(encoder_of(UserEncoder)))
     steps.stage = PairwiseStage(encoder_of(Reading), CASES["clue"]().views, CASES["infonce"]().loss).cuda().train()
     steps.optimizer = torch.optim.Adam(steps.stage.parameters(), fused=True, capturable=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import sys
 import traceback
+from contextlib import nullcontext
 from datetime import timedelta
 from functools import partial
 from itertools import product
@@ -21,7 +22,7 @@ from loss_cases import NEGATIVES, encodings, fusion_of, user_ids_of
 from oracle import OFFICIAL_CODE, PAPER, Variant
 from torch import _dynamo, nn  # noqa: F401 -- DistributedDataParallel imports it, for seconds: once, before the fork
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils._python_dispatch import TorchDispatchMode
+from tracing import Largest
 from training_cases import N_ITEMS, batch_of, some_views, streams
 
 from adaptssr_plugin import AdaptSSRLoss, AugmentationAdaptiveFusion, InfoNCELoss, UserEncoder, distributed
@@ -186,10 +187,7 @@ def ddp(case, sizes, reduction, micro_batch, rank):
         rows = own_rows(of_ranks, rank)
         ids = ids_of(case.users, n_rows)
         arguments = views_of(n_rows, seed)[rows], None if ids is None else ids[rows]
-        if seed == 0:
-            with model.no_sync():
-                criterion(*encodings_for(case, model(arguments[0])), arguments[1]).backward()
-        else:
+        with model.no_sync() if seed == 0 else nullcontext():
             criterion(*encodings_for(case, model(arguments[0])), arguments[1]).backward()
     return [p.grad for p in model.parameters()]
 
@@ -253,26 +251,18 @@ def refusals(rank):
     return messages
 
 
-class Traffic(TorchDispatchMode):
-    """Notes collectives with what this rank puts in, the most entries of any operator's result, and of a graph."""
+class Traffic(Largest):
+    """Also notes collectives with what this rank puts in."""
 
     def __init__(self):
         super().__init__()
-        self.calls, self.largest, self.kept = [], 0, 0
-
-    def keep(self, tensor):
-        self.kept += tensor.numel()
-        return tensor
+        self.calls = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
         if func.namespace == "c10d":
             sent = args[1] if isinstance(args[1], torch.Tensor) else args[0][0]
             self.calls.append(f"{func.overloadpacket.__name__} {sent.dtype} {sent.numel()}".replace("torch.", ""))
-        for made in result if isinstance(result, (list, tuple)) else [result]:
-            if isinstance(made, torch.Tensor):
-                self.largest = max(self.largest, made.numel())
-        return result
+        return super().__torch_dispatch__(func, types, args, kwargs)
 
 
 def traffic(n_rows, rank):
@@ -289,7 +279,7 @@ def traffic(n_rows, rank):
         with seen, torch.autograd.graph.saved_tensors_hooks(seen.keep, lambda t: t):
             loss = criterion(*inputs[4 if case.kind == "adaptssr" else 2], None if case.users == "one-each" else ids)
             loss.backward()
-        results[name] = {"calls": seen.calls, "largest": seen.largest, "kept": seen.kept}
+        results[name] = {"calls": seen.calls, "largest": seen.entries, "kept": seen.kept}
     return results
 
 
