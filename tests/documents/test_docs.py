@@ -1,6 +1,5 @@
 """The pages keep their word: snippets run, links and equations lead somewhere, exceptions are named."""
 
-import configparser
 import importlib
 import importlib.util
 import re
@@ -16,6 +15,7 @@ from document_cases import (
     GUIDE,
     README,
     ROOMS,
+    SETUP,
     adaptssr_arguments,
     blocks,
     commands_of,
@@ -33,6 +33,7 @@ from adaptssr_plugin.recbole.requirements import RECBOLE_VERSION
 from benchmarks.__main__ import BENCHMARKS
 
 PAGES = sorted(DOCS.rglob("*.md"))
+TEXTS = [README, *(page.read_text("utf-8") for page in PAGES)]
 EQUATIONS = (DOCS / "equations.md").read_text(encoding="utf-8")
 
 
@@ -67,12 +68,12 @@ def test_commands_parse(words):
         assert refusal(arguments) is None
 
 
-@pytest.mark.parametrize("code", [code for page in PAGES for code in with_options(page.read_text("utf-8"))])
+@pytest.mark.parametrize("code", [code for text in TEXTS for code in with_options(text)])
 def test_options_named_in_the_text_exist(code):
     assert not unknown_options(code)
 
 
-@pytest.mark.parametrize("text", [README, *(page.read_text("utf-8") for page in PAGES)])
+@pytest.mark.parametrize("text", TEXTS)
 def test_commands_stand_in_blocks(text):
     """An indented one would be seen by no test."""
     assert not re.search(r"^(?: {4}|\t)(?:adaptssr|python|pip) .+", prose_of(text), re.MULTILINE)
@@ -81,10 +82,8 @@ def test_commands_stand_in_blocks(text):
 def test_every_new_command_is_shown_and_extras_exist():
     shown = {arguments[0] for words in IN_SHELL if (arguments := adaptssr_arguments(words))}
     assert {"pretrain", "finetune", "run", "embed", "export"} <= shown <= cli.commands.keys()
-    setup = configparser.ConfigParser()
-    setup.read(ROOT / "setup.cfg", encoding="utf-8")
     named = re.findall(r"pip install\s+-e\s+\"\.\[(\w+)\]\"", GUIDE)
-    assert set(named) == {"recbole", "docs"} <= setup["options.extras_require"].keys()
+    assert set(named) == {"recbole", "docs"} <= SETUP["options.extras_require"].keys()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(DOCS).as_posix())
@@ -134,13 +133,11 @@ def test_the_table_of_versions_is_what_setup_and_ci_say():
         for line in GUIDE.splitlines()
         if len(cells := [cell.strip() for cell in line.strip("|").split("|")]) == 3
     }
-    setup = configparser.ConfigParser()
-    setup.read(ROOT / "setup.cfg", encoding="utf-8")
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    pythons = re.findall(r":: (3\.\d+)$", setup["metadata"]["classifiers"], re.MULTILINE)
-    assert setup["options"]["python_requires"] == f">={pythons[0]}"
+    pythons = re.findall(r":: (3\.\d+)$", SETUP["metadata"]["classifiers"], re.MULTILINE)
+    assert SETUP["options"]["python_requires"] == f">={pythons[0]}"
     assert table["Python"] == [f"{pythons[0]} to {pythons[-1]}", "the machine's `python3`"]
-    needs = setup["options"]["install_requires"] + setup["options.extras_require"]["recbole"]
+    needs = SETUP["options"]["install_requires"] + SETUP["options.extras_require"]["recbole"]
     bounds = dict(re.findall(r"^(torch|numpy|pandas)>=(\S+)$", needs, re.MULTILINE))
     pinned = dict(re.findall(r"\b(torch|numpy|pandas)==(\S+)", ci))
     for name, bound in bounds.items():

@@ -1,7 +1,6 @@
 """What is installed, what importing it needs, and which room may import which."""
 
 import ast
-import configparser
 import doctest
 import functools
 import graphlib
@@ -18,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 from core_only import EXTRA, ROOT, run_python, run_with_core_only
-from document_cases import ROOMS
+from document_cases import CORE_ROOMS, ROOMS, SETUP
 from packaging.requirements import Requirement
 from packaging.version import Version
 from wheel_cases import build_wheel
@@ -29,11 +28,7 @@ from adaptssr_plugin.errors import INSTALL
 
 PACKAGE = ROOT / "adaptssr_plugin"
 DOCS = PACKAGE / "docs"  # pages, and what builds them: no part of the package
-SETUP = configparser.ConfigParser()
-SETUP.read(ROOT / "setup.cfg", encoding="utf-8")
 
-# Rooms in the order in which they may import one another: only from the left.
-ROOMS += ["recbole", "experiments", "cli"]
 FOR_ALL = {"devices", "errors", "seeding", "progress"}  # modules beside the rooms; none imports a room
 THIRD_PARTIES = {
     "functional": {"torch", "triton"},
@@ -55,17 +50,6 @@ THIRD_PARTIES = {
     "__init__": set(),
     "__main__": set(),
 }
-CORE_ROOMS = [
-    "functional",
-    "distributed",
-    "losses",
-    "augment",
-    "encoders",
-    "corpus",
-    "training",
-    "methods",
-    "downstream",
-]
 
 
 def modules():

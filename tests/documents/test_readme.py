@@ -1,6 +1,5 @@
 """The README keeps its word: its Python runs, its commands parse, what it names exists."""
 
-import configparser
 import logging
 import re
 import subprocess
@@ -15,16 +14,14 @@ from document_cases import (
     GUIDE,
     NOT_RUN,
     README,
+    SETUP,
     SHORT_RUN,
     adaptssr_arguments,
     blocks,
     commands_of,
     inline_code,
-    prose_of,
     refusal,
     shell_commands,
-    unknown_options,
-    with_options,
 )
 
 from adaptssr_plugin.cli.main import cli, main
@@ -34,7 +31,6 @@ from adaptssr_plugin.recbole.requirements import RECBOLE_VERSION
 TOP_LEVEL = ("adaptssr_plugin", "examples", "benchmarks", "tests", ".ci")
 
 
-PROSE = prose_of(README)
 INLINE = inline_code(README)
 IN_SHELL = commands_of(README)
 ADAPTSSR = [arguments for words in IN_SHELL if (arguments := adaptssr_arguments(words)) is not None]
@@ -94,11 +90,6 @@ def test_there_are_commands_to_parse():
     assert ["quickstart"] in [arguments[:1] for arguments in ADAPTSSR]
 
 
-@pytest.mark.parametrize("code", with_options(README))
-def test_options_named_in_the_text_exist(code):
-    assert not unknown_options(code)
-
-
 def test_commands_named_in_the_text_exist():
     named = {code.split()[1] for code in INLINE if re.match(r"adaptssr \w", code)}
     assert named <= cli.commands.keys()
@@ -129,11 +120,9 @@ def test_every_place_installs_recbole_in_the_same_way():
 
 
 def test_extras_exist():
-    setup = configparser.ConfigParser()
-    setup.read(ROOT / "setup.cfg", encoding="utf-8")
     named = {extra for words in IN_SHELL for word in words for extra in re.findall(r"^\.\[([\w,]+)\]$", word)}
     assert named
-    assert {extra for names in named for extra in names.split(",")} <= setup["options.extras_require"].keys()
+    assert {extra for names in named for extra in names.split(",")} <= SETUP["options.extras_require"].keys()
 
 
 PATHS = sorted({code for code in INLINE if code.startswith(tuple(f"{folder}/" for folder in TOP_LEVEL))})

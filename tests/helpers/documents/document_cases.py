@@ -1,5 +1,6 @@
 """The README and the guide as something to run: their blocks of code, their commands, and both made short."""
 
+import configparser
 import re
 import shlex
 from pathlib import PurePosixPath
@@ -16,6 +17,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCS = ROOT / "adaptssr_plugin" / "docs"
 GUIDE = (DOCS / "guide.md").read_text(encoding="utf-8")
 NOT_RUN = "<!-- not run -->"
+SETUP = configparser.ConfigParser()
+SETUP.read(ROOT / "setup.cfg", encoding="utf-8")
 
 # What needs no extra, with a heading for its end.
 README_CORE, GUIDE_CORE = README.partition("\n## In RecBole\n")[0], GUIDE.partition("\n## The whole procedure\n")[0]
@@ -146,7 +149,10 @@ def unknown_options(code):
     return {word.partition("=")[0] for word in words if word.startswith("--")} - known
 
 
-ROOMS = ["functional", "distributed", "losses", "augment", "encoders", "corpus", "training", "methods", "downstream"]
+# Rooms in the order in which they may import one another: only from the left.
+CORE_ROOMS = ["functional", "distributed", "losses", "augment", "encoders", "corpus", "training", "methods"]
+CORE_ROOMS += ["downstream"]
+ROOMS = [*CORE_ROOMS, "recbole", "experiments", "cli"]
 
 
 def options_of(command):
