@@ -7,7 +7,6 @@ import numpy.typing as npt
 
 from ..augment import Filler, SameTargetPair
 from ..corpus import BehaviourCorpus, same_target_pair
-from ..errors import InputError
 
 
 class ViewSource(Protocol):
@@ -60,18 +59,3 @@ class UserHistories:
     ) -> SameTargetPair:
         """Return pairs of users whose last behaviour is the same item; arguments as :func:`same_target_pair`."""
         return same_target_pair(self._corpus, key, skip_identical=skip_identical, candidates=self._train_rows)
-
-
-def filler_of(source: ViewSource) -> Filler:
-    """Return the masked-item model of a source of views.
-
-    Raises:
-        InputError: it has none.
-    """
-    filler: Filler | None = getattr(source, "filler", None)
-    if filler is None:
-        raise InputError(
-            "method: expected one whose views need no trained model, got one that needs a stage of masked items before "
-            "it, as adaptssr pretrain lays it (ccl)"
-        )
-    return filler

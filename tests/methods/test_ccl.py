@@ -49,6 +49,13 @@ def run(source, folder, method="ccl", **options):
     return pretrain(source, recipe(method, options={**TINY, **options}), folder, show_progress=False)
 
 
+def assert_still(encoder, start):
+    """The same weights, but for what a learning rate of 1e-30 adds to one that is 0 (biases begin there)."""
+    before = start.state_dict()
+    for name, tensor in encoder.state_dict().items():
+        torch.testing.assert_close(tensor, before[name], rtol=0, atol=1e-20, msg=name)
+
+
 # --- the filler ------------------------------------------------------------------------------------------------
 
 
@@ -134,17 +141,19 @@ def test_views_of_a_source_without_a_filler_are_refused_in_one_line():
 
 
 @pytest.mark.parametrize(
-    ("options", "expected"),
+    ("method", "options", "expected"),
     [
-        ({}, [("mlm", True, ()), ("ccl", False, ())]),
-        ({"warm_start": "mlm"}, [("mlm", True, ()), ("ccl", False, MLM_TO_RANKING)]),
-        ({"warm_start": "some/folder"}, [("mlm", True, ()), ("ccl", False, ())]),
-        ({"epochs": 0}, []),
-        ({"epochs": 0, "warm_start": "mlm"}, [("mlm", False, ())]),
+        ("ccl", {}, [("mlm", True, ()), ("ccl", False, ())]),
+        ("ccl", {"warm_start": "mlm"}, [("mlm", True, ()), ("ccl", False, MLM_TO_RANKING)]),
+        ("ccl", {"warm_start": "some/folder"}, [("mlm", True, ()), ("ccl", False, ())]),
+        ("ccl", {"epochs": 0}, []),
+        ("ccl", {"epochs": 0, "warm_start": "mlm"}, [("mlm", False, ())]),
+        ("clue", {"warm_start": "mlm"}, [("mlm", False, ()), ("clue", False, MLM_TO_RANKING)]),
+        ("adaptssr", {}, [("mlm", False, ()), ("adaptssr", False, MLM_TO_RANKING)]),
     ],
 )
-def test_stages(options, expected):
-    plans = stage_plans(recipe("ccl", options=options))
+def test_stages(method, options, expected):
+    plans = stage_plans(recipe(method, options=options))
     assert [(plan.name, plan.fills, plan.takes) for plan in plans] == expected
 
 
@@ -152,15 +161,6 @@ def test_the_epoch_of_the_filler_is_one_of_its_stage():
     assert recipe("ccl", options={"mlm_select": "epoch:20"}).mlm_select == "epoch:20"
     with pytest.raises(InputError, match=r"^mlm_select: expected one of the 20 epochs, got 'epoch:21'$"):
         recipe("ccl", options={"mlm_select": "epoch:21"})
-
-
-def test_no_other_method_has_a_filler():
-    assert not any(plan.fills for plan in stage_plans(recipe("adaptssr")))
-    plans = stage_plans(recipe("clue", options={"warm_start": "mlm"}))
-    assert [(plan.name, plan.fills, plan.takes) for plan in plans] == [
-        ("mlm", False, ()),
-        ("clue", False, MLM_TO_RANKING),
-    ]
 
 
 @pytest.mark.parametrize(
@@ -206,9 +206,7 @@ def finished(source, tmp_path_factory):
 def test_the_fillers_weights_do_not_move_on_without_a_warm_start(source, tmp_path):
     still = run(source, tmp_path / "still", learning_rate=1e-30, epochs=1)
     made = recipe("ccl", options=TINY)
-    fresh = fresh_encoder(made, still.encoder.n_items, 0.1, made.seed)
-    for name, tensor in still.encoder.state_dict().items():  # biases begin at 0, and come as far as the rate
-        torch.testing.assert_close(tensor, fresh.state_dict()[name], rtol=0, atol=1e-20, msg=name)
+    assert_still(still.encoder, fresh_encoder(made, still.encoder.n_items, 0.1, made.seed))
     assert [stage.name for stage in still.stages] == ["mlm", "ccl"]
     assert still.warm_up is None
 
@@ -338,17 +336,10 @@ def test_views_without_keys_mask_none():
 # --- a folder as warm start ----------------------------------------------------------------------------------------
 
 
-def assert_still(model, start):
-    """The same weights, but for what a learning rate of 1e-30 adds to one that is 0 (a key's bias can be)."""
-    before = start.encoder.state_dict()
-    for name, tensor in model.encoder.state_dict().items():
-        torch.testing.assert_close(tensor, before[name], rtol=0, atol=1e-20, msg=name)
-
-
 def test_a_run_starts_from_the_whole_encoder_of_a_finished_one(source, finished, tmp_path):
     model, folder = finished
     still = run(source, tmp_path / "still", "clue", warm_start=str(folder), learning_rate=1e-30, epochs=1)
-    assert_still(still, model)
+    assert_still(still.encoder, model.encoder)
     assert [stage.name for stage in still.stages] == ["clue"]
     nothing = run(source, tmp_path / "nothing", "none", warm_start=str(folder))
     assert_same_weights(nothing.encoder.state_dict(), model.encoder.state_dict())
@@ -361,7 +352,7 @@ def test_a_run_of_masked_items_alone_is_a_start_for_the_ranking(source, tmp_path
     still = run(
         source, tmp_path / "still", "adaptssr", warm_start=str(tmp_path / "before"), learning_rate=1e-30, epochs=1
     )
-    assert_still(still, load_pretrained(tmp_path / "before"))
+    assert_still(still.encoder, load_pretrained(tmp_path / "before").encoder)
     assert_same_weights(before.encoder.state_dict(), still.encoder.state_dict())
 
 

@@ -6,27 +6,34 @@ of difficulty. Sorting candidates by how far the filler sees them from the seque
 the learnable evaluator.
 """
 
-from typing import Literal
-
 from ...augment import MaskAndFill, MaskAndFillPair, ScoredFillPair, equal_stages, linear_ratios
+from ...errors import InputError
 from ...training.stages.pairwise import Views
 from ..options.comparison import ComparisonOptions
 from ..recipe import Recipe
 from ..registry import Method, register
-from ..views import ViewSource, filler_of
+from ..views import ViewSource
 
 
 def filled_pair(options: ComparisonOptions, source: ViewSource) -> Views:
-    """Two independent draws of mask-and-fill by the recipe's own masked-item stage."""
-    filler = filler_of(source)
-    recipe = options if isinstance(options, Recipe) else Recipe()  # a RecBole run has no filler and is refused
-    fill: Literal["sample", "argmax"] = "argmax" if recipe.fill == "argmax" else "sample"
+    """Two independent draws of mask-and-fill by the recipe's own masked-item stage.
+
+    Raises:
+        InputError: the source has no filler, as in a RecBole run.
+    """
+    filler = getattr(source, "filler", None)
+    if filler is None:
+        raise InputError(
+            "method: expected one whose views need no trained model, got one that needs a stage of masked items before "
+            "it, as adaptssr pretrain lays it (ccl)"
+        )
+    recipe = options if isinstance(options, Recipe) else Recipe()
     operator = MaskAndFill(
         recipe.fill_ratio,
         filler,
         top_k=recipe.fill_top_k,
         temperature=recipe.fill_temperature,
-        fill=fill,
+        fill=recipe.fill,  # type: ignore[arg-type]
         ban_original=recipe.fill_ban_original,
     )
     if recipe.curriculum == "scored":

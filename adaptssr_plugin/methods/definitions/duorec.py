@@ -3,8 +3,6 @@
 Evidence: verified against the authors' code. For user models the key is the last behaviour, as in AdaptSSR's paper.
 """
 
-from typing import Literal
-
 from ...training.stages.pairwise import Views
 from ..options.comparison import ComparisonOptions
 from ..options.user_level import UserLevelOptions
@@ -15,9 +13,7 @@ from ..views import UserHistories, ViewSource
 def same_target(options: ComparisonOptions, source: ViewSource) -> Views:
     """The row itself, and one drawn from the rows with the same key item."""
     if isinstance(options, UserLevelOptions) and isinstance(source, UserHistories):
-        key: Literal["last_kept", "last_dropped"]
-        key = "last_dropped" if options.duorec_key == "last_dropped" else "last_kept"
-        return source.same_target(key, skip_identical=options.skip_identical)
+        return source.same_target(options.duorec_key, skip_identical=options.skip_identical)  # type: ignore[arg-type]
     return source.same_target()
 
 

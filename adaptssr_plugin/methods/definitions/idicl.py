@@ -6,8 +6,6 @@ of the penalty are ours, and all are options. The dictionary belongs to the enco
 compares views can use one. A RecBole model pools in its own way and gets only the periods.
 """
 
-from typing import Literal
-
 from ...augment import PeriodPair
 from ..options.comparison import ComparisonOptions
 from ..registry import Method, register
@@ -16,8 +14,7 @@ from ..views import ViewSource
 
 def two_periods(options: ComparisonOptions, _source: ViewSource) -> PeriodPair:
     """Two windows of the sequence, disjoint where both fit."""
-    period: Literal["disjoint", "independent"] = "independent" if options.period == "independent" else "disjoint"
-    return PeriodPair(options.crop_ratio, period)
+    return PeriodPair(options.crop_ratio, options.period)  # type: ignore[arg-type]
 
 
 METHOD = register(Method("idicl", "periods and dictionary: our reconstruction", views=two_periods))

@@ -1,7 +1,7 @@
 """The options of two views and of the loss that compares them, and the loss that they describe."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from ...losses import AdaptSSRLoss, AugmentationAdaptiveFusion, InfoNCELoss
 from .declaring import OptionGroup, choice, choice_or_positive, option, positive, share
@@ -82,14 +82,13 @@ def pairwise_loss(loss: str, options: ComparisonOptions) -> AdaptSSRLoss | InfoN
     if negatives == "auto":
         negatives = "hardest" if loss == "adaptssr" else "all"
     if loss == "infonce":
-        similarity: Literal["dot", "cosine"] = "dot" if options.similarity == "dot" else "cosine"
-        return InfoNCELoss(options.temperature, negatives, similarity=similarity)
-    fusion: AugmentationAdaptiveFusion | float = options.lambda_value
-    if options.lambda_mode != "const":
-        fusion = AugmentationAdaptiveFusion(
-            "batch" if options.lambda_mode == "batch" else "sample",
-            2 if options.lambda_terms == 2 else 4,
-            options.lambda_clamp,
-            options.lambda_detach,
-        )
+        return InfoNCELoss(options.temperature, negatives, similarity=options.similarity)  # type: ignore[arg-type]
+    if options.lambda_mode == "const":
+        return AdaptSSRLoss(options.lambda_value, negatives, options.scale)
+    fusion = AugmentationAdaptiveFusion(
+        options.lambda_mode,  # type: ignore[arg-type]
+        options.lambda_terms,  # type: ignore[arg-type]
+        options.lambda_clamp,
+        options.lambda_detach,
+    )
     return AdaptSSRLoss(fusion, negatives, options.scale)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...encoders import available_encoders, encoder_kind
+from ...encoders.arguments import check_heads
 from ...errors import InputError
 from .declaring import OptionGroup, choice, count, option
 
@@ -33,8 +34,7 @@ class EncoderOptions(OptionGroup):
 
     def check_encoder(self) -> None:
         """Check options against one another; raises InputError."""
-        if self.dim % self.n_heads:
-            raise InputError(f"n_heads: expected a divisor of dim = {self.dim}, got {self.n_heads}")
+        check_heads(self.dim, self.n_heads)
         if self.interests > 1 and "interests" not in encoder_kind(self.encoder).takes:
             raise InputError(f"interests: expected 1 for encoder {self.encoder}, got {self.interests}")
 
