@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from encoder_cases import batch, encoder, literal_encodings, literal_pooling
+from encoder_cases import batch, encoder, gradients_of, literal_encodings, literal_pooling
 from torch.testing import assert_close
 
 from adaptssr_plugin.encoders import AttentionPooling, MaskedItemHead
@@ -21,11 +21,7 @@ tight = {"rtol": 1e-9, "atol": 1e-10}
 def gradients(output, made):
     """Gradients of all parameters for a fixed random weighting of the output."""
     weights = torch.randn(output.shape, dtype=output.dtype, generator=torch.Generator().manual_seed(7))
-    found = torch.autograd.grad((output * weights).sum(), list(made.parameters()), retain_graph=True, allow_unused=True)
-    return {
-        name: torch.zeros_like(parameter) if gradient is None else gradient
-        for (name, parameter), gradient in zip(made.named_parameters(), found, strict=True)
-    }
+    return gradients_of((output * weights).sum(), made)
 
 
 @every_shape

@@ -40,6 +40,13 @@ def encoder(seed=0, dtype=torch.float64, spread=0.4, **options):
     return made.to(dtype)
 
 
+def gradients_of(loss, module):
+    """Gradients of a module's parameters by name, zeros where the loss does not depend on one; the graph is kept."""
+    names, parameters = zip(*module.named_parameters(), strict=True)
+    found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
+    return dict(zip(names, found, strict=True))
+
+
 def literal_norm(vector, weight, bias):
     mean = sum(vector) / len(vector)
     variance = sum((x - mean) ** 2 for x in vector) / len(vector)

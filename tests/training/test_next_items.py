@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from encoder_cases import gradients_of
 from training_cases import N_ITEMS, batch_of, batches_of, streams
 
 from adaptssr_plugin.encoders import CausalTransformer, GRUEncoder
@@ -37,14 +38,10 @@ def test_loss_and_gradients_equal_the_literal_loop():
     result = stage.step(batch, streams())
     expected, _ = literal(stage, [batch])
     torch.testing.assert_close(result.loss, expected)
-    names, parameters = zip(*stage.named_parameters(), strict=True)
-    ours = torch.autograd.grad(result.loss, parameters, allow_unused=True)
-    theirs = torch.autograd.grad(expected, parameters, allow_unused=True)
-    for name, one, other in zip(names, ours, theirs, strict=True):
-        if name == "encoder.items.mask":  # nothing is masked
-            assert one is None or not one.any()
-        else:
-            torch.testing.assert_close(one, other)
+    ours, theirs = (gradients_of(loss, stage) for loss in (result.loss, expected))
+    for name, gradient in ours.items():
+        torch.testing.assert_close(gradient, theirs[name], msg=name)
+        assert gradient.any() == (name != "encoder.items.mask")  # nothing is masked
 
 
 def test_validation_pools_over_batches():

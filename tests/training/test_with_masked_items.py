@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from encoder_cases import gradients_of
 from oracle import literal_info_nce
 from training_cases import (
     TINY,
@@ -30,19 +31,13 @@ def parts(criterion=None, dropout=0.0, **options):
     return PairwiseStage(encoder, some_views(), criterion or InfoNCELoss()), MaskedItemStage(encoder, name="adaptssr")
 
 
-def gradients(stage, loss):
-    names, parameters = zip(*stage.encoder.named_parameters(), strict=True)
-    found = torch.autograd.grad(loss, parameters, allow_unused=True)
-    return {name: torch.zeros(()) if grad is None else grad for name, grad in zip(names, found, strict=True)}
-
-
 def test_loss_and_gradient_are_the_weighted_sum():
     views, items = parts()
     stage, batch = WithMaskedItemsStage(views, items, 0.7), batch_of(*LENGTHS)
     result = stage.step(batch, streams())
     alone = [one.step(batch, streams()) for one in (views, items)]
     torch.testing.assert_close(result.loss, alone[0].loss + 0.7 * alone[1].loss, rtol=1e-12, atol=0)
-    whole, compared, predicted = (gradients(stage, one.loss) for one in (result, *alone))
+    whole, compared, predicted = (gradients_of(one.loss, stage.encoder) for one in (result, *alone))
     for name, gradient in whole.items():
         torch.testing.assert_close(gradient, compared[name] + 0.7 * predicted[name], rtol=1e-9, atol=1e-12)
     assert (predicted["items.mask"] != 0).any()
