@@ -107,29 +107,21 @@ class TestEncodings:
         inputs[i] = wrong
         return refusal_of(lambda: criterion(*inputs))
 
-    def test_shape(self, criterion, names, i):
-        message = self.called_with(criterion, names, i, X(4, 2))
-        if i == 0:  # the first sets the measure
-            assert message == f"{names[1]}: expected shape (4, 2) as {names[0]}, got (4, 3)"
-        else:
-            assert message == f"{names[i]}: expected shape (4, 3) as {names[0]}, got (4, 2)"
-
-    def test_rows(self, criterion, names, i):
-        message = self.called_with(criterion, names, i, X(5, 3))
-        assert message.startswith(f"{names[max(i, 1)]}: expected shape")
-
-    def test_dtype(self, criterion, names, i):
-        message = self.called_with(criterion, names, i, X(4, 3, dtype=torch.float64))
-        if i == 0:
-            expected = f"{names[1]}: expected dtype torch.float64 as {names[0]}, got torch.float32"
-        else:
-            expected = f"{names[i]}: expected dtype torch.float32 as {names[0]}, got torch.float64"
-        assert message == expected
-
-    def test_device(self, criterion, names, i):
-        message = self.called_with(criterion, names, i, X(4, 3, device="meta"))
-        came, expected = ("cpu", "meta") if i == 0 else ("meta", "cpu")
-        assert message == f"{names[max(i, 1)]}: expected device {expected} as {names[0]}, got {came}"
+    @pytest.mark.parametrize(
+        ("what", "right", "wrong"),
+        [
+            ("shape", (4, 3), X(4, 2)),
+            ("shape", (4, 3), X(5, 3)),
+            ("dtype", torch.float32, X(4, 3, dtype=torch.float64)),
+            ("device", "cpu", X(4, 3, device="meta")),
+        ],
+        ids=["shape", "rows", "dtype", "device"],
+    )
+    def test_unlike_the_first(self, criterion, names, i, what, right, wrong):
+        came = tuple(wrong.shape) if what == "shape" else getattr(wrong, what)
+        expected, came = (came, right) if i == 0 else (right, came)  # the first sets the measure
+        message = self.called_with(criterion, names, i, wrong)
+        assert message == f"{names[max(i, 1)]}: expected {what} {expected} as {names[0]}, got {came}"
 
     @pytest.mark.parametrize("shape", [(), (3,), (4, 3, 1)])
     def test_dimensions(self, criterion, names, i, shape):
