@@ -20,12 +20,6 @@ RESULTS = ROOT / "benchmarks" / "results"
 # First headings of tables that show no results.
 NO_RESULTS = {"Option": "defaults of options", "Paper": "where things are"}
 
-# Numbers with a unit in the text that are no results, by "section: number unit", and why.
-ALLOWED: dict[str, str] = {}
-
-# Numbers that no file has yet, and what to do. One that has been mended fails here until its entry is taken out.
-TO_MEND: dict[str, str] = {}
-
 # Columns of the CSV files that say how something was measured; their numbers prove nothing.
 CONDITIONS = {"processor", "cores", "threads", "device", "python", "torch", "packages", "commit", "seed", "repeats"}
 CONDITIONS |= {"computed_on", "warm_up", "numpy", "recbole", "pandas", "machine", "round", "q20_ms", "q80_ms"}
@@ -159,11 +153,7 @@ CLAIMS = list(dict.fromkeys(claims(TEXT)))
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: f"{claim} {claim.label}".strip())
-def test_every_result_in_the_readme_stands_in_a_file(claim, request):
-    if str(claim) in ALLOWED:
-        return
-    if (reason := TO_MEND.get(str(claim))) is not None:
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+def test_every_result_in_the_readme_stands_in_a_file(claim):
     assert found(claim), f"no file of {[path.name for path in claim.sources]} has it"
 
 
@@ -172,8 +162,7 @@ def test_there_are_results_to_look_for():
     assert {"Results", "Speed and memory"} <= {claim.section for claim in CLAIMS}
 
 
-def test_exceptions_are_still_in_the_readme():
-    assert ALLOWED.keys() | TO_MEND.keys() <= set(map(str, CLAIMS))
+def test_tables_without_results_are_still_in_the_readme():
     headings = {cells_of(line)[0] for line in TEXT.splitlines() if line.startswith("|")}
     assert NO_RESULTS.keys() <= headings
 
