@@ -10,7 +10,7 @@ from ..errors import InputError, check_choice, check_count
 from ..functional import stacked_unit_vectors, unit_vectors
 from ..functional.linear_cross_entropy import Reduction
 from ..functional.search import Implementation, check_implementation
-from ..functional.similarity import stacked_vectors
+from ..functional.similarity import full_precision, stacked_vectors
 from .arguments import Negatives, check_encodings, check_negatives
 
 
@@ -82,7 +82,9 @@ class BatchLoss(nn.Module):
         except InputError:
             announce_refusal()
             raise
-        gathered = gather_rows(torch.stack(list(encodings.values()), 1), user_ids, minimum=2)
+        values = list(encodings.values())
+        with full_precision(values[0]):  # the rows are sent in their own dtype
+            gathered = gather_rows(torch.stack(values, 1), user_ids, minimum=2)
         return gathered._replace(vectors=unit_vectors(gathered.vectors)) if unit else gathered
 
     def _reduce(self, loss: Tensor, valid: Tensor | None, n_rows: int) -> Tensor:

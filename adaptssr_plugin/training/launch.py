@@ -36,7 +36,6 @@ def launch(function: Callable[..., Any], arguments: Sequence[Any], number: int, 
         go_on: for the message: what to do after a process was killed.
 
     Returns:
-    Returns:
         The first process's result.
 
     Raises:

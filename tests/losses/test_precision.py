@@ -91,15 +91,17 @@ def test_float16_lengths_whose_square_overflows(module, straightforward, literal
 
 @every_case
 @pytest.mark.parametrize("backward_inside", [False, True])
+@pytest.mark.parametrize("gather", [False, True])
+@pytest.mark.parametrize("autocast", HALF, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, *HALF], ids=str)
 def test_autocast_leaves_the_similarities_in_float32(
-    module, straightforward, literal, count, options, dtype, backward_inside
+    module, straightforward, literal, count, options, dtype, autocast, gather, backward_inside
 ):
     inputs = encodings(24, 16, count=count, dtype=dtype)
-    criterion = module(**options, chunk_size=10)
+    criterion = module(**options, chunk_size=10, gather=gather)
     outside = criterion(*inputs)
     right = torch.autograd.grad(outside, inputs)
-    with torch.autocast("cpu", dtype=torch.float16 if dtype == torch.float16 else torch.bfloat16):
+    with torch.autocast("cpu", dtype=autocast):
         inside = criterion(*inputs)
         if backward_inside:
             got = torch.autograd.grad(inside, inputs)

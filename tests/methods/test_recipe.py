@@ -96,8 +96,8 @@ PAPER = {
     "ft_tune": "all",
     "ft_rank": 8,
 }
-# Of which the paper says nothing: names of the run, seeds, λ where it is constant, and how the crank is turned.
 SOURCE = UserHistories(corpus_of(5, 3, 7), max_len=10)
+# Of which the paper says nothing: names of the run, seeds, λ where it is constant, and how steps are computed.
 OTHERS = {
     "method", "preset", "seed", "split_seed", "lambda_value", "stopping_step", "amp_dtype", "micro_batch",
     "cuda_graphs", "mlm_pooled",
