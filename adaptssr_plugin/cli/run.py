@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import importlib.util
+import inspect
 import itertools
 import json
 import math
@@ -299,7 +300,7 @@ def config_text(call: Call, config: Any) -> str:
     values.update(config.ssl.as_options())
     meanings.update({name: meaning for name, (_, _, meaning) in RUN_OPTIONS.items()})
 
-    first = [f"ssl_{name}" for name in vars(type(config.ssl))["__annotations__"]]  # the rest: views and losses
+    first = [f"ssl_{name}" for name in inspect.get_annotations(type(config.ssl))]  # the rest: views and losses
     groups = {
         "Self-supervision": first + [name for name in meanings if name.startswith("ssl_") and name not in first],
         "The run": list(RUN_OPTIONS),
