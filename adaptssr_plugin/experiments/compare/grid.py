@@ -1,7 +1,6 @@
 """The cells of tables and figures, and their results; values are chosen on validation rows alone."""
 
 import dataclasses
-import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -212,6 +211,11 @@ class Grid:
             if (result := self.store.get(cell)) is not None
         ]
 
+    def hit_rates(self, cells: Sequence[Reidentification]) -> list[float]:
+        """The metric of Figure 3 in re-identification of finished cells, in their order."""
+        results = [result for cell in cells if (result := self.store.get(cell)) is not None]
+        return [float(result["metrics"][FIGURE_METRIC]) for result in results]
+
     def name_and_metric(self, spec: TaskSpec) -> tuple[str, str]:
         """Name and selection metric of a task."""
         task = task_of(self.plan, spec, self._reference)
@@ -252,16 +256,12 @@ class Grid:
             if candidates and not self.ask(list(candidates.values())):
                 self.later += 2 * len(plan.figure_strengths) * plan.figure_seeds
                 continue
-            found = {tau: self._hit_rate(cell) for tau, cell in candidates.items()}
+            found = dict(zip(candidates, self.hit_rates(list(candidates.values())), strict=True))
             temperature = max(found, key=lambda tau: found[tau], default=plan.recipe(method, True).temperature)
             for label, rho, recipe in self._strengths(method, temperature, history="older"):
                 cells = self._reidentifications(recipe, plan.figure_seeds)
                 self.ask(cells)
                 yield paper_name(method), label, rho, cells
-
-    def _hit_rate(self, cell: Reidentification) -> float:
-        result = self.store.get(cell)
-        return math.nan if result is None else float(result["metrics"][FIGURE_METRIC])
 
     def _robustness_methods(self) -> list[str]:
         return [method for method in ROBUSTNESS if method in self.plan.methods]

@@ -1,6 +1,6 @@
 """Tables and figures of finished cells, and the command that first computes the rest."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -464,18 +464,15 @@ class _Report:
             )
 
     def _robustness(self, stem: Path, spec: TaskSpec, **about: Any) -> None:
-        values: dict[tuple[str, str], dict[float, list[float]]] = {}
-        for method, label, rho, row in self.grid.robustness():
-            if found := self._test_values(row, spec):
-                values.setdefault((method, label), {})[rho] = found
-        if not values:
+        points = self.grid.robustness()
+        curves = _curves((method, loss, rho, self._test_values(row, spec)) for method, loss, rho, row in points)
+        if not curves:
             return
         lines = {
             row.name: self._test_values(row, spec)
             for row in self.grid.table(controlled=True)
             if row.name in (PAPER_ROWS[0], WARM_UP)
         }
-        curves = [Curve(method, label, points) for (method, label), points in values.items()]
         self.files += draw_robustness(
             curves,
             stem,
@@ -487,27 +484,22 @@ class _Report:
 
     def robustness_of_reidentification(self) -> None:
         """Draw Figure 3 by re-identification instead of a task."""
-        values: dict[tuple[str, str], dict[float, list[float]]] = {}
-        for method, label, rho, cells in self.grid.robustness_of_reidentification():
-            if found := self._hit_rates(cells):
-                values.setdefault((method, label), {})[rho] = found
-        if not values:
+        grid, runs = self.grid, self.plan.pretrain_seeds
+        points = grid.robustness_of_reidentification()
+        curves = _curves((method, loss, rho, grid.hit_rates(cells)) for method, loss, rho, cells in points)
+        if not curves:
             return
-        rows, runs = self.grid.reidentification(), self.plan.pretrain_seeds
+        rows = grid.reidentification()
         self.files += draw_robustness(
-            [Curve(method, label, points) for (method, label), points in values.items()],
+            curves,
             self.folder / "figure-3-reidentification",
-            none=self._hit_rates(rows[RANDOM]),
-            warm_up=self._hit_rates(rows.get(WARM_UP, ())),
+            none=grid.hit_rates(rows[RANDOM]),
+            warm_up=grid.hit_rates(rows.get(WARM_UP, ())),
             dataset=self.plan.name,
             task="re-identification",
             metric=FIGURE_METRIC,
             conditions=f"lines: {runs} seeds" if runs > 1 else "lines: one seed",
         )
-
-    def _hit_rates(self, cells: Sequence[Reidentification]) -> list[float]:
-        results = [result for cell in cells if (result := self.store.get(cell)) is not None]
-        return [float(result["metrics"][FIGURE_METRIC]) for result in results]
 
     def _figure_4(self, stem: Path, spec: TaskSpec, **about: Any) -> None:
         groups, lambdas = self.grid.ablation()
@@ -604,6 +596,15 @@ class _Report:
     def _tfidf(self, task: str) -> float | None:
         wanted = (TFIDF, task, "test")
         return next((one.value for one, _ in self._baselines() if (one.method, one.task, one.split) == wanted), None)
+
+
+def _curves(points: Iterable[tuple[str, str, float, list[float]]]) -> list[Curve]:
+    """Gather the finished points (method, loss, ρ, values) of each method and loss."""
+    values: dict[tuple[str, str], dict[float, list[float]]] = {}
+    for method, loss, rho, found in points:
+        if found:
+            values.setdefault((method, loss), {})[rho] = found
+    return [Curve(method, loss, by_rho) for (method, loss), by_rho in values.items()]
 
 
 _Measured = tuple[Record, Mapping[str, Any]]  # a value, and the conditions that it was computed under
