@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from ..errors import InputError
-from .options import PATH, absolute, recbole_options
+from .options import PATH, recbole_options
 
 
 @click.command(short_help="Show what is in a dataset, and augmented views of its users.")
@@ -62,6 +62,6 @@ def describe(
             raise InputError(f"{option}: expected with --users alone, got it without")
     if model is not None and max_len is not None:
         raise InputError("--max-len: expected without --model, which brings its own, got both")
-    source = Source(absolute(dataset), recbole_options(pairs), [str(path.resolve()) for path in recbole_config])
+    source = Source(dataset, recbole_options(pairs), [str(path.resolve()) for path in recbole_config])
     found = run(source, users=users, seed=seed, strength=rho, max_len=max_len or 100, model=model)
     click.echo(json.dumps(dataclasses.asdict(found), indent=1, ensure_ascii=False) if as_json else found.text())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError
-from .options import PATH, absolute, list_files, recbole_options
+from .options import PATH, list_files, recbole_options
 
 if TYPE_CHECKING:
     from ..corpus.known_histories import KnownHistories
@@ -152,7 +152,7 @@ def _from_dataset(
         besides = ", with its --set and --recbole-config" if card.get("recbole_options") else ""
         source = Source.of_model(model.folder, card, settings, files, f"--dataset says where it is now{besides}")
     else:
-        source = Source(absolute(dataset), settings, files)
+        source = Source(dataset, settings, files)
     config = source.config(model.max_len)
     corpus = whole_histories(config) if options["whole"] else load_user_sequences(config).corpus
     return known_corpus(corpus, model.artefact.item_tokens, show_progress=show_progress)

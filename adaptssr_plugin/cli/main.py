@@ -22,7 +22,6 @@ from .options import (
     PATH,
     PRETRAINING,
     QUIET,
-    absolute,
     given,
     list_files,
     numbers,
@@ -146,7 +145,7 @@ def pretrain(
     from ..recbole.user_model.pretrain import Source
 
     plan = recipe(method, preset, given(options), configs)
-    source = Source(absolute(dataset), recbole_options(pairs), [str(path.resolve()) for path in recbole_config])
+    source = Source(dataset, recbole_options(pairs), [str(path.resolve()) for path in recbole_config])
     _train(nproc, _pretrain, source, plan, output, shown(quiet), checkpoint_minutes)
 
 
@@ -235,10 +234,9 @@ def finetune(
     """  # noqa: D301
     from ..experiments.task_tables import finetune as run
 
-    place = None if dataset is None else absolute(dataset)
     done = run(
         folder, tasks, numbers("--bins", bins, "18,25,35"), tuple(range(seeds)), scratch, baselines, given(options),
-        shown(quiet), place, splits, _label_counts(labels),
+        shown(quiet), dataset, splits, _label_counts(labels),
     )  # fmt: skip
     click.echo(done.table.text())
     if done.curve:

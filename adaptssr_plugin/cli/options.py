@@ -161,9 +161,3 @@ def recbole_options(pairs: tuple[str, ...]) -> dict[str, Any]:
             raise InputError(f"--set: expected key=value, got {pair!r}")
         options[key.strip().removeprefix("--")] = value.strip()
     return options
-
-
-def absolute(dataset: str) -> str:
-    """Make a folder's path absolute, so that a model finds its dataset from any working directory; a name stays."""
-    # ml-100k stays a name even beside a folder of that name, such as the --output of the first run.
-    return str(Path(dataset).resolve()) if dataset != "ml-100k" and Path(dataset).is_dir() else dataset

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from .options import PATH, absolute, list_files
+from .options import PATH, list_files
 
 
 @click.command(short_help="Measure vectors without labels: find users again over time.")
@@ -23,7 +23,7 @@ def reidentify(folder: Path, dataset: str | None) -> None:
     """  # noqa: D301
     from ..experiments.reidentification import reidentify_users
 
-    table, files = reidentify_users(folder, None if dataset is None else absolute(dataset))
+    table, files = reidentify_users(folder, dataset)
     click.echo(table.text())
     click.echo("\nFiles:")
     list_files(files)

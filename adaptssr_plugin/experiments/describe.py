@@ -130,7 +130,7 @@ def describe(
     if not config["benchmark_filename"] and not is_corpus(source.dataset):
         whole = dataclasses.replace(source, options={**source.options, "eval_args": _ALL}).config(max_len)
     corpus = load_user_sequences(whole).corpus
-    statistics = _statistics(source.name, corpus, label_statistics(config, corpus.user_tokens))
+    statistics = _statistics(source.located(config).name, corpus, label_statistics(config, corpus.user_tokens))
     samples = None
     if users:
         seen = load_user_sequences(config).corpus

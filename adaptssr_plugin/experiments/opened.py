@@ -44,6 +44,7 @@ def open_pretrained(folder: Path, options: Mapping[str, Any], dataset: str | Non
     if dataset is not None:
         source = dataclasses.replace(source, dataset=dataset, advice="")
     config = source.config(plan.max_len)
+    source = source.located(config)
     corpus = load_user_sequences(config).corpus
     check_same_items(model, artefact.item_tokens.tolist(), corpus)
     return Opened(model, artefact, plan, source, config, corpus)

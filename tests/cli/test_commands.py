@@ -209,12 +209,12 @@ class TestWrongCalls:
         [
             ("no such", "dataset: expected ml-100k, a folder under data_path"),
             ("nothing", "dataset: expected nothing.inter or a single dataset of any name in"),
-            ("header", "{folder}/header/header.inter: expected at least one row below the header, got none"),
-            ("zero", "{folder}/zero/zero.inter: expected a first line of name:type columns"),
+            ("header", "header/header.inter: expected at least one row below the header, got none"),
+            ("zero", "zero/zero.inter: expected a first line of name:type columns"),
             ("timeless", "TIME_FIELD: expected a column 'timestamp' in timeless.inter, which has user_id, item_id"),
             ("userless", "USER_ID_FIELD: expected a column 'user_id' in userless.inter"),
-            ("binary", "{folder}/binary/binary.inter, line 1: expected UTF-8 text, got other bytes"),
-            ("text", "{folder}/text/text.inter, line 2: timestamp: expected a number, got 'noon'"),
+            ("binary", "binary/binary.inter, line 1: expected UTF-8 text, got other bytes"),
+            ("text", "text/text.inter, line 2: timestamp: expected a number, got 'noon'"),
             ("single", "dataset: expected a user with two interactions or more in single"),
             ("small/small.inter", "dataset: expected ml-100k, a folder under data_path"),
         ],
@@ -230,7 +230,7 @@ class TestWrongCalls:
         for empty, content in (("zero", b""), ("binary", b"\xff\xfe\x00")):
             (folder / empty).mkdir()
             (folder / empty / f"{empty}.inter").write_bytes(content)
-        assert_one_line(pretrain(call, dataset=name), expected.format(folder=folder))
+        assert_one_line(pretrain(call, dataset=name), expected)
 
     def test_a_folder_of_another_run(self, call):
         assert_one_line(
@@ -368,6 +368,14 @@ class TestPretrain:
         assert card["recbole_options"] == {"use_gpu": "False"}
         assert card["dataset"] == str(call.folder / "small")
 
+    def test_a_folder_of_the_name_of_the_dataset(self, call, monkeypatch):
+        """A name means the dataset under data_path, also beside the folder of the run, and from elsewhere."""
+        write_profiled_dataset(call.folder / "dataset" / "shop")
+        assert pretrain(call, dataset="shop", output="shop")[0] == 0
+        assert pretrain(call, dataset="shop", output="shop")[::2] == (0, "")
+        monkeypatch.chdir(call.folder.parent)
+        assert call("embed", "place/shop", "--output", "users.parquet", "--quiet")[0] == 0
+
     def test_a_warm_start_says_what_it_knows_of_other_items(self, call):
         write_profiled_dataset(call.folder / "more", n_items=14)
         status, out, err = pretrain(call, "--warm-start", "run", dataset="more")
@@ -462,7 +470,7 @@ class TestFinetune:
         (call.folder / "empty").mkdir()
         assert_one_line(
             call("finetune", "run", "--dataset", "empty", *self.QUICK),
-            f"dataset: expected empty.inter or a single dataset of any name in {call.folder}/empty, found none\n",
+            "dataset: expected empty.inter or a single dataset of any name in empty, found none\n",
         )
         write_profiled_dataset(call.folder / "other", n_items=6)
         assert_one_line(

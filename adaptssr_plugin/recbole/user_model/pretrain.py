@@ -98,6 +98,7 @@ def pretrain(
     processes = Processes(together=True)
     with processes.none_lost():
         config, corpus, start = processes.agreed(lambda: _read(source, recipe, processes))
+        source = source.located(config)
         asked = manifest_of(source, recipe, corpus)
         check_alike(processes, {part: asked[part] for part in ("recipe", "corpus")})
         manifest = processes.by_first(lambda: claim(folder, asked))

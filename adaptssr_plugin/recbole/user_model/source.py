@@ -63,6 +63,15 @@ class Source:
         of_files = {name: as_option(value) for name, value in read if name not in _OPTIONS_OF_A_RECIPE}
         return {**of_files, **self.options}
 
+    def located(self, config: Config) -> "Source":
+        """Say where ``config`` has found the dataset, so that a model finds it from any working directory.
+
+        ml-100k stays a name: it lies where RecBole is installed.
+        """
+        if self.dataset == "ml-100k":
+            return self
+        return dataclasses.replace(self, dataset=str(Path(config["data_path"]).absolute()))
+
     @property
     def name(self) -> str:
         """Name of the dataset, without its folder."""
