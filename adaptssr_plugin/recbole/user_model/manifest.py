@@ -27,7 +27,12 @@ def manifest_of(source: Source, recipe: Recipe, corpus: BehaviourCorpus) -> dict
             "options": dict(source.options),
             "config_files": list(source.config_files),
         },
-        "corpus": {"users": len(corpus), "items": corpus.n_items, "behaviours": len(corpus.items)},
+        "corpus": {
+            "users": len(corpus),
+            "items": corpus.n_items,
+            "behaviours": len(corpus.items),
+            "histories_crc32": corpus.checksum(),
+        },
     }
     return as_json(asked)
 

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import random
+import re
 import sys
 import warnings
 
@@ -278,6 +279,17 @@ class TestRefusals:
         write_profiled_dataset(dataset, n_users=30)
         message = self.refusal(Source(str(dataset), {"use_gpu": False}), tmp_path / "run", mlm_epochs=1, epochs=0)
         assert "holds another run (users: 24 there, 30 here)" in message
+
+    def test_a_dataset_of_the_same_size_with_other_histories(self, tmp_path):
+        """A run would go on with other data; a finished one would pass for a model of them."""
+        dataset = write_profiled_dataset(tmp_path / "small")
+        made = {**TINY, "mlm_epochs": 1, "epochs": 0}
+        pretrain(Source(str(dataset), {"use_gpu": False}), recipe(options=made), tmp_path / "run", False)
+        *others, last = (dataset / "small.inter").read_text().splitlines()
+        user, item, _ = last.split("\t")
+        (dataset / "small.inter").write_text("\n".join([*others, f"{user}\t{item}\t-1"]) + "\n")
+        message = self.refusal(Source(str(dataset), {"use_gpu": False}), tmp_path / "run", mlm_epochs=1, epochs=0)
+        assert re.search(r"holds another run \(histories_crc32: \d+ there, \d+ here\)", message)
 
     @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"recipe": 3}', b"\xff"])
     def test_a_damaged_manifest(self, source, tmp_path, content):
