@@ -1,8 +1,11 @@
 """The manifest of a pre-training, ``run.json``: the options of the run, which reserve its folder for it."""
 
 import dataclasses
+import fcntl
 import json
+import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -43,24 +46,40 @@ def as_json(values: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def claim(folder: Path, manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+def claim(folder: Path, manifest: Mapping[str, Any], held: ExitStack) -> Mapping[str, Any]:
     """Write the manifest of a run into its folder, or check that the existing one is equal; remove half-written files.
+
+    Until ``held`` is closed, nobody else can claim the folder.
 
     Returns:
         The manifest.
 
     Raises:
-        InputError: a folder with another run or a damaged manifest, or a file of that name.
+        InputError: a folder in use, with another run or a damaged manifest, or a file of that name.
     """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"output: expected a folder, got the file {folder}")
+    _lock(folder, held)
     if any(path for pattern in _LEFT_BY_A_RUN for path in folder.glob(pattern)):
         _check_same(folder, manifest)
-    elif folder.exists() and not folder.is_dir():
-        raise InputError(f"output: expected a folder, got the file {folder}")
     else:
         write_json(folder / _NAME, manifest)
     for half_written in (path for pattern in _HALF_WRITTEN for path in folder.glob(pattern)):
         half_written.unlink()
     return manifest
+
+
+def _lock(folder: Path, held: ExitStack) -> None:
+    """Lock the folder; the system unlocks it when this process ends, however it does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    held.callback(os.close, handle)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(f"output: {folder} is in use by another process that pre-trains in it") from None
+    except OSError:  # a file system without locks
+        pass
 
 
 def _check_same(folder: Path, manifest: Mapping[str, Any]) -> None:

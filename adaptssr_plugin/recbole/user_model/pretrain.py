@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ def pretrain(
         say: is told, in one line, about items that a warm start does not know.
 
     Raises:
-        InputError: a mistake of the caller, or a folder with another run.
+        InputError: a mistake of the caller, or a folder with another run or in use by one.
         TrainingDivergedError: NaN or infinity in a step.
         TrainingStoppedError: SIGTERM came during training, which has written a checkpoint.
         OSError: a full disk or the like; earlier files are intact.
@@ -96,12 +97,12 @@ def pretrain(
         raise InputError(f"checkpoint_minutes: expected a number of at least 0, got {checkpoint_minutes!r}")
     folder = Path(folder)
     processes = Processes(together=True)
-    with processes.none_lost():
+    with processes.none_lost(), ExitStack() as held:
         config, corpus, start = processes.agreed(lambda: _read(source, recipe, processes))
         source = source.located(config)
         asked = manifest_of(source, recipe, corpus)
         check_alike(processes, {part: asked[part] for part in ("recipe", "corpus")})
-        manifest = processes.by_first(lambda: claim(folder, asked))
+        manifest = processes.by_first(lambda: claim(folder, asked, held))
         if start is not None and start.items is not None and processes.is_main_process:
             say(f"warm start: {start.items}")
         stages = PretrainStages(

@@ -7,6 +7,7 @@ import random
 import re
 import sys
 import warnings
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from training_cases import TINY, assert_same_weights, write_profiled_dataset
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.methods import recipe
 from adaptssr_plugin.recbole import load_user_sequences
+from adaptssr_plugin.recbole.user_model.manifest import claim
 from adaptssr_plugin.recbole.user_model.pretrain import Source, fresh_encoder, load_pretrained, pretrain
 from adaptssr_plugin.recbole.user_model.trainer import StageTrainer
 from adaptssr_plugin.training import load_checkpoint
@@ -290,6 +292,19 @@ class TestRefusals:
         (dataset / "small.inter").write_text("\n".join([*others, f"{user}\t{item}\t-1"]) + "\n")
         message = self.refusal(Source(str(dataset), {"use_gpu": False}), tmp_path / "run", mlm_epochs=1, epochs=0)
         assert re.search(r"holds another run \(histories_crc32: \d+ there, \d+ here\)", message)
+
+    def test_a_folder_in_use(self, source, tmp_path):
+        """Another run would take this one's half-written files for a killed run's, and remove them."""
+        half_written = tmp_path / "mlm" / ".last.pt.1.tmp"
+        with ExitStack() as held:
+            claim(tmp_path, {}, held)
+            half_written.parent.mkdir()
+            half_written.touch()
+            message = self.refusal(source, tmp_path)
+            assert message == f"output: {tmp_path} is in use by another process that pre-trains in it"
+            assert half_written.exists()
+        pretrain(source, recipe(options={**TINY, "mlm_epochs": 1, "epochs": 0}), tmp_path, False)
+        assert not half_written.exists()
 
     @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"recipe": 3}', b"\xff"])
     def test_a_damaged_manifest(self, source, tmp_path, content):
