@@ -16,6 +16,7 @@ from compare_cases import AGE, TINY, Found, Note, Pretended, key_of, plan_of, pu
 from core_only import ROOT, run_python
 from refusals import refusal_of
 from safetensors.torch import load_file
+from training_cases import write_profiled_dataset
 
 from adaptssr_plugin.downstream import paired
 from adaptssr_plugin.errors import InputError
@@ -541,6 +542,28 @@ def test_a_report_of_the_warm_up_alone(tmp_path):
     run_cells(plan, Store(tmp_path, load_data(plan).fingerprint), lambda: ([warm_up], 0), 1, None, False)
     done = compare(plan, tmp_path, ("controlled",), show_progress=False, report_only=True)
     assert (done.computed, dict(done.tables)) == (0, {})
+
+
+def test_labels_that_have_changed(tmp_path, monkeypatch):
+    """The models stand, and so do results from before lines knew the labels; other results are computed again."""
+    dataset = write_profiled_dataset(tmp_path / "small")
+    plan = plan_of(dataset=str(dataset), tasks=(TaskSpec("gender"),), methods=("none", "peterrec"), seeds=1)
+
+    def computed(folder):
+        return compare(plan, tmp_path / folder, ("paper",), show_progress=False).computed
+
+    before = computed("run")
+    assert computed("run") == 0
+    lines = [json.loads(line) for line in (tmp_path / "run" / "cells.jsonl").read_text().splitlines()]
+    (tmp_path / "old").mkdir()
+    old = [json.dumps({name: value for name, value in line.items() if name != "task"}) for line in lines]
+    (tmp_path / "old" / "cells.jsonl").write_text("\n".join(old) + "\n")
+    users = (dataset / "small.user").read_text()
+    (dataset / "small.user").write_text(users.replace("u0\tF", "u0\tM").replace("u1\tM", "u1\tF"))
+    monkeypatch.setattr("adaptssr_plugin.experiments.compare.cells._tasks", {})  # as in a new process
+    assert computed("old") == 0
+    assert computed("run") == before - sum(line["kind"] == "pretraining" for line in lines)
+    assert computed("run") == 0
 
 
 def test_reidentification_of_a_plan_without_tasks(tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -416,6 +417,20 @@ def task_of(plan: ComparePlan, spec: TaskSpec, recipe: Recipe) -> Task:
         word = f"cold:{Path(plan.dataset) / rest}" if beside else spec.word
         _tasks[key] = make_task(word, data.config, data.corpus, recipe, spec.bins)
     return _tasks[key]
+
+
+def task_hashes(plan: ComparePlan) -> dict[str, str]:
+    """Hash the rows and labels of every task of a plan, and what is read of its inputs; by the task as JSON."""
+    found = {}
+    reference = plan.recipe("none", False)
+    for spec in plan.tasks:
+        task = task_of(plan, spec, reference)
+        inputs = () if task.inputs is None else (task.inputs.items, task.inputs.offsets)
+        digest = hashlib.sha256()
+        for array in (*itertools.chain(*task.parts(reference)), *inputs):
+            digest.update(array.tobytes())
+        found[json.dumps(dataclasses.asdict(spec), sort_keys=True)] = digest.hexdigest()[:16]
+    return found
 
 
 def conditions(device: torch.device) -> Mapping[str, Any]:

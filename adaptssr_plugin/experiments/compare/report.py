@@ -25,7 +25,7 @@ from ..tables import PAPER_ROWS, PrintedTable, Table2, best_baseline_footer, csv
 from ..task_runs import of_metrics
 from ..task_tables import LINEAR, splits_shown
 from ..variants_table import Variant, variants_table
-from .cells import Baselines, PlainReidentification, Reidentification, check_ready, load_data, task_of
+from .cells import Baselines, PlainReidentification, Reidentification, check_ready, load_data, task_hashes, task_of
 from .grid import FIGURE_METRIC, TUNED, Grid, Row
 from .plan import ComparePlan, TaskSpec
 from .running import Part, run_cells
@@ -104,7 +104,7 @@ def compare(
     if jobs < 1:
         raise InputError(f"jobs: expected a positive integer, got {jobs}")
     check_ready(plan)
-    store = Store(Path(folder), load_data(plan).fingerprint)
+    store = Store(Path(folder), load_data(plan).fingerprint, task_hashes(plan))
 
     linear = plan.linear() if "linear" in tables else None
     if linear is not None or set(tables) == {"reidentification"}:  # the curve is the linear plan's, of its tasks

@@ -11,6 +11,7 @@ from ...errors import InputError
 from .cells import Cell
 
 CELLS = "cells.jsonl"
+_PARTS = ("spec", "result", "conditions")  # of a line
 
 
 class Store:
@@ -23,14 +24,17 @@ class Store:
     Args:
         folder: created if missing.
         fingerprint: of the corpus; results on another corpus are ignored.
+        tasks: a hash of the rows and labels of each task, by its description in a line (:func:`~.cells.task_hashes`).
+            Results on other rows or labels are ignored; lines that have no such hash, from before there was one, stand.
 
     Raises:
         InputError: a line that cannot be read as a result.
     """
 
-    def __init__(self, folder: Path, fingerprint: str) -> None:
+    def __init__(self, folder: Path, fingerprint: str, tasks: Mapping[str, str] | None = None) -> None:
         self.path = folder / CELLS
         self.fingerprint = fingerprint
+        self._tasks = tasks or {}
         self.models = folder / "models"
         self._results: dict[str, Mapping[str, Any]] = {}
         try:
@@ -40,6 +44,8 @@ class Store:
         for number, line in enumerate(lines, start=1):
             cell = _read(line)
             if cell is not None:
+                if cell.get("task") not in (None, self._task(cell["spec"])):
+                    continue
                 self._results[cell["key"]] = {**cell["result"], "conditions": cell["conditions"]}
             elif number < len(lines):
                 raise InputError(
@@ -57,17 +63,21 @@ class Store:
     def put(self, cell: Cell, result: Mapping[str, Any], where: Mapping[str, Any]) -> None:
         """Append the line of a result and the conditions of its computation; several processes may do so at once."""
         key = cell.key(self.fingerprint)
-        content = {"key": key, "corpus": self.fingerprint, "kind": cell.kind, "spec": cell.spec(), "result": result,
-                   "conditions": where}  # fmt: skip
+        spec = cell.spec()
+        content = {"key": key, "corpus": self.fingerprint, "task": self._task(spec), "kind": cell.kind, "spec": spec,
+                   "result": result, "conditions": where}  # fmt: skip
         _append(self.path, json.dumps(content, sort_keys=True).encode())
         self._results[key] = {**result, "conditions": where}
+
+    def _task(self, spec: Mapping[str, Any]) -> str | None:
+        return self._tasks.get(json.dumps(spec.get("task"), sort_keys=True))
 
 
 def _read(line: bytes) -> Mapping[str, Any] | None:
     """Read the line of a cell; None if it is incomplete."""
     try:
         cell = json.loads(line)
-        whole = isinstance(cell["key"], str) and all(isinstance(cell[name], dict) for name in ("result", "conditions"))
+        whole = isinstance(cell["key"], str) and all(isinstance(cell[name], dict) for name in _PARTS)
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return cell if whole else None
