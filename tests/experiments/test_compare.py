@@ -376,7 +376,7 @@ def test_runs_of_one_model_stay_on_one_machine():
     assert [sum(taker) for taker in takers] == [1]
 
 
-@pytest.mark.parametrize("text", ["2", "0/2", "3/2", "a/b", "1/", ""])
+@pytest.mark.parametrize("text", ["2", "0/2", "3/2", "a/b", "²/3", "1/", ""])
 def test_wrong_parts_are_refused(text):
     with pytest.raises(InputError, match=r"^part: expected I/N"):
         part_of(text)

@@ -190,6 +190,6 @@ def part_of(text: str) -> Part:
         InputError: anything else, or I outside 1..N.
     """
     number, slash, of = text.partition("/")
-    if not (slash and number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
+    if not (slash and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
         raise InputError(f"part: expected I/N with I in 1..N, got {text!r}")
     return Part(int(number), int(of))
