@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 from ..corpus import BehaviourCorpus
@@ -69,6 +70,7 @@ def finetune(
         MissingDatasetError: no dataset.
         InputError: a folder without a model, an unknown column or item, a file that cannot be read, a dataset with
             other items.
+        OSError: results that cannot be written into the folder; nothing is trained then.
     """
     if len(set(words)) != len(words):
         raise InputError(f"task: expected different columns, got {', '.join(words)}")
@@ -78,6 +80,11 @@ def finetune(
     tasks = [make_task(word, config, corpus, plan, bins) for word in words]
     if len({task.name for task in tasks}) != len(tasks):
         raise InputError(f"task: expected tasks of different names, got {', '.join(task.name for task in tasks)}")
+
+    names = "-".join(re.sub(r"[^\w.]+", "-", task.name) for task in tasks)
+    stem = f"finetune-{names}" + ("" if plan.ft_tune == "all" else f"-{plan.ft_tune}")
+    with NamedTemporaryFile(prefix=f".{stem}-labels-records.csv.", dir=folder):
+        pass  # a folder or a name that cannot be written to is reported now, and not when training is over
 
     epoch = model.stages[-1].selected_epoch if model.stages else None
     starts = [Start("none", None, plan)] if scratch or plan.method == "none" else []
@@ -101,8 +108,6 @@ def finetune(
     if profiles and scratch and len(starts) > 1 and told_apart and plan.ft_tune in ("all", "linear"):
         of_profiles = _chosen_by(profiles, records)
         conclusions = seed_uncertainty(of_profiles, test_counts(profiles, plan.split_seed), method=plan.method)
-    names = "-".join(re.sub(r"[^\w.]+", "-", task.name) for task in tasks)
-    stem = f"finetune-{names}" + ("" if plan.ft_tune == "all" else f"-{plan.ft_tune}")
     path = write_records(folder / f"{stem}.csv", records, versions())
     table_path = folder / f"{stem}.md"
     write_text(table_path, table.markdown() + "\n")

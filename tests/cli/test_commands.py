@@ -417,6 +417,14 @@ class TestFinetune:
         assert {path.name for path in elsewhere.iterdir()} == {"place"}
         assert (elsewhere / files_named(out)[1]).read_text(encoding="utf-8").startswith("|")
 
+    def test_results_that_cannot_be_written_are_refused_before_the_training(self, call):
+        """A file is named after its tasks, and names of files end somewhere."""
+        users, name = call.folder / "small" / "small.user", 240 * "x"
+        users.write_text(users.read_text().replace("gender:", f"{name}:"))
+        status, out, err = call("finetune", "run", "--task", name, "--tune", "linear")
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert err.endswith(": File name too long\n")
+
     def test_linear_reading_over_splits_and_labels(self, call):
         words = ["--tune", "linear", "--splits", "3", "--seeds", "2", "--labels", "8,12,9999,all", "--quiet"]
         status, out, err = call("finetune", "run", "--task", "gender", "--task", "job", *words)
