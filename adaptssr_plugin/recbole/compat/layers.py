@@ -12,6 +12,7 @@ from recbole.data.interaction import Interaction
 from recbole.data.transform import MaskItemSequence
 from recbole.model.layers import FeedForward
 from torch import Tensor, nn
+from torch.utils.data import get_worker_info
 
 from ...encoders.dropout import replace_dropout
 from ...seeding import stream_generator
@@ -36,7 +37,8 @@ class BatchMaskItemSequence(MaskItemSequence):
 
     Args:
         config: RecBole's config.
-        stream: name of the random stream; its state is that of :attr:`generator`.
+        stream: name of the random stream; its state is that of :attr:`generator`. A worker process of a loader
+            (RecBole's option ``worker``) draws from torch's own generator, which torch seeds anew in every epoch.
     """
 
     def __init__(self, config: Any, stream: str) -> None:
@@ -48,10 +50,11 @@ class BatchMaskItemSequence(MaskItemSequence):
         sequences, lengths = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
         n_items = int(dataset.num(self.ITEM_ID))
         places = torch.arange(sequences.shape[1])
-        if float(torch.rand((), generator=self.generator)) < self.ft_ratio:
+        generator = self._source()
+        if float(torch.rand((), generator=generator)) < self.ft_ratio:
             masked = places == lengths[:, None] - 1
         else:
-            draws = torch.rand(sequences.shape, generator=self.generator)
+            draws = torch.rand(sequences.shape, generator=generator)
             masked = (draws < self.mask_ratio) & (places < lengths[:, None])  # (B, L)
         # Masked items fill the last slots, oldest first; those beyond the first slot are left out.
         slots = self.mask_item_length - masked.flip(1).cumsum(1).flip(1)
@@ -77,7 +80,8 @@ class BatchMaskItemSequence(MaskItemSequence):
 
     def _negatives(self, sequences: Tensor, n_items: int) -> Tensor:
         """Draw, uniformly for every row, an item that the row does not contain, by redrawing; 0 if it contains all."""
-        drawn = torch.randint(1, n_items, (len(sequences),), generator=self.generator)
+        generator = self._source()
+        drawn = torch.randint(1, n_items, (len(sequences),), generator=generator)
         for tries in itertools.count():
             clash = ((sequences == drawn[:, None]).any(1) & (drawn > 0)).nonzero()[:, 0]
             if len(clash) == 0:
@@ -85,8 +89,12 @@ class BatchMaskItemSequence(MaskItemSequence):
             if tries == _MANY_TRIES:
                 drawn[clash[[holds_all(row, n_items) for row in sequences[clash].tolist()]]] = 0
             else:
-                drawn[clash] = torch.randint(1, n_items, (len(clash),), generator=self.generator)
+                drawn[clash] = torch.randint(1, n_items, (len(clash),), generator=generator)
         return drawn
+
+    def _source(self) -> torch.Generator | None:
+        """Return the generator to draw from. A worker's copy of ours would begin every epoch in the same state."""
+        return self.generator if get_worker_info() is None else None
 
 
 def holds_all(row: Sequence[int], n_items: int) -> bool:

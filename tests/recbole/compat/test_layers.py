@@ -1,5 +1,6 @@
 """The faster parts against RecBole's own: masking by whole batches, and indexing of an Interaction."""
 
+import itertools
 import random
 
 import numpy as np
@@ -11,6 +12,7 @@ from recbole.data.transform import MaskItemSequence
 from recbole.model.sequential_recommender import SASRec
 from run_cases import SMALL
 from torch import nn
+from torch.utils.data import DataLoader
 
 from adaptssr_plugin.encoders.dropout import Dropout
 from adaptssr_plugin.recbole import compat_patches
@@ -173,6 +175,16 @@ def test_streams_are_repeatable_and_differ_by_seed_and_name():
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
     assert not torch.equal(drawn[0], drawn[3])
+
+
+def test_worker_processes_mask_other_items_in_every_epoch_and_batch():
+    transform = BatchMaskItemSequence(options(), "train")
+    loader = DataLoader(
+        range(2), collate_fn=lambda _: masked_by(transform, 64)["Mask_item_id_list"], num_workers=2,
+        generator=torch.Generator().manual_seed(1),
+    )  # fmt: skip
+    masked = [rows for _ in range(2) for rows in loader]  # two batches of the same rows, in two epochs
+    assert all(not torch.equal(one, other) for one, other in itertools.combinations(masked, 2))
 
 
 def test_global_random_numbers_are_not_drawn():
