@@ -113,6 +113,8 @@ class RecommenderTrainer(Trainer):
         The resulting model is also written beside the run's checkpoint, as ``<name>-pretrained.pth``, which other runs
         can load as ``pretrained``.
         """
+        if self.config["train_neg_sample_args"].get("dynamic", False):
+            train_data.get_model(self.model)  # which RecBole does only before its own epochs
         for epoch in range(term.settings.warmup_epochs):
             loss = self._train_epoch(train_data, epoch, show_progress=show_progress)
             loss = loss if isinstance(loss, float) else sum(loss)

@@ -114,6 +114,7 @@ class StageTrainer(CheckpointingTrainer):
         config["stopping_step"] = stopping_step - 1 if plan.select == "best" else plan.epochs
         config["clip_grad_norm"] = {"max_norm": clip_grad_norm} if clip_grad_norm else None
         config["metrics"] = []  # a stage has its own metrics; some of RecBole's would ask our loaders for their dataset
+        config["train_neg_sample_args"] = {}  # nor have our loaders negatives
         config["checkpoint_dir"] = str(directory or ".")
         self.directory = directory
         if directory is not None:  # before RecBole does it; two processes at once would interfere

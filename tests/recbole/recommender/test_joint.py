@@ -360,6 +360,13 @@ def test_the_warm_up_is_by_the_models_own_loss_and_comes_before_the_views(monkey
     assert happened == ["own loss"] * warm_up + ["views", "own loss"]
 
 
+def test_the_warm_up_may_choose_the_hardest_of_several_negatives(tmp_path):
+    hardest = {"distribution": "uniform", "sample_num": 1, "dynamic": True, "candidate_num": 3}
+    options = {"ssl_warmup_epochs": 1, "ssl_epochs": 1, "ssl_batch_size": 16, "ssl_valid_share": 0.2}
+    options |= {"loss_type": "BPR", "train_neg_sample_args": hardest, "checkpoint_dir": str(tmp_path)}
+    assert run("SASRec", **PRETRAIN, **options)["best_valid_score"] >= 0
+
+
 def test_a_trainer_of_the_models_own_takes_joint_mode_and_is_refused_the_stages_before(monkeypatch):
     epochs = []
 
