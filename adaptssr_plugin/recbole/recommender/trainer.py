@@ -120,9 +120,9 @@ class RecommenderTrainer(Trainer):
             loss = loss if isinstance(loss, float) else sum(loss)
             self.logger.info(f"warm-up: epoch {epoch + 1}/{term.settings.warmup_epochs}, loss {loss:.4f}")
         pretrain_backbone(term, self.config, train_data._dataset, show_progress)
+        self.optimizer = self._build_optimizer()  # without the moments of another objective
         path = Path(self.saved_model_file)
         self._save_checkpoint(-1, saved_model_file=str(path.with_name(f"{path.stem}-pretrained{path.suffix}")))
-        self.optimizer = self._build_optimizer()  # without the moments of another objective
         if self._graphed is not None:
             self._use_graphs()
         # The one before has recorded which weights that objective used, and would expect their gradients.

@@ -36,6 +36,7 @@ from adaptssr_plugin.recbole.recommender.data import find_data, items_state, tok
 from adaptssr_plugin.training.artefacts import save_artefact
 
 SSL = {"ssl_loss": "adaptssr", "ssl_mode": "joint"}
+PRETRAIN = {**SSL, "ssl_mode": "pretrain", "ssl_warmup_epochs": 1, "ssl_epochs": 1, "ssl_batch_size": 16}
 BETTER = {"topk": [20], "valid_metric": "NDCG@20", "learning_rate": 0.01}
 
 
@@ -336,7 +337,7 @@ def test_recboles_own_checkpoint_is_loaded_if_trusted(runs):
     [
         ("SASRec", {"loss_type": "BPR"}),
         ("BERT4Rec", SSL),
-        ("GRU4Rec", {**SSL, "ssl_mode": "pretrain", "ssl_warmup_epochs": 1, "ssl_epochs": 1, "ssl_batch_size": 16}),
+        ("GRU4Rec", PRETRAIN),
     ],
 )
 def test_a_run_goes_on_as_if_never_interrupted(model, options):
@@ -354,6 +355,15 @@ def test_a_run_goes_on_as_if_never_interrupted(model, options):
     assert same_weights(second.model, whole_trainer.model)
     saved = torch.load(second.saved_model_file)
     assert saved["epoch"] == torch.load(whole_trainer.saved_model_file)["epoch"]
+
+
+def test_a_run_goes_on_from_where_its_stages_ended():
+    options = {**BETTER, **PRETRAIN, "checkpoint_dir": "whole"}
+    whole, whole_trainer = our_run("SASRec", options)
+    (ended,) = Path("whole").glob("*-pretrained.pth")
+    result, second = our_run("SASRec", {**options, "resume": str(ended)})
+    assert result == whole
+    assert second.train_loss_dict == whole_trainer.train_loss_dict
 
 
 def test_going_on_with_a_run_that_is_over_gives_its_result_again():
