@@ -95,7 +95,7 @@ class RecommenderTrainer(Trainer):
                 self._use_graphs()
             begins = self.start_epoch == 0 and not self.config["resume"]
             if begins and self.term is not None and self.term.settings.mode == "pretrain":
-                self._pretrain(self.term, train_data, show_progress)
+                self._pretrain(self.term, train_data, saved, show_progress)
             if self._resumed_states is not None:
                 self._restore_random_states(self._resumed_states)
             self._epochs = Progress(self.epochs, "epochs", show=False, done=self.start_epoch)
@@ -107,11 +107,11 @@ class RecommenderTrainer(Trainer):
         self._epochs.update(1)
         return f"{line}, {self.epochs - epoch_idx - 1} of {self.epochs} epochs and {self._epochs.to_go()} to go"
 
-    def _pretrain(self, term: SelfSupervisedTerm, train_data: Any, show_progress: bool) -> None:
+    def _pretrain(self, term: SelfSupervisedTerm, train_data: Any, saved: bool, show_progress: bool) -> None:
         """Warm the model up on its own loss, then train it on pairs of views of whole users.
 
-        The resulting model is also written beside the run's checkpoint, as ``<name>-pretrained.pth``, which other runs
-        can load as ``pretrained``.
+        With ``saved`` the resulting model is also written beside the run's checkpoint, as ``<name>-pretrained.pth``,
+        which other runs can load as ``pretrained``.
         """
         if self.config["train_neg_sample_args"].get("dynamic", False):
             train_data.get_model(self.model)  # which RecBole does only before its own epochs
@@ -121,8 +121,9 @@ class RecommenderTrainer(Trainer):
             self.logger.info(f"warm-up: epoch {epoch + 1}/{term.settings.warmup_epochs}, loss {loss:.4f}")
         pretrain_backbone(term, self.config, train_data._dataset, show_progress)
         self.optimizer = self._build_optimizer()  # without the moments of another objective
-        path = Path(self.saved_model_file)
-        self._save_checkpoint(-1, saved_model_file=str(path.with_name(f"{path.stem}-pretrained{path.suffix}")))
+        if saved:
+            path = Path(self.saved_model_file)
+            self._save_checkpoint(-1, saved_model_file=str(path.with_name(f"{path.stem}-pretrained{path.suffix}")))
         if self._graphed is not None:
             self._use_graphs()
         # The one before has recorded which weights that objective used, and would expect their gradients.

@@ -366,6 +366,11 @@ def test_a_run_goes_on_from_where_its_stages_ended():
     assert second.train_loss_dict == whole_trainer.train_loss_dict
 
 
+def test_a_run_that_is_not_saved_leaves_no_checkpoint():
+    our_run("SASRec", {**SMALL, **PRETRAIN, "checkpoint_dir": "none"}, saved=False)
+    assert not list(Path("none").iterdir())
+
+
 def test_going_on_with_a_run_that_is_over_gives_its_result_again():
     result, trainer = our_run("SASRec", {**BETTER, **SSL})
     before = torch.load(trainer.saved_model_file)
