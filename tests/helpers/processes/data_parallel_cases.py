@@ -96,7 +96,7 @@ def user_stage(folder):
         temporary_attribute(pretraining, "make_views", lambda *_: shifted),
     ):
         trainer.term.stage.encoder.drops_out = True  # so that no dropout is put in
-        trainer._pretrain(trainer.term, train_data, show_progress=False)
+        trainer._pretrain(trainer.term, train_data, saved=True, show_progress=False)
         processes = trainer.processes
         torch.save(trainer.model.state_dict(), Path(folder) / f"stage-{processes.number}-{processes.rank}.pt")
 
