@@ -58,13 +58,16 @@ class Recipe(
                 raise InputError(f"{name}: expected one of the {epochs} epochs, got {value!r}")
 
     def departures(self, other: "Recipe | None" = None) -> dict[str, tuple[Any, Any]]:
-        """Options that differ from those of ``other`` (None: the paper's recipe of this method): (there, here)."""
+        """Options that differ from those of ``other`` (None: the paper's recipe of this method): (there, here).
+
+        Options that change nothing here are left out.
+        """
         reference = other or recipe(self.method)
+        left_out = {"preset", "seed", "split_seed"} | self.unused_in_fine_tuning()
         return {
             field.name: (getattr(reference, field.name), getattr(self, field.name))
             for field in dataclasses.fields(self)
-            if field.name not in ("preset", "seed", "split_seed")
-            and getattr(reference, field.name) != getattr(self, field.name)
+            if field.name not in left_out and getattr(reference, field.name) != getattr(self, field.name)
         }
 
 

@@ -76,16 +76,17 @@ def load_data(plan: ComparePlan) -> Data:
 
 
 def options_of(recipe: Recipe, fine_tuning: bool) -> dict[str, Any]:
-    """Return the options that differ from the defaults, so that an option added later changes no key.
+    """Return the options with an effect that differ from the defaults, so that an option added later changes no key.
 
     Args:
         recipe: the recipe.
         fine_tuning: whether those of fine-tuning or all others.
     """
+    left_out = _NOT_IN_KEYS | recipe.unused_in_fine_tuning()
     return {
         name: getattr(recipe, name)
         for name, default in DEFAULTS.items()
-        if name not in _NOT_IN_KEYS and getattr(recipe, name) != default and name.startswith("ft_") == fine_tuning
+        if name not in left_out and getattr(recipe, name) != default and name.startswith("ft_") == fine_tuning
     }
 
 

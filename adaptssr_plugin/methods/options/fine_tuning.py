@@ -5,6 +5,11 @@ from dataclasses import dataclass
 from ...errors import InputError
 from .declaring import OptionGroup, choice, count, fraction, option, positive, rate
 
+_OF_TRAINING = frozenset(
+    ("ft_epochs", "ft_learning_rate", "ft_item_lr_share", "ft_batch_size", "ft_dropout", "ft_hidden", "ft_shuffle",
+     "ft_rank")
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class FineTuningOptions(OptionGroup):
@@ -53,6 +58,10 @@ class FineTuningOptions(OptionGroup):
         "the authors' code",
     )
     ft_rank: int = count(8, "Width of adapters, and rank of low-rank updates.", "ours")
+
+    def unused_in_fine_tuning(self) -> frozenset[str]:
+        """Names of options that change nothing: those of the training, where linear reading trains nothing."""
+        return _OF_TRAINING if self.ft_tune == "linear" else frozenset()
 
     def check_fine_tuning(self) -> None:
         """Check options against one another; raises InputError."""
