@@ -104,6 +104,8 @@ def test_a_changed_option_touches_only_what_depends_on_it():
     assert key_of(before.start.needs()) == key_of(after.start.needs())
     after = fine_tuning(plan, mlm_epochs=7)
     assert key_of(before.start.needs()) != key_of(after.start.needs())
+    linear = {"ft_tune": "linear"}
+    assert key_of(fine_tuning(plan, **linear)) == key_of(fine_tuning(plan, **linear, ft_learning_rate=0.1))
 
 
 def test_methods_share_a_warm_up_and_nothing_else():

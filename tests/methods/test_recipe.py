@@ -169,6 +169,12 @@ class TestDepartures:
         assert recipe("none").departures() == {}
         assert recipe("none").departures(recipe("peterrec"))["epochs"] == (20, 0)
 
+    def test_name_no_option_of_training_where_linear_reading_trains_nothing(self):
+        options = {"ft_learning_rate": 1e-3, "ft_ties": "mean"}
+        assert set(recipe(options=options).departures()) == set(options)
+        linear = recipe(options={**options, "ft_tune": "linear"})
+        assert set(linear.departures()) == {"ft_tune", "ft_ties"}
+
 
 class TestPrecedence:
     def test_options_over_later_over_earlier_files_over_preset_over_method(self, tmp_path):
