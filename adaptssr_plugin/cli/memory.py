@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-TRAINING = ("pretrain", "finetune", "run", "compare", "quickstart")  # the commands
+TRAINING = ("pretrain", "finetune", "run", "compare", "compare-losses", "quickstart")  # the commands
 # Bytes. The large tensors of a training step are above it and fill one or two huge pages. Half of it leaves less in the
 # heap (40 MB instead of 200, with the paper's model and batches) but makes a step a tenth longer; twice gains little.
 MAPPED_FROM = 4 << 20
