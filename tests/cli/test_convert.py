@@ -65,7 +65,7 @@ def test_parquet(call):
             ["lines", "a", "--user-column", "user_id"],
             "--user-column: expected with parquet or recbole, got it with lines",
         ),
-        (["lines", "absent.txt"], "input: expected a file, got absent.txt, which is none"),
+        (["lines", "absent.txt"], "input: expected a file, got absent.txt, which does not exist"),
     ],
 )
 def test_wrong_calls(call, words, said):

@@ -363,7 +363,7 @@ def test_export(model, call):
         (["--input", "a.txt", "--whole"], "--whole: expected with a dataset alone, got it with other input"),
         (["--input", "a.txt", "--set", "a=b"], "--set: expected with a dataset alone, got it with other input"),
         (["--user-column", "who"], "--user-column: expected with Parquet alone, got it with other input"),
-        (["--input", "absent.txt"], "input: expected a file, got absent.txt, which is none"),
+        (["--input", "absent.txt"], "input: expected a file, got absent.txt, which does not exist"),
         (["--input", "none.txt"], "input: expected a user with an item that the model knows, got 2 users with none "
                                   "(2 behaviours of unknown items)"),
         (["--input", "empty.txt"], "input: expected a user with an item that the model knows, got 0 users with none "

@@ -285,7 +285,7 @@ class TestWrongCalls:
 
     @pytest.mark.parametrize(
         ("model", "reason"),
-        [("HGN", "its user vector holds an embedding of the user's id"), ("BPR", "it is no sequential model")],
+        [("HGN", "its user vector holds an embedding of the user's id"), ("BPR", "it is not a sequential model")],
     )
     def test_of_a_backbone(self, call, data, model, reason):
         result = call(model, data, "--ssl_loss=adaptssr")

@@ -300,5 +300,6 @@ def file_sizes(paths: Sequence[Path]) -> int:
         raise InputError("input: expected at least one file, got none")
     for path in paths:
         if not path.is_file():
-            raise InputError(f"input: expected a file, got {path}, which is {'a folder' if path.exists() else 'none'}")
+            fault = "is a folder" if path.exists() else "does not exist"
+            raise InputError(f"input: expected a file, got {path}, which {fault}")
     return sum(path.stat().st_size for path in paths)

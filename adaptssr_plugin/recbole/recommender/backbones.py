@@ -34,7 +34,7 @@ _SAME = 1e-4  # relative; float32's rounding in a backbone of a few layers is a 
 def refusal(model_class: type[Any]) -> str | None:
     """Say in a few words why a model cannot have a self-supervised loss; None if it can."""
     if getattr(model_class, "type", None) != ModelType.SEQUENTIAL:
-        return "it is no sequential model, so that it has no behaviour sequence to make views of"
+        return "it is not a sequential model, so that it has no behaviour sequence to make views of"
     if hasattr(model_class, "pretrain"):
         return "it has its own pre-training, in two runs by train_stage"
     needed = _needed_arguments(model_class)

@@ -21,7 +21,8 @@ def start_from_svd(model: Any, config: Any, dataset: Any) -> None:
         InputError: not a sequential model, or no item embedding; a dataset that is not split yet.
     """
     if getattr(model, "type", None) != ModelType.SEQUENTIAL:
-        raise InputError(f"ssl_item_init: expected random for {type(model).__name__}, no sequential model, got svd")
+        name = type(model).__name__
+        raise InputError(f"ssl_item_init: expected random for {name}, which is not a sequential model, got svd")
     rows = TrainingRows(config, dataset)
     table = item_embedding(model, rows.n_items, "ssl_item_init").weight
     histories = rows.histories()

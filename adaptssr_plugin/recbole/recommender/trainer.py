@@ -144,7 +144,7 @@ class RecommenderTrainer(Trainer):
         """Replay steps from here on, if they can be captured; no graph outlives a change of the optimiser's tensors."""
         reason = why_eager(self, self.processes)
         if reason is None and getattr(self.model, "type", None) != ModelType.SEQUENTIAL:
-            reason = f"{self.config['model']} is no sequential model"
+            reason = f"{self.config['model']} is not a sequential model"
         if reason is None and self.term is not None and self.term.settings.mode == "joint":
             reason = self.term.stage.why_eager()
         self._graphed = graphed_step(self.device, reason, self.logger.warning)

@@ -181,7 +181,7 @@ def frozen_vectors(
         A function from rows of the task ``(n,)`` to vectors ``(n, d)`` float32.
     """
     if not isinstance(task, ProfileTask):
-        raise InputError(f"ft_tune: expected another than linear for {task.name}, which is no profile task, got linear")
+        raise InputError(f"ft_tune: expected anything but linear for {task.name}, which has no classes, got linear")
     inputs, encoder = _inputs_of(task, corpus), _start(corpus, recipe, seed, pretrained)
     device = config["device"]
     vectors = user_vectors(encoder.to(device).eval(), inputs, recipe.max_len, _ENCODED_AT_ONCE, device, task.rows)

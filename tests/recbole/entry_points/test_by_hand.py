@@ -337,7 +337,7 @@ def test_a_config_that_is_made_by_hand_is_checked(options, line):
 @pytest.mark.parametrize("model", [BPR, Pop])
 def test_models_that_cannot_have_the_loss(model):
     install()
-    with pytest.raises(InputError, match=rf"^ssl_loss: {model.__name__} cannot have one: it is no sequential model"):
+    with pytest.raises(InputError, match=rf"^ssl_loss: {model.__name__} cannot have one: it is not a sequential model"):
         model_of(model, **ADAPTSSR, train_neg_sample_args={"distribution": "uniform"})
 
 

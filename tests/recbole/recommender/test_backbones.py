@@ -63,7 +63,7 @@ def test_models_that_recbole_cannot_run_either(model):
 
 @pytest.mark.parametrize("model", ["BPR", "SGL", "NCL"])
 def test_models_without_a_sequence_are_refused(model):
-    with pytest.raises(InputError, match=f"^ssl_loss: {model} cannot have one: it is no sequential model[^\n]*$"):
+    with pytest.raises(InputError, match=f"^ssl_loss: {model} cannot have one: it is not a sequential model[^\n]*$"):
         run(model, ssl_loss="adaptssr", ssl_method="clue", train_neg_sample_args={"distribution": "uniform"})
 
 

@@ -70,7 +70,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(captures):
 @pytest.mark.parametrize(
     ("model", "options", "reason"),
     [
-        ("BPR", {"loss_type": None}, ", as without it: BPR is no sequential model"),
+        ("BPR", {"loss_type": None}, ", as without it: BPR is not a sequential model"),
         ("SASRec", {"learner": "sgd"}, ", as without it: learner sgd is neither adam nor adamw"),
         ("SRGNN", {}, ": the host waits for the device in them ("),  # it sorts the items of each row on the CPU
     ],

@@ -81,7 +81,7 @@ class Bare(SASRec):
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
-        ("BPR", {}, "ssl_item_init: expected random for BPR, no sequential model, got svd"),
+        ("BPR", {}, "ssl_item_init: expected random for BPR, which is not a sequential model, got svd"),
         (Bare, {}, r"ssl_item_init: expected an item embedding of \d+ rows in Bare, found none"),
         ("SASRec", {"pretrained": "x.pth"}, "ssl_item_init: expected random beside pretrained 'x.pth', got svd"),
         ("SASRec", {"ssl_item_init": "lsa"}, "ssl_item_init: expected random or svd, got 'lsa'"),

@@ -219,7 +219,7 @@ class TestLinearReading:
 
     def test_other_forms_of_tasks_are_refused(self, config, corpus):
         pairs = ColdRecommendationTask("toys", np.arange(40), np.arange(40) % 4, ["a", "b", "c", "d"])
-        line = "^ft_tune: expected another than linear for toys, which is no profile task, got linear$"
+        line = "^ft_tune: expected anything but linear for toys, which has no classes, got linear$"
         with pytest.raises(InputError, match=line):
             fine_tune(config, corpus, pairs, self.MADE, 0)
 
