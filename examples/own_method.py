@@ -3,8 +3,12 @@
 python examples/own_method.py --epochs 3      registers the method and pre-trains ml-100k with it
 
 A method that compares views is a function that makes their provider from the options of the recipe and the training
-data; no part of the data is computed unless it is used. It works with both losses and every warm start and preset, and
-its folder can be fine-tuned like any other. This one compares the older part of a history with the newer one.
+data; no part of the data is computed unless it is used. It works with both losses and every warm start and preset.
+This one compares the older part of a history with the newer one.
+
+The command `adaptssr` does not know the method. To fine-tune the model, import this file first, from its folder:
+
+python -c "import own_method; from adaptssr_plugin.__main__ import main; main()" finetune own-method --task gender
 """
 
 import argparse

@@ -241,7 +241,7 @@ def finetune(
     click.echo(done.table.text())
     if done.curve:
         click.echo(done.curve)
-    click.echo("\n" + "\n".join(f"* {sentence}" for sentence in done.conclusions) + "\nFiles:")
+    click.echo("\n" + "".join(f"* {sentence}\n" for sentence in done.conclusions) + "Files:")
     list_files(done.files)
 
 
@@ -257,9 +257,9 @@ def run(words: tuple[str, ...], config_files: str | None, show_config: bool) -> 
     """Train and test a RecBole model, with a self-supervised loss if ssl_loss asks for one.
 
     MODEL is one of RecBole's, CL4SRec, CoSeRec or DuoRec. DATASET is a RecBole dataset by name or a folder of atomic
-    files. Every --KEY=VALUE is an option of RecBole's or one that begins with ssl_, and overrides the YAML files. The
-    results are printed; RecBole writes log/, log_tensorboard/ and the checkpoint in saved/. With --nproc=2 two
-    processes of this machine share every batch; torchrun can start them too.
+    files. Every --KEY=VALUE is an option of RecBole's or of this package (ssl_loss, faster_layers, resume, ...), and
+    overrides the YAML files. The results are printed; RecBole writes log/, log_tensorboard/ and the checkpoint in
+    saved/. With --nproc=2 two processes of this machine share every batch; torchrun can start them too.
 
     \b
     adaptssr run SASRec ml-100k --ssl_loss=adaptssr --epochs=5

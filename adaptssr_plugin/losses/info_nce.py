@@ -34,10 +34,10 @@ class InfoNCELoss(BatchLoss):
         similarity: "cosine": Eq. 9; "dot": the dot product of the encodings as they are, which the code of
             CL4SRec and DuoRec takes with τ = 1.
         implementation: of the search for the hardest negative, "auto", "torch" or "triton": see
-            :class:`AdaptSSRLoss`. Sum and soft negative have torch's alone.
+            :class:`AdaptSSRLoss`. "triton" is refused with "all" and with a soft negative.
 
     Raises:
-        InputError: an argument outside of the above.
+        InputError: an invalid argument.
     """
 
     def __init__(
@@ -70,8 +70,7 @@ class InfoNCELoss(BatchLoss):
             A scalar, or ``(B,)`` for ``reduction="none"``; float32 for half-precision input.
 
         Raises:
-            InputError: shapes, dtypes or devices that do not agree; fewer than two rows, with ``gather`` on all
-                processes together.
+            InputError: shapes, dtypes or devices that differ; fewer than two rows (with ``gather``: in all processes).
         """
         vectors, ids, rows = self._compared(user_ids, self.similarity == "cosine", z1=z1, z2=z2)  # (N, 2, d)
         arguments = (vectors, self.temperature, ids, self.chunk_size)

@@ -18,7 +18,7 @@ class EncoderOptions(OptionGroup):
     encoder: str = choice(
         "transformer",
         available_encoders,
-        "User model: transformer, the paper's; gru4rec, nextitnet, sasrec, which are causal; or a registered one.",
+        "User model: transformer, the paper's; gru4rec, nextitnet or sasrec, all causal; or one registered in Python.",
         "the paper",
     )
     dim: int = count(64, "Length d of item and user vectors.", "the paper")
