@@ -2,13 +2,13 @@
 # Pre-training in several processes of one machine, each with a share of every batch; negatives come from all of them.
 #
 #   examples/distributed.sh                    two processes, ml-100k
-#   examples/distributed.sh 4 --epochs 10      four; what follows is for adaptssr pretrain, whose last word on an option
-#                                              counts
+#   examples/distributed.sh 4 --epochs 10      four; further options are those of adaptssr pretrain, and the last value
+#                                              of an option counts
 #   PYTHON=.venv/bin/python examples/distributed.sh    by the Python of an environment that is not activated
 #
 # One process per GPU (NCCL) where there are GPUs, else on the CPU (gloo). torch.distributed.run is torchrun. On several
-# machines, give it --nnodes, --node-rank and --rdzv-endpoint besides, and run the same on each; the folder of --output
-# has to be one that all see.
+# machines, give it --nnodes, --node-rank and --rdzv-endpoint too, and run the same on each; all of them have to see the
+# folder of --output.
 set -euo pipefail
 
 processes=${1:-2}

@@ -27,7 +27,7 @@ from adaptssr_plugin.corpus import BehaviourCorpus, read_interactions, read_sequ
 from adaptssr_plugin.errors import InputError
 from adaptssr_plugin.recbole import run_recbole
 
-# A name for the row, the model, and what the flag says. faster_layers is what ssl_loss brings besides: for all.
+# A name for the row, the model, and its options. faster_layers, which ssl_loss switches on, is on in every row.
 ROWS: list[tuple[str, str, dict[str, Any]]] = [
     ("SASRec", "SASRec", {"ssl_loss": "none", "faster_layers": True}),
     ("CL4SRec, InfoNCE", "CL4SRec", {"ssl_loss": "infonce"}),
