@@ -16,7 +16,8 @@ def main() -> None:
     except ImportError as error:
         if error.name not in ("click", "yaml"):
             raise
-        sys.exit(f"adaptssr: the commands need {error.name}, which is not installed; {INSTALL}")
+        print(f"adaptssr: the commands need {error.name}, which is not installed; {INSTALL}", file=sys.stderr)
+        sys.exit(2)  # as for any other package that is missing
     run()
 
 

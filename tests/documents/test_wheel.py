@@ -117,7 +117,7 @@ def test_snippets_of_the_loss_run_with_the_core(core, place, page, text):
 @pytest.mark.parametrize("words", [["adaptssr", "--help"], ["python", "-m", "adaptssr_plugin", "quickstart"]])
 def test_a_command_says_in_one_line_what_to_install(core, place, words):
     done = core.run(*words, cwd=place)
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"adaptssr: the commands need click, which is not installed; {INSTALL}\n"
 
 
