@@ -83,7 +83,7 @@ def logistic_regression(
 
 
 def standardised(vectors: Features, rows: np.ndarray) -> Features:
-    """Scale every component to mean 0 and variance 1/k over ``rows``, so that a user's k numbers have squared length 1.
+    """Scale every component to mean 0 and variance 1/k over ``rows``: k numbers have squared length 1 on average.
 
     TF-IDF rows have that length, so one grid of C fits both. A component without spread becomes 0.
 

@@ -1,6 +1,6 @@
 """Pre-training methods as recipes: views, objective and defaults (the rows of the paper's Table 2).
 
-A method is one file that registers it and one YAML file with its defaults; :mod:`.duorec` is a short example.
+A method is one file that registers it and one YAML file with its defaults; ``definitions/duorec.py`` is short.
 """
 
 from .definitions import adaptssr, ccl, cl4srec, clue, coserec, duorec, idicl, none, peterrec, ptum

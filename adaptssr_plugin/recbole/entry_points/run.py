@@ -24,8 +24,8 @@ def run_recbole(
 ) -> dict[str, Any]:
     """Train and test a model by RecBole's own ``run_recbole``, with the ``ssl_`` options honoured.
 
-    Options come, later ones first, from the command line (``--key=value``), ``config_dict`` and the YAML files.
-    RecBole seeds the process's random numbers. Everything else is restored: ``config_dict``, numpy, warnings filters,
+    The command line (``--key=value``) overrides ``config_dict``, which overrides the YAML files. RecBole seeds the
+    process's random numbers. Everything else is restored: ``config_dict``, numpy, warnings filters,
     autograd's modes, cuDNN's switches, CUDA_VISIBLE_DEVICES, the root logger, the standard streams.
 
     If torch's default process group has several processes, all of them call this with the same arguments and train one
