@@ -11,7 +11,7 @@ from ..registry import Method, register
 from ..views import ViewSource
 from .idicl import two_periods
 
-_LONG = 10  # behaviours; of fewer, two periods would hold three or less
+_LONG = 10  # behaviours; two periods of fewer would be too short
 
 
 def two_views(options: ComparisonOptions, source: ViewSource) -> Views:
