@@ -58,7 +58,7 @@ class Recipe(
                 raise InputError(f"{name}: expected one of the {epochs} epochs, got {value!r}")
 
     def departures(self, other: "Recipe | None" = None) -> dict[str, tuple[Any, Any]]:
-        """Options that differ from those of ``other`` (None: the paper's recipe of this method): (there, here).
+        """Options that differ from those of ``other`` (None: this method's of the preset ``paper``): (there, here).
 
         Options that change nothing here are left out.
         """

@@ -59,6 +59,13 @@ def test_wrong_plans_are_refused(changes, line):
     assert line in refusal_of(read_loss_plan, None, {"dataset": "ml-100k", **changes})
 
 
+def test_options_of_the_command_line_are_read_as_a_run_reads_them():
+    given = {"ssl_epochs": "3", "ssl_distinct_ops": "False", "ssl_rows": "user", "use_gpu": "False"}
+    assert read_loss_plan(None, {"dataset": "ml-100k"}, given).recbole == given
+    line = "ssl_epochs: expected an integer, got 'many'"
+    assert line in refusal_of(read_loss_plan, None, {"dataset": "ml-100k"}, {"ssl_epochs": "many"})
+
+
 def test_a_model_with_a_published_loss_is_compared_under_that_and_adaptssr():
     values = {"weights": (0.1, 0.5), "temperatures": (1.0,), "scales": (1, 10), "item_inits": ("random",)}
     plan = LossPlan("ml-100k", models=("GRU4Rec", "DuoRec"), **values)
