@@ -28,9 +28,11 @@ class TrainingRows:
             raise InputError("dataset: expected the training rows, train_data.dataset of data_preparation, got others")
         self.dataset = dataset
         self.n_items = int(dataset.item_num)
-        self.max_len = int(config["MAX_ITEM_LIST_LENGTH"])
         self._length = config["ITEM_LIST_LENGTH_FIELD"]
         self._sequence = dataset.iid_field + config["LIST_SUFFIX"]
+        # RecBole does not cut the lists of files that are split beforehand.
+        width = dataset.inter_feat[:1][self._sequence].shape[1]
+        self.max_len = max(int(config["MAX_ITEM_LIST_LENGTH"]), width)
 
     def histories(self) -> BehaviourCorpus:
         """Return the training histories, one row per user."""

@@ -51,6 +51,12 @@ def test_lists_are_read_and_share_the_items_ids_without_being_told_so():
     assert run_recbole("GRU4Rec", "parts", config_dict={**OPTIONS, **IN_FULL}) == theirs
 
 
+@pytest.mark.parametrize("mode", ["joint", "pretrain"])
+def test_views_may_be_as_long_as_lists_that_exceed_the_maximum(mode):
+    options = {"ssl_loss": "adaptssr", "ssl_mode": mode, "ssl_method": "coserec", "ssl_epochs": 1}
+    assert run_recbole("GRU4Rec", "parts", config_dict={**OPTIONS, **options, "MAX_ITEM_LIST_LENGTH": 2})["test_result"]
+
+
 def test_columns_that_a_user_names_stay():
     with compat_patches():
         given = {
