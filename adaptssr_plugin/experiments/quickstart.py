@@ -83,7 +83,7 @@ def quickstart(
 
 def _departures(plan: Recipe) -> str:
     """Say where the recipe differs from that of the preset ``paper``, whose values are not all the paper's."""
-    changed = [f"{name} {here} (there {there})" for name, (there, here) in plan.departures().items()]
+    changed = [f"{name} {here} (paper {there})" for name, (there, here) in plan.departures().items()]
     return "Recipe of the quickstart, where it departs from the preset paper: " + ", ".join(changed) + "."
 
 

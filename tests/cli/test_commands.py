@@ -527,8 +527,8 @@ def test_quickstart_end_to_end(call):
     assert (status, stages_of(err)) == (0, ["mlm", "adaptssr", "fine-tuning", "fine-tuning"])
     first = out.splitlines()[0]
     assert first.startswith("Recipe of the quickstart, where it departs from the preset paper: ")
-    assert "dim 8 (there 64)" in first
-    assert "mlm_epochs 1 (there 20)" in first
+    assert "dim 8 (paper 64)" in first
+    assert "mlm_epochs 1 (paper 20)" in first
     for word in ("gender (AUC)", "age (accuracy)", "re-identification (HR@10)", "Impr %"):
         assert word in out
     known = ("Maj", "TF-", "LSA", "None", "SVD", "MLM", "AdaptSSR  ", "Chance", "Random")
