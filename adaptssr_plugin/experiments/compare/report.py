@@ -406,9 +406,10 @@ class _Report:
         reference = plan.recipe("adaptssr", controlled)
         seeds = "one pre-training" if pretrainings == 1 else f"{pretrainings} pre-trainings"
         each = "" if splits == 1 else " on each split"
+        fine_tuned = "one run" if runs == 1 else f"{runs} runs"
         lines = [
             f"{plan.name}: {', '.join(sizes)}; split 6:2:2 ({splits_shown(reference.split_seed, splits)}), newest "
-            f"{reference.max_len} items; mean±standard deviation of {runs} runs of fine-tuning{each} from {seeds}; "
+            f"{reference.max_len} items; mean±standard deviation of {fine_tuned} of fine-tuning{each} from {seeds}; "
             f"{numbers}.",
             self._changed(reference),
         ]
