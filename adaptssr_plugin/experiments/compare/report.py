@@ -304,7 +304,7 @@ class _Report:
         several = plan.pretrain_seeds > 1
         spread = f"mean±standard deviation of {plan.pretrain_seeds} pre-trainings" if several else "one pre-training"
         footer = conditions(plan.name, load_data(plan).corpus, reference, f"{spread}; Impr against {baseline}; ")
-        footer += [self._changed(reference)]
+        footer += [self._changed(reference, fine_tuned=False)]
         footer += [line for name, cells in rows.items() for line in self._against_warm_up(name, cells)]
         unfinished = [name for name, cells in rows.items() if any(self.store.get(cell) is None for cell in cells)]
         if unfinished:
@@ -423,11 +423,15 @@ class _Report:
             )
         return lines
 
-    def _changed(self, reference: Recipe) -> str:
+    def _changed(self, reference: Recipe, fine_tuned: bool = True) -> str:
         """Say which options are not the paper's: for all rows, and for AdaptSSR alone."""
         plan = self.plan
         for_all = {*plan.recipe("none", False, item_init=reference.item_init).departures(), *plan.controlled}
-        changed = {name: f"{name} {here}" for name, (_, here) in reference.departures().items()}
+        changed = {
+            name: f"{name} {here}"
+            for name, (_, here) in reference.departures().items()
+            if fine_tuned or not name.startswith("ft_")
+        }
         shared = ", ".join(text for name, text in changed.items() if name in for_all)
         own = ", ".join(text for name, text in changed.items() if name not in for_all)
         return (
