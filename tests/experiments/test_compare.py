@@ -593,6 +593,7 @@ def test_reidentification_of_a_plan_without_tasks(tmp_path):
     again = compare(plan, tmp_path, ("reidentification",), show_progress=False)
     assert again.computed == 0
     assert again.tables == done.tables
+    assert "ft_" not in done.tables["reidentification"]  # where nothing is fine-tuned
     line = "tasks: expected one or more for any table or figure but reidentification, got none"
     assert refusal_of(compare, plan, tmp_path, ("controlled",)) == line
     assert refusal_of(compare, plan, tmp_path, (), (4,)) == line
