@@ -166,6 +166,11 @@ def _run_config(model: str, dataset: str, options: Mapping[str, Any]) -> Iterato
         config = Config(model, dataset, config_dict={**options, "checkpoint_dir": folder, "show_progress": False})
         if config["MODEL_TYPE"] != ModelType.SEQUENTIAL:
             raise InputError(f"model: expected a sequential model of RecBole's, got {model}")
+        if not 0 < config["eval_step"] <= config["epochs"]:
+            raise InputError(
+                f"eval_step: expected 1 to epochs ({config['epochs']}), so that an epoch is validated, got "
+                f"{config['eval_step']}"
+            )
         yield config
 
 

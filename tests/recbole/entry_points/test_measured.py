@@ -101,6 +101,8 @@ def test_a_smaller_share_of_the_users_is_part_of_a_larger_one_and_all_are_tested
             {"eval_args": {"mode": "uni50", "order": "TO"}},
             "eval_args: expected mode full, which ranks all items, got",
         ),
+        ("SASRec", {"eval_step": 0}, "eval_step: expected 1 to epochs (2), so that an epoch is validated, got 0"),
+        ("SASRec", {"epochs": 0}, "eval_step: expected 1 to epochs (0), so that an epoch is validated, got 1"),
         ("SASRec", {"ssl_loss": "x"}, "ssl_loss: expected adaptssr or infonce or none, got 'x'"),
     ],
 )
