@@ -39,6 +39,10 @@ def test_packaged_plans_are_sound(name):
     [
         ({"seeds": 0}, "seeds: expected a positive integer, got 0"),
         ({"models": "SASRec"}, "models: expected a list, got 'SASRec'"),
+        ({"models": [["SASRec"]]}, "models: expected names, got ['SASRec']"),
+        ({"dataset": 2024}, "dataset: expected text, got 2024"),
+        ({"note": 3}, "note: expected text, got 3"),
+        ({"recbole": {1: 2}}, "recbole: expected names, got 1"),
         ({"models": []}, "models: expected one or more different values, got []"),
         (
             {"losses": ["adaptssr"]},

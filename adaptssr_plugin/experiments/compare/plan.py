@@ -208,7 +208,7 @@ def plan_values(packaged: Any, name_or_file: str, changes: Mapping[str, Any] | N
 
 
 def check_fields(plan: type[Any], values: Mapping[str, Any]) -> None:
-    """Raise InputError for a field that a plan does not have, or one without a default that is missing."""
+    """Raise InputError for a field that a plan does not have, a missing one without a default, or text that is none."""
     fields = dataclasses.fields(plan)
     known = {one.name for one in fields}
     if unknown := sorted(set(values) - known):
@@ -216,6 +216,8 @@ def check_fields(plan: type[Any], values: Mapping[str, Any]) -> None:
     for one in fields:
         if one.default is one.default_factory is dataclasses.MISSING and one.name not in values:
             raise InputError(f"{one.name}: expected in the plan, got none")
+        if one.type is str and not isinstance(values.get(one.name, ""), str):
+            raise InputError(f"{one.name}: expected text, got {values[one.name]!r}")
 
 
 def as_sequence(name: str, value: Any) -> Sequence[Any]:

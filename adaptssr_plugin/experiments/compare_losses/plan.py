@@ -80,6 +80,10 @@ class LossPlan:
             for value in getattr(self, name):
                 if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
                     raise InputError(f"{name}: expected positive numbers, got {value!r}")
+        for name, texts in (("models", self.models), ("recbole", self.recbole)):
+            for text in texts:
+                if not isinstance(text, str):
+                    raise InputError(f"{name}: expected names, got {text!r}")
         for name in ("models", "modes", "item_inits", "weights", "temperatures", "scales", "shares"):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
