@@ -208,7 +208,7 @@ def plan_values(packaged: Any, name_or_file: str, changes: Mapping[str, Any] | N
 
 
 def check_fields(plan: type[Any], values: Mapping[str, Any]) -> None:
-    """Raise InputError for a field that a plan does not have, a missing one without a default, or text that is none."""
+    """Raise InputError for an unknown field, a missing one without a default, or one of text with another value."""
     fields = dataclasses.fields(plan)
     known = {one.name for one in fields}
     if unknown := sorted(set(values) - known):
