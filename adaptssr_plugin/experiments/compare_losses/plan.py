@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError, check_count
-from ...recbole.compat.safe_config import literal
+from ...recbole.compat.safe_config import literals
 from ...recbole.recommender.settings import ITEM_INITS, LOSSES, MODES, self_supervision
 from ..compare.plan import as_sequence, check_fields, names_within, plan_values
 
@@ -93,9 +93,9 @@ class LossPlan:
         for name in self.recbole:
             if name in _RESERVED:
                 raise InputError(f"{name}: expected no such option in a comparison, which sets it itself")
-        read = {name: literal(value) if isinstance(value, str) else value for name, value in self.recbole.items()}
+        given = literals(self.recbole)
         for model in self.models:
-            self_supervision(model, read)
+            self_supervision(model, given)
 
     def options(self, own: Mapping[str, Any], seed: int) -> dict[str, Any]:
         """Return all options of a run, ``own`` those of its row; the self-supervised ones only if there is a loss."""

@@ -59,7 +59,7 @@ class SafeConfig(Config):
 
     def _convert_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
         """Read strings as literals; RecBole's own evaluates them (configurator.py:147)."""
-        return {key: literal(value) if isinstance(value, str) else value for key, value in config_dict.items()}
+        return literals(config_dict)
 
     def _init_device(self) -> None:
         """Choose the device without writing to CUDA_VISIBLE_DEVICES (configurator.py:484), and respect ``use_gpu``."""
@@ -82,10 +82,15 @@ def one_line(error: BaseException) -> str:
 
 def as_option(value: Any) -> Any:
     """Return a value of a YAML file in the form it needs among options, where strings are read as literals."""
-    return repr(value) if isinstance(value, str) and literal(value) != value else value
+    return repr(value) if isinstance(value, str) and _literal(value) != value else value
 
 
-def literal(text: str) -> Any:
+def literals(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options with their strings read as Python literals, as a config reads them."""
+    return {name: _literal(value) if isinstance(value, str) else value for name, value in options.items()}
+
+
+def _literal(text: str) -> Any:
     """Read a string as a Python literal, or as true or false; any other stays a string."""
     try:
         with warnings.catch_warnings():
